@@ -1,0 +1,24 @@
+"""s1 in JAX: fine-tuning on long reasoning, thinking budgets, and the sweeps that show what they buy."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from s1_jax.api import load_model
+
+# transformers would warn that PyTorch is absent; only its tokenizers are used
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+__version__ = "0.1.0"
+__all__ = ["load_model"]
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: the model stack takes seconds to import, which `--help` and the ground files do without.
+    if name == "load_model":
+        from s1_jax.api import load_model
+
+        return load_model
+    raise AttributeError(f"module 's1_jax' has no attribute {name!r}")

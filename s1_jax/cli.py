@@ -1,0 +1,146 @@
+"""How a command line becomes a config, and how an entry point ends.
+
+A config file is Python with a `get_config()`; `--section.name value` overrides one field of what it returns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import signal
+import sys
+import typing
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from io import StringIO, TextIOWrapper
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from s1_jax.config import RunError, UserError
+
+T = TypeVar("T")
+
+
+def load_config(path: str | Path) -> Any:
+    """Runs `get_config()` of a config file. Raises UserError where there is none."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no config file {path}; the ones shipped are in configs/")
+    namespace: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
+    try:
+        exec(compile(path.read_text(), str(path), "exec"), namespace)
+        if "get_config" not in namespace:
+            raise UserError(f"{path} has no get_config()")
+        return namespace["get_config"]()
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def parse(cls: type[T], argv: list[str], prog: str, default: T | None = None, description: str | None = None) -> T:
+    """`argv` as a `cls`, starting from `default`. Raises UserError with one line that names the nearest option."""
+    said = StringIO()
+    try:
+        with redirect_stderr(said):
+            kwargs: dict[str, Any] = {} if default is None else {"default": default}
+            return tyro.cli(cls, args=argv, prog=prog, description=description, **kwargs)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UserError(_one_line(said.getvalue(), cls, argv, prog)) from None
+
+
+def parse_with_file(cls: type[T], argv: list[str], prog: str, description: str | None = None) -> T:
+    """`CONFIG.py [overrides]` as a `cls`; `--help` without a file describes the options and the class's defaults."""
+    if argv and not argv[0].startswith("-"):
+        config = load_config(argv[0])
+        if not isinstance(config, cls):
+            raise UserError(f"{argv[0]} gives a {type(config).__name__}; {prog} needs a {cls.__name__}")
+        return parse(cls, argv[1:], f"{prog} {argv[0]}", default=config, description=description)
+    if any(arg in ("-h", "--help") for arg in argv):
+        return parse(cls, argv, f"{prog} CONFIG.py", description=description)
+    raise UserError(
+        f"usage: {prog} CONFIG.py [--section.name value ...]   (configs/ holds those shipped; --help lists options)"
+    )
+
+
+def to_json(config: Any) -> str:
+    """A resolved config as JSON, to be saved beside every result."""
+    return json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n"
+
+
+def run_main(main: Callable[[], int | None]) -> None:
+    """Runs an entry point: UserError is one line and exit code 2, RunError one line and 1, Ctrl-C one line and 130."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # piped, lines would come after what stderr shows meanwhile
+    try:
+        sys.exit(main() or 0)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"error: {error}; what was done is kept, the same command goes on from there", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; what was done is kept, the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+
+
+def option_names(cls: type, prefix: str = "--") -> list[str]:
+    """All option names of a (nested) config dataclass, as the command line spells them."""
+    hints = typing.get_type_hints(cls)
+    names: list[str] = []
+    for field in dataclasses.fields(cls):
+        name = prefix + field.name.replace("_", "-")
+        inner = hints[field.name]
+        names += (
+            option_names(inner, name + ".") if isinstance(inner, type) and dataclasses.is_dataclass(inner) else [name]
+        )
+    return names
+
+
+def _one_line(said: str, cls: type, argv: list[str], prog: str) -> str:
+    known = option_names(cls)
+    for arg in argv:
+        name = arg.split("=")[0].replace("_", "-")
+        bare = name.replace("--no-", "--", 1).replace(".no-", ".", 1)
+        if arg.startswith("--") and name not in known and bare not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            return f"unknown option {arg.split('=')[0]}" + (
+                f"; did you mean {near[0]}?" if near else f" (see {prog} --help)"
+            )
+    lines = (line.strip("│╭╮╰╯─ ") for line in said.splitlines())
+    words = " ".join(line for line in lines if line and not line.startswith(("For full helptext", "Parsing error")))
+    return " ".join(words.split())
+
+
+class StopFlag:
+    """Within: the first Ctrl-C or SIGTERM only sets `asked`, so a step ends in order; a second interrupts."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> StopFlag:
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt once asked: Python's own can get lost inside a compiled call."""
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def _ask(self, number: int, frame: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True

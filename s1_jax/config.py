@@ -1,0 +1,302 @@
+"""Every option of the project, as frozen dataclasses that check themselves; `cli.py` turns command lines into them.
+
+`ModelConfig` carries the keys of Hugging Face's `config.json`, so nothing needs translating.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import tyro
+
+
+class UserError(Exception):
+    """A mistake only the user can mend: shown as one line, exit code 2."""
+
+
+class RunError(Exception):
+    """A run that cannot go on through nobody's mistake: shown as one line, exit code 1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """YaRN (arXiv 2309.00071), with Hugging Face's names and defaults."""
+
+    factor: float
+    original_max_position_embeddings: int
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float | None = None  # None: 0.1 ln(factor) + 1
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], max_position_embeddings: int) -> RopeScaling | None:
+        """Reads `rope_scaling`; None where it asks for plain RoPE. Raises UserError on anything but YaRN."""
+        kind = values.get("rope_type", values.get("type", "default"))
+        if kind == "default":
+            return None
+        if kind != "yarn":
+            raise UserError(f"rope_scaling of type {kind!r} is not supported; Qwen2.5 documents 'yarn' only")
+        given = {k: v for k, v in values.items() if k not in ("rope_type", "type", "rope_theta")}
+        given.setdefault("original_max_position_embeddings", max_position_embeddings)
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(given) - known):
+            raise UserError(f"rope_scaling has settings this model does not know: {', '.join(unknown)}")
+        if "factor" not in given:
+            raise UserError("rope_scaling of type 'yarn' needs a factor")
+        return cls(**given)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """A Qwen2.5 dense model: the fields of its Hugging Face `config.json` that change what is computed."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    max_position_embeddings: int = 32768
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    rope_scaling: RopeScaling | None = None
+    tie_word_embeddings: bool = False
+    initializer_range: float = 0.02
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise UserError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise UserError(
+                f"num_attention_heads {self.num_attention_heads} is not a multiple of "
+                f"num_key_value_heads {self.num_key_value_heads}"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """H."""
+        return self.hidden_size // self.num_attention_heads
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
+        """From a `config.json` of transformers 4 or 5. Raises UserError on what this model cannot compute."""
+        values = dict(values)
+        if values.get("model_type", "qwen2") != "qwen2":
+            raise UserError(f"model_type {values['model_type']!r} is not supported; only 'qwen2' (Qwen2.5 dense) is")
+        if values.get("use_sliding_window"):
+            raise UserError("use_sliding_window is on in config.json; sliding-window attention is not supported")
+        if values.get("hidden_act", "silu") != "silu":
+            raise UserError(f"hidden_act {values['hidden_act']!r} is not supported; Qwen2.5 uses 'silu'")
+        if values.get("quantization_config"):
+            raise UserError("quantized checkpoints are not supported; use the F32, BF16 or F16 release of this model")
+        # transformers 5 writes rope_theta and rope_scaling as one rope_parameters
+        rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+        if "rope_theta" in rope:
+            values["rope_theta"] = rope["rope_theta"]
+        known = {field.name for field in dataclasses.fields(cls)} - {"rope_scaling"}
+        required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
+        if missing := [name for name in required if name not in values]:
+            raise UserError(f"config.json lacks {', '.join(missing)}")
+        kept = {name: value for name, value in values.items() if name in known}
+        config = cls(**kept, rope_scaling=None)
+        if "head_dim" in values and values["head_dim"] not in (None, config.head_dim):
+            raise UserError(
+                f"head_dim {values['head_dim']} is not hidden_size / num_attention_heads = {config.head_dim}"
+            )
+        return dataclasses.replace(config, rope_scaling=RopeScaling.from_dict(rope, config.max_position_embeddings))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contents of a `config.json` that transformers, old and new, reads as this model."""
+        values = dataclasses.asdict(self)
+        if self.rope_scaling is not None:
+            values["rope_scaling"] = {
+                "rope_type": "yarn",
+                **{k: v for k, v in values["rope_scaling"].items() if v is not None},
+            }
+        return {
+            "architectures": ["Qwen2ForCausalLM"],
+            "model_type": "qwen2",
+            "hidden_act": "silu",
+            "use_sliding_window": False,
+            **values,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSource:
+    """The model to start from."""
+
+    path: str = "Qwen/Qwen2.5-0.5B-Instruct"  # folder or hub id in Hugging Face layout
+    dtype: Literal["auto", "float32", "bfloat16"] = (
+        "auto"  # compute type; auto: bfloat16 on TPU and GPU, float32 on CPU
+    )
+    remat: Literal["none", "dots", "all_dots", "full"] = "full"  # what the backward pass recomputes (training only)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Training examples; the layouts are in s1_jax/data/sources.py."""
+
+    path: str = "simplescaling/s1K-1.1"  # hub id, folder, or .jsonl / .parquet file
+    split: str = "train"
+    layout: str = "auto"  # auto, or a name from s1_jax.data.sources.LAYOUTS
+    columns: Mapping[str, str] | None = None  # own layout: question, thinking, answer (or text) -> column
+    max_length: int = 32768  # T: tokens an example may have, and the length of a packed row
+    too_long: Literal["error", "drop", "truncate"] = "error"
+    loss_weighting: Literal["example", "token"] = "example"  # what counts the same in the loss
+    batch_by: Literal["examples", "tokens"] = "examples"
+    batch_examples: int = 16  # per optimizer step, with batch_by examples
+    batch_tokens: int | None = None  # per optimizer step, with batch_by tokens
+    micro_batch_rows: int = 1  # B: packed rows of one micro-batch over all devices
+    held_out_share: float = 0.0  # share of the examples kept aside for the held-out loss
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with warm-up and cosine to zero; the defaults are s1's."""
+
+    peak_lr: float = 1e-5
+    warmup_share: float = 0.05
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 1e-4  # not on biases and norms
+    clip_norm: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainLoopConfig:
+    """How long, from which seed, and what is written on the way."""
+
+    epochs: int = 5
+    seed: int = 0
+    log_every_steps: int = 1
+    held_out_every_steps: int = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """Training state on disk; the last step is always saved."""
+
+    every_steps: int = 50
+    keep: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each mesh axis; -1 takes what the others leave."""
+
+    data: int = 1
+    fsdp: int = -1
+    context: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """`python -m s1_jax.train`: supervised fine-tuning."""
+
+    run_dir: str = "runs/train"
+    model: ModelSource = ModelSource()
+    data: DataConfig = DataConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainLoopConfig = TrainLoopConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    mesh: MeshConfig = MeshConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class BudgetConfig:
+    """Budget forcing of one row (paper section 3.1)."""
+
+    min_thinking_tokens: int = 1  # the end of thinking cannot be drawn before
+    max_thinking_tokens: int | None = None  # the end of thinking is forced here
+    num_ignore: int = 0  # how many drawn ends are discarded
+    ignore_string: str | tuple[str, ...] = "Wait"  # what follows a discarded end; several take turns
+    forcing: bool = True  # off: the model writes on freely after the start marker
+
+    def __post_init__(self) -> None:
+        for name in ("min_thinking_tokens", "max_thinking_tokens", "num_ignore"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise UserError(f"{name} {value} is negative")
+        if self.max_thinking_tokens is not None and self.min_thinking_tokens > max(self.max_thinking_tokens, 1):
+            raise UserError(
+                f"min_thinking_tokens {self.min_thinking_tokens} is above "
+                f"max_thinking_tokens {self.max_thinking_tokens}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingConfig:
+    """How a token is drawn; temperature 0 is greedy."""
+
+    temperature: float = 0.0
+    top_k: int = 0  # 0: all
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1 or not 0 <= self.min_p <= 1:
+            raise UserError("sampling needs temperature >= 0, top_k >= 0, 0 < top_p <= 1, 0 <= min_p <= 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """The problems and the rule that grades them."""
+
+    name: str = "synthetic"  # a key of s1_jax.tasks.TASKS
+    path: str | None = None  # JSONL file or hub id; none: the task's own problems
+    limit: int | None = None  # only the first so many problems (synthetic: how many are made; none: 500)
+    seed: int = 0  # of the problems that are made (synthetic)
+
+
+@dataclasses.dataclass(frozen=True)
+class SettingConfig:
+    """One run over the task beside the grid: majority voting, no forcing, another minimum."""
+
+    budget: BudgetConfig = BudgetConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    samples: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepConfig:
+    """The grid max_thinking_tokens x num_ignore x ignore_strings, and single settings beside it."""
+
+    max_thinking_tokens: tuple[int | None, ...] = (None,)  # on the command line: 16 32 64 None
+    num_ignore: tuple[int, ...] = (0,)
+    ignore_strings: tuple[str, ...] = ("Wait",)
+    min_thinking_tokens: int = 1
+    scaling: Literal["within", "across"] = "across"  # the Scaling metric within one ignore count, or across all runs
+    extra: Annotated[tuple[SettingConfig, ...], tyro.conf.Suppress] = ()  # set in config files only
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """`python -m s1_jax.evaluate`: a sweep of budgets over a task."""
+
+    run_dir: str = "runs/sweep"
+    model: ModelSource = ModelSource()
+    task: TaskConfig = TaskConfig()
+    sweep: SweepConfig = SweepConfig()
+    sampling: SamplingConfig = SamplingConfig()  # of the grid
+    samples: int = 1  # of the grid, per problem
+    seed: int = 0
+    max_answer_tokens: int = 512
+    max_model_len: int | None = None  # none: the model's max_position_embeddings
+    batch_size: int = 64
+    mesh: MeshConfig = MeshConfig()
+
+
+def resolve_dtype(name: str) -> jnp.dtype:
+    """The compute dtype: `auto` is float32 on CPU, bfloat16 on accelerators."""
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)

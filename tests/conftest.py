@@ -1,0 +1,43 @@
+"""What every test stands on: 8 simulated devices, no network, float32 matmuls, tiny models, and the shared data."""
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+import torch
+
+SIMULATED_DEVICES = 8
+
+jax.config.update("jax_num_cpu_devices", SIMULATED_DEVICES)
+jax.config.update("jax_default_matmul_precision", "float32")
+
+torch.set_num_threads(1)  # two thread pools on two cores wait for each other
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data beside the project; a test that needs it is skipped where it is absent."""
+    given = os.environ.get("S1_JAX_SHARED_DATA")
+    folder = Path(given) if given else PROJECT.parent / "shared" / "data"
+    if not folder.is_dir():
+        if given:
+            pytest.fail(f"S1_JAX_SHARED_DATA names {given}, which is not a folder")
+        pytest.skip("needs the real data in ../shared/data (or in the folder S1_JAX_SHARED_DATA names)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """`tiny_model(seed=0, **config)`: a random transformers Qwen2 and its weights as our parameters (reference.py)."""
+    from tests.reference import tiny_model
+
+    return tiny_model

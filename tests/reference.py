@@ -1,0 +1,96 @@
+"""A tiny random Qwen2 in transformers, and its weights carried over by a table of our own, not by the code tested."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from s1_jax.config import ModelConfig
+from s1_jax.model.qwen2 import Params
+
+# name in the tree of s1_jax -> (name in transformers, whether it is a matrix to transpose)
+PER_LAYER = {
+    "input_layernorm.weight": ("input_layernorm.weight", False),
+    "self_attn.q_proj.kernel": ("self_attn.q_proj.weight", True),
+    "self_attn.q_proj.bias": ("self_attn.q_proj.bias", False),
+    "self_attn.k_proj.kernel": ("self_attn.k_proj.weight", True),
+    "self_attn.k_proj.bias": ("self_attn.k_proj.bias", False),
+    "self_attn.v_proj.kernel": ("self_attn.v_proj.weight", True),
+    "self_attn.v_proj.bias": ("self_attn.v_proj.bias", False),
+    "self_attn.o_proj.kernel": ("self_attn.o_proj.weight", True),
+    "post_attention_layernorm.weight": ("post_attention_layernorm.weight", False),
+    "mlp.gate_proj.kernel": ("mlp.gate_proj.weight", True),
+    "mlp.up_proj.kernel": ("mlp.up_proj.weight", True),
+    "mlp.down_proj.kernel": ("mlp.down_proj.weight", True),
+}
+
+TINY = dict(
+    vocab_size=97,
+    hidden_size=64,
+    intermediate_size=96,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=256,
+    rms_norm_eps=1e-6,
+    rope_theta=1e4,
+    tie_word_embeddings=False,
+)
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """The same weights twice; `torch_model` is the reference, in float32 with eager attention."""
+
+    torch_model: Qwen2ForCausalLM
+    config: ModelConfig
+    params: Params
+
+
+def tiny_model(seed: int = 0, **overrides: Any) -> TinyModel:
+    """A random model of `TINY`'s config changed by `overrides` (Hugging Face's keys); biases and norms random too."""
+    return _build(seed, _Frozen(TINY | overrides))
+
+
+class _Frozen(dict):
+    """A dict whose text is its identity, so that the models can be cached."""
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+
+@cache
+def _build(seed: int, values: _Frozen) -> TinyModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Qwen2ForCausalLM(Qwen2Config(**values, attn_implementation="eager")).float().eval()
+        for name, weight in model.named_parameters():
+            scale = 0.2 if weight.ndim == 2 else 0.5
+            weight.data = torch.randn_like(weight) * scale + ("norm" in name)
+    return TinyModel(model, ModelConfig.from_dict(model.config.to_dict()), to_params(model))
+
+
+def to_params(model: Qwen2ForCausalLM) -> Params:
+    """The weights of a transformers Qwen2 as parameters of s1_jax, float32."""
+    state = {name: weight.detach().float().numpy() for name, weight in model.state_dict().items()}
+    params: Params = {
+        "embed_tokens": {"weight": jnp.asarray(state["model.embed_tokens.weight"])},
+        "layers": {},
+        "norm": {"weight": jnp.asarray(state["model.norm.weight"])},
+    }
+    for path, (name, transposed) in PER_LAYER.items():
+        each = [state[f"model.layers.{i}.{name}"] for i in range(model.config.num_hidden_layers)]
+        node = params["layers"]
+        *parents, leaf = path.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = jnp.asarray(np.stack([weight.T if transposed else weight for weight in each]))
+    if not model.config.tie_word_embeddings:
+        params["lm_head"] = {"kernel": jnp.asarray(state["lm_head.weight"].T)}
+    return params

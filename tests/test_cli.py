@@ -1,0 +1,103 @@
+"""Command lines, config files, and the one line a user gets for a mistake."""
+
+import dataclasses
+import json
+
+import pytest
+
+from s1_jax.cli import load_config, parse, parse_with_file, run_main, to_json
+from s1_jax.config import EvaluateConfig, TrainConfig, UserError
+
+
+def test_overrides_change_only_what_they_name():
+    config = parse(TrainConfig, ["--run-dir", "x", "--optim.peak-lr", "1e-3", "--data.batch-examples", "4"], "train")
+    expected = dataclasses.replace(
+        TrainConfig(),
+        run_dir="x",
+        optim=dataclasses.replace(TrainConfig().optim, peak_lr=1e-3),
+        data=dataclasses.replace(TrainConfig().data, batch_examples=4),
+    )
+    assert config == expected
+
+
+def test_the_public_overrides_of_train_and_evaluate():
+    train = parse(
+        TrainConfig,
+        "--run-dir r --model.path m --data.path d --data.batch-examples 2 --optim.peak-lr 1e-4 --train.epochs 3"
+        " --train.seed 7 --checkpoint.every-steps 9".split(),
+        "train",
+    )
+    assert (train.run_dir, train.model.path, train.data.path, train.data.batch_examples) == ("r", "m", "d", 2)
+    assert (train.optim.peak_lr, train.train.epochs, train.train.seed, train.checkpoint.every_steps) == (1e-4, 3, 7, 9)
+    sweep = parse(
+        EvaluateConfig,
+        "--run-dir r --model.path m --task.path t --task.limit 5 --sweep.max-thinking-tokens 16 32 None"
+        " --sweep.num-ignore 0 1 2".split(),
+        "evaluate",
+    )
+    assert (sweep.task.path, sweep.task.limit, sweep.sweep.max_thinking_tokens) == ("t", 5, (16, 32, None))
+    assert sweep.sweep.num_ignore == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--optim.peak-l", "1"], "did you mean --optim.peak-lr"),
+        (["--optim.peak_lrr=1"], "did you mean --optim.peak-lr"),
+        (["--train.epochs", "many"], "epochs"),
+        (["--data.too-long", "shorten"], "too-long"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_is_one_line(argv, words, capsys):
+    with pytest.raises(UserError, match=words) as error:
+        parse(TrainConfig, argv, "train")
+    assert "\n" not in str(error.value)
+    assert capsys.readouterr().err == ""
+
+
+def test_help_is_for_a_newcomer(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse_with_file(TrainConfig, ["--help"], "python -m s1_jax.train")
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    for words in ("CONFIG.py", "--optim.peak-lr", "--run-dir", "warm-up and cosine to zero"):
+        assert words in said
+
+
+def test_config_files(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from s1_jax.config import TrainConfig\ndef get_config():\n    return TrainConfig(run_dir='mine')\n"
+    )
+    assert load_config(file).run_dir == "mine"
+    assert parse_with_file(TrainConfig, [str(file), "--train.epochs", "2"], "train").train.epochs == 2
+    with pytest.raises(UserError, match="gives a TrainConfig; evaluate needs a EvaluateConfig"):
+        parse_with_file(EvaluateConfig, [str(file)], "evaluate")
+    with pytest.raises(UserError, match="no config file"):
+        load_config(tmp_path / "absent.py")
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(UserError, match="no get_config"):
+        load_config(tmp_path / "empty.py")
+    with pytest.raises(UserError, match="usage: train CONFIG.py"):
+        parse_with_file(TrainConfig, [], "train")
+
+
+def test_json_holds_every_option():
+    assert json.loads(to_json(TrainConfig())) == json.loads(json.dumps(dataclasses.asdict(TrainConfig())))
+
+
+def test_entry_points_end_with_one_line_and_code_2(capsys):
+    def fails():
+        raise UserError("do this instead")
+
+    def stopped():
+        raise KeyboardInterrupt
+
+    for main, code, said in ((fails, 2, "error: do this instead\n"), (lambda: None, 0, "")):
+        with pytest.raises(SystemExit) as stop:
+            run_main(main)
+        assert (stop.value.code, capsys.readouterr().err) == (code, said)
+    with pytest.raises(SystemExit) as stop:
+        run_main(stopped)
+    assert stop.value.code == 130

@@ -1,0 +1,149 @@
+"""The layout: words, collisions, meshes, and the same model on every mesh."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec
+
+from s1_jax.config import MeshConfig, UserError
+from s1_jax.model import qwen2
+from s1_jax.model.kv_cache import init_cache
+from s1_jax.sharding import DECODE_RULES, TRAIN_RULES, Layout, assert_sharded, constrain, make_mesh
+
+TOLERANCE = 1e-5  # of the largest value: float32 sums cut into other pieces
+B, T = 8, 16
+# fsdp x tensor
+MESHES = {"1x1": (1, 1), "8x1": (8, 1), "4x2": (4, 2), "2x4": (2, 4)}
+
+
+def make_layout(fsdp, tensor, rules=TRAIN_RULES):
+    devices = jax.devices()[: fsdp * tensor]
+    return Layout(make_mesh(MeshConfig(fsdp=fsdp, tensor=tensor), devices), rules)
+
+
+def assert_close(mine, reference):
+    mine, reference = np.asarray(mine), np.asarray(reference)
+    assert np.abs(mine - reference).max() <= TOLERANCE * np.abs(reference).max()
+
+
+def test_spec():
+    layout = make_layout(4, 2)
+    assert layout.spec("layers", "embed", "heads") == PartitionSpec(None, "fsdp", "tensor")
+    assert layout.spec("batch", None) == PartitionSpec(("data", "fsdp"), None)
+    with pytest.raises(ValueError, match="unknown logical axis 'hidden'"):
+        layout.spec("hidden")
+    with pytest.raises(ValueError, match="'fsdp' is used twice"):
+        layout.spec("batch", "embed")
+
+
+def test_tree_names_what_does_not_divide(tiny_model):
+    config = tiny_model().config  # a vocabulary of 97
+    with pytest.raises(UserError, match=r"embed_tokens\.weight: axis 'vocab' of size 97 does not divide over 2"):
+        make_layout(4, 2).tree(qwen2.param_axes(config), qwen2.abstract_params(config))
+
+
+def test_meshes():
+    assert dict(make_mesh(MeshConfig()).shape) == {"data": 1, "fsdp": 8, "context": 1, "tensor": 1}
+    assert dict(make_mesh(MeshConfig(tensor=2, data=2)).shape) == {"data": 2, "fsdp": 2, "context": 1, "tensor": 2}
+    with pytest.raises(UserError, match="only one mesh axis may be -1"):
+        make_mesh(MeshConfig(tensor=-1))
+    with pytest.raises(UserError, match="9 places; there are 8 devices"):
+        make_mesh(MeshConfig(fsdp=3, tensor=3))
+    with pytest.raises(UserError, match="there are 8 devices"):
+        make_mesh(MeshConfig(tensor=3))
+
+
+def test_constrain_places_what_divides_and_leaves_the_rest():
+    layout = make_layout(4, 2)
+    with layout.use():
+        whole = jax.jit(lambda x: constrain(x, "batch", "length", "act_heads"))(jnp.zeros((8, 3, 6)))
+        part = jax.jit(lambda x: constrain(x, "batch", "length", "act_heads"))(jnp.zeros((3, 3, 6)))
+    assert whole.sharding.is_equivalent_to(layout.sharding("batch", None, "act_heads"), 3)
+    assert part.sharding.is_equivalent_to(layout.sharding(None, None, "act_heads"), 3)
+    x = jnp.zeros((8, 3, 6))
+    assert constrain(x, "batch", "length", "act_heads") is x  # no layout in use
+
+
+def test_assert_sharded_names_misplaced_arrays():
+    layout = make_layout(4, 2)
+    wanted = {"a": layout.sharding("embed"), "b": layout.sharding("embed")}
+    tree = {"a": jax.device_put(jnp.zeros(8), wanted["a"]), "b": jnp.zeros(8)}
+    assert_sharded({"a": tree["a"]}, {"a": wanted["a"]})
+    with pytest.raises(AssertionError, match="misplaced arrays: .*b") as error:
+        assert_sharded(tree, wanted)
+    assert "'a'" not in str(error.value)
+
+
+def test_adam_moments_keep_their_place(tiny_model):
+    """On an Auto mesh a plain `jit(tx.init)` replicates them; with out_shardings they follow the parameters."""
+    config = tiny_model(vocab_size=96).config
+    layout = make_layout(4, 2)
+    shardings = layout.tree(qwen2.param_axes(config), qwen2.abstract_params(config))
+    params = jax.device_put(tiny_model(vocab_size=96).params, shardings)
+    assert_sharded(params, shardings)
+    tx = optax.scale_by_adam()
+    placed = optax.tree_utils.tree_map_params(
+        tx, lambda _, s: s, jax.eval_shape(tx.init, params), shardings, transform_non_params=lambda _: layout.sharding()
+    )
+    assert_sharded(jax.jit(tx.init, out_shardings=placed)(params).mu, shardings)
+
+
+def loss_and_logits(config, params, ids, positions, segment_ids):
+    hidden = qwen2.hidden_states(config, params, ids, positions, segment_ids, remat="full")
+    scores = qwen2.logits(config, params, hidden)
+    wanted = jnp.take_along_axis(jax.nn.log_softmax(scores[:, :-1]), ids[:, 1:, None], axis=-1)
+    return -jnp.mean(wanted), scores
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 96, (B, T))
+    cut = rng.integers(1, T, (B, 1))
+    place = np.arange(T)
+    return tuple(jnp.asarray(x) for x in (ids, np.where(place < cut, place, place - cut), 1 + (place >= cut)))
+
+
+def test_same_logits_and_gradients_on_every_mesh(tiny_model, batch):
+    """2x4 cuts two kv heads over four devices: tensor parallelism goes beyond them."""
+    model = tiny_model(vocab_size=96)
+    assert model.config.num_key_value_heads == 2
+    results = {}
+    for name, shape in MESHES.items():
+        layout = make_layout(*shape)
+        shardings = layout.tree(qwen2.param_axes(model.config), qwen2.abstract_params(model.config))
+        params = jax.device_put(model.params, shardings)
+        rows = jax.device_put(batch, layout.sharding("batch", "length"))
+        with layout.use():
+            run = jax.jit(jax.value_and_grad(partial(loss_and_logits, model.config), has_aux=True))
+            results[name] = jax.device_get(run(params, *rows))
+    reference = results["1x1"]
+    for name in MESHES:
+        for mine, theirs in zip(jax.tree.leaves(results[name]), jax.tree.leaves(reference), strict=True):
+            assert_close(mine, theirs)
+
+
+def test_same_cached_logits_on_every_mesh(tiny_model, batch):
+    model = tiny_model(vocab_size=96)
+    ids = batch[0]
+    results = {}
+    for name, shape in MESHES.items():
+        layout = make_layout(*shape, rules=DECODE_RULES)
+        shardings = layout.tree(qwen2.param_axes(model.config), qwen2.abstract_params(model.config))
+        params = jax.device_put(model.params, shardings)
+
+        def run(params, ids):
+            cache = init_cache(model.config, B, T, jnp.float32)
+            positions = jnp.broadcast_to(jnp.arange(T), (B, T))
+            hidden, cache = qwen2.decode_hidden(model.config, params, ids[:, :-1], positions[:, :-1], cache)
+            last, _ = qwen2.decode_hidden(model.config, params, ids[:, -1:], positions[:, -1:], cache)
+            return qwen2.logits(model.config, params, jnp.concatenate([hidden, last], axis=1))
+
+        with layout.use():
+            results[name] = jax.device_get(jax.jit(run)(params, ids))
+    for name in MESHES:
+        assert_close(results[name], results["1x1"])
