@@ -1,0 +1,88 @@
+"""Rotary positions and grouped-query attention.
+
+Letters: B batch, T query length, S key length, N query heads, K kv heads, G = N // K, H head_dim.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from s1_jax.config import ModelConfig
+from s1_jax.sharding import constrain
+
+
+def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
+    """Inverse frequencies [H // 2] float32 and the factor on cos and sin.
+
+    YaRN: arXiv 2309.00071, as transformers computes it.
+    """
+    head_dim, theta = config.head_dim, config.rope_theta
+    periods = theta ** (np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
+    scaling = config.rope_scaling
+    if scaling is None:
+        return (1.0 / periods).astype(np.float32), 1.0
+
+    def dimension_turning(rotations: float) -> float:
+        return (
+            head_dim
+            * math.log(scaling.original_max_position_embeddings / (rotations * 2 * math.pi))
+            / (2 * math.log(theta))
+        )
+
+    low = max(math.floor(dimension_turning(scaling.beta_fast)), 0)
+    high = min(math.ceil(dimension_turning(scaling.beta_slow)), head_dim - 1)
+    ramp = np.clip((np.arange(head_dim // 2, dtype=np.float32) - low) / max(high - low, 0.001), 0, 1)
+    frequencies = ramp / (scaling.factor * periods) + (1 - ramp) / periods
+    attention_factor = scaling.attention_factor
+    if attention_factor is None:
+        attention_factor = 1.0 if scaling.factor <= 1 else 0.1 * math.log(scaling.factor) + 1.0
+    return frequencies.astype(np.float32), attention_factor
+
+
+def rope_angles(config: ModelConfig, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """cos and sin [B, T, H // 2] float32 of `positions` [B, T] int32.
+
+    Always float32: bfloat16 rounds position 257 to 256, and sin(257) is nothing like sin(256).
+    """
+    frequencies, factor = rope_frequencies(config)
+    angles = positions[..., None].astype(jnp.float32) * frequencies
+    return jnp.cos(angles) * factor, jnp.sin(angles) * factor
+
+
+def apply_rope(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+    """Rotates `x` [B, T, heads, H] by `cos`, `sin` [B, T, H // 2]; halves, not pairs, as in Hugging Face's Qwen2."""
+    cos, sin = cos[:, :, None, :], sin[:, :, None, :]
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+
+
+def causal_segments(segment_ids: jax.Array) -> jax.Array:
+    """Mask [B, T, T]: a token sees itself and what precedes it in its own document; `segment_ids` [B, T], 0 is padding.
+
+    Causality is by place in the row, so positions may restart. Padding sees itself only by sharing id 0, which keeps
+    its softmax finite.
+    """
+    place = jnp.arange(segment_ids.shape[1])
+    return (segment_ids[:, :, None] == segment_ids[:, None, :]) & (place[:, None] >= place[None, :])
+
+
+def attend(queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array) -> jax.Array:
+    """Softmax attention. queries [B, T, N, H]; keys, values [B, K, S, H]; mask [B, T, S] -> [B, T, N * H].
+
+    The G queries of a kv head are stacked along T, so K and V are never repeated and every product is one plain batched
+    matmul: einsums over separate `k` and `g` axes run ten times slower in XLA on CPU.
+    """
+    B, T, N, H = queries.shape
+    K, S = keys.shape[1], keys.shape[2]
+    grouped = queries.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4).reshape(B, K, -1, H)
+    scores = jnp.einsum("bkqh,bksh->bkqs", grouped, keys, preferred_element_type=jnp.float32) * (H**-0.5)
+    scores = scores.reshape(B, K, N // K, T, S)
+    scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype).reshape(B, K, -1, S)
+    out = jnp.einsum("bkqs,bksh->bkqh", weights, values)
+    out = out.reshape(B, K, N // K, T, H).transpose(0, 3, 1, 2, 4).reshape(B, T, N * H)
+    return constrain(out, "batch", "length", "act_heads")

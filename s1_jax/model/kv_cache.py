@@ -1,0 +1,36 @@
+"""The KV cache: an argument and a result, never hidden state. Slot s of a row holds the token at position s."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from s1_jax.config import ModelConfig
+from s1_jax.sharding import constrain
+
+
+class KVCache(NamedTuple):
+    """Keys and values of all layers; S is the capacity, `max_model_len`."""
+
+    keys: jax.Array  # [L, B, K, S, H]
+    values: jax.Array  # [L, B, K, S, H]
+
+
+def init_cache(config: ModelConfig, batch: int, capacity: int, dtype: jnp.dtype) -> KVCache:
+    """An empty cache for `batch` rows of `capacity` tokens."""
+    shape = (config.num_hidden_layers, batch, config.num_key_value_heads, capacity, config.head_dim)
+
+    def empty() -> jax.Array:
+        return constrain(jnp.zeros(shape, dtype), "layers", "batch", "act_kv_heads", "cache", "head_dim")
+
+    return KVCache(empty(), empty())
+
+
+def write(cache: jax.Array, layer: jax.Array, positions: jax.Array, new: jax.Array) -> jax.Array:
+    """`new` [B, T, K, H] put into slots `positions` [B, T] of one layer of `cache` [L, B, K, S, H]."""
+    rows = jnp.arange(positions.shape[0])[:, None]
+    return cache.at[layer, rows, :, positions].set(
+        new.astype(cache.dtype), mode="promise_in_bounds", unique_indices=False
+    )
