@@ -1,0 +1,1 @@
+"""Weights and training state on disk: `hf` (safetensors in and out) and `orbax` (training state)."""

@@ -1,0 +1,306 @@
+"""Hugging Face checkpoints in and out, tensor by tensor.
+
+Memory: a tensor goes from the mapped file to the devices as it is stored, and is cast, transposed and written into its
+place in a preallocated [L, ...] stack there (donated, so in place). The host never holds a stack, nor a second copy of
+a tensor in another type. Exporting goes the same way back. Letters: L layers.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections import Counter
+from collections.abc import Iterable
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+
+from s1_jax.checkpoints.folder import copy_tokenizer, resolve, whole_folder
+from s1_jax.checkpoints.tensor_file import DTYPES, StoredTensor, read_header, read_json, write
+from s1_jax.config import ModelConfig, UserError
+from s1_jax.model.qwen2 import Params, abstract_params, param_axes
+from s1_jax.sharding import Layout
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SHARD_BYTES = 5_000_000_000
+SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+UNPICKLE = (
+    'if you trust them, convert them once: python -c "from transformers import AutoModelForCausalLM as M; '
+    "M.from_pretrained('%(folder)s', dtype='auto').save_pretrained('%(folder)s')\""
+)
+NAMES_SHOWN = 4  # of each kind of problem
+
+
+def load_config(path: str | Path) -> ModelConfig:
+    """The config of a checkpoint in a folder or on the hub. Raises UserError where this model cannot be it."""
+    values, _ = read_json(resolve(path) / "config.json")
+    return ModelConfig.from_dict(values)
+
+
+def load_tokenizer(path: str | Path) -> Any:
+    """The transformers tokenizer of a checkpoint in a folder or on the hub. Raises UserError where there is none."""
+    from transformers import AutoTokenizer  # slow to import, and weights alone do not need it
+
+    folder = resolve(path)
+    if not (folder / "tokenizer_config.json").is_file():
+        raise UserError(f"{folder} has no tokenizer (tokenizer_config.json and tokenizer.json)")
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise UserError(f"the tokenizer in {folder} cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def load_params(path: str | Path, *, dtype: Any = None, layout: Layout | None = None) -> tuple[ModelConfig, Params]:
+    """The model in a folder or behind a hub id.
+
+    Parameters take `dtype`, or where it is None the file's, and are placed by `layout`, or where it is None on the
+    first device. Host memory beyond the parameters stays under two of the file's largest tensors. Raises one UserError
+    with all that is wrong with the checkpoint.
+    """
+    folder = resolve(path)
+    config = load_config(folder)
+    stored = _match(config, _stored_tensors(folder), folder, any_dtype=dtype is not None)
+    wanted = {
+        path: jax.ShapeDtypeStruct(leaf.shape, dtype or DTYPES[stored[path][0].dtype])
+        for path, leaf in flatten_dict(abstract_params(config), sep=".").items()
+    }
+    if layout is None:
+        shardings: dict[str, Sharding] = dict.fromkeys(wanted, SingleDeviceSharding(jax.local_devices()[0]))
+    else:
+        shardings = flatten_dict(layout.tree(param_axes(config), unflatten_dict(wanted, sep=".")), sep=".")
+    params = {path: _place(path, leaf, stored[path], shardings[path]) for path, leaf in wanted.items()}
+    return config, unflatten_dict(params, sep=".")
+
+
+def save_params(
+    path: str | Path,
+    config: ModelConfig,
+    params: Params,
+    *,
+    dtype: Any = None,
+    tokenizer_from: str | Path | None = None,
+) -> None:
+    """Writes a model as transformers reads it: safetensors (several, with an index, above SHARD_BYTES) and config.json.
+
+    Tensors take `dtype`, or where it is None that of the parameters; the tokenizer's files are those of
+    `tokenizer_from`, a folder or hub id. The folder appears under its name only when it is whole; an earlier
+    checkpoint there is replaced. Every process of a run must call this; the first one writes. Raises UserError where
+    `path` holds something else.
+    """
+    flat = flatten_dict(params, sep=".")
+    sources, shapes = {}, {}
+    for key, leaf in sorted(flat.items()):  # the same model gives the same file
+        kept = np.dtype(dtype or leaf.dtype)
+        for layer, name in enumerate(hf_names(key, config)):
+            sources[name] = (key, layer)
+            shapes[name] = jax.ShapeDtypeStruct(hf_shape(key, leaf.shape), kept)
+
+    def fetch(name: str) -> np.ndarray:
+        key, layer = sources[name]
+        return _to_host(_reader(*_form(key), shapes[name].dtype)(flat[key], layer))
+
+    source = None if tokenizer_from is None else resolve(tokenizer_from)
+    files = _split(shapes)
+    with whole_folder(Path(path)) as target:
+        if jax.process_index() == 0:
+            write_config(target, config, shapes, tokenizer_from=source)
+            if len(files) > 1:
+                index: dict[str, Any] = {"metadata": {"total_size": sum(map(_nbytes, shapes.values()))}}
+                index["weight_map"] = {name: file for file, names in files.items() for name in names}
+                (target / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+            for file, names in files.items():
+                write(target / file, {name: shapes[name] for name in names}, fetch)
+        else:
+            for name in (name for names in files.values() for name in names):
+                fetch(name)  # gathering a tensor takes part of every process
+
+
+def write_config(folder: Path, config: ModelConfig, tensors: Any, *, tokenizer_from: Path | None) -> None:
+    """config.json of a model with these `tensors` (any tree), and another folder's tokenizer and special ids."""
+    values = config.to_dict()
+    if tokenizer_from is not None:
+        copy_tokenizer(tokenizer_from, folder)
+        if (tokenizer_from / "config.json").is_file():
+            given, _ = read_json(tokenizer_from / "config.json")
+            values |= {key: given[key] for key in SPECIAL_IDS if given.get(key) is not None}
+    # a mixed checkpoint is named by its widest type; transformers 4 reads torch_dtype, 5 reads dtype
+    widest = max({np.dtype(leaf.dtype) for leaf in jax.tree.leaves(tensors)}, key=lambda dtype: dtype.itemsize).name
+    values |= {"dtype": widest, "torch_dtype": widest}
+    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
+
+
+def hf_names(path: str, config: ModelConfig) -> list[str]:
+    """Hugging Face's names of the tensors behind one of our parameters: one, or L in layer order."""
+    name = path.removesuffix(".kernel") + ".weight" if path.endswith(".kernel") else path
+    if _form(path)[0]:
+        return [f"model.layers.{i}.{name.removeprefix('layers.')}" for i in range(config.num_hidden_layers)]
+    return [name if path.startswith("lm_head.") else f"model.{name}"]
+
+
+def hf_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of those tensors: without [L], and a kernel transposed."""
+    stacked, transposed = _form(path)
+    shape = shape[1:] if stacked else shape
+    return shape[::-1] if transposed else shape
+
+
+def _form(path: str) -> tuple[bool, bool]:
+    """Whether a parameter is a stack of layers, and whether it is the transpose of what is stored."""
+    return path.startswith("layers."), path.endswith(".kernel")
+
+
+def _stored_tensors(folder: Path) -> list[StoredTensor]:
+    """All tensors of a checkpoint folder. Raises UserError where there are none, or its files are not sound."""
+    if (folder / SINGLE).is_file():
+        files = [SINGLE]
+    elif (folder / INDEX).is_file():
+        index, twice = read_json(folder / INDEX)
+        weight_map = index.get("weight_map") if isinstance(index, dict) else None
+        files = sorted({str(file) for file in weight_map.values()}) if isinstance(weight_map, dict) else []
+        outside = [file for file in files if file != Path(file).name or file == ".."]
+        problems = [f"{name} is named twice" for name in twice]
+        problems += [f"{file!r} lies outside the folder, which is refused" for file in outside]
+        if problems or not files:
+            raise UserError(f"{folder / INDEX}: {'; '.join(problems) or 'no weight_map'}")
+    elif any(folder.glob("*.bin")) or (folder / "pytorch_model.bin.index.json").is_file():
+        refusal = "holds pickled weights (.bin), which can run code when opened"
+        raise UserError(f"{folder} {refusal}; {UNPICKLE % {'folder': folder}}")
+    else:
+        raise UserError(f"{folder} has neither {SINGLE} nor {INDEX}")
+    tensors, problems = [], []
+    for file in files:
+        try:
+            found, twice = read_header(folder / file)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        tensors += found + [tensor for tensor in found if tensor.name in twice]
+    if problems:
+        raise UserError("; ".join(problems))
+    return tensors
+
+
+def _match(
+    config: ModelConfig, tensors: list[StoredTensor], folder: Path, any_dtype: bool
+) -> dict[str, list[StoredTensor]]:
+    """The stored tensors behind each parameter, in layer order. Raises one UserError with every problem."""
+    by_name = {tensor.name: tensor for tensor in tensors}
+    counts = Counter(tensor.name for tensor in tensors)
+    problems: dict[str, list[str]] = {kind: [] for kind in ("missing", "unexpected", "wrong shape", "wrong dtype")}
+    problems["duplicate"] = [name for name, count in counts.items() if count > 1]
+    matched, known = {}, set()
+    for path, leaf in flatten_dict(abstract_params(config), sep=".").items():
+        names, shape = hf_names(path, config), hf_shape(path, leaf.shape)
+        known.update(names)
+        matched[path] = found = [by_name[name] for name in names if name in by_name]
+        problems["missing"] += [name for name in names if name not in by_name]
+        for tensor in found:
+            if tensor.shape != shape:
+                problems["wrong shape"].append(f"{tensor.name} is {list(tensor.shape)}, not {list(shape)}")
+            if tensor.dtype not in DTYPES:
+                problems["wrong dtype"].append(f"{tensor.name} is {tensor.dtype}, not {', '.join(DTYPES)}")
+        kinds = sorted({t.dtype for t in found} & set(DTYPES))
+        if len(kinds) > 1 and not any_dtype:
+            problems["wrong dtype"].append(f"{path} differs over layers ({', '.join(kinds)}); ask for one dtype")
+    problems["unexpected"] = [name for name in by_name if name not in known and not _redundant(name, config)]
+    said = [f"{kind}: {_some(names)}" for kind, names in problems.items() if names]
+    if said:
+        raise UserError(f"{folder} does not hold the model its config.json describes; {' | '.join(said)}")
+    return matched
+
+
+def _redundant(name: str, config: ModelConfig) -> bool:
+    """Tensors some releases store though they follow from the rest."""
+    return name.endswith("rotary_emb.inv_freq") or (name == "lm_head.weight" and config.tie_word_embeddings)
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more
+
+
+def _place(path: str, leaf: jax.ShapeDtypeStruct, stored: list[StoredTensor], sharding: Sharding) -> jax.Array:
+    """One parameter on its devices, from its tensor or its L tensors."""
+    stacked, transposed = _form(path)
+    incoming = _file_sharding(sharding, stacked, transposed)
+
+    def put(tensor: StoredTensor) -> jax.Array:
+        view = tensor.view()
+        return jax.make_array_from_callback(tensor.shape, incoming, lambda index: _staged(view[index]))
+
+    param = _empty(leaf.shape, leaf.dtype, sharding)()
+    for layer, tensor in enumerate(stored):
+        # waiting keeps the queue, and so the tensors held at once, at one
+        param = jax.block_until_ready(_writer(stacked, transposed, sharding)(param, put(tensor), layer))
+    return param
+
+
+def _staged(part: np.ndarray) -> np.ndarray:
+    """A copy in pages of its own: aligned, so a CPU device takes it as is, and given back at once, unlike malloc's."""
+    copy = np.frombuffer(mmap.mmap(-1, max(part.nbytes, 1)), part.dtype, part.size).reshape(part.shape)
+    np.copyto(copy, part)
+    return copy
+
+
+def _file_sharding(sharding: Sharding, stacked: bool, transposed: bool) -> Sharding:
+    """How a tensor as stored must be placed for its devices to hold what they hold of the parameter."""
+    if not isinstance(sharding, NamedSharding):
+        return sharding
+    spec = sharding.spec[1:] if stacked else sharding.spec
+    return NamedSharding(sharding.mesh, PartitionSpec(*(spec[::-1] if transposed else spec)))
+
+
+@lru_cache
+def _empty(shape: tuple[int, ...], dtype: np.dtype, sharding: Sharding) -> Any:
+    return jax.jit(partial(jnp.zeros, shape, dtype), out_shardings=sharding)
+
+
+@lru_cache
+def _writer(stacked: bool, transposed: bool, sharding: Sharding) -> Any:
+    def put(param: jax.Array, x: jax.Array, layer: jax.Array) -> jax.Array:
+        x = (x.T if transposed else x).astype(param.dtype)
+        x = x[None] if stacked else x
+        # a parameter that is no stack has its one tensor at 0
+        return jax.lax.dynamic_update_slice(param, x, (layer,) + (0,) * (x.ndim - 1))
+
+    return jax.jit(put, donate_argnums=0, out_shardings=sharding)
+
+
+@lru_cache
+def _reader(stacked: bool, transposed: bool, dtype: np.dtype) -> Any:
+    def get(param: jax.Array, layer: jax.Array) -> jax.Array:
+        x = param[layer] if stacked else param
+        return (x.T if transposed else x).astype(dtype)
+
+    return jax.jit(get)
+
+
+def _to_host(x: jax.Array) -> np.ndarray:
+    return np.asarray(x) if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True)
+
+
+def _nbytes(spec: jax.ShapeDtypeStruct) -> int:
+    return spec.size * spec.dtype.itemsize
+
+
+def _split(shapes: dict[str, jax.ShapeDtypeStruct]) -> dict[str, list[str]]:
+    """File name -> tensor names, in order, each file of at most SHARD_BYTES or one tensor."""
+    shards: list[list[str]] = [[]]
+    room = SHARD_BYTES
+    for name, spec in shapes.items():
+        if shards[-1] and _nbytes(spec) > room:
+            shards.append([])
+            room = SHARD_BYTES
+        shards[-1].append(name)
+        room -= _nbytes(spec)
+    if len(shards) == 1:
+        return {SINGLE: shards[0]}
+    return {f"model-{i:05d}-of-{len(shards):05d}.safetensors": names for i, names in enumerate(shards, 1)}

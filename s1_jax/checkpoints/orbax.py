@@ -1,0 +1,140 @@
+"""Training state on disk, through Orbax: saved while training goes on, restored onto any mesh.
+
+A step is a folder that gets its name only when it is whole, so a kill during a save leaves the steps before it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
+
+from s1_jax.config import UserError
+from s1_jax.model.qwen2 import Params
+
+REASON_LENGTH = 200  # characters kept of what a reader below says
+
+
+class Checkpointer:
+    """The checkpoints of one folder, of which the newest `keep` stay.
+
+    A checkpoint is a `state`, any pytree of arrays, and `meta`, a dict of JSON: the config, and the data position as a
+    global count of examples, which means the same on any number of processes.
+    """
+
+    def __init__(self, folder: str | Path, keep: int):
+        self.folder = Path(folder).absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=_handlers())
+
+    def latest_step(self) -> int | None:
+        """The newest step saved, or None."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
+        """Begins to save; returns once `state` may be donated. Waits for the save before it, and raises its errors."""
+        args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave(meta))
+        self._manager.save(step, args=args)
+
+    def restore(self, target: Any) -> tuple[Any, dict[str, Any]]:
+        """The newest checkpoint that can be read, and its meta.
+
+        `target` is the state's tree of jax.ShapeDtypeStruct, each with the sharding, on any mesh, its array shall have.
+        A damaged checkpoint is warned about and moved aside, and the one before it used. Raises UserError where none
+        can be read, or where the newest is of another model or optimizer.
+        """
+        # rebuilt, because Orbax refuses what jax.eval_shape makes under an abstract mesh
+        leaves = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), target)
+        damaged: dict[int, str] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                self._check_same(step, leaves)
+                state, meta = _read(partial(self._manager.restore, step), leaves)
+            except UserError:
+                raise
+            except Exception as error:  # whatever a damaged file makes the readers below raise
+                damaged[step] = _reason(error)
+                continue
+            self._set_aside(damaged, used=step)
+            return state, meta
+        said = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
+        raise UserError(f"{self.folder} has no checkpoint that can be read" + (f" ({said})" if said else ""))
+
+    def wait(self) -> None:
+        """Returns once every save is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and lets go of the folder."""
+        self._manager.close()
+
+    def _check_same(self, step: int, leaves: Any) -> None:
+        """Raises UserError where the arrays saved are not those asked for: no damage, no older step would mend it."""
+        saved, asked = _shapes(self._manager.item_metadata(step)["state"].tree), _shapes(leaves)
+        differing = sorted(name for name in saved.keys() | asked.keys() if saved.get(name) != asked.get(name))
+        if differing:
+            name = differing[0]
+            raise UserError(
+                f"step {step} in {self.folder} is of another model or optimizer: {len(differing)} arrays differ, first "
+                f"{name} (saved: {saved.get(name, 'absent')}, asked for: {asked.get(name, 'absent')})"
+            )
+
+    def _set_aside(self, damaged: dict[int, str], used: int) -> None:
+        """Renames damaged steps, so that they can be saved again but nothing is lost."""
+        for step, reason in damaged.items():
+            path = self.folder / str(step)
+            warnings.warn(f"checkpoint {path} is damaged ({reason}); going on from step {used}", stacklevel=3)
+            if jax.process_index() == 0:
+                path.rename(self.folder / f"damaged-{step}")
+        if damaged:
+            self._manager.reload()
+
+
+def restore_params(folder: str | Path) -> tuple[Params, dict[str, Any]]:
+    """The parameters alone of the newest checkpoint, in the types saved, on the first device, and its meta.
+
+    Changes nothing in the folder, which a run may be writing to. Raises UserError where there is nothing to read.
+    """
+    folder = Path(folder).absolute()
+    steps = [int(child.name) for child in folder.iterdir() if child.name.isdigit()]
+    if not steps:
+        raise UserError(f"{folder} has no checkpoint")
+    path = folder / str(max(steps))
+    device = SingleDeviceSharding(jax.local_devices()[0])
+    try:
+        saved = ocp.PyTreeCheckpointHandler().metadata(path / "state").tree["params"]
+        leaves = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), saved)
+        reader = ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers()))
+        state, meta = _read(partial(reader.restore, path), {"params": leaves})
+    except Exception as error:  # as in `restore`
+        raise UserError(f"{path} cannot be read: {_reason(error)}") from None
+    return state["params"], meta
+
+
+def _handlers() -> dict[str, Any]:
+    return {"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
+
+
+def _read(restore: Callable[..., Any], leaves: Any) -> tuple[Any, dict[str, Any]]:
+    """The part of a state that `leaves` names, and the meta."""
+    args = ocp.checkpoint_utils.construct_restore_args(leaves)
+    state = ocp.args.PyTreeRestore(leaves, restore_args=args, partial_restore=True)
+    found = restore(args=ocp.args.Composite(state=state, meta=ocp.args.JsonRestore()))
+    return found["state"], found["meta"]
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, without the dump of settings tensorstore puts behind it."""
+    said = str(error).strip() or type(error).__name__
+    return said.splitlines()[0].partition(" [tensorstore_spec")[0][-REASON_LENGTH:]
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape) for path, leaf in leaves}

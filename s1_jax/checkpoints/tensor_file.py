@@ -1,0 +1,114 @@
+"""The safetensors format, read and written one tensor at a time.
+
+A file is eight bytes of header length, a JSON header (name -> dtype, shape, data_offsets) and the raw little-endian
+data. We read it ourselves because a view of the mapped file costs no memory of ours, in bfloat16 too, and because a
+header that names a tensor twice should be an error.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from s1_jax.config import UserError
+
+DTYPES = {"F32": np.dtype(np.float32), "BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16)}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a file; `dtype` is the format's name, which need not be one of DTYPES."""
+
+    path: Path
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    def view(self) -> np.ndarray:
+        """The mapped data: pages of the file, not memory of this process. Read-only, lives as long as the array."""
+        with open(self.path, "rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        flat = np.frombuffer(mapped, DTYPES[self.dtype], prod(self.shape), self.offset)
+        return np.require(flat.reshape(self.shape), requirements="A")  # a header may leave the data misaligned
+
+
+def read_json(path: Path) -> tuple[Any, list[str]]:
+    """A JSON file, and the keys that occur twice in one of its objects. Raises UserError where it cannot be read."""
+    try:
+        return _parse(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from None
+
+
+def read_header(path: Path) -> tuple[list[StoredTensor], list[str]]:
+    """All tensors of a safetensors file, and the names its header holds twice. Raises UserError on any other file."""
+    try:
+        with open(path, "rb") as file:
+            data_start = 8 + (length := int.from_bytes(file.read(8), "little"))
+            size = os.fstat(file.fileno()).st_size
+            if length > MAX_HEADER_BYTES or data_start > size:
+                raise ValueError("its header is longer than the file")
+            header, twice = _parse(file.read(length))
+        header.pop("__metadata__", None)
+        tensors = []
+        for name, entry in header.items():
+            begin, end = entry["data_offsets"]
+            tensor = StoredTensor(path, name, entry["dtype"], tuple(entry["shape"]), data_start + begin)
+            wanted = end - begin if tensor.dtype not in DTYPES else prod(tensor.shape) * DTYPES[tensor.dtype].itemsize
+            if begin < 0 or end - begin != wanted or data_start + end > size:
+                raise ValueError(f"the data of {name} does not fit its shape or the file")
+            tensors.append(tensor)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        hint = "cut short, or a Git LFS pointer that was never pulled?"
+        raise UserError(f"{path} is not a whole safetensors file ({hint}): {error}") from None
+    return tensors, twice
+
+
+def write(path: Path, shapes: Mapping[str, Any], fetch: Callable[[str], np.ndarray]) -> None:
+    """Writes a safetensors file, holding one tensor at a time.
+
+    `shapes` maps names to anything with .shape and .dtype (of DTYPES); `fetch(name)` makes the array of that shape and
+    dtype. The bytes have reached the disk when this returns.
+    """
+    names = sorted(shapes, key=lambda name: -shapes[name].dtype.itemsize)  # wider types first: every tensor is aligned
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers asks for it
+    end = 0
+    for name in names:
+        shape, dtype = shapes[name].shape, np.dtype(shapes[name].dtype)
+        begin, end = end, end + prod(shape) * dtype.itemsize
+        header[name] = {"dtype": DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    with open(path, "wb") as file:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        for name in names:
+            file.write(np.ascontiguousarray(fetch(name)).view(np.uint8).data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _parse(text: bytes) -> tuple[Any, list[str]]:
+    twice: list[str] = []
+
+    def pairs(items: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in items]
+        twice.extend(sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else ())
+        return dict(items)
+
+    return json.loads(text, object_pairs_hook=pairs), twice

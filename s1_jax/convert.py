@@ -1,0 +1,90 @@
+"""Between Hugging Face and Orbax: `python -m s1_jax.convert --source DIR --target DIR [--dtype bfloat16]`.
+
+The direction follows from the source:
+
+- a folder in Hugging Face layout (config.json, model.safetensors) or a hub id becomes an Orbax folder of the
+  parameters, with config.json and the tokenizer's files beside them;
+- such an Orbax folder, a training run's folder, or its checkpoints/ becomes a folder in Hugging Face layout, made from
+  the newest step.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax.numpy as jnp
+
+from s1_jax.checkpoints import hf, orbax
+from s1_jax.checkpoints.folder import resolve, whole_folder
+from s1_jax.cli import parse, run_main
+from s1_jax.config import UserError
+
+PROG = "python -m s1_jax.convert"
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """What to convert."""
+
+    source: str  # folder or hub id in Hugging Face layout; or a training run, its checkpoints/, or an Orbax folder
+    target: str  # folder to write; must not exist
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None  # type to store; none: that of the source
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Converts, in the direction the source asks for. Raises UserError."""
+    config = parse(ConvertConfig, sys.argv[1:] if argv is None else argv, PROG, description=__doc__)
+    target = Path(config.target)
+    if target.exists():
+        raise UserError(f"{target} exists; name a folder that does not, or remove it first")
+    dtype = None if config.dtype is None else jnp.dtype(config.dtype)
+    steps = steps_folder(Path(config.source))
+    if steps is None:
+        to_orbax(config.source, target, dtype)
+    else:
+        to_hf(steps, target, dtype)
+    print(f"{target} is written in {'Orbax' if steps is None else 'Hugging Face'} layout")
+
+
+def steps_folder(source: Path) -> Path | None:
+    """The folder of Orbax steps in or at `source`; None where it is neither a training run's nor an Orbax folder."""
+    for folder in (source / "checkpoints", source):
+        if folder.is_dir() and any(child.name.isdigit() and child.is_dir() for child in folder.iterdir()):
+            return folder
+    return None
+
+
+def to_orbax(source: str, target: Path, dtype: Any) -> None:
+    """A Hugging Face checkpoint as step 0 of an Orbax folder that holds its config and tokenizer too."""
+    folder = resolve(source)
+    config, params = hf.load_params(folder, dtype=dtype)
+    with whole_folder(target) as partial:
+        hf.write_config(partial, config, params, tokenizer_from=folder)
+        checkpointer = orbax.Checkpointer(partial, keep=1)
+        checkpointer.save(0, {"params": params}, meta={})
+        checkpointer.close()
+
+
+def to_hf(steps: Path, target: Path, dtype: Any) -> None:
+    """The newest step of an Orbax folder as a Hugging Face checkpoint."""
+    params, meta = orbax.restore_params(steps)
+    origin = origin_folder(steps, meta)
+    hf.save_params(target, hf.load_config(origin), params, dtype=dtype, tokenizer_from=origin)
+
+
+def origin_folder(steps: Path, meta: dict[str, Any]) -> Path:
+    """Where the model's config.json and tokenizer are: beside the steps, or in the model the run started from."""
+    if (steps / "config.json").is_file():
+        return steps
+    path = meta["config"]["model"]["path"]
+    try:
+        return resolve(path)
+    except UserError as error:
+        raise UserError(f"this run's config and tokenizer are those of its model.path, {path}: {error}") from None
+
+
+if __name__ == "__main__":
+    run_main(main)
