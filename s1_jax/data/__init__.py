@@ -1,0 +1,1 @@
+"""Chat format and loss spans, rows to tokens, packing, the loader, the synthetic task."""

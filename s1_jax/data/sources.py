@@ -1,0 +1,200 @@
+"""Where examples come from: a hub id, a local folder, a JSONL or a Parquet file; and which of their columns mean what.
+
+A data set's layout is known by its columns. Where several fit, the first in `LAYOUTS` is taken: finished text before
+its parts (the tokenized releases hold both), s1K-1.1 before s1K, and `attempt` before `answer` (which may hold the bare
+result). Any other layout is a mapping in the config (`data.columns`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from s1_jax.config import UserError
+
+LAYOUTS: dict[str, dict[str, str]] = {
+    "s1k_tokenized": {"text": "text"},
+    "s1k_1_1": {"question": "question", "thinking": "deepseek_thinking_trajectory", "answer": "deepseek_attempt"},
+    "s1k": {"question": "question", "thinking": "thinking_trajectories", "answer": "attempt"},
+    "traces": {"question": "question", "thinking": "thinking", "answer": "attempt"},
+    "plain": {"question": "question", "thinking": "thinking", "answer": "answer"},
+}
+SPLITS = ("train", "validation", "test")
+SUFFIXES = (".jsonl", ".parquet")
+
+
+class Row(NamedTuple):
+    """One row as it was read."""
+
+    where: str  # for messages: "path, line 3"
+    id: str  # its own `id` column, else "file:line"
+    columns: Mapping[str, Any]
+
+
+class Conversation(NamedTuple):
+    """What a row says: question, thinking and answer, or the finished text alone."""
+
+    question: str = ""
+    thinking: str | list[str] = ""
+    answer: str = ""
+    text: str | None = None
+
+
+def read_rows(path: str, split: str) -> Iterator[Row]:
+    """Rows of a JSONL or Parquet file, of all such files of a folder (in order of name), or of a hub data set.
+
+    Where a folder, or its `data/`, has files named after splits ("train-00000-of-00001.parquet"), those of `split` are
+    read. Raises UserError where there is nothing to read, and names a line that is no object.
+    """
+    local = Path(path).expanduser()
+    if local.is_file():
+        files = [local]
+        if local.suffix not in SUFFIXES:
+            raise UserError(f"{path} is neither .jsonl nor .parquet")
+    elif local.is_dir():
+        files = _files_of(local, split)
+    elif local.suffix in SUFFIXES or path.startswith(("/", ".", "~")) or path.count("/") > 1 or not path:
+        raise UserError(f"no such file or folder: {path!r}")
+    else:
+        yield from _hub_rows(path, split)
+        return
+    for file in files:
+        yield from (_jsonl_rows if file.suffix == ".jsonl" else _parquet_rows)(file)
+
+
+def resolve_layout(columns: Iterable[str], layout: str, mapping: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Field -> column: `mapping` if given, else the layout of that name, or for "auto" the first that fits.
+
+    A layout fits when all its columns are there. Raises UserError where none does, listing the columns found and the
+    layouts known.
+    """
+    found = sorted(columns)
+    if mapping is not None:
+        if set(mapping) not in ({"text"}, {"question", "thinking", "answer"}):
+            raise UserError(
+                f"data.columns must map 'text', or 'question', 'thinking' and 'answer'; it maps {sorted(mapping)}"
+            )
+        candidates = {"data.columns": dict(mapping)}
+    elif layout == "auto":
+        candidates = LAYOUTS
+    elif layout in LAYOUTS:
+        candidates = {layout: LAYOUTS[layout]}
+    else:
+        raise UserError(f"data.layout {layout!r} is not known; choose auto or one of {', '.join(LAYOUTS)}")
+    for fields in candidates.values():
+        if set(fields.values()) <= set(found):
+            return fields
+    known = "; ".join(f"{name}: {', '.join(fields.values())}" for name, fields in candidates.items())
+    raise UserError(
+        f"no layout fits the columns found ({', '.join(found)}). Known: {known}. Set data.columns to map others"
+    )
+
+
+def read_conversations(
+    path: str, split: str, layout: str = "auto", mapping: Mapping[str, str] | None = None
+) -> Iterator[tuple[Row, Conversation]]:
+    """All rows of a source with what they say; the layout is that of the first row.
+
+    Raises UserError for an empty source, an unknown layout, and for a field that is missing, null or of the wrong type,
+    naming file, line and field.
+    """
+    fields: Mapping[str, str] | None = None
+    for row in read_rows(path, split):
+        if fields is None:
+            fields = resolve_layout(row.columns, layout, mapping)
+        values: dict[str, Any] = {field: _value(row, field, column) for field, column in fields.items()}
+        yield row, Conversation(**values)
+    if fields is None:
+        raise UserError(f"{path} holds no rows")
+
+
+def _value(row: Row, field: str, column: str) -> str | list[str]:
+    if column not in row.columns:
+        raise UserError(f"{row.where}: field {column!r} is missing")
+    value = row.columns[column]
+    parts = value if field == "thinking" and isinstance(value, list) else [value]
+    for part in parts:
+        if not isinstance(part, str):
+            said = "null" if part is None else f"of type {type(part).__name__}"
+            wanted = "a string or a list of strings" if field == "thinking" else "a string"
+            raise UserError(f"{row.where}: field {column!r} is {said}; it must be {wanted}")
+        if not _is_unicode(part):
+            raise UserError(f"{row.where}: field {column!r} holds half of a surrogate pair; it is not valid Unicode")
+    if field in ("question", "text") and not value.strip():
+        raise UserError(f"{row.where}: field {column!r} is empty")
+    return value
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _files_of(folder: Path, split: str) -> list[Path]:
+    files = sorted(
+        f for place in (folder, folder / "data") if place.is_dir() for f in place.iterdir() if f.suffix in SUFFIXES
+    )
+    if not files:
+        raise UserError(f"{folder} holds no .jsonl or .parquet file")
+    splits = {file: _split_of(file) for file in files}
+    if not any(splits.values()):
+        return files
+    if chosen := [file for file in files if splits[file] == split]:
+        return chosen
+    raise UserError(f"{folder} has no files of split {split!r}; found: {', '.join(sorted(f.name for f in files))}")
+
+
+def _split_of(file: Path) -> str | None:
+    word = file.stem.split("-")[0]
+    return word if word in SPLITS else None
+
+
+def _row(name: str, kind: str, number: int, columns: Mapping[str, Any], where: str) -> Row:
+    own = columns.get("id")
+    return Row(f"{where}, {kind} {number}", f"{name}:{number}" if own is None else str(own), columns)
+
+
+def _jsonl_rows(file: Path) -> Iterator[Row]:
+    with file.open("rb") as lines:  # bytes: a text line may hold U+2028, which is no end of line in JSONL
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                columns = json.loads(line.decode("utf-8-sig"))
+            except (UnicodeDecodeError, json.JSONDecodeError) as error:
+                raise UserError(f"{file}, line {number}: not JSON in UTF-8 ({error})") from None
+            if not isinstance(columns, dict):
+                raise UserError(f"{file}, line {number}: a {type(columns).__name__} where an object is needed")
+            yield _row(file.name, "line", number, columns, str(file))
+
+
+def _parquet_rows(file: Path) -> Iterator[Row]:
+    import datasets
+
+    try:
+        rows = datasets.Dataset.from_parquet(str(file))
+    except Exception as error:  # its reader has no error type of its own
+        raise UserError(f"{file} cannot be read as Parquet ({_first_line(error)})") from None
+    for number, columns in enumerate(rows, start=1):
+        yield _row(file.name, "row", number, columns, str(file))
+
+
+def _hub_rows(name: str, split: str) -> Iterator[Row]:
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(name, split=split)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        said = _first_line(error)
+        raise UserError(f"{name!r} is no local path and could not be loaded as a hub data set ({said})") from None
+    for number, columns in enumerate(rows, start=1):
+        yield _row(name, "row", number, columns, f"{name} ({split})")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,129 @@
+"""From a source to tokenized examples, once, before training: lengths checked, a share held out, everything counted."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from s1_jax.config import DataConfig, UserError
+from s1_jax.data.chat import Example, encode_example, encode_text
+from s1_jax.data.sources import Conversation, read_conversations
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """Tokenized examples in the order of their source, with the ids messages and logs name them by."""
+
+    ids: tuple[str, ...]
+    examples: tuple[Example, ...]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each example."""
+        return [len(example.token_ids) for example in self.examples]
+
+    def take(self, indices: list[int]) -> Corpus:
+        """The examples at `indices`."""
+        return Corpus(tuple(self.ids[i] for i in indices), tuple(self.examples[i] for i in indices))
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """What tokenizing did; the token figures are those of the examples kept, after truncation."""
+
+    examples: int
+    dropped: int
+    truncated: int
+    tokens_min: int
+    tokens_mean: float
+    tokens_max: int
+
+    def __str__(self) -> str:
+        tokens = f"{self.tokens_min} to {self.tokens_max} tokens (mean {self.tokens_mean:.0f})"
+        return f"{self.examples} examples of {tokens}, {self.dropped} dropped, {self.truncated} truncated"
+
+
+def load_corpus(config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Corpus, Counts]:
+    """Reads and tokenizes `config.path`; `config.too_long` is what happens to more than `config.max_length` tokens.
+
+    Raises UserError for what `read_conversations` refuses, for too long examples under "error" (naming the first and
+    counting all), and where no example is left.
+    """
+    ids: list[str] = []
+    examples: list[Example] = []
+    refused: list[str] = []
+    read = truncated = 0
+    fit = TOO_LONG[config.too_long]
+    for row, conversation in read_conversations(config.path, config.split, config.layout, config.columns):
+        read += 1
+        try:
+            example = _encode(tokenizer, conversation)
+        except UserError as error:
+            raise UserError(f"{row.where}: {error}") from None
+        if (length := len(example.token_ids)) > config.max_length:
+            if config.too_long == "error":
+                refused.append(f"{row.where} (id {row.id}) has {length} tokens")
+            if (fitted := fit(example, config.max_length)) is None:
+                continue
+            example, truncated = fitted, truncated + 1
+        ids.append(row.id)
+        examples.append(example)
+    if refused:
+        raise UserError(
+            f"{refused[0]}, more than data.max_length {config.max_length} "
+            f"({len(refused)} of {read} examples are too long); raise it, or set data.too_long to drop or truncate"
+        )
+    if not examples:
+        raise UserError(f"no example of {config.path} is left: all are longer than data.max_length {config.max_length}")
+    corpus = Corpus(tuple(ids), tuple(examples))
+    lengths = corpus.lengths
+    counts = Counts(len(ids), read - len(ids), truncated, min(lengths), float(np.mean(lengths)), max(lengths))
+    return corpus, counts
+
+
+def split_held_out(corpus: Corpus, share: float, seed: int) -> tuple[Corpus, Corpus]:
+    """(training, held-out): at least `share` of the examples set aside, the same ones for the same seed in any order.
+
+    Examples with the same prompt stay on one side, so no held-out question is trained on. Raises UserError for a share
+    outside [0, 1) or one that leaves nothing to train on.
+    """
+    if not 0 <= share < 1:
+        raise UserError(f"data.held_out_share is {share}; it must be at least 0 and below 1")
+    groups: dict[bytes, list[int]] = {}
+    for index, example in enumerate(corpus.examples):
+        prompt = example.token_ids[~example.loss_mask].tobytes()
+        groups.setdefault(hashlib.sha256(f"{seed}:".encode() + prompt).digest(), []).append(index)
+    held_out: list[int] = []
+    for key in sorted(groups):
+        if len(held_out) >= share * len(corpus):
+            break
+        held_out += groups[key]
+    if len(held_out) == len(corpus):
+        raise UserError(f"data.held_out_share {share} of {len(corpus)} examples leaves none to train on")
+    training = sorted(set(range(len(corpus))) - set(held_out))
+    return corpus.take(training), corpus.take(sorted(held_out))
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> Example:
+    if conversation.text is not None:
+        return encode_text(tokenizer, conversation.text)
+    return encode_example(tokenizer, conversation.question, conversation.thinking, conversation.answer)
+
+
+def _drop(example: Example, max_length: int) -> Example | None:
+    return None
+
+
+def _truncate(example: Example, max_length: int) -> Example | None:
+    cut = Example(example.token_ids[:max_length], example.loss_mask[:max_length])
+    return cut if cut.loss_mask.any() else None  # a prompt that fills the length leaves nothing to learn
+
+
+TOO_LONG: dict[str, Callable[[Example, int], Example | None]] = {"error": _drop, "drop": _drop, "truncate": _truncate}
