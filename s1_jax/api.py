@@ -1,0 +1,150 @@
+"""The public face in Python: `s1_jax.load_model(path)` computes logits and generates under a budget."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from s1_jax.checkpoints import hf
+from s1_jax.config import BudgetConfig, ModelConfig, SamplingConfig, UserError
+from s1_jax.data.chat import prompt_ids
+from s1_jax.decoding.engine import Engine, Request
+from s1_jax.decoding.markers import END_TOKENS
+from s1_jax.model import qwen2
+
+T = TypeVar("T")
+
+
+class LoadedModel:
+    """A model with its tokenizer, on the first device."""
+
+    def __init__(
+        self, config: ModelConfig, params: qwen2.Params, tokenizer: PreTrainedTokenizerBase, dtype: str
+    ) -> None:
+        self.config = config
+        self.params = params
+        self.tokenizer = tokenizer
+        self.dtype = jnp.dtype(dtype)
+        self._engines: dict[tuple[Any, ...], Engine] = {}
+        self._logits = jax.jit(self._compute_logits)
+
+    def logits(self, token_ids: Any, attention_mask: Any = None) -> np.ndarray:
+        """token_ids [B, T] ints -> [B, T, V] float32: row t scores the token after t.
+
+        `attention_mask` [B, T] is 1 at tokens and 0 at padding, left or right of them; logits at padding mean nothing.
+        Raises UserError on another shape, or on ids outside the vocabulary.
+        """
+        ids = np.asarray(token_ids)
+        if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
+            raise UserError(f"token_ids must be whole numbers [B, T]; these are {ids.dtype} of shape {list(ids.shape)}")
+        mask = np.ones_like(ids) if attention_mask is None else np.asarray(attention_mask)
+        if mask.shape != ids.shape:
+            raise UserError(f"attention_mask has shape {list(mask.shape)}, token_ids {list(ids.shape)}")
+        if ids.size and not 0 <= ids.min() <= ids.max() < self.config.vocab_size:
+            vocab_size = self.config.vocab_size
+            raise UserError(f"token_ids go from {ids.min()} to {ids.max()}; the vocabulary has {vocab_size}")
+        return np.asarray(self._logits(self.params, ids.astype(np.int32), mask.astype(np.int32)))
+
+    def generate(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        budget: Mapping[str, Any] | None = None,
+        sampling: Mapping[str, Any] | None = None,
+        *,
+        max_answer_tokens: int | None = None,
+        max_model_len: int | None = None,
+        seed: int = 0,
+        batch_size: int = 8,
+    ) -> list[dict[str, Any]]:
+        """Records of the prompts, in order; a string is a user message for the chat template, a list is token ids.
+
+        Token ids stop before the start marker of thinking. `budget` and `sampling` hold fields of BudgetConfig and
+        SamplingConfig. Raises UserError on what cannot be decoded.
+        """
+        if isinstance(prompts, str):
+            raise UserError("prompts must be a list; put the one prompt into brackets")
+        shared = Request(
+            (),
+            override(BudgetConfig(), budget or {}, "budget"),
+            override(SamplingConfig(), sampling or {}, "sampling"),
+            max_answer_tokens=max_answer_tokens,
+            seed=seed,
+        )
+        requests = [
+            dataclasses.replace(shared, prompt_token_ids=prompt_token_ids(self.tokenizer, prompt), name=f"prompt {i}")
+            for i, prompt in enumerate(prompts)
+        ]
+        return list(self.engine(max_model_len, min(batch_size, max(len(requests), 1))).run(requests))
+
+    def engine(self, max_model_len: int | None, batch_size: int, end_tokens: Sequence[str] = END_TOKENS) -> Engine:
+        """The engine of these shapes; made and compiled once."""
+        key = (max_model_len, batch_size, tuple(end_tokens))
+        if key not in self._engines:
+            self._engines[key] = Engine(
+                self.config,
+                self.params,
+                self.tokenizer,
+                max_model_len=max_model_len,
+                batch_size=batch_size,
+                dtype=self.dtype,
+                end_tokens=end_tokens,
+            )
+        return self._engines[key]
+
+    def _compute_logits(self, params: qwen2.Params, token_ids: jax.Array, mask: jax.Array) -> jax.Array:
+        positions = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
+        hidden = qwen2.hidden_states(self.config, params, token_ids, positions, mask, compute_dtype=self.dtype)
+        return qwen2.logits(self.config, params, hidden)
+
+
+def load_model(path: str | Path, dtype: str = "float32") -> LoadedModel:
+    """The model in a folder or behind a hub id, in Hugging Face layout, held and computed in `dtype`.
+
+    `dtype` is "float32" or "bfloat16". Raises UserError where there is no such model, or it is not a Qwen2.5 dense one.
+    """
+    if dtype not in ("float32", "bfloat16"):
+        raise UserError(f"dtype {dtype!r} is not float32 or bfloat16")
+    config, params = hf.load_params(path, dtype=jnp.dtype(dtype))
+    return LoadedModel(config, params, hf.load_tokenizer(path), dtype)
+
+
+def prompt_token_ids(tokenizer: PreTrainedTokenizerBase, prompt: str | Sequence[int]) -> tuple[int, ...]:
+    """Ids of a user message through the chat template, or the ids themselves; the start marker is not part of them."""
+    return tuple(prompt_ids(tokenizer, prompt) if isinstance(prompt, str) else (int(i) for i in prompt))
+
+
+def override(base: T, values: Mapping[str, Any], where: str) -> T:
+    """A config dataclass with some fields replaced. Raises UserError naming `where` on unknown or unfit ones."""
+    hints = typing.get_type_hints(type(base))
+    for name, value in values.items():
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, n=1, cutoff=0.4)
+            advice = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(hints)}"
+            raise UserError(f"{where}: unknown field {name!r}; {advice}")
+        if not _fits(value, hints[name]):
+            raise UserError(f"{where}: field {name!r} cannot be {value!r}")
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    try:
+        return dataclasses.replace(base, **fields)  # type: ignore[type-var]
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if isinstance(hint, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, int | float) if hint is float else isinstance(value, hint)

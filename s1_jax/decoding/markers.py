@@ -1,0 +1,121 @@
+"""From words to token ids: what the budget controller has to know of a tokenizer, and budgets as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from transformers import PreTrainedTokenizerBase
+
+from s1_jax.config import BudgetConfig, UserError
+from s1_jax.data.chat import ANSWER_START, FINAL_ANSWER, THINK_START, encode
+from s1_jax.decoding.budget import NO_LIMIT, Budget, Markers
+
+END_TOKENS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
+STOP_TOKENS = ("<|im_end|>", "<|endoftext|>")
+IGNORE_STRINGS = 8  # A: strings a rotation can hold
+IGNORE_WIDTH = 16  # W: tokens an ignore string can hold
+
+
+def single_id(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
+    """The id of a marker. Raises UserError where it is not one token of this tokenizer."""
+    ids = encode(tokenizer, text)
+    if len(ids) != 1:
+        raise UserError(
+            f"{text!r} must be one token; the tokenizer {tokenizer.name_or_path} makes {len(ids)} of it: {ids}"
+        )
+    return ids[0]
+
+
+def start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """`<|im_start|>think`, what opens the thinking (s1 appends it to the prompt's ids, without a newline)."""
+    return encode(tokenizer, THINK_START)
+
+
+def make_markers(
+    tokenizer: PreTrainedTokenizerBase, vocab_size: int, end_tokens: Sequence[str] = END_TOKENS
+) -> Markers:
+    """The markers of s1's chat format as ids, for a model of `vocab_size` V.
+
+    Raises UserError where an end marker is not one token, or a marker lies outside the model's vocabulary.
+    """
+    ends = [single_id(tokenizer, text) for text in end_tokens]
+    stops = [single_id(tokenizer, text) for text in STOP_TOKENS]
+    newline = single_id(tokenizer, "\n")
+    single_id(tokenizer, "<|im_start|>")
+    forced = encode(tokenizer, ANSWER_START + FINAL_ANSWER)
+    suffixes = [encode(tokenizer, ANSWER_START), forced, [newline, *forced]]  # in the order of `budget.Suffix`
+    if (largest := max([*start_ids(tokenizer), *ends, *stops, *suffixes[2]])) >= vocab_size:
+        raise UserError(
+            f"id {largest} of a marker lies outside the model's vocabulary of {vocab_size}: "
+            f"the tokenizer {tokenizer.name_or_path} does not belong to this model"
+        )
+    known = sorted(i for i in set(tokenizer.get_vocab().values()) if i < vocab_size)
+    texts = tokenizer.batch_decode([[i] for i in known], skip_special_tokens=False)
+    return Markers(
+        is_end=_mask(vocab_size, ends),
+        is_stop=_mask(vocab_size, stops),
+        is_known=_mask(vocab_size, known),
+        is_newline=_mask(vocab_size, [i for i, text in zip(known, texts, strict=True) if text.endswith("\n")]),
+        suffixes=_padded(suffixes, len(suffixes[2])),
+        suffix_lengths=_column([len(ids) for ids in suffixes]),
+    )
+
+
+def make_budget(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[tuple[BudgetConfig, int, int]],
+    max_model_len: int,
+    markers: Markers,
+) -> Budget:
+    """Limits of rows given as (budget, prompt tokens without start marker, maximum of answer tokens).
+
+    The end of context is fixed per row, for the longest suffix (the forced one after a newline), so that it does not
+    depend on what is thought. Raises UserError on an ignore string or a rotation that is too long.
+    """
+    start, longest = len(start_ids(tokenizer)), int(markers.suffix_lengths.max())
+    strings = [ignore_ids(tokenizer, config) for config, _, _ in rows]
+    padded = [row + [[]] * (IGNORE_STRINGS - len(row)) for row in strings]
+    maxima = [NO_LIMIT if c.max_thinking_tokens is None else c.max_thinking_tokens for c, _, _ in rows]
+    room = [max_model_len - prompt - start for _, prompt, _ in rows]
+
+    return Budget(
+        min_thinking_tokens=_column([config.min_thinking_tokens for config, _, _ in rows]),
+        max_thinking_tokens=_column(maxima),
+        num_ignore=_column([config.num_ignore for config, _, _ in rows]),
+        ignore_ids=jnp.stack([_padded(row, IGNORE_WIDTH) for row in padded]),
+        ignore_lengths=jnp.stack([_column([len(ids) for ids in row]) for row in padded]),
+        ignore_count=_column([len(row) for row in strings]),
+        context_limit=_column([left - longest - answer for left, (_, _, answer) in zip(room, rows, strict=True)]),
+        max_answer_tokens=_column([answer for _, _, answer in rows]),
+        max_new_tokens=_column(room),
+        forcing=jnp.asarray([config.forcing for config, _, _ in rows], bool),
+    )
+
+
+def ignore_ids(tokenizer: PreTrainedTokenizerBase, config: BudgetConfig) -> list[list[int]]:
+    """Ids of each string of the rotation (one string: a rotation of one). Raises UserError on too many, or too long."""
+    strings = (config.ignore_string,) if isinstance(config.ignore_string, str) else config.ignore_string
+    if not 1 <= len(strings) <= IGNORE_STRINGS:
+        raise UserError(f"ignore_string holds {len(strings)} strings; between 1 and {IGNORE_STRINGS} can take turns")
+    ids = [encode(tokenizer, text) if text else [] for text in strings]
+    for text, found in zip(strings, ids, strict=True):
+        if len(found) > IGNORE_WIDTH:
+            raise UserError(
+                f"ignore_string {text!r} is {len(found)} tokens long; the longest allowed is {IGNORE_WIDTH}"
+            )
+    return ids
+
+
+def _column(values: Sequence[int]) -> Array:
+    return jnp.asarray([min(value, NO_LIMIT) for value in values], jnp.int32)
+
+
+def _mask(size: int, ids: Sequence[int]) -> Array:
+    return jnp.asarray(np.isin(np.arange(size), ids))
+
+
+def _padded(rows: Sequence[Sequence[int]], width: int) -> Array:
+    return jnp.asarray([[*ids, *[0] * (width - len(ids))] for ids in rows], jnp.int32)

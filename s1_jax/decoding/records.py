@@ -1,0 +1,78 @@
+"""A decoded row as a record: the one JSON object that reports read and a stopped run resumes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from s1_jax.config import BudgetConfig, SamplingConfig
+from s1_jax.decoding.budget import AnswerEnd, End, Kind
+
+THOUGHT = (Kind.THINKING, Kind.IGNORE)
+FORCED = (Kind.IGNORE, Kind.SUFFIX)  # tokens that were put in, not drawn
+
+
+def identity(
+    *,
+    problem_id: str | int | None,
+    sample: int,
+    seed: int,
+    prompt_token_ids: Sequence[int],
+    budget: BudgetConfig,
+    sampling: SamplingConfig,
+    max_answer_tokens: int,
+    max_model_len: int,
+) -> dict[str, Any]:
+    """The fields of a record that are known before decoding, and decide what it will be."""
+    strings = budget.ignore_string
+    return {
+        "task": None,
+        "problem_id": problem_id,
+        "sample": sample,
+        "seed": seed,
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
+        "forcing": budget.forcing,
+        "min_thinking_tokens": budget.min_thinking_tokens,
+        "max_thinking_tokens": budget.max_thinking_tokens,
+        "num_ignore": budget.num_ignore,
+        "ignore_string": strings if isinstance(strings, str) else list(strings),
+        "max_answer_tokens": max_answer_tokens,
+        "max_model_len": max_model_len,
+        "prompt_token_ids": [int(i) for i in prompt_token_ids],
+    }
+
+
+def outcome(
+    tokenizer: PreTrainedTokenizerBase,
+    start_ids: Sequence[int],
+    tokens: Sequence[int],
+    kinds: Sequence[int],
+    end: int,
+    answer_end: int,
+    ignores_used: int,
+) -> dict[str, Any]:
+    """The fields of a record that decoding brings, from the tokens after the start marker and their kinds.
+
+    `text` runs from the start marker to the stop token, special tokens kept. What only a task knows is null.
+    """
+    pairs = [(int(token), kind) for token, kind in zip(tokens, kinds, strict=True)]
+    thinking = [token for token, kind in pairs if kind in THOUGHT]
+    answer = [token for token, kind in pairs if kind == Kind.ANSWER]
+    return {
+        "thinking_token_ids": thinking,
+        "answer_token_ids": answer,
+        "num_thinking_tokens": len(thinking),
+        "num_answer_tokens": len(answer),
+        "end": End(end).name.lower(),
+        "answer_end": AnswerEnd(answer_end).name.lower(),
+        "ignores_used": int(ignores_used),
+        "text": tokenizer.decode([*start_ids, *(token for token, _ in pairs)], skip_special_tokens=False),
+        "extracted_answer": None,
+        "gold": None,
+        "correct": None,
+    }

@@ -1,0 +1,90 @@
+"""Logits to a token: greedy, or temperature, then top-k, top-p and min-p; settings are arrays, one per row."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from s1_jax.config import SamplingConfig
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """The sampling settings of each row."""
+
+    temperature: Array  # float32 [B], 0: greedy
+    top_k: Array  # int32 [B], 0: all
+    top_p: Array  # float32 [B]
+    min_p: Array  # float32 [B]
+    key: Array  # uint32 [B, 2], see `row_key`
+
+
+def make_sampling(configs: Sequence[SamplingConfig], keys: Sequence[np.ndarray]) -> Sampling:
+    """Settings and keys of rows as arrays."""
+    return Sampling(
+        temperature=jnp.asarray([c.temperature for c in configs], jnp.float32),
+        top_k=jnp.asarray([c.top_k for c in configs], jnp.int32),
+        top_p=jnp.asarray([c.top_p for c in configs], jnp.float32),
+        min_p=jnp.asarray([c.min_p for c in configs], jnp.float32),
+        key=jnp.asarray(np.stack(list(keys))),
+    )
+
+
+def row_key(seed: int, problem_id: str | int | None, prompt_token_ids: Sequence[int], sample: int) -> np.ndarray:
+    """uint32 [2]: the random key of a row, from what it is, not where it stands; prompt ids count only without an id.
+
+    SHA-256, because Python's `hash` differs from one process to the next.
+    """
+    name = str(problem_id) if problem_id is not None else [int(i) for i in prompt_token_ids]
+    digest = hashlib.sha256(json.dumps([seed, name, sample]).encode()).digest()
+    return np.frombuffer(digest[:8], ">u4").astype(np.uint32)
+
+
+def sample(logits: Array, allowed: Array, index: Array, settings: Sampling) -> Array:
+    """One token [B] from logits [B, V] among `allowed` [B, V]; `index` [B], its place in the row, counts the key on.
+
+    Sorting and drawing cost nothing while no row asks for them.
+    """
+    logits = jnp.where(allowed, logits.astype(jnp.float32), -jnp.inf)
+    greedy = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+    def draw() -> Array:
+        scaled = logits / jnp.where(settings.temperature > 0, settings.temperature, 1.0)[:, None]
+        kept = filter_logits(scaled, settings.top_k, settings.top_p, settings.min_p)
+        keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(settings.key, impl="threefry2x32"), index)
+        drawn = jax.vmap(jax.random.categorical)(keys, kept).astype(jnp.int32)
+        return jnp.where(settings.temperature > 0, drawn, greedy)
+
+    return jax.lax.cond(jnp.any(settings.temperature > 0), draw, lambda: greedy)
+
+
+def filter_logits(logits: Array, top_k: Array, top_p: Array, min_p: Array) -> Array:
+    """Logits [B, V] with -inf where top-k, then top-p, then min-p [B] rule a token out.
+
+    top-p keeps the smallest set of the likeliest tokens whose probability reaches p, among those top-k left; min-p
+    keeps what is at least min_p times as likely as the likeliest. Tokens as likely as the last one kept are kept too.
+    """
+
+    def by_rank() -> Array:
+        vocab = logits.shape[-1]
+        descending = -jnp.sort(-logits, axis=-1)
+        within_k = jnp.arange(vocab) < jnp.where(top_k > 0, top_k, vocab)[:, None]
+        descending = jnp.where(within_k, descending, -jnp.inf)
+        probabilities = jax.nn.softmax(descending, axis=-1)
+        before = jnp.cumsum(probabilities, axis=-1) - probabilities
+        within_p = (before < top_p[:, None]) | (top_p >= 1)[:, None]
+        within_p = within_p.at[:, 0].set(True) & within_k
+        last_kept = jnp.min(jnp.where(within_p, descending, jnp.inf), axis=-1, keepdims=True)
+        return jnp.where(logits >= last_kept, logits, -jnp.inf)
+
+    kept = jax.lax.cond(jnp.any((top_k > 0) | (top_p < 1)), by_rank, lambda: logits)
+    floor = jnp.max(kept, axis=-1, keepdims=True) + jnp.log(min_p)[:, None]
+    return jnp.where(kept >= floor, kept, -jnp.inf)

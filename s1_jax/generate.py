@@ -1,0 +1,224 @@
+"""Text under a thinking budget: `python -m s1_jax.generate --model DIR_OR_HUB_ID --input in.jsonl --output out.jsonl`.
+
+Each input line is a JSON object with `prompt` (a user message, put through the chat template) or `prompt_token_ids`
+(which stop before the start marker of thinking), perhaps an `id`, perhaps a `budget` of its own, whose fields win over
+the flags. The output has one record a line, in input order, each batch as soon as it is done; the same command goes on
+with an output that is not finished. With `--prompt "..."` the answer streams to the terminal instead, tokens that were
+forced in another colour.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+from transformers import PreTrainedTokenizerBase
+
+from s1_jax.api import LoadedModel, load_model, override, prompt_token_ids
+from s1_jax.cli import StopFlag, parse, run_main
+from s1_jax.config import BudgetConfig, SamplingConfig, UserError
+from s1_jax.decoding.budget import AnswerEnd, End, Kind
+from s1_jax.decoding.engine import Engine, Request
+from s1_jax.decoding.markers import END_TOKENS
+from s1_jax.decoding.records import FORCED
+from s1_jax.progress import progress_bar
+
+FORCED_COLOUR, NO_COLOUR = "\033[33m", "\033[0m"
+LONGEST_CHARACTER = 4  # bytes of a character in UTF-8: more tokens than these cannot wait for its end
+
+INPUT_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "prompt": (lambda v: isinstance(v, str), "a string"),
+    "prompt_token_ids": (lambda v: isinstance(v, list) and all(type(i) is int for i in v), "a list of whole numbers"),
+    "id": (lambda v: v is None or type(v) in (str, int), "a string or a whole number"),
+    "budget": (lambda v: v is None or isinstance(v, dict), "an object"),
+}
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """Options of `python -m s1_jax.generate`."""
+
+    model: str  # folder or hub id in Hugging Face layout
+    input: Path | None = None  # prompts, one JSON object a line
+    output: Path | None = None  # records, one JSON object a line; an unfinished one is gone on with
+    prompt: str | None = None  # one user message instead of files: streams to the terminal
+    budget: BudgetConfig = BudgetConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    max_answer_tokens: int | None = None  # none: a quarter of max_model_len, at most 1024
+    max_model_len: int | None = None  # tokens of prompt, thinking and answer together; none: the model's
+    end_tokens: tuple[str, ...] = END_TOKENS  # what ends the thinking
+    batch_size: int = 8
+    seed: int = 0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The whole command, in the order things happen. Raises UserError."""
+    # Options
+    argv = sys.argv[1:] if argv is None else argv
+    config = parse(GenerateConfig, argv, "python -m s1_jax.generate", description=__doc__)
+    if config.prompt is not None and (config.input or config.output):
+        raise UserError("--prompt streams to the terminal; leave out --input and --output")
+
+    # One prompt, to the terminal
+    if config.prompt is not None:
+        model = load_model(config.model, config.dtype)
+        request = _request(config, model, {"prompt": config.prompt}, "--prompt")
+        stream(model.engine(config.max_model_len, 1, config.end_tokens), request)
+        return
+
+    # Many prompts, from file to file: all of the input is read and checked before anything is decoded
+    if config.input is None or config.output is None:
+        raise UserError("give --input and --output, or --prompt")
+    rows = list(read_rows(config.input))
+    model = load_model(config.model, config.dtype)
+    requests = [_request(config, model, row, where) for where, row in rows]
+    engine = model.engine(config.max_model_len, min(config.batch_size, max(len(requests), 1)), config.end_tokens)
+    made_by = {"model": config.model, "dtype": config.dtype, "end_tokens": list(config.end_tokens)}
+    for request in requests:
+        engine.check(request)
+    done = resume(config.output, [made_by | engine.identity(request) for request in requests])
+    if done:
+        print(f"{config.output}: {done} of {len(requests)} records are there already", file=sys.stderr)
+
+    # Decode and write
+    with StopFlag() as stop, progress_bar() as bar, config.output.open("a", encoding="utf-8") as out:
+        task = bar.add_task("generating", total=len(requests), completed=done, note="")
+
+        def show(rows_done: int, _: int) -> None:
+            bar.update(task, completed=done + rows_done)
+            stop.check()
+
+        for record in engine.run(requests[done:], show):
+            out.write(json.dumps(record | made_by) + "\n")
+            out.flush()
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, row) for each line of a JSONL file of prompts. Raises UserError naming file, line and field."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        where = f"{path} line {number}"
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{where}: not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: not a JSON object")
+        if ("prompt" in row) == ("prompt_token_ids" in row):
+            raise UserError(f"{where}: needs a field 'prompt' or a field 'prompt_token_ids', and not both")
+        for field, (fits, wanted) in INPUT_FIELDS.items():
+            if field in row and not fits(row[field]):
+                raise UserError(f"{where}: field {field!r} must be {wanted}")
+        yield where, row
+
+
+def resume(path: Path, expected: list[dict[str, Any]]) -> int:
+    """How many records `path` holds already; what a kill left of one more is cut off.
+
+    Raises UserError where a record was not made by this very command (`expected` fields of each record).
+    """
+    if not path.exists():
+        if not path.parent.is_dir():
+            raise UserError(f"there is no folder {path.parent} to write {path.name} into")
+        return 0
+    *lines, rest = path.read_bytes().split(b"\n")
+    advice = "remove it or name another output"
+    if len(lines) > len(expected):
+        raise UserError(f"{path} holds {len(lines)} lines, more than the {len(expected)} prompts; {advice}")
+    for number, (line, wanted) in enumerate(zip(lines, expected, strict=False), start=1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            raise UserError(f"{path} line {number} is not a record; {advice}") from None
+        for field, value in wanted.items():
+            if not isinstance(record, dict) or record.get(field) != value:
+                raise UserError(f"{path} line {number} was made by another command (its {field} differs); {advice}")
+    if rest and not rest.startswith(b'{"task"'[: len(rest)]):
+        raise UserError(f"{path} ends in something that is not a record; {advice}")
+    if rest:
+        os.truncate(path, path.stat().st_size - len(rest))
+    return len(lines)
+
+
+def stream(engine: Engine, request: Request) -> None:
+    """Writes one request's tokens to standard output as they come; on a terminal, forced ones in another colour.
+
+    A line about the budget follows on standard error. Raises UserError where the request cannot be decoded.
+    """
+    engine.check(request)
+    coloured = sys.stdout.isatty()
+    control: Any = None
+
+    def decoded() -> Iterator[tuple[int, bool]]:
+        nonlocal control
+        yield from ((token, True) for token in engine.start_ids)
+        shown = 0
+        for state in engine.steps([request], steps_per_call=1):
+            row = (state.tokens[0], state.kinds[0], state.num_tokens[0], state.control)
+            tokens, kinds, count, control = jax.device_get(row)
+            stop.check()
+            yield from ((int(tokens[i]), Kind(kinds[i]) in FORCED) for i in range(shown, count))
+            shown = int(count)
+
+    with StopFlag() as stop:
+        try:
+            for text, forced in text_pieces(engine.tokenizer, decoded()):
+                sys.stdout.write(FORCED_COLOUR + text + NO_COLOUR if coloured and forced else text)
+                sys.stdout.flush()
+        finally:
+            print(flush=True)
+    end, answer_end = End(control.end[0]).name.lower(), AnswerEnd(control.answer_end[0]).name.lower()
+    print(
+        f"{control.num_thinking[0]} thinking tokens (end: {end}, {control.ignores_used[0]} ignored), "
+        f"{control.num_answer[0]} answer tokens (end: {answer_end})",
+        file=sys.stderr,
+    )
+
+
+def text_pieces(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[tuple[int, bool]]) -> Iterator[tuple[str, bool]]:
+    """(text, forced) pieces of (token, forced) pairs; a character that is split over tokens comes when it is whole."""
+    pending: list[int] = []
+    pending_forced = False
+    for token, forced in tokens:
+        if pending and forced != pending_forced:
+            yield tokenizer.decode(pending, skip_special_tokens=False), pending_forced
+            pending = []
+        pending.append(token)
+        pending_forced = forced
+        text = tokenizer.decode(pending, skip_special_tokens=False)
+        if not text.endswith("\N{REPLACEMENT CHARACTER}") or len(pending) >= LONGEST_CHARACTER:
+            yield text, forced
+            pending = []
+    if pending:
+        yield tokenizer.decode(pending, skip_special_tokens=False), pending_forced
+
+
+def _request(config: GenerateConfig, model: LoadedModel, row: dict[str, Any], where: str) -> Request:
+    """An input row as a request; its own budget wins over the flags."""
+    return Request(
+        prompt_token_ids=prompt_token_ids(
+            model.tokenizer, row["prompt"] if "prompt" in row else row["prompt_token_ids"]
+        ),
+        budget=override(config.budget, row.get("budget") or {}, f"{where}: field 'budget'"),
+        sampling=config.sampling,
+        problem_id=row.get("id"),
+        seed=config.seed,
+        max_answer_tokens=config.max_answer_tokens,
+        name=where,
+    )
+
+
+if __name__ == "__main__":
+    run_main(main)

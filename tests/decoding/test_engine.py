@@ -1,0 +1,307 @@
+"""The engine with a random model: against transformers stepped in plain Python, and against itself in other company."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+from functools import cache
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+from s1_jax.config import BudgetConfig, MeshConfig, ModelConfig, SamplingConfig, UserError
+from s1_jax.decoding.engine import Engine, Request
+from s1_jax.decoding.markers import ignore_ids, make_markers, start_ids
+from s1_jax.model.qwen2 import param_axes
+from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
+from tests.decoding.plain import Words, plain_decode, plain_free, reference_rounds
+from tests.reference import to_params
+from tests.tokenizer import byte_tokenizer
+
+NEAR_TIE = 1e-4  # of the largest score: two float32 implementations may then choose differently
+TIES_PER_ROW = 1e-3  # how often that may happen
+V, MAX_MODEL_LEN, MAX_ANSWER = 264, 160, 5
+TOKENIZER = byte_tokenizer()
+PROMPTS = tuple(tuple(TOKENIZER.encode(text)) for text in ("1+1=", "Say a word!", "x" * 110))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    """A random model that likes to end: its head is larger at the end tokens; five ids are unknown to the tokenizer."""
+    reference = copy.deepcopy(tiny_model(1, vocab_size=V, max_position_embeddings=256).torch_model)
+    with torch.no_grad():
+        reference.lm_head.weight[256:259] *= 1.7
+    return reference, ModelConfig.from_dict(reference.config.to_dict()), to_params(reference)
+
+
+@pytest.fixture(scope="module")
+def engine(model):
+    _, config, params = model
+    return Engine(config, params, TOKENIZER, max_model_len=MAX_MODEL_LEN, batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def scores(model):
+    """Scores of the next token by transformers, without a cache: the whole text every time."""
+
+    @cache
+    def score(history):
+        with torch.no_grad():
+            return model[0](torch.tensor([history])).logits[0, -1].numpy()
+
+    return lambda history: score(tuple(history))
+
+
+@pytest.fixture(scope="module")
+def words():
+    markers = make_markers(TOKENIZER, V)
+    return Words(
+        ends=frozenset(map(int, np.flatnonzero(markers.is_end))),
+        stops=frozenset(map(int, np.flatnonzero(markers.is_stop))),
+        known=frozenset(map(int, np.flatnonzero(markers.is_known))),
+        newlines=frozenset(map(int, np.flatnonzero(markers.is_newline))),
+        newline=TOKENIZER.encode("\n")[0],
+        start=tuple(start_ids(TOKENIZER)),
+        natural=tuple(TOKENIZER.encode("<|im_start|>answer")),
+        forced=tuple(TOKENIZER.encode("<|im_start|>answer\nFinal Answer:")),
+    )
+
+
+def budgets():
+    """Every maximum with every ignore count and several strings; and minima."""
+    strings = ("Wait", "", ("Hm", "", "no"))
+    for maximum, num_ignore, string in itertools.product((None, 0, 1, 2, 3, 5, 8, 13, 21, 34), (0, 1, 2, 4), strings):
+        yield BudgetConfig(max_thinking_tokens=maximum, num_ignore=num_ignore, ignore_string=string)
+    for minimum, maximum in ((0, 0), (0, 3), (0, None), (6, 6), (10, 12), (20, None)):
+        yield BudgetConfig(min_thinking_tokens=minimum, max_thinking_tokens=maximum, num_ignore=1)
+
+
+def generated(record, words):
+    """A record's tokens between start marker and stop token; not from `text`, where invalid bytes are all the same."""
+    thinking = record["thinking_token_ids"]
+    newline = [] if thinking and thinking[-1] in words.newlines else [words.newline]
+    suffix = words.natural if record["end"] == "natural" else (*newline, *words.forced)
+    return [*thinking, *suffix, *record["answer_token_ids"]]
+
+
+def assert_same_tokens(records, references, words):
+    """Equal, but for rows that part where the two best scores were as good as equal; those are counted."""
+    ties = 0
+    for record, plain in zip(records, references, strict=True):
+        fields = ("thinking_token_ids", "answer_token_ids", "end", "answer_end", "ignores_used")
+        mine = tuple(record[field] for field in fields)
+        if mine == (plain.thinking, plain.answer, plain.end, plain.answer_end, plain.ignores_used):
+            continue
+        pairs = zip(generated(record, words), plain.generated, strict=False)
+        parted = next((i for i, (mine, theirs) in enumerate(pairs) if mine != theirs), None)
+        assert parted is not None and plain.gaps.get(parted, 1.0) <= NEAR_TIE, (record, plain)
+        ties += 1
+    assert ties <= TIES_PER_ROW * len(references)
+
+
+def test_replay_of_the_contract_with_transformers(engine, scores, words):
+    cases = [(prompt, budget) for budget in budgets() for prompt in PROMPTS]
+    records = list(engine.run([Request(prompt, budget, max_answer_tokens=MAX_ANSWER) for prompt, budget in cases]))
+    references = [
+        plain_decode(
+            scores,
+            words,
+            prompt,
+            max_model_len=MAX_MODEL_LEN,
+            max_answer_tokens=MAX_ANSWER,
+            minimum=budget.min_thinking_tokens,
+            maximum=budget.max_thinking_tokens,
+            num_ignore=budget.num_ignore,
+            strings=ignore_ids(TOKENIZER, budget),
+        )
+        for prompt, budget in cases
+    ]
+    assert_same_tokens(records, references, words)
+    assert {plain.end for plain in references} == {"natural", "forced", "context"}
+    assert {plain.answer_end for plain in references} == {"stop", "length"}
+    assert max(plain.ignores_used for plain in references) == 4
+
+
+def test_the_references_rounds_give_the_same_thinking(engine, scores, words):
+    """Its end differs: it can stop at exactly the maximum, and it keeps its finish reason after a late cut."""
+    cases = list(itertools.product(PROMPTS[:2], (1, 2, 3, 5, 8, 13, 21), (0, 1, 2, 4), ("Wait", "")))
+    requests = [
+        Request(prompt, BudgetConfig(max_thinking_tokens=n, num_ignore=k, ignore_string=string), max_answer_tokens=1)
+        for prompt, n, k, string in cases
+    ]
+    differing = 0
+    for (prompt, n, k, string), record in zip(cases, engine.run(requests), strict=True):
+        rounds = reference_rounds(scores, words, prompt, n, k, TOKENIZER.encode(string))
+        assert record["thinking_token_ids"] == rounds.thinking
+        if {"stop": "natural", "length": "forced"}[rounds.finish] != record["end"]:
+            differing += 1
+            assert record["end"] == "forced" and rounds.finish == "stop"
+            assert rounds.was_cut or len(rounds.thinking) == n
+            assert k > 0
+    assert 0 < differing < len(cases) // 2
+
+
+def test_greedy_without_forcing_equals_transformers_generate(engine, model, words, scores):
+    unknown = [i for i in range(V) if i not in words.known]
+    for prompt in PROMPTS:
+        text = [*prompt, *words.start]
+        with torch.no_grad():
+            theirs = (
+                model[0]
+                .generate(
+                    torch.tensor([text]),
+                    max_new_tokens=MAX_MODEL_LEN - len(text),
+                    do_sample=False,
+                    eos_token_id=sorted(words.stops),
+                    pad_token_id=256,
+                    suppress_tokens=unknown,
+                )[0, len(text) :]
+                .tolist()
+            )
+        (record,) = engine.run([Request(prompt, BudgetConfig(forcing=False), max_answer_tokens=MAX_MODEL_LEN)])
+        assert record["text"] == TOKENIZER.decode([*words.start, *theirs])
+        plain = plain_free(scores, words, prompt, max_model_len=MAX_MODEL_LEN, max_answer_tokens=MAX_MODEL_LEN)
+        assert plain.generated == theirs
+        assert_same_tokens([record], [plain], words)
+
+
+SAMPLED = SamplingConfig(temperature=0.8, top_k=40, top_p=0.95, min_p=0.01)
+
+
+def sampled_requests():
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        yield Request(
+            PROMPTS[i % 3],
+            BudgetConfig(max_thinking_tokens=int(rng.integers(1, 40)), num_ignore=i % 3),
+            SAMPLED if i % 4 else SamplingConfig(),
+            problem_id=f"problem {i // 2}",
+            sample=i % 2,
+            max_answer_tokens=MAX_ANSWER,
+        )
+
+
+def test_a_row_does_not_depend_on_neighbours_place_or_batch_size(engine, model):
+    requests = list(sampled_requests())
+    together = list(engine.run(requests))
+    order = np.random.default_rng(1).permutation(len(requests))
+    shuffled = list(engine.run([requests[i] for i in order]))
+    assert [shuffled[j] for j in np.argsort(order)] == together
+    assert list(engine.run(requests[5:7])) == together[5:7]
+    _, config, params = model
+    assert list(Engine(config, params, TOKENIZER, max_model_len=MAX_MODEL_LEN, batch_size=5).run(requests)) == together
+
+
+def test_a_maximum_cuts_a_sampled_run(engine):
+    def run(**budget):
+        budget = BudgetConfig(num_ignore=2, **budget)
+        request = Request(PROMPTS[0], budget, SAMPLED, problem_id="a", max_answer_tokens=2)
+        return next(engine.run([request]))["thinking_token_ids"]
+
+    whole = run()
+    for maximum in range(0, len(whole) + 1, 4):
+        assert run(max_thinking_tokens=maximum) == whole[:maximum]
+
+
+def test_seed_and_sample_change_what_is_drawn(engine):
+    def run(**fields):
+        request = Request(PROMPTS[0], BudgetConfig(max_thinking_tokens=20), SAMPLED, max_answer_tokens=2, **fields)
+        return next(engine.run([request]))["text"]
+
+    assert run() == run()
+    assert len({run(), run(seed=1), run(sample=1), run(problem_id="a")}) == 4
+
+
+def test_nothing_recompiles(engine):
+    def count():
+        return engine._decode._cache_size(), engine._prefill._cache_size()
+
+    list(engine.run([Request(PROMPTS[0], BudgetConfig(max_thinking_tokens=3))]))
+    list(engine.run([Request(PROMPTS[2], BudgetConfig(max_thinking_tokens=3), max_answer_tokens=2)]))
+    before = count()
+    assert before == (1, 2)  # one loop; one prefill per bucket of prompt lengths
+    for budget, sampling in itertools.product(
+        (BudgetConfig(), BudgetConfig(7, 9, 3, ("a", "")), BudgetConfig(forcing=False)), (SamplingConfig(), SAMPLED)
+    ):
+        for n in (1, 3, 17):
+            list(engine.run([Request(PROMPTS[0], budget, sampling, max_answer_tokens=n)] * n))
+    assert count() == before
+
+
+def test_records(engine):
+    budget = BudgetConfig(2, 9, 3, ("Hm", "", "no"))
+    request = Request(PROMPTS[1], budget, problem_id="p-1", sample=3, seed=5, max_answer_tokens=MAX_ANSWER)
+    (record,) = engine.run([request])
+    assert list(record)[:5] == ["task", "problem_id", "sample", "seed", "temperature"]
+    expected = {
+        "task": None,
+        "problem_id": "p-1",
+        "sample": 3,
+        "seed": 5,
+        "temperature": 0.0,
+        "forcing": True,
+        "min_thinking_tokens": 2,
+        "max_thinking_tokens": 9,
+        "num_ignore": 3,
+        "ignore_string": ["Hm", "", "no"],
+        "prompt_token_ids": list(PROMPTS[1]),
+        "extracted_answer": None,
+        "gold": None,
+        "correct": None,
+    }
+    assert {name: record[name] for name in expected} == expected
+    assert record["num_thinking_tokens"] == len(record["thinking_token_ids"]) <= 9
+    assert record["num_answer_tokens"] == len(record["answer_token_ids"]) <= MAX_ANSWER
+    assert record["text"].startswith("<|im_start|>think")
+
+
+def test_text_runs_from_the_start_marker_to_the_stop_token(engine, words):
+    requests = [Request(prompt, budget, max_answer_tokens=MAX_ANSWER) for prompt in PROMPTS for budget in budgets()]
+    ends = set()
+    for record in engine.run(requests):
+        body = TOKENIZER.decode([*words.start, *generated(record, words)])
+        last = ("<|im_end|>", "<|endoftext|>") if record["answer_end"] == "stop" else ("",)
+        assert record["text"] in [body + stop for stop in last]
+        ends.add((record["end"], record["answer_end"]))
+    assert len(ends) > 2
+
+
+def test_what_cannot_be_decoded_names_the_row_before_anything_is(engine):
+    good = Request(PROMPTS[0])
+    for bad, message in (
+        (Request((), name="row 7"), "row 7: the prompt is empty"),
+        (Request((V,), name="row 7"), "row 7: token id 264 lies outside"),
+        (Request((*PROMPTS[0], *start_ids(TOKENIZER)), name="row 7"), "row 7: the prompt ends in the start marker"),
+        (
+            Request((1,) * 100, max_answer_tokens=40, name="row 7"),
+            "row 7: a prompt of 100 tokens and 68 for markers and answer pass",
+        ),
+        (Request((1,), max_answer_tokens=-1, name="row 7"), "row 7: max_answer_tokens -1 is negative"),
+        (Request((1,), BudgetConfig(forcing=False, num_ignore=1), name="row 7"), "need forcing"),
+    ):
+        with pytest.raises(UserError, match=message):
+            engine.run([good, bad])
+    assert next(engine.run([Request((1,) * 92, max_answer_tokens=39)]))["end"] in ("context", "natural")
+
+
+def test_lengths_and_sizes_are_checked(model):
+    _, config, params = model
+    for options in ({"max_model_len": 257}, {"max_model_len": 0}, {"batch_size": 0}):
+        with pytest.raises(UserError, match=next(iter(options))):
+            Engine(config, params, TOKENIZER, **options)
+    assert Engine(config, params, TOKENIZER).max_model_len == 256
+
+
+def test_the_same_records_on_a_mesh(engine, model):
+    _, config, params = model
+    requests = [dataclasses.replace(r, prompt_token_ids=PROMPTS[0]) for r in sampled_requests()]
+    alone = list(engine.run(requests))
+    for sizes in ((4, 2), (8, 1)):
+        devices = jax.devices()[: sizes[0] * sizes[1]]
+        layout = Layout(make_mesh(MeshConfig(fsdp=sizes[0], tensor=sizes[1]), devices), DECODE_RULES)
+        placed = jax.device_put(params, layout.tree(param_axes(config), params))
+        spread = Engine(config, placed, TOKENIZER, max_model_len=MAX_MODEL_LEN, batch_size=8, layout=layout)
+        assert list(spread.run(requests)) == alone
