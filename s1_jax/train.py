@@ -1,0 +1,182 @@
+"""Supervised fine-tuning: `python -m s1_jax.train CONFIG.py [--section.option value ...]`.
+
+Writes into `run_dir`: config.json, metrics.jsonl, tensorboard/, checkpoints/ and, at the end, hf/ (Hugging Face
+layout). The same command goes on where a stopped run left off, to the same bits.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from s1_jax.checkpoints import hf, orbax
+from s1_jax.cli import StopFlag, parse_with_file, run_main, to_json
+from s1_jax.config import ModelConfig, RunError, TrainConfig, UserError, resolve_dtype
+from s1_jax.data.loader import Loader, Step, assemble
+from s1_jax.data.tokens import load_corpus, split_held_out
+from s1_jax.progress import progress_bar
+from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh
+from s1_jax.training.flops import mfu, step_flops
+from s1_jax.training.metrics import MetricsLog
+from s1_jax.training.optimizer import learning_rate, make_optimizer
+from s1_jax.training.state import abstract_state, init_state
+from s1_jax.training.step import BATCH_KEYS, compile_loss, compile_step
+
+# A run is the same run as long as these agree; the rest may change between two starts.
+FREE_TO_CHANGE = ("run_dir", "checkpoint", "mesh")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The whole run, in the order things happen. Raises UserError, RunError, KeyboardInterrupt."""
+    # Options
+    config = parse_with_file(TrainConfig, sys.argv[1:] if argv is None else argv, "python -m s1_jax.train", __doc__)
+    run_dir = Path(config.run_dir)
+    if (run_dir / "hf" / "config.json").exists():
+        claim_run_dir(run_dir, config)
+        print(f"{run_dir} is finished: the model is in {run_dir / 'hf'}")
+        return
+
+    # Devices, model, data
+    layout = Layout(make_mesh(config.mesh), TRAIN_RULES)
+    source = hf.resolve(config.model.path)
+    model, tokenizer = hf.load_config(source), hf.load_tokenizer(source)
+    check_sizes(config, model, len(tokenizer), layout)
+    corpus, counts = load_corpus(config.data, tokenizer)
+    training, held_out = split_held_out(corpus, config.data.held_out_share, config.train.seed)
+    process = (jax.process_index(), jax.process_count())
+    loader = Loader(training, config.data, config.train.seed, config.train.epochs, *process)
+    held_out_step = assemble(held_out, config.data, *process) if len(held_out) else None
+    print(f"{config.data.path}: {counts}")
+    print(f"{loader.total_steps} steps over {len(training)} examples, {len(held_out)} held out")
+    claim_run_dir(run_dir, config)
+
+    # State: from the last checkpoint, else from the model's weights
+    tx = make_optimizer(config.optim, model, loader.total_steps)
+    target = abstract_state(model, tx, layout)
+    checkpointer = orbax.Checkpointer(run_dir / "checkpoints", keep=config.checkpoint.keep)
+    with layout.use():
+        if checkpointer.latest_step() is None:
+            _, params = hf.load_params(source, dtype=jnp.float32, layout=layout)
+            state, examples_seen = init_state(params, tx, target), 0
+            del params
+        else:
+            state, meta = checkpointer.restore(target)
+            examples_seen = meta["examples_seen"]
+    first_step = int(state.step)
+    if first_step:
+        print(f"going on from step {first_step} ({examples_seen} examples seen)")
+
+    # The loop
+    compute_dtype = resolve_dtype(config.model.dtype)
+    step_fn = compile_step(model, tx, target, layout, compute_dtype=compute_dtype, remat=config.model.remat)
+    loss_fn = compile_loss(model, target, layout, compute_dtype=compute_dtype, remat=config.model.remat)
+    rate = learning_rate(config.optim, loader.total_steps)
+    log = MetricsLog(run_dir, first_step)
+
+    with layout.use(), StopFlag() as stop, progress_bar() as bar:
+        bar_row = bar.add_task(
+            "fine-tuning", total=loader.total_steps, completed=first_step, note="compiling the first step"
+        )
+        saved_step = first_step
+        started = time.perf_counter()
+        for number, step in enumerate(loader.batches(examples_seen), start=first_step + 1):
+            state, metrics = step_fn(state, place(step, layout), jnp.int32(step.micro_batches))
+            scalars = {name: float(value) for name, value in metrics.items()}
+            # the parameters too: an update can overflow after a finite loss, and would be saved as the last good step
+            if not all(np.isfinite(value) for value in scalars.values()):
+                checkpointer.close()
+                raise RunError(f"step {number}: {diverged(scalars, step, saved_step)}")
+            seconds, started = time.perf_counter() - started, time.perf_counter()
+            examples_seen = step.examples_seen
+            row: dict[str, Any] = {
+                "step": number,
+                **scalars,
+                "lr": float(rate(number - 1)),
+                "tokens": step.row_tokens,
+                "real_share": step.real_share,
+                "real_tokens_per_s": step.real_tokens / seconds,
+                "examples_seen": examples_seen,
+                "epoch": examples_seen / len(training),
+                "mfu": mfu(
+                    step_flops(model, step.batch["positions"], step.batch["segment_ids"]) * jax.process_count(), seconds
+                ),
+            }
+            last = number == loader.total_steps
+            if held_out_step and (last or number % config.train.held_out_every_steps == 0):
+                row["held_out_loss"] = float(
+                    loss_fn(state.params, place(held_out_step, layout), jnp.int32(held_out_step.micro_batches))
+                )
+            log.write(row)
+            bar.update(
+                bar_row, completed=number, note=f"loss {scalars['loss']:.3f}  {row['real_tokens_per_s']:,.0f} tokens/s"
+            )
+            if last or stop.asked or number % config.checkpoint.every_steps == 0:
+                meta = {"examples_seen": examples_seen, "config": json.loads(to_json(config))}
+                checkpointer.save(number, state, meta)
+                saved_step = number
+                if stop.asked:
+                    checkpointer.close()
+                    stop.check()
+    log.close()
+    checkpointer.close()
+
+    # What others load
+    hf.save_params(run_dir / "hf", model, state.params, tokenizer_from=source)
+    print(f"done: {loader.total_steps} steps; the model is in {run_dir / 'hf'}")
+
+
+def claim_run_dir(run_dir: Path, config: TrainConfig) -> None:
+    """Writes `config.json`; raises UserError where the folder holds a run with other options."""
+    path = run_dir / "config.json"
+    now = json.loads(to_json(config))
+    if path.exists():
+        before = json.loads(path.read_text())
+        differing = [
+            f"{section}.{name} was {old!r}, is {now[section][name]!r}"
+            for section, options in before.items()
+            if section not in FREE_TO_CHANGE
+            for name, old in options.items()
+            if now[section][name] != old
+        ]
+        if differing:
+            raise UserError(
+                f"{run_dir} holds a run with other options ({'; '.join(differing)}); choose another --run-dir"
+            )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    path.write_text(to_json(config))
+
+
+def check_sizes(config: TrainConfig, model: ModelConfig, tokens: int, layout: Layout) -> None:
+    """Raises UserError where batch, lengths, tokenizer (of `tokens` entries), model and mesh do not fit together."""
+    rows, multiple = config.data.micro_batch_rows, layout.parts(layout.rules["batch"])
+    if rows % multiple:
+        raise UserError(f"data.micro_batch_rows {rows} must be a multiple of {multiple}, the mesh's data x fsdp")
+    length, longest = config.data.max_length, model.max_position_embeddings
+    if length > longest:
+        raise UserError(f"data.max_length {length} is above the model's max_position_embeddings {longest}")
+    if tokens > model.vocab_size:
+        raise UserError(f"the tokenizer has {tokens} entries, the model's vocabulary only {model.vocab_size}")
+
+
+def diverged(scalars: dict[str, float], step: Step, saved_step: int) -> str:
+    """What to tell of a step whose numbers are not finite."""
+    numbers = ", ".join(f"{name} {value}" for name, value in sorted(scalars.items()))
+    kept = f"the last good checkpoint is that of step {saved_step}" if saved_step else "no checkpoint was saved before"
+    return f"{numbers}, from examples {', '.join(step.example_ids)}; {kept}"
+
+
+def place(step: Step, layout: Layout) -> dict[str, jax.Array]:
+    """A step's arrays [M, B, T], of which this process holds its rows, on the mesh."""
+    sharding = layout.sharding("micro", "batch", "length")
+    return {key: jax.make_array_from_process_local_data(sharding, step.batch[key]) for key in BATCH_KEYS}
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,1 @@
+"""Supervised fine-tuning: loss, optimizer, state and the one pure step."""

@@ -1,0 +1,46 @@
+"""Model FLOPs of a training step, and the share of the chip's peak they make (MFU)."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from s1_jax.config import ModelConfig
+
+# Dense bfloat16 peak of one chip, FLOP/s, by jax's device_kind (Google Cloud TPU documentation, one page per version).
+PEAK_FLOPS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+    "TPU7x": 2307e12,
+}
+
+
+def matmul_parameters(model: ModelConfig) -> int:
+    """Parameters that every token is multiplied with: all matrices but the embedding, the output head counted once."""
+    D, F, H, V = model.hidden_size, model.intermediate_size, model.head_dim, model.vocab_size
+    attention = D * H * (2 * model.num_attention_heads + 2 * model.num_key_value_heads)
+    return model.num_hidden_layers * (attention + 3 * D * F) + D * V
+
+
+def step_flops(model: ModelConfig, positions: np.ndarray, segment_ids: np.ndarray) -> float:
+    """Forward and backward FLOPs of packed rows, no recompute, causal attention within documents counted once.
+
+    `positions` and `segment_ids` may have any equal shape; positions restart in each document, so the odd numbers
+    2p + 1 of a document of n tokens sum to n squared.
+    """
+    real = segment_ids > 0
+    squares = float(np.sum(2 * positions.astype(np.int64)[real] + 1))
+    return (
+        6.0 * matmul_parameters(model) * float(real.sum()) + 6.0 * model.num_hidden_layers * model.hidden_size * squares
+    )
+
+
+def mfu(flops: float, seconds: float) -> float | None:
+    """Share of all devices' peak; None where the chip's peak is not in the table."""
+    peak = PEAK_FLOPS.get(jax.devices()[0].device_kind)
+    return None if peak is None else flops / seconds / (peak * jax.device_count())

@@ -1,0 +1,203 @@
+"""`python -m s1_jax.train` as a user runs it: what it writes, and that nothing is lost when it is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from s1_jax import train
+from s1_jax.config import RunError, UserError
+from s1_jax.data.synthetic import generate_examples
+from tests.tokenizer import byte_tokenizer
+
+PROJECT = Path(__file__).resolve().parents[1]
+EXAMPLES, BATCH, EPOCHS = 40, 16, 2
+STEPS = EPOCHS * 3  # 16 + 16 + 8 examples an epoch
+MESH_TOLERANCE = 1e-4  # relative, of the loss: float32 sums in another order, over several steps
+
+
+@pytest.fixture(scope="module")
+def start(tiny_model, tmp_path_factory):
+    """A folder with a random model, its tokenizer, and examples.jsonl."""
+    folder = tmp_path_factory.mktemp("start")
+    tiny = tiny_model(
+        vocab_size=272, hidden_size=32, intermediate_size=64, num_hidden_layers=2, max_position_embeddings=512
+    )
+    tiny.torch_model.save_pretrained(folder / "model")
+    byte_tokenizer().save_pretrained(folder / "model")
+    rows = [json.dumps(row) for row in generate_examples(0, EXAMPLES)]
+    (folder / "examples.jsonl").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def options(start: Path, run_dir: Path, *more: str) -> list[str]:
+    """The quickstart's config, cut to the size of a test."""
+    return [
+        *(str(PROJECT / "configs" / "quickstart_sft.py"), "--run-dir", str(run_dir)),
+        *("--model.path", str(start / "model"), "--data.path", str(start / "examples.jsonl")),
+        *("--data.max-length", "512", "--data.micro-batch-rows", "8", "--data.batch-examples", str(BATCH)),
+        *("--train.epochs", str(EPOCHS), "--checkpoint.every-steps", "2", *more),
+    ]
+
+
+def command(*arguments: str) -> subprocess.Popen:
+    """The command line in a process of its own, on 8 simulated devices as in this one."""
+    env = dict(os.environ, JAX_NUM_CPU_DEVICES="8", JAX_DEFAULT_MATMUL_PRECISION="float32", PYTHONPATH=str(PROJECT))
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-m", "s1_jax.train", *arguments], env=env, cwd=PROJECT, **pipes)
+
+
+def rows(run_dir: Path) -> list[dict]:
+    path = run_dir / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_for_step(process: subprocess.Popen, run_dir: Path, step: int) -> None:
+    deadline = time.time() + 240
+    while (not rows(run_dir) or rows(run_dir)[-1]["step"] < step) and process.poll() is None:
+        assert time.time() < deadline, "the run makes no steps"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("runs") / "undisturbed"
+    train.main(options(start, run_dir))
+    return run_dir
+
+
+def test_a_run_writes_what_it_promises(start, undisturbed, capsys):
+    metrics = rows(undisturbed)
+    assert [row["step"] for row in metrics] == list(range(1, STEPS + 1))
+    assert metrics[-1]["loss"] < metrics[0]["loss"]
+    assert metrics[0]["lr"] == 0.0 and metrics[1]["lr"] > metrics[-1]["lr"] > 0
+    assert [row["examples_seen"] for row in metrics] == [16, 32, 40, 56, 72, 80]
+    assert all(0 < row["real_share"] <= 1 and row["tokens"] > 0 and row["real_tokens_per_s"] > 0 for row in metrics)
+    assert all(row["mfu"] is None and np.isfinite(row["grad_norm"]) for row in metrics)
+    assert json.loads((undisturbed / "config.json").read_text())["optim"]["b2"] == 0.95
+    assert any((undisturbed / "tensorboard").iterdir()) and any((undisturbed / "checkpoints").iterdir())
+
+    model = AutoModelForCausalLM.from_pretrained(undisturbed / "hf")
+    assert AutoTokenizer.from_pretrained(undisturbed / "hf").chat_template == byte_tokenizer().chat_template
+    before = load_file(start / "model" / "model.safetensors")
+    after = {name: weight.numpy() for name, weight in model.state_dict().items()}
+    assert all(not np.array_equal(before[name], after[name]) for name in before)
+
+    train.main(options(start, undisturbed))
+    assert "is finished" in capsys.readouterr().out and len(rows(undisturbed)) == STEPS
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(start, undisturbed, tmp_path):
+    arguments = options(start, tmp_path / "run")
+    first = command(*arguments)
+    wait_for_step(first, tmp_path / "run", 3)
+    first.kill()
+    first.communicate()
+    assert first.returncode == -signal.SIGKILL and not (tmp_path / "run" / "hf").exists()
+    second = command(*arguments)
+    out, err = second.communicate(timeout=400)
+    assert second.returncode == 0, err
+    assert re.search(r"going on from step [24]", out)
+    assert (tmp_path / "run" / "hf" / "model.safetensors").read_bytes() == (
+        undisturbed / "hf" / "model.safetensors"
+    ).read_bytes()
+    same = ("step", "loss", "grad_norm", "lr", "examples_seen")
+    assert [[row[k] for k in same] for row in rows(tmp_path / "run")] == [
+        [row[k] for k in same] for row in rows(undisturbed)
+    ]
+
+
+def test_ctrl_c_saves_the_step_it_is_in(start, undisturbed, tmp_path):
+    arguments = options(start, tmp_path / "run", "--checkpoint.every-steps", "100")
+    process = command(*arguments)
+    wait_for_step(process, tmp_path / "run", 1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 130 and "the same command goes on" in err and "Traceback" not in err
+    stopped_at = rows(tmp_path / "run")[-1]["step"]
+    assert 1 <= stopped_at < STEPS
+    train.main(arguments)
+    assert (tmp_path / "run" / "hf" / "model.safetensors").read_bytes() == (
+        undisturbed / "hf" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_a_run_goes_on_on_another_mesh(start, undisturbed, tmp_path, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def stop_at_four(log, row, write=train.MetricsLog.write):
+        write(log, row)
+        if row["step"] == 4:
+            raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.MetricsLog, "write", stop_at_four)
+        with pytest.raises(Stop):
+            train.main(options(start, tmp_path / "run"))
+    train.main(options(start, tmp_path / "run", "--mesh.fsdp", "4", "--mesh.tensor", "2"))
+    for ours, theirs in zip(rows(tmp_path / "run"), rows(undisturbed), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=MESH_TOLERANCE)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(start, tmp_path):
+    overflow = ("--optim.peak-lr", "1e38", "--checkpoint.every-steps", "1")  # the first rate is 0, the second overflows
+    with pytest.raises(
+        RunError, match=r"step 2: .*loss \d.*param_norm inf, from .*sft-0-\d.* last good checkpoint is that of step 1"
+    ):
+        train.main(options(start, tmp_path, *overflow))
+    saved = {int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()}
+    assert saved == {1} and rows(tmp_path)[-1]["step"] == 1 and not (tmp_path / "hf").exists()
+
+
+def test_held_out_examples_are_not_trained_on_and_their_loss_is_logged(start, tmp_path):
+    train.main(options(start, tmp_path, "--data.held-out-share", "0.2", "--train.held-out-every-steps", "2"))
+    metrics = rows(tmp_path)
+    assert metrics[-1]["examples_seen"] == 2 * 32
+    assert [row["step"] for row in metrics if "held_out_loss" in row] == [2, 4]
+    assert np.isfinite(metrics[-1]["held_out_loss"])
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        (["--optim.peak-lr", "0.5"], r"holds a run with other options .optim.peak_lr was 0.001, is 0.5"),
+        (["--optim.peek-lr", "0.5"], r"unknown option --optim.peek-lr; did you mean --optim.peak-lr\?"),
+        (["--train.epochs", "many"], r"epochs"),
+        (["--data.path", "nowhere.jsonl", "--run-dir", "elsewhere"], r"nowhere.jsonl"),
+        (["--model.path", "./nowhere", "--run-dir", "elsewhere"], r"no folder ./nowhere"),
+        (["--data.micro-batch-rows", "3", "--run-dir", "elsewhere"], r"micro_batch_rows 3 must be a multiple of 8"),
+        (["--data.max-length", "1024", "--run-dir", "elsewhere"], r"max_length 1024 is above"),
+        (["--mesh.tensor", "3", "--mesh.fsdp", "2", "--run-dir", "elsewhere"], r"6 places; there are 8 devices"),
+    ],
+)
+def test_a_users_mistake_is_one_clear_line(start, undisturbed, tmp_path, monkeypatch, change, message):
+    arguments = options(start, undisturbed)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message) as error:
+        train.main([*arguments, *change])
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "elsewhere" / "checkpoints").exists() or not any(
+        (tmp_path / "elsewhere" / "checkpoints").iterdir()
+    )
+
+
+def test_a_mistake_on_the_command_line_exits_with_2_and_no_traceback():
+    process = command("configs/nowhere.py")
+    out, err = process.communicate(timeout=120)
+    assert (
+        process.returncode == 2
+        and out == ""
+        and err == "error: no config file configs/nowhere.py; the ones shipped are in configs/\n"
+    )
