@@ -1,0 +1,249 @@
+"""A sweep of thinking budgets over a task: `python -m s1_jax.evaluate CONFIG.py [--section.option value ...]`.
+
+Writes into `run_dir`: config.json, records.jsonl as they come, then summary.json and scaling.png. The same command goes
+on where a stopped one left off. A later sweep of the same model and task adds its settings to the same records, and the
+report covers them all. `python -m s1_jax.evaluate RUN_DIR` reports again from the records alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import Hashable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from s1_jax.checkpoints import hf
+from s1_jax.cli import StopFlag, parse_with_file, run_main, to_json
+from s1_jax.config import BudgetConfig, EvaluateConfig, SettingConfig, UserError, resolve_dtype
+from s1_jax.data.chat import prompt_ids
+from s1_jax.decoding.engine import Engine, Request, context_length
+from s1_jax.decoding.records import identity
+from s1_jax.progress import progress_bar
+from s1_jax.reporting.plot import save_scaling_plot
+from s1_jax.reporting.records import Record, cut_torn_line, read_records, record_line
+from s1_jax.reporting.summary import Setting, methods, summarize, to_dict
+from s1_jax.reporting.table import format_report
+from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
+from s1_jax.tasks import Problem, Task, load_task
+
+# What all records of one run_dir share; settings, the number of problems and the machine may change between two starts.
+SHARED_OPTIONS = (
+    ("model", "sha256"),
+    ("model", "dtype"),
+    ("task", "name"),
+    ("task", "path"),
+    ("task", "seed"),
+    ("seed",),
+    ("max_answer_tokens",),
+    ("max_model_len",),
+)
+BLOCK = 2**20  # bytes
+BLOCKS = 64  # of a weights file, evenly spread, that its fingerprint reads; smaller files are read whole
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One record to be: what is asked, and the fields of the record that are known before decoding."""
+
+    problem: Problem
+    request: Request
+    known: Record
+
+    @property
+    def key(self) -> Hashable:
+        """Tells the record from all others of the run."""
+        return record_key(self.known)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The whole evaluation, in the order things happen. Raises UserError, KeyboardInterrupt."""
+    argv = sys.argv[1:] if argv is None else argv
+    if len(argv) == 1 and Path(argv[0]).is_dir():
+        report(Path(argv[0]))
+        return
+
+    # Options
+    config = parse_with_file(EvaluateConfig, argv, "python -m s1_jax.evaluate", __doc__)
+    settings = sweep_settings(config)
+
+    # All that is asked: every problem under every setting
+    task = load_task(config.task)
+    source = hf.resolve(config.model.path)
+    config = with_model_defaults(config, source)
+    rows = plan_rows(config, task, settings, hf.load_tokenizer(source))
+
+    # What an earlier start has left to do
+    run_dir = Path(config.run_dir)
+    claim_run_dir(run_dir, config, source)
+    left = unfinished(run_dir, rows)
+    done = len(rows) - len(left)
+    print(f"{task.name}: {len(task.problems)} problems x {len(settings)} settings, {done} of {len(rows)} records done")
+
+    # Decode it, then report
+    if left:
+        decode(config, source, task, left, done)
+    report(run_dir)
+
+
+def sweep_settings(config: EvaluateConfig) -> list[SettingConfig]:
+    """The grid, then the settings beside it. Raises UserError where there are none.
+
+    Settings that differ in nothing but the number of samples, or in the ignore string with no end ignored, are one.
+    """
+    sweep = config.sweep
+    grid = [
+        SettingConfig(BudgetConfig(sweep.min_thinking_tokens, maximum, count, string), config.sampling, config.samples)
+        for string, count, maximum in product(sweep.ignore_strings, sweep.num_ignore, sweep.max_thinking_tokens)
+    ]
+    settings: dict[Hashable, SettingConfig] = {}
+    for setting in (*grid, *sweep.extra):
+        string = setting.budget.ignore_string if setting.budget.num_ignore else ""
+        key = (dataclasses.replace(setting.budget, ignore_string=string), setting.sampling)
+        settings[key] = max(settings.get(key, setting), setting, key=lambda one: one.samples)
+    if not settings:
+        raise UserError("the sweep is empty: each of max_thinking_tokens, num_ignore and ignore_strings needs a value")
+    return list(settings.values())
+
+
+def with_model_defaults(config: EvaluateConfig, source: Path) -> EvaluateConfig:
+    """The config with what the model and the machine decide filled in: `max_model_len` and `model.dtype`."""
+    length = context_length(hf.load_config(source)) if config.max_model_len is None else config.max_model_len
+    model: dict[str, Any] = {"dtype": resolve_dtype(config.model.dtype).name}
+    return dataclasses.replace(config, max_model_len=length, model=dataclasses.replace(config.model, **model))
+
+
+def plan_rows(
+    config: EvaluateConfig, task: Task, settings: Sequence[SettingConfig], tokenizer: PreTrainedTokenizerBase
+) -> list[Row]:
+    """Setting after setting, so that the rows of a batch end at about the same time."""
+    length = config.max_model_len
+    assert length is not None  # filled in by with_model_defaults
+    prompts = {problem.id: tuple(prompt_ids(tokenizer, problem.question)) for problem in task.problems}
+    rows = []
+    for setting, problem in product(settings, task.problems):
+        for sample in range(setting.samples):
+            asked: dict[str, Any] = {
+                "problem_id": problem.id,
+                "sample": sample,
+                "seed": config.seed,
+                "prompt_token_ids": prompts[problem.id],
+                "budget": setting.budget,
+                "sampling": setting.sampling,
+                "max_answer_tokens": config.max_answer_tokens,
+            }
+            known = identity(**asked, max_model_len=length) | {"task": task.name, "gold": problem.gold}
+            rows.append(Row(problem, Request(**asked, name=f"problem {problem.id}"), known))
+    return rows
+
+
+def claim_run_dir(run_dir: Path, config: EvaluateConfig, source: Path) -> None:
+    """Writes `config.json`. Raises UserError where the folder holds other records, naming what differs."""
+    now = json.loads(to_json(config))
+    now["model"]["sha256"] = fingerprint(source)
+    path = run_dir / "config.json"
+    if path.exists() and read_records(run_dir / "records.jsonl"):
+        before = json.loads(path.read_text())
+        pairs = [(".".join(names), _at(before, names), _at(now, names)) for names in SHARED_OPTIONS]
+        if differing := [f"{name} was {old!r}, is {new!r}" for name, old, new in pairs if old != new]:
+            raise UserError(f"{run_dir} holds other records ({'; '.join(differing)}); choose another --run-dir")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(now, indent=2) + "\n")
+
+
+def fingerprint(source: Path) -> str:
+    """SHA-256 over the model's config, tokenizer and weights, the latter by their sizes and evenly spread blocks."""
+    digest = hashlib.sha256()
+    for path in sorted([source / "config.json", *source.glob("tokenizer*.json"), *source.glob("*.safetensors")]):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            for i in range(min(BLOCKS, -(-size // BLOCK))):
+                file.seek(i * max(BLOCK, (size - BLOCK) // (BLOCKS - 1)))
+                digest.update(file.read(BLOCK))
+    return digest.hexdigest()
+
+
+def unfinished(run_dir: Path, rows: Sequence[Row]) -> list[Row]:
+    """The rows without a record yet. Raises UserError where the record is of another problem with the same id."""
+    records = {record_key(record): record for record in read_records(run_dir / "records.jsonl")}
+    for row in rows:
+        record = records.get(row.key, row.known)
+        for field in ("prompt_token_ids", "gold"):
+            if record[field] != row.known[field]:
+                raise UserError(
+                    f"{run_dir} holds another {row.request.name} ({field} differs); choose another --run-dir"
+                )
+    return [row for row in rows if row.key not in records]
+
+
+def record_key(record: Record) -> Hashable:
+    """Problem, sample and setting."""
+    return record["problem_id"], record["sample"], Setting.of(record)
+
+
+def decode(config: EvaluateConfig, source: Path, task: Task, rows: Sequence[Row], done: int) -> None:
+    """Appends the rows' records to `records.jsonl`, each batch as soon as it is decoded; `done` are there already."""
+    layout = Layout(make_mesh(config.mesh), DECODE_RULES)
+    parts = layout.parts(layout.rules["batch"])
+    dtype = resolve_dtype(config.model.dtype)
+    model, params = hf.load_params(source, dtype=dtype, layout=layout)
+    engine = Engine(
+        model,
+        params,
+        hf.load_tokenizer(source),
+        max_model_len=config.max_model_len,
+        batch_size=min(config.batch_size, -(-len(rows) // parts) * parts),
+        dtype=dtype,
+        layout=layout,
+    )
+    path = Path(config.run_dir) / "records.jsonl"
+    cut_torn_line(path)
+    with StopFlag() as stop, path.open("a", encoding="utf-8") as file, progress_bar() as bar:
+        bar_task = bar.add_task("decoding", total=done + len(rows), completed=done, note="compiling")
+
+        def show(decoded: int, _: int) -> None:
+            now = rows[min(decoded, len(rows) - 1)]
+            bar.update(bar_task, completed=done + decoded, note=Setting.of(now.known).label)
+            stop.check()
+
+        for row, record in zip(rows, engine.run([row.request for row in rows], show), strict=True):
+            file.write(record_line(graded(task, row.problem, record)))
+            file.flush()
+
+
+def graded(task: Task, problem: Problem, record: Record) -> Record:
+    """The record with what only the task knows."""
+    extracted = task.extract(record["text"])
+    correct = task.grade(extracted, problem.gold)
+    return record | {"task": task.name, "extracted_answer": extracted, "gold": problem.gold, "correct": correct}
+
+
+def report(run_dir: Path) -> None:
+    """Writes summary.json and scaling.png from the records alone, prints the table. Raises UserError without any."""
+    records = read_records(run_dir / "records.jsonl")
+    if not records or not (run_dir / "config.json").exists():
+        raise UserError(f"{run_dir} holds no records with a config.json; run python -m s1_jax.evaluate CONFIG.py")
+    scaling_over = json.loads((run_dir / "config.json").read_text())["sweep"]["scaling"]
+    runs = summarize(records)
+    found = methods(runs, scaling_over)
+    summary = to_dict(records, runs, found, scaling_over)
+    (run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    plot = run_dir / "scaling.png"
+    save_scaling_plot(plot, runs, f"{', '.join(summary['tasks'])}, {max(run.problems for run in runs)} problems")
+    print(f"\n{format_report(runs, found, scaling_over)}\n\nplot: {plot}")
+
+
+def _at(options: dict[str, Any], names: Sequence[str]) -> Any:
+    for name in names:
+        options = options[name]
+    return options
+
+
+if __name__ == "__main__":
+    run_main(main)

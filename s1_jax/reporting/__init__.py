@@ -1,0 +1,1 @@
+"""Control, Scaling, Performance, tables and plots: reads records only, never a model."""

@@ -1,0 +1,85 @@
+"""The paper's three metrics of test-time scaling, an interval for an accuracy, and majority voting.
+
+A run is one setting over all problems of a task; it has a mean number of thinking tokens and an accuracy in percent.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from itertools import combinations
+from math import comb, log2, sqrt
+
+Z95 = 1.959963984540054  # a standard normal lies within +-Z95 with probability 0.95
+
+Bounds = float | Sequence[float | None] | None
+
+
+def control(thinking_tokens: Sequence[float], limits: Bounds = None, minimum: Bounds = None) -> float | None:
+    """Share of runs, in percent, with minimum <= thinking tokens <= limit (paper section 3.2, equation 1).
+
+    `limits` and `minimum` hold one bound per run, None where a run has none; one number stands for all runs.
+    Class-conditional control, where a short prompt must think less and a long one more than a run without prompt that
+    took r tokens, is `control([short, long], limits=[r, None], minimum=[None, r])` (appendix D.1). None without runs.
+    """
+    runs = len(thinking_tokens)
+    if not runs:
+        return None
+    bounds = zip(_per_run(minimum, runs), thinking_tokens, _per_run(limits, runs), strict=True)
+    inside = sum((low is None or low <= a) and (high is None or a <= high) for low, a, high in bounds)
+    return 100 * inside / runs
+
+
+def scaling(thinking_tokens: Sequence[float], accuracies_percent: Sequence[float]) -> float | None:
+    """Mean slope over all pairs of runs, percentage points per doubling of thinking tokens (section 3.2, equation 2).
+
+    The paper does not state its axis; log2 of the thinking tokens is what reproduces its Table 3. Runs of equal
+    thinking tokens count as one of their mean accuracy, runs without thinking are left out; None where fewer than two
+    remain.
+    """
+    merged = defaultdict(list)
+    for tokens, accuracy in zip(thinking_tokens, accuracies_percent, strict=True):
+        if tokens > 0:
+            merged[tokens].append(accuracy)
+    points = sorted((log2(tokens), sum(same) / len(same)) for tokens, same in merged.items())
+    slopes = [(fb - fa) / (b - a) for (a, fa), (b, fb) in combinations(points, 2)]
+    return sum(slopes) / len(slopes) if slopes else None
+
+
+def performance(accuracies_percent: Sequence[float]) -> float | None:
+    """Best accuracy of any run, in percent; None without runs (paper section 3.2, equation 3)."""
+    return max(accuracies_percent, default=None)
+
+
+def wilson_interval(share: float, trials: int) -> tuple[float, float]:
+    """95% interval, in [0, 1], of a proportion `share` seen in `trials` (Wilson 1927, JASA 22: 209-212)."""
+    centre = (share + Z95**2 / (2 * trials)) / (1 + Z95**2 / trials)
+    half = Z95 * sqrt(share * (1 - share) / trials + Z95**2 / (4 * trials**2)) / (1 + Z95**2 / trials)
+    # at 0 and 1 the interval ends there exactly; rounding must not carry it past
+    return (0.0 if share == 0 else centre - half), (1.0 if share == 1 else centre + half)
+
+
+def majority_accuracy(votes: Sequence[str | None], gold: str, k: int) -> float:
+    """Probability that the most common of k votes, drawn from `votes` without replacement, is `gold`.
+
+    Exact over all subsets and orders, so without the noise of "the first k samples" (the reference's maj@k). A tie goes
+    to the answer seen first, which over all orders is each of the tied alike. None is no vote.
+    """
+    counts = Counter(votes)
+    blanks, right = counts.pop(None, 0), counts.pop(gold, 0)
+    favourable = 0.0
+    for c in range(1, min(k, right) + 1):
+        # ways[drawn, ties]: draws of votes for other answers, none more than c times, `ties` of them exactly c times
+        ways = {(b, 0): comb(blanks, b) for b in range(min(blanks, k - c) + 1)}
+        for count in counts.values():
+            longer: dict[tuple[int, int], int] = defaultdict(int)
+            for (drawn, ties), n in ways.items():
+                for j in range(min(count, c, k - c - drawn) + 1):
+                    longer[drawn + j, ties + (j == c)] += n * comb(count, j)
+            ways = longer
+        favourable += comb(right, c) * sum(n / (ties + 1) for (drawn, ties), n in ways.items() if drawn == k - c)
+    return favourable / comb(len(votes), k)
+
+
+def _per_run(bounds: Bounds, runs: int) -> Sequence[float | None]:
+    return [bounds] * runs if bounds is None or isinstance(bounds, (int, float)) else bounds

@@ -1,0 +1,46 @@
+"""The file of records: one JSON object per line, appended as they come, whole again after a kill."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from s1_jax.config import UserError
+
+Record = dict[str, Any]
+
+
+def read_records(path: Path) -> list[Record]:
+    """All whole lines of a records file, none where there is no file; a torn last line is left out.
+
+    Raises UserError naming file and line where any other line is not a JSON object.
+    """
+    if not path.exists():
+        return []
+    records = []
+    for number, line in enumerate(_whole(path.read_bytes()).splitlines(), start=1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            raise UserError(f"{path}, line {number}: not a JSON object; remove that line, it will be made again")
+        records.append(record)
+    return records
+
+
+def cut_torn_line(path: Path) -> None:
+    """Shortens a records file to its whole lines, so that appending to it begins a new one."""
+    if path.exists():
+        with path.open("r+b") as file:
+            file.truncate(len(_whole(file.read())))
+
+
+def record_line(record: Record) -> str:
+    """A record as its line in the file."""
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def _whole(contents: bytes) -> bytes:
+    return contents[: contents.rfind(b"\n") + 1]

@@ -1,0 +1,224 @@
+"""Records grouped into runs, and the paper's metrics over them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+from typing import Any, Literal
+
+from s1_jax.reporting.metrics import control, majority_accuracy, performance, scaling, wilson_interval
+from s1_jax.reporting.records import Record
+
+Interval = tuple[float, float]
+ScalingOver = Literal["within", "across"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """How a run was decoded. `ignore_string` is None where no end is ignored; several strings took turns."""
+
+    forcing: bool
+    min_thinking_tokens: int
+    max_thinking_tokens: int | None
+    num_ignore: int
+    ignore_string: str | tuple[str, ...] | None
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+
+    @classmethod
+    def of(cls, record: Record) -> Setting:
+        """The setting of a record. Where no end is ignored the string says nothing: it does not tell settings apart."""
+        string = record["ignore_string"] if record["num_ignore"] else None
+        values = {field.name: record[field.name] for field in dataclasses.fields(cls)}
+        return cls(**values | {"ignore_string": tuple(string) if isinstance(string, list) else string})
+
+    @property
+    def label(self) -> str:
+        """The setting in a few words: "max 64, 2 x Wait, T 0.8"."""
+        parts = []
+        if self.max_thinking_tokens is not None:
+            parts.append(f"max {self.max_thinking_tokens}")
+        if self.num_ignore:
+            parts.append(f"{self.num_ignore} x {string_label(self.ignore_string)}")
+        if self.min_thinking_tokens > 1:
+            parts.append(f"min {self.min_thinking_tokens}")
+        if not self.forcing:
+            parts = ["no forcing"]
+        if self.temperature:
+            parts += [f"T {self.temperature:g}"]
+        return ", ".join(parts) or "natural end"
+
+
+@dataclasses.dataclass(frozen=True)
+class Majority:
+    """Majority voting over k samples; thinking tokens are those of all k together."""
+
+    k: int
+    thinking_tokens: float
+    accuracy: float  # percent
+    interval: Interval  # percent, 95%
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One setting over a task's problems."""
+
+    setting: Setting
+    problems: int
+    records: int
+    thinking_tokens: float  # mean per record
+    answer_tokens: float  # mean per record
+    accuracy: float  # percent; over samples, then over problems
+    interval: Interval  # percent, 95%
+    ends: dict[str, int]
+    answer_ends: dict[str, int]
+    ignores_used: float  # mean per record
+    without_answer: int  # records
+    majority: tuple[Majority, ...]  # empty where there is one sample per problem
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """Runs that differ in thinking budget only, and the three metrics over them."""
+
+    name: str
+    runs: int
+    control: float | None  # percent
+    scaling: float | None  # percentage points per doubling of thinking tokens
+    performance: float | None  # percent
+
+
+def summarize(records: Iterable[Record]) -> list[Run]:
+    """One run per setting; by budget, then ignore string and count."""
+    grouped: dict[Setting, list[Record]] = defaultdict(list)
+    for record in records:
+        grouped[Setting.of(record)].append(record)
+    return [_run(setting, grouped[setting]) for setting in sorted(grouped, key=_order)]
+
+
+def methods(runs: Sequence[Run], scaling_over: ScalingOver) -> list[Method]:
+    """Control, Scaling and Performance of each family of forced runs.
+
+    A family shares its ignore string, minimum and sampling; runs that ignore no end belong to every string's family.
+    With `within` it shares the ignore count too. Control asks whether a run's mean keeps its own minimum and maximum.
+    """
+    families: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.setting.forcing:
+            families[_family(run.setting, scaling_over)].append(run)
+    if scaling_over == "across":
+        for plain in [family for family in families if family[-1] is None]:
+            strings = [family for family in families if family[:-1] == plain[:-1] and family != plain]
+            for family in strings:
+                families[family] = families[plain] + families[family]
+            if strings:
+                del families[plain]
+    return [_method(family, scaling_over) for family in families.values()]
+
+
+def to_dict(records: Sequence[Record], runs: Sequence[Run], found: Sequence[Method], scaling_over: ScalingOver) -> dict:
+    """What `summary.json` holds."""
+    return {
+        "tasks": sorted({str(record["task"]) for record in records}),
+        "records": len(records),
+        "runs": [{"label": run.setting.label, **dataclasses.asdict(run)} for run in runs],
+        "scaling_over": scaling_over,
+        "methods": [dataclasses.asdict(method) for method in found],
+    }
+
+
+def string_label(string: str | tuple[str, ...] | None) -> str:
+    """An ignore string as people write it; the empty one and a rotation by a name."""
+    if isinstance(string, tuple):
+        return " / ".join(string_label(one) for one in string)
+    if not string:
+        return "no string"
+    return string if string == string.strip() else repr(string)
+
+
+def _run(setting: Setting, records: Sequence[Record]) -> Run:
+    by_problem: dict[Any, list[Record]] = defaultdict(list)
+    for record in records:
+        by_problem[record["problem_id"]].append(record)
+    shares = [fmean(bool(record["correct"]) for record in samples) for samples in by_problem.values()]
+    tokens = fmean(record["num_thinking_tokens"] for record in records)
+    accuracy, interval = _percent(shares)
+    return Run(
+        setting=setting,
+        problems=len(by_problem),
+        records=len(records),
+        thinking_tokens=tokens,
+        answer_tokens=fmean(record["num_answer_tokens"] for record in records),
+        accuracy=accuracy,
+        interval=interval,
+        ends=dict(Counter(record["end"] for record in records)),
+        answer_ends=dict(Counter(record["answer_end"] for record in records)),
+        ignores_used=fmean(record["ignores_used"] for record in records),
+        without_answer=sum(record["extracted_answer"] is None for record in records),
+        majority=tuple(_majority(list(by_problem.values()), tokens)),
+    )
+
+
+def _majority(problems: Sequence[Sequence[Record]], tokens: float) -> Iterable[Majority]:
+    votes = [[_vote(record) for record in records] for records in problems]
+    samples = min(map(len, votes))
+    for k in (2**i for i in range(samples.bit_length())) if samples > 1 else ():
+        accuracy, interval = _percent([majority_accuracy(of_problem, RIGHT, k) for of_problem in votes])
+        yield Majority(k, k * tokens, accuracy, interval)
+
+
+RIGHT = "right"  # all right answers are one vote, however they are written ("7", "07")
+
+
+def _vote(record: Record) -> str | None:
+    answer = record["extracted_answer"]
+    return RIGHT if record["correct"] else answer if answer is None else f"wrong: {answer}"
+
+
+def _percent(shares: Sequence[float]) -> tuple[float, Interval]:
+    """Mean over problems and its 95% interval. Problems are the trials: samples of one problem are not independent."""
+    mean = fmean(shares)
+    low, high = wilson_interval(mean, len(shares))
+    return 100 * mean, (100 * low, 100 * high)
+
+
+def _sampling(setting: Setting) -> tuple[Any, ...]:
+    return setting.min_thinking_tokens, setting.temperature, setting.top_k, setting.top_p, setting.min_p
+
+
+def _family(setting: Setting, scaling_over: ScalingOver) -> tuple[Any, ...]:
+    count = setting.num_ignore if scaling_over == "within" else None
+    return (*_sampling(setting), count, setting.ignore_string)
+
+
+def _method(runs: Sequence[Run], scaling_over: ScalingOver) -> Method:
+    settings = [run.setting for run in runs]
+    last = settings[-1]
+    name = string_label(last.ignore_string) if last.num_ignore else "no end ignored"
+    if scaling_over == "within" and last.num_ignore:
+        name = f"{last.num_ignore} x {name}"
+    if last.min_thinking_tokens > 1:
+        name += f", min {last.min_thinking_tokens}"
+    if last.temperature:
+        name += f", T {last.temperature:g}"
+    tokens, accuracies = [run.thinking_tokens for run in runs], [run.accuracy for run in runs]
+    return Method(
+        name=name,
+        runs=len(runs),
+        control=control(
+            tokens,
+            [setting.max_thinking_tokens for setting in settings],
+            [setting.min_thinking_tokens if setting.min_thinking_tokens > 1 else None for setting in settings],
+        ),
+        scaling=scaling(tokens, accuracies),
+        performance=performance(accuracies),
+    )
+
+
+def _order(setting: Setting) -> tuple[Any, ...]:
+    budget = float("inf") if setting.max_thinking_tokens is None else setting.max_thinking_tokens
+    return (*_sampling(setting), not setting.forcing, str(setting.ignore_string or ""), setting.num_ignore, budget)

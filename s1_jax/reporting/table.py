@@ -1,0 +1,49 @@
+"""Runs and metrics as aligned plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from s1_jax.reporting.summary import Interval, Method, Run
+
+HEADER = ("setting", "thinking tokens", "accuracy", "95% interval", "problems", "ends: natural/forced/context")
+METHOD_HEADER = ("method", "runs", "Control", "Scaling", "Performance")
+
+
+def format_report(runs: Sequence[Run], methods: Sequence[Method], scaling_over: str) -> str:
+    """The table of runs (mean thinking tokens, accuracy with its 95% interval), then the metrics of each method."""
+    rows = []
+    for run in runs:
+        label = run.setting.label + (f", {run.records // run.problems} samples" if run.majority else "")
+        ends = "/".join(str(run.ends.get(end, 0)) for end in ("natural", "forced", "context"))
+        rows.append((label, *_outcome(run.thinking_tokens, run.accuracy, run.interval), str(run.problems), ends))
+        for vote in run.majority[1:]:
+            label = f"  majority of {vote.k}"
+            rows.append((label, *_outcome(vote.thinking_tokens, vote.accuracy, vote.interval), str(run.problems), ""))
+    metrics = []
+    for method in methods:
+        values = ((method.control, "{:.0f}%"), (method.scaling, "{:.1f}"), (method.performance, "{:.1f}%"))
+        metrics.append((method.name, str(method.runs), *(_number(value, form) for value, form in values)))
+    scope = "within one ignore count" if scaling_over == "within" else "across all ignore counts"
+    return (
+        f"{align([HEADER, *rows])}\n\n{align([METHOD_HEADER, *metrics])}\n"
+        f"Scaling: percentage points per doubling of thinking tokens, mean over all pairs of runs {scope}"
+    )
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as lines of equal columns under a ruled header; the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        first, *rest = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        lines.append("  ".join([row[0].ljust(len(first)), *rest]).rstrip())
+    return "\n".join([lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
+
+
+def _outcome(tokens: float, accuracy: float, interval: Interval) -> tuple[str, str, str]:
+    return f"{tokens:,.1f}", f"{accuracy:.1f}%", f"{interval[0]:.1f} to {interval[1]:.1f}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)

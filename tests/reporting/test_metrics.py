@@ -1,0 +1,103 @@
+"""The metrics give the paper's printed values, and majority voting equals counting over all orders."""
+
+import itertools
+import json
+import math
+import random
+from collections import Counter
+
+import pytest
+
+from s1_jax.reporting.metrics import control, majority_accuracy, performance, scaling, wilson_interval
+
+ROUNDING = 1e-9  # float64 sums of a few terms
+QUESTIONS = 30  # of AIME24, what the paper's accuracies are shares of
+
+
+def paper_cases(shared_data):
+    return json.loads((shared_data / "s1_metrics" / "scaling_metric_cases.json").read_text())["cases"]
+
+
+def test_the_papers_tables(shared_data):
+    cases = paper_cases(shared_data)
+    assert len(cases) == 5
+    for case in cases:
+        tokens, accuracies = case["thinking_tokens"], [100 * n / QUESTIONS for n in case["correct"]]
+        limits, minimum = case["limits"], None
+        if limits is None:  # class-conditional: short below the run without a prompt, long above it
+            limits, minimum = [case["reference"], None], [None, case["reference"]]
+        assert round(control(tokens, limits, minimum)) == case["control"], case["method"]
+        assert round(scaling(tokens, accuracies)) == case["scaling"], case["method"]
+        assert round(performance(accuracies), 1) == case["performance"], case["method"]
+
+
+def test_control_bounds_are_inclusive_and_may_be_one_number():
+    assert control([10, 20, 30], [10, 20, 29]) == pytest.approx(200 / 3)
+    assert control([10, 20, 30], 20) == pytest.approx(200 / 3)
+    assert control([10, 20, 30], minimum=20) == pytest.approx(200 / 3)
+    assert control([10, 20, 30], [None, 5, None]) == pytest.approx(200 / 3)
+    assert control([10, 20, 30]) == 100
+    assert control([]) is None
+
+
+def test_control_wants_one_bound_per_run():
+    with pytest.raises(ValueError):
+        control([10, 20], [10])
+
+
+def test_scaling_is_points_per_doubling():
+    assert scaling([8, 16, 32], [10, 20, 30]) == pytest.approx(10)
+    assert scaling([32, 8, 16], [30, 10, 20]) == pytest.approx(10), "the order of runs does not matter"
+    assert scaling([8, 32], [10, 30]) == pytest.approx(10)
+
+
+def test_scaling_merges_equal_tokens_and_leaves_zero_out():
+    assert scaling([8, 8, 16], [0, 20, 30]) == pytest.approx(20)
+    assert scaling([0, 8, 16], [90, 10, 30]) == pytest.approx(20)
+
+
+@pytest.mark.parametrize("tokens", [[], [8], [8, 8], [0, 8]])
+def test_scaling_needs_two_runs(tokens):
+    assert scaling(tokens, [50.0] * len(tokens)) is None
+
+
+def test_performance_is_the_best_run():
+    assert performance([10.0, 40.0, 36.7]) == 40.0
+    assert performance([]) is None
+
+
+def test_wilson_solves_its_equation():
+    for right, trials in [(0, 5), (1, 30), (15, 30), (163, 500), (500, 500)]:
+        low, high = wilson_interval(right / trials, trials)
+        assert 0 <= low <= right / trials <= high <= 1
+        for p in (low, high):
+            if 0 < p < 1:  # at both ends the observed share is exactly z standard errors away
+                z = abs(right / trials - p) / math.sqrt(p * (1 - p) / trials)
+                assert z == pytest.approx(1.96, abs=1e-3)
+
+
+def test_wilson_of_a_known_case():
+    # Newcombe 1998, Statistics in Medicine 17: 857-872, Table I, method 3: 81 of 263
+    assert wilson_interval(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+
+
+def first_seen_majority(votes):
+    counted = Counter(vote for vote in votes if vote is not None)
+    return max(counted, key=counted.get) if counted else None  # max keeps the first seen among equals
+
+
+def test_majority_equals_counting_over_all_orders():
+    rng = random.Random(0)
+    for _ in range(150):
+        votes = [rng.choice(["7", "3", "5", None]) for _ in range(rng.randint(1, 6))]
+        for k in range(1, len(votes) + 1):
+            orders = list(itertools.permutations(votes, k))
+            counted = sum(first_seen_majority(order) == "7" for order in orders) / len(orders)
+            assert majority_accuracy(votes, "7", k) == pytest.approx(counted, abs=ROUNDING), (votes, k)
+
+
+def test_majority_of_one_is_the_mean_and_of_all_the_vote():
+    votes = ["7", "7", "3", None, "7", "5", "3", "3"]
+    assert majority_accuracy(votes, "7", 1) == pytest.approx(3 / 8)
+    assert majority_accuracy(votes, "7", 8) == pytest.approx(1 / 2), "7 and 3 tie"
+    assert majority_accuracy([None, None], "7", 2) == 0

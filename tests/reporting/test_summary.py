@@ -1,0 +1,100 @@
+"""Records are grouped by setting, problems are the trials, and the metrics cover the runs they should."""
+
+import json
+import random
+
+import pytest
+
+from s1_jax.reporting.metrics import scaling, wilson_interval
+from s1_jax.reporting.summary import Setting, methods, summarize, to_dict
+from tests.reporting.made_up import record, sweep
+
+
+def by_label(runs):
+    return {run.setting.label: run for run in runs}
+
+
+def test_one_run_per_setting_in_any_order():
+    records = sweep()
+    runs = summarize(records)
+    assert set(by_label(runs)) == {
+        *("max 8", "max 16", "max 32", "natural end", "1 x Wait", "2 x Wait", "1 x no string", "2 x no string"),
+        *("T 0.8", "no forcing"),
+    }
+    random.Random(0).shuffle(records)
+    assert summarize(records) == runs
+
+
+def test_what_a_run_counts():
+    run = by_label(summarize(sweep()))["max 32"]
+    assert (run.problems, run.records, run.thinking_tokens, run.answer_tokens) == (10, 10, 32, 3)
+    assert run.accuracy == pytest.approx(40)
+    assert run.interval == pytest.approx([100 * end for end in wilson_interval(0.4, 10)])
+    assert run.ends == {"forced": 10} and run.answer_ends == {"stop": 10}
+
+
+def test_the_ignore_string_tells_settings_apart_only_where_an_end_is_ignored():
+    assert Setting.of(record(0, True, 5, ignore_string="Hmm")) == Setting.of(record(0, True, 5, ignore_string="Wait"))
+    ignored = [
+        Setting.of(record(0, True, 5, num_ignore=1, ignore_string=s)) for s in ("Hmm", "Wait", "", ["Wait", "Hmm"])
+    ]
+    assert len(set(ignored)) == 4
+    assert [setting.label for setting in ignored] == ["1 x Hmm", "1 x Wait", "1 x no string", "1 x Wait / Hmm"]
+
+
+def test_samples_of_one_problem_are_one_trial():
+    run = by_label(summarize(sweep()))["T 0.8"]
+    assert (run.problems, run.records) == (10, 40)
+    assert run.accuracy == pytest.approx(50)
+    assert run.interval == pytest.approx([100 * end for end in wilson_interval(0.5, 10)])
+
+
+def test_majority_voting():
+    run = by_label(summarize(sweep()))["T 0.8"]
+    assert [(vote.k, vote.thinking_tokens) for vote in run.majority] == [(1, 40), (2, 80), (4, 160)]
+    assert [vote.accuracy for vote in run.majority] == pytest.approx([50, 50, 50]), (
+        "two of four samples are right: a tie"
+    )
+
+
+def test_majority_takes_right_answers_as_one_however_they_are_written():
+    samples = [("7", True), ("07", True), ("8", False), (None, False), (None, False), (None, False)]
+    records = [record(0, right, 9, sample=i, extracted_answer=answer) for i, (answer, right) in enumerate(samples)]
+    (run,) = summarize(records)
+    assert run.majority[-1].k == 4
+    # of the 15 draws of four: both right ones in 6; one right and 8 in 6, a tie; one right alone in 2; 8 alone in 1
+    assert run.majority[-1].accuracy == pytest.approx(100 * (6 + 6 / 2 + 2) / 15)
+    assert run.without_answer == 3
+
+
+def test_methods_across_all_ignore_counts():
+    found = {method.name: method for method in methods(summarize(sweep()), "across")}
+    assert set(found) == {"Wait", "no string", "no end ignored, T 0.8"}, "a run without forcing belongs to none"
+    wait = found["Wait"]
+    assert (wait.runs, wait.control, wait.performance) == (6, 100, 90)
+    assert wait.scaling == pytest.approx(scaling([8, 16, 32, 40, 60, 80], [10, 20, 40, 50, 70, 90]))
+
+
+def test_methods_within_one_ignore_count():
+    found = {method.name: method for method in methods(summarize(sweep()), "within")}
+    assert set(found) == {
+        "no end ignored",
+        "no end ignored, T 0.8",
+        *(f"{n} x {s}" for n in (1, 2) for s in ("Wait", "no string")),
+    }
+    assert found["no end ignored"].scaling == pytest.approx(scaling([8, 16, 32, 40], [10, 20, 40, 50]))
+    assert found["2 x Wait"].scaling is None
+
+
+def test_control_counts_runs_within_their_own_limits():
+    over = [record(0, True, 20, max_thinking_tokens=16), record(0, True, 20, max_thinking_tokens=32)]
+    (method,) = methods(summarize(over), "across")
+    assert method.control == 50
+
+
+def test_summary_is_json():
+    records = sweep()
+    runs = summarize(records)
+    summary = json.loads(json.dumps(to_dict(records, runs, methods(runs, "across"), "across"), allow_nan=False))
+    assert summary["tasks"] == ["made up"] and summary["records"] == len(records)
+    assert [run["label"] for run in summary["runs"]] == [run.setting.label for run in runs]

@@ -1,0 +1,79 @@
+"""Extraction follows the reference's order of rules; whole numbers are compared as numbers."""
+
+import pytest
+
+from s1_jax.tasks.answers import extract_answer, last_boxed, same_answer
+
+THINK = "<|im_start|>think\nSo Answer: 5 or \\boxed{6}.\n<|im_start|>answer"
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("\nAnswer: 21<|im_end|>", "21"),
+        ("\nFinal Answer: 21<|im_end|>", "21"),
+        ("\n21<|im_end|>", "21"),
+        ("\nIt is \\boxed{7}, no, $\\boxed{\\frac{1}{2}}$. Answer: 3<|im_end|>", "\\frac{1}{2}"),
+        ("\nIt is $\\boxed 7$ or 8<|endoftext|>", "7"),
+        ("\nIt is \\fbox{9}<|im_end|>", "9"),
+        ("\nthe answer :\n\n 10\nor so<|im_end|>", "10\nor so"),
+        ("\nAnswer: \\boxed{10", "\\boxed{10"),
+        ("\n", None),
+        ("\nAnswer: <|im_end|>", None),
+        (" 21\n22<|im_end|>", "22"),
+        (" 21<|im_end|>", "answer 21"),
+        ("\nwrong\n<|im_start|>answer\nAnswer: 8<|im_end|>", "8"),
+        ("\nAnswer: 8<|im_end|>\nAnswer: 9", "8"),
+    ],
+)
+def test_what_stands_after_the_answer_marker(written, found):
+    assert extract_answer(THINK + written) == found
+
+
+def test_without_an_answer_marker():
+    assert extract_answer("<|im_start|>think\nSo it is 5.") == "So it is 5."
+    assert extract_answer("Answer: 5") == "5"
+
+
+@pytest.mark.parametrize(
+    ("text", "inside"),
+    [
+        ("\\boxed{a{b}c}d}", "a{b}c"),
+        ("\\boxed{}", ""),
+        ("\\boxed{a", None),
+        ("\\boxed", None),
+        ("\\boxed3", None),
+        ("3", None),
+    ],
+)
+def test_boxes(text, inside):
+    assert last_boxed(text) == inside
+
+
+@pytest.mark.parametrize(
+    ("extracted", "gold", "right"),
+    [
+        ("25", "025", True),
+        ("025", "25", True),
+        ("0", "000", True),
+        ("25.", "25", False),
+        ("x+1", "x+1", True),
+        (None, "25", False),
+        ("²", "2", False),
+    ],
+)
+def test_grading(extracted, gold, right):
+    assert same_answer(extracted, gold) is right
+
+
+def test_every_real_gold_answer_is_found_again(shared_data):
+    import json
+
+    for line in (shared_data / "aime24" / "aime24_nofigures.jsonl").read_text().splitlines():
+        gold = json.loads(line)["answer"]
+        for written in (
+            f"\n\\boxed{{{int(gold)}}}<|im_end|>",
+            f"\nAnswer: {gold}<|im_end|>",
+            f"\nFinal Answer: {int(gold)}",
+        ):
+            assert same_answer(extract_answer(f"{THINK}\n{written}"), gold)

@@ -1,0 +1,225 @@
+"""Pulse test: the real main() on a tiny random model, stopped and started again, with every file it leaves behind."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from s1_jax import evaluate
+from s1_jax.config import UserError
+from tests.tokenizer import byte_tokenizer
+
+CONFIG = """
+from s1_jax.config import *
+
+def get_config():
+    return EvaluateConfig(task=TaskConfig(name="jsonl"), max_model_len=192, max_answer_tokens=6, batch_size=8)
+"""
+EXTRA = """
+from s1_jax.config import *
+
+def get_config():
+    sampled = SettingConfig(sampling=SamplingConfig(temperature=1.0), samples=4)
+    free = SettingConfig(BudgetConfig(forcing=False))
+    sweep = SweepConfig(max_thinking_tokens=(12,), extra=(sampled, free), scaling="within")
+    task = TaskConfig(name="jsonl")
+    return EvaluateConfig(task=task, sweep=sweep, max_model_len=192, max_answer_tokens=6, batch_size=8)
+"""
+FIELDS = {
+    *("task", "problem_id", "sample", "seed", "temperature"),
+    *("min_thinking_tokens", "max_thinking_tokens", "num_ignore", "ignore_string"),
+    *("prompt_token_ids", "thinking_token_ids", "answer_token_ids", "num_thinking_tokens", "num_answer_tokens"),
+    *("end", "answer_end", "ignores_used", "text", "extracted_answer", "gold", "correct"),
+}
+PROBLEMS = 5
+GRID = [
+    "--sweep.max-thinking-tokens",
+    "0",
+    "4",
+    "12",
+    "--sweep.num-ignore",
+    "0",
+    "1",
+    "--sweep.ignore-strings",
+    "Wait",
+    "Hmm",
+]
+SETTINGS = 3 * (1 + 2)  # without any ignored end both strings are one setting
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_model):
+    """A model in Hugging Face layout, another one, five problems, and the config files."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    for name, seed in (("model", 0), ("other_model", 1)):
+        made = tiny_model(seed=seed, vocab_size=len(byte_tokenizer()), tie_word_embeddings=True)
+        made.torch_model.save_pretrained(folder / name)
+        byte_tokenizer().save_pretrained(folder / name)
+    rows = [{"id": i, "problem": f"{i}+{i}=?", "answer": 2 * i} for i in range(PROBLEMS)]
+    (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "config.py").write_text(CONFIG)
+    (folder / "extra.py").write_text(EXTRA)
+    return folder
+
+
+def evaluated(folder, run_dir, *overrides, config="config.py"):
+    """Calls main() and returns the records in `run_dir`."""
+    common = ["--run-dir", str(run_dir), "--model.path", str(folder / "model")]
+    evaluate.main([str(folder / config), *common, "--task.path", str(folder / "problems.jsonl"), *overrides])
+    return records_in(run_dir)
+
+
+def records_in(run_dir):
+    return [json.loads(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(folder):
+    """A run_dir in which all of GRID is done."""
+    evaluated(folder, folder / "finished", *GRID)
+    return folder / "finished"
+
+
+@pytest.fixture
+def run_dir(finished, tmp_path):
+    """A copy of it to work on."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+@pytest.fixture
+def no_weights(monkeypatch):
+    """Loading weights is an error."""
+    monkeypatch.setattr(evaluate.hf, "load_params", lambda *_, **__: pytest.fail("the weights were loaded"))
+
+
+def test_one_record_per_problem_and_setting(finished):
+    records = records_in(finished)
+    assert len(records) == SETTINGS * PROBLEMS
+    assert all(set(record) >= FIELDS for record in records)
+    keys = {(r["problem_id"], r["max_thinking_tokens"], r["num_ignore"], r["ignore_string"]) for r in records}
+    assert len(keys) == len(records)
+    longest = {
+        (r["problem_id"], r["num_ignore"], r["ignore_string"]): r for r in records if r["max_thinking_tokens"] == 12
+    }
+    for record in records:
+        assert record["gold"] == str(2 * record["problem_id"])
+        assert record["task"] == "jsonl" and record["seed"] == 0 and record["sample"] == 0
+        assert record["num_thinking_tokens"] == len(record["thinking_token_ids"]) <= record["max_thinking_tokens"]
+        assert record["correct"] is (record["extracted_answer"] == record["gold"])
+        same_row = longest[record["problem_id"], record["num_ignore"], record["ignore_string"]]
+        assert record["thinking_token_ids"] == same_row["thinking_token_ids"][: record["max_thinking_tokens"]]
+
+
+def test_summary_and_plot(finished):
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["records"] == SETTINGS * PROBLEMS and len(summary["runs"]) == SETTINGS
+    assert {method["name"] for method in summary["methods"]} == {"Wait", "Hmm"}
+    assert (finished / "scaling.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_once_all_is_done_it_only_reports(folder, run_dir, capsys):
+    records, summary = (run_dir / "records.jsonl").read_bytes(), (run_dir / "summary.json").read_bytes()
+    for again in (lambda: evaluated(folder, run_dir, *GRID), lambda: evaluate.main([str(run_dir)])):
+        (run_dir / "summary.json").unlink()
+        again()
+        assert (run_dir / "records.jsonl").read_bytes() == records
+        assert (run_dir / "summary.json").read_bytes() == summary
+        printed = capsys.readouterr().out
+        assert "max 12, 1 x Hmm" in printed and "Control" in printed and str(run_dir / "scaling.png") in printed
+
+
+def test_interrupted_anywhere_it_goes_on_to_the_same_bytes(folder, run_dir, monkeypatch):
+    path = run_dir / "records.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])  # torn in the middle of a line
+    before = path.read_bytes().count(b"\n")
+    graded, calls = evaluate.graded, iter(range(PROBLEMS))
+
+    def interrupted(*args):
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return graded(*args)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(evaluate, "graded", interrupted)
+        evaluated(folder, run_dir, *GRID)
+    assert path.read_bytes() == b"".join(whole.splitlines(keepends=True)[: before + 3])
+    evaluated(folder, run_dir, *GRID)
+    assert path.read_bytes() == whole
+
+
+def test_a_later_sweep_adds_what_is_new(folder, run_dir):
+    before = records_in(run_dir)
+    after = evaluated(
+        folder, run_dir, "--sweep.max-thinking-tokens", "4", "6", "--task.limit", "2", "--batch-size", "3"
+    )
+    assert after[: len(before)] == before
+    assert [(r["problem_id"], r["max_thinking_tokens"]) for r in after[len(before) :]] == [(0, 6), (1, 6)]
+
+
+def test_samples_and_no_forcing_beside_the_grid(folder, tmp_path):
+    records = evaluated(folder, tmp_path, config="extra.py")
+    sampled = [record for record in records if record["temperature"] == 1.0]
+    assert {(r["problem_id"], r["sample"]) for r in sampled} == {(i, s) for i in range(PROBLEMS) for s in range(4)}
+    assert len({tuple(r["thinking_token_ids"]) for r in sampled if r["problem_id"] == 0}) > 1
+    assert len([record for record in records if not record["forcing"]]) == PROBLEMS
+    assert len(records) == 6 * PROBLEMS
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["scaling_over"] == "within"
+    (voting,) = (run["majority"] for run in summary["runs"] if run["majority"])
+    assert [vote["k"] for vote in voting] == [1, 2, 4]
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_other_records_are_not_mixed_in(folder, run_dir, tmp_path):
+    shutil.copy(folder / "problems.jsonl", tmp_path)
+    for overrides, word in [
+        (["--seed", "1"], "seed was 0, is 1"),
+        (["--max-answer-tokens", "5"], "max_answer_tokens was 6, is 5"),
+        (["--model.path", str(folder / "other_model")], "model.sha256 was"),
+        (["--task.path", str(tmp_path / "problems.jsonl")], "task.path was"),
+    ]:
+        with pytest.raises(UserError, match=f"{word}.*choose another --run-dir"):
+            evaluated(folder, run_dir, *GRID, *overrides)
+
+
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize(("field", "other"), [("gold", "99"), ("prompt_token_ids", [1, 2])])
+def test_a_changed_problem_is_noticed(folder, run_dir, field, other):
+    records = records_in(run_dir)
+    records[7][field] = other
+    (run_dir / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    with pytest.raises(UserError, match=f"problem {records[7]['problem_id']} .*{field}"):
+        evaluated(folder, run_dir, *GRID)
+
+
+def test_a_start_that_failed_binds_to_nothing(folder, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="max_model_len 192"):
+        evaluated(folder, tmp_path, "--max-answer-tokens", "500")
+    monkeypatch.setattr(evaluate, "decode", lambda *_: None)
+    with pytest.raises(UserError, match="holds no records"):  # what is left to say once nothing is decoded
+        evaluated(folder, tmp_path, "--max-answer-tokens", "5")
+
+
+def test_mistakes_are_named(folder, tmp_path):
+    for overrides, word in [
+        (["--model.path", str(tmp_path / "nowhere")], "nowhere"),
+        (["--task.path", str(tmp_path / "nowhere.jsonl")], "nowhere.jsonl"),
+        (["--sweep.num-ignores", "1"], "--sweep.num-ignore"),
+    ]:
+        with pytest.raises(UserError, match=word):
+            evaluated(folder, tmp_path / "run", *overrides)
+    for contents in ("", '{"task": "x"}\n'):  # the second has lost its config.json
+        (tmp_path / "records.jsonl").write_text(contents)
+        with pytest.raises(UserError, match="holds no records"):
+            evaluate.main([str(tmp_path)])
+
+
+def test_the_command_says_mistakes_in_one_line():
+    command = [sys.executable, "-m", "s1_jax.evaluate", "no_such_config.py"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: no config file no_such_config.py") and ended.stderr.count("\n") == 1
