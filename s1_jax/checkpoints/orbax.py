@@ -5,6 +5,7 @@ A step is a folder that gets its name only when it is whole, so a kill during a 
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +16,7 @@ import jax
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
-from s1_jax.config import UserError
+from s1_jax.config import RunError, UserError
 from s1_jax.model.qwen2 import Params
 
 REASON_LENGTH = 200  # characters kept of what a reader below says
@@ -38,7 +39,14 @@ class Checkpointer:
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
-        """Begins to save; returns once `state` may be donated. Waits for the save before it, and raises its errors."""
+        """Begins to save; returns once `state` may be donated. Waits for the save before it.
+
+        Raises RunError where that one failed, or where the disk has no room for this one; what was saved stays.
+        """
+        self.wait()
+        needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(self.folder).free
+        if free < needed:  # found out before: a save that runs out of disk ends in a storm of messages from its threads
+            raise RunError(f"no room to save step {step}: {needed:,} bytes to write, {free:,} free in {self.folder}")
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave(meta))
         self._manager.save(step, args=args)
 
@@ -67,11 +75,15 @@ class Checkpointer:
         raise UserError(f"{self.folder} has no checkpoint that can be read" + (f" ({said})" if said else ""))
 
     def wait(self) -> None:
-        """Returns once every save is on disk."""
-        self._manager.wait_until_finished()
+        """Returns once every save is on disk. Raises RunError where one failed."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # whatever the writers below raise
+            raise RunError(f"a save into {self.folder} failed: {_reason(error)}") from error
 
     def close(self) -> None:
-        """Waits, and lets go of the folder."""
+        """Waits as `wait` does, and lets go of the folder."""
+        self.wait()
         self._manager.close()
 
     def _check_same(self, step: int, leaves: Any) -> None:

@@ -1,6 +1,7 @@
 """Training state on disk: the same bits on any mesh, and a usable checkpoint after whatever happened to the newest."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from s1_jax.checkpoints.orbax import Checkpointer, restore_params
-from s1_jax.config import MeshConfig, ModelConfig, OptimConfig, UserError
+from s1_jax.config import MeshConfig, ModelConfig, OptimConfig, RunError, UserError
 from s1_jax.model.qwen2 import init_params
 from s1_jax.sharding import TRAIN_RULES, Layout, assert_sharded, make_mesh
 from s1_jax.training.optimizer import make_optimizer
@@ -198,3 +199,26 @@ def test_kill_during_a_save_leaves_the_one_before(tmp_path):
         params, meta = restore_params(tmp_path)
         np.testing.assert_array_equal(params["w"], np.full(8_000_000, meta["step"], np.float32))
     assert caught, "no kill fell into a save; the moments need choosing anew"
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    checkpointer = Checkpointer(tmp_path, keep=2)
+    checkpointer.save(1, make_state(), META)
+    checkpointer.wait()
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(100, 90, 10))
+    with pytest.raises(RunError, match=r"no room to save step 2: [\d,]+ bytes to write, 10 free in"):
+        checkpointer.save(2, make_state(), META)
+    checkpointer.close()
+    assert names(tmp_path) == ["1"]
+    assert_equal(Checkpointer(tmp_path, keep=2).restore(target())[0], make_state())
+
+
+def test_a_save_that_failed_is_told_in_one_line(tmp_path, monkeypatch):
+    checkpointer = Checkpointer(tmp_path, keep=2)
+
+    def fails():
+        raise ValueError("RESOURCE_EXHAUSTED: no space left [tensorstore_spec='...']\nmore")
+
+    monkeypatch.setattr(checkpointer._manager, "wait_until_finished", fails)
+    with pytest.raises(RunError, match=r"a save into .* failed: RESOURCE_EXHAUSTED: no space left$"):
+        checkpointer.wait()
