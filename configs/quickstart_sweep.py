@@ -2,8 +2,9 @@
 
     python -m s1_jax.evaluate configs/quickstart_sweep.py
 
-Four ends of thinking are ignored with "Wait", so that the budget is what limits. Hardware: 2 CPU cores, about 1 minute.
-Expected: accuracy near chance (1%) at 16 thinking tokens, above 90% without a maximum.
+Four ends of thinking are ignored with "Wait", so that the budget is what limits.
+Hardware: 2 CPU cores, about 2 minutes. Expected: accuracy near chance (1%) at 16 thinking tokens, above 90%
+without a maximum.
 """
 
 from s1_jax.config import EvaluateConfig, ModelSource, SweepConfig, TaskConfig
