@@ -136,7 +136,9 @@ class ModelSource:
     dtype: Literal["auto", "float32", "bfloat16"] = (
         "auto"  # compute type; auto: bfloat16 on TPU and GPU, float32 on CPU
     )
-    remat: Literal["none", "dots", "all_dots", "full"] = "full"  # what the backward pass recomputes (training only)
+    remat: Literal["none", "minimal", "up", "mlp", "full", "offload"] = (
+        "full"  # what the backward pass recomputes (training only): s1_jax.model.qwen2.REMAT_POLICIES
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,14 +149,27 @@ class DataConfig:
     split: str = "train"
     layout: str = "auto"  # auto, or a name from s1_jax.data.sources.LAYOUTS
     columns: Mapping[str, str] | None = None  # own layout: question, thinking, answer (or text) -> column
-    max_length: int = 32768  # T: tokens an example may have, and the length of a packed row
+    max_length: int = 32768  # tokens an example may have
+    row_lengths: tuple[int, ...] = ()  # T: lengths of packed rows, each compiled once; none: max_length alone
     too_long: Literal["error", "drop", "truncate"] = "error"
     loss_weighting: Literal["example", "token"] = "example"  # what counts the same in the loss
     batch_by: Literal["examples", "tokens"] = "examples"
     batch_examples: int = 16  # per optimizer step, with batch_by examples
-    batch_tokens: int | None = None  # per optimizer step, with batch_by tokens
+    batch_tokens: int | None = None  # per optimizer step, with batch_by tokens; best micro_batch_rows x a row length
     micro_batch_rows: int = 1  # B: packed rows of one micro-batch over all devices
     held_out_share: float = 0.0  # share of the examples kept aside for the held-out loss
+
+    def __post_init__(self) -> None:
+        given = self.row_lengths
+        if any(length < 1 for length in given) or list(given) != sorted(set(given)):
+            raise UserError(f"data.row_lengths {' '.join(map(str, given))} must be positive and ascending, each once")
+        if given and self.max_length > given[-1]:
+            raise UserError(f"data.max_length {self.max_length} is above the longest of data.row_lengths, {given[-1]}")
+
+    @property
+    def capacities(self) -> tuple[int, ...]:
+        """The row lengths T to choose from, ascending."""
+        return self.row_lengths or (self.max_length,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +183,7 @@ class OptimConfig:
     eps: float = 1e-8
     weight_decay: float = 1e-4  # not on biases and norms
     clip_norm: float = 1.0
+    moments: Literal["float32", "bfloat16"] = "float32"  # how Adam's are kept; bfloat16 saves 4 bytes a parameter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,8 +192,26 @@ class TrainLoopConfig:
 
     epochs: int = 5
     seed: int = 0
-    log_every_steps: int = 1
+    log_every_steps: int = 1  # a line is printed; metrics.jsonl has every step
     held_out_every_steps: int = 50
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "log_every_steps", "held_out_every_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+    """How a run is watched, beside metrics.jsonl and TensorBoard."""
+
+    wandb_project: str | None = None  # Weights & Biases project (pip install wandb); none: off
+    # a profiler trace of these steps in run_dir/profile, one for each unbroken range; for instance 10 11 12
+    profile_steps: Annotated[tuple[int, ...], tyro.conf.arg(aliases=("--profile",))] = ()
+
+    def __post_init__(self) -> None:
+        if self.profile_steps and min(self.profile_steps) < 1:
+            raise UserError(f"log.profile_steps has {min(self.profile_steps)}; steps count from 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,6 +220,11 @@ class CheckpointConfig:
 
     every_steps: int = 50
     keep: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("every_steps", "keep"):
+            if getattr(self, name) < 1:
+                raise UserError(f"checkpoint.{name} is {getattr(self, name)}; it must be at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,6 +246,7 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainLoopConfig = TrainLoopConfig()
+    log: LogConfig = LogConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     mesh: MeshConfig = MeshConfig()
 

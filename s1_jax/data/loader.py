@@ -1,9 +1,10 @@
 """Which examples make up which optimizer step, on grain; and the arrays of each step.
 
-The order is a shuffle of its own in every epoch, a function of seed and epoch alone. A position in it is a count of
-examples since the start of training: all that a checkpoint has to keep, and good for any number of processes and
-another batch size. A step is a stack of micro-batches [M, B, T] of which it uses as many as its examples fill; M, B and
-T never change, so one shape is compiled.
+The order is a shuffle of its own in every epoch, a function of seed and epoch alone; by tokens, also of the lengths,
+for there the examples that fill a row together follow each other. A position in it is a count of examples since the
+start of training: all that a checkpoint has to keep, and good for any number of processes and, by examples, another
+batch size. A step is a stack of micro-batches [M, B, T] of which it uses as many as its examples fill. M and B never
+change and T is one of data.row_lengths, so no more shapes are compiled; M is 1 where no step needs a second one.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import grain
 
 from s1_jax.config import DataConfig, UserError
-from s1_jax.data.packing import WEIGHTINGS, Batch, assign_rows, fill_rows, loss_tokens
+from s1_jax.data.packing import WEIGHTINGS, Batch, balance, fill_rows, full_rows, loss_tokens, pack
 from s1_jax.data.tokens import Corpus
 
 SEEDS = 2**32  # what grain takes
+BLOCK = 1024  # so many examples of the shuffle are put into full rows together, at most
 
 
 class Step(NamedTuple):
@@ -32,6 +34,7 @@ class Step(NamedTuple):
     examples_seen: int  # since the start of training, this step included: the position to resume from
     real_tokens: int  # without padding
     row_tokens: int  # with it: micro_batches * B * T
+    balance: float  # mean work of a row over that of the heaviest one beside it, attention included; 1 is even
 
     @property
     def real_share(self) -> float:
@@ -69,22 +72,22 @@ class Loader:
             raise UserError(f"the seed {self.seed} is not between 0 and {SEEDS - 1}")
 
     @functools.cached_property
-    def order(self) -> grain.MapDataset:
+    def order(self) -> Sequence[int]:
         """Position since the start of training -> index into the corpus."""
-        return grain.MapDataset.range(len(self.corpus)).shuffle(seed=self.seed).repeat()
+        return ORDERS[self.config.batch_by](self)
 
-    @property
+    @functools.cached_property
     def total_steps(self) -> int:
         """Steps of the whole training when nothing interrupts it or changes the batch size."""
         return len(self.plan())
 
     @functools.cached_property
     def max_micro_batches(self) -> int:
-        """M: what no step can exceed."""
-        examples, tokens = LARGEST_STEP[self.config.batch_by](self)
-        # best-fit leaves no two rows that could be one, so any two hold more than T tokens
-        rows = min(examples, 2 * tokens // self.config.max_length + 1)
-        return math.ceil(rows / self.config.micro_batch_rows)
+        """M: what the step that needs most uses, over the whole training."""
+        lengths, config = self.corpus.lengths, self.config
+        steps = ([lengths[int(self.order[position])] for position in step] for step in self.plan())
+        packings = (pack(step, config.capacities, config.micro_batch_rows) for step in steps)
+        return max((packing.micro_batches for packing in packings), default=1)
 
     def plan(self, start_examples: int = 0) -> list[range]:
         """The positions of each step from `start_examples` on; the last one of an epoch holds what remains of it."""
@@ -117,17 +120,45 @@ def assemble(
     corpus: Corpus, config: DataConfig, process_index: int = 0, process_count: int = 1, max_micro_batches: int = 1
 ) -> Step:
     """A whole corpus as one step, a held-out set for instance: packed, and cut into at least `max_micro_batches`."""
-    rows = assign_rows(corpus.lengths, config.max_length)
-    micro_batches = math.ceil(len(rows) / config.micro_batch_rows)
-    rows += [[]] * (max(micro_batches, max_micro_batches) * config.micro_batch_rows - len(rows))
+    packing = pack(corpus.lengths, config.capacities, config.micro_batch_rows)
+    rows = packing.rows + [[]] * ((max_micro_batches - packing.micro_batches) * config.micro_batch_rows)
     token_weights = WEIGHTINGS[config.loss_weighting]([loss_tokens(example) for example in corpus.examples])
     own = config.micro_batch_rows // process_count
     first = process_index * own
     own_rows = [row for i, row in enumerate(rows) if first <= i % config.micro_batch_rows < first + own]
-    filled = fill_rows(corpus.examples, token_weights, own_rows, config.max_length)
-    batch = {name: array.reshape(-1, own, config.max_length) for name, array in filled.items()}
-    row_tokens = micro_batches * config.micro_batch_rows * config.max_length
-    return Step(batch, micro_batches, corpus.ids, len(corpus), sum(corpus.lengths), row_tokens)
+    filled = fill_rows(corpus.examples, token_weights, own_rows, packing.row_length)
+    return Step(
+        batch={name: array.reshape(-1, own, packing.row_length) for name, array in filled.items()},
+        micro_batches=packing.micro_batches,
+        example_ids=corpus.ids,
+        examples_seen=len(corpus),
+        real_tokens=sum(corpus.lengths),
+        row_tokens=packing.micro_batches * config.micro_batch_rows * packing.row_length,
+        balance=balance(packing, corpus.lengths),
+    )
+
+
+def _shuffled(loader: Loader) -> Sequence[int]:
+    return grain.MapDataset.range(len(loader.corpus)).shuffle(seed=loader.seed).repeat()
+
+
+def _in_full_rows(loader: Loader) -> Sequence[int]:
+    """The shuffle, each block of it in rows; which of these comes when is as random as which example opens them."""
+    shuffled, lengths, size = _shuffled(loader), loader.corpus.lengths, len(loader.corpus)
+    _, row_length = _rows_by_tokens(loader.config)
+    order: list[int] = []
+    while len(order) < loader.epochs * size:
+        start = len(order)
+        block = [int(shuffled[i]) for i in range(start, min(start + BLOCK, start - start % size + size))]
+        order += [block[i] for row in full_rows([lengths[i] for i in block], row_length) for i in row]
+    return order
+
+
+def _rows_by_tokens(config: DataConfig) -> tuple[int, int]:
+    """How many rows the tokens of a step take, and how many tokens each of them shall hold."""
+    tokens, B = config.batch_tokens or 0, config.micro_batch_rows
+    rows = math.ceil(tokens / (B * config.capacities[-1])) * B
+    return rows, tokens // rows
 
 
 def _by_examples(loader: Loader, start: int, epoch_end: int) -> int:
@@ -135,27 +166,22 @@ def _by_examples(loader: Loader, start: int, epoch_end: int) -> int:
 
 
 def _by_tokens(loader: Loader, start: int, epoch_end: int) -> int:
-    room, stop = loader.config.batch_tokens or 0, start
+    most_rows, row_length = _rows_by_tokens(loader.config)
+    rows = room = 0
+    tokens, stop = loader.config.batch_tokens or 0, start
     while stop < epoch_end:
-        room -= len(loader.corpus.examples[loader.order[stop]].token_ids)
-        if room < 0 and stop > start:  # an example longer than a whole step is a step by itself
+        length = len(loader.corpus.examples[loader.order[stop]].token_ids)
+        if length > room:
+            rows, room = rows + 1, row_length
+        room -= length
+        tokens -= length
+        if (rows > most_rows or tokens < 0) and stop > start:  # what is longer than a whole step is a step by itself
             break
         stop += 1
     return stop
 
 
-def _largest_by_examples(loader: Loader) -> tuple[int, int]:
-    return loader.config.batch_examples, sum(sorted(loader.corpus.lengths)[-loader.config.batch_examples :])
-
-
-def _largest_by_tokens(loader: Loader) -> tuple[int, int]:
-    return len(loader.corpus), max([loader.config.batch_tokens or 0, *loader.corpus.lengths])
-
-
+# the examples in the order in which they are seen
+ORDERS: dict[str, Callable[[Loader], Sequence[int]]] = {"examples": _shuffled, "tokens": _in_full_rows}
 # where a step that starts at a position ends, at most at the end of its epoch
 BATCH_BY: dict[str, Callable[[Loader, int, int], int]] = {"examples": _by_examples, "tokens": _by_tokens}
-# how many examples and how many tokens a step may hold
-LARGEST_STEP: dict[str, Callable[[Loader], tuple[int, int]]] = {
-    "examples": _largest_by_examples,
-    "tokens": _largest_by_tokens,
-}

@@ -1,7 +1,10 @@
-"""The order is fixed by seed and epoch; steps are whole, resumable anywhere, the same for any number of processes."""
+"""The order is fixed by seed and epoch; steps are whole, full, resumable anywhere, whatever the processes."""
 
-import itertools
+import json
+import runpy
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,13 +12,19 @@ import pytest
 from s1_jax.config import DataConfig, UserError
 from s1_jax.data.chat import Example
 from s1_jax.data.loader import Loader, assemble
+from s1_jax.data.packing import pack
 from s1_jax.data.tokens import Corpus
 
 FLOAT32_SUM = 1e-5
+FULL = 0.97  # real tokens of the steps by tokens
 
 
 def make_corpus(n, longest=60, seed=0):
-    lengths = np.random.default_rng(seed).integers(3, longest + 1, size=n)
+    return corpus_of(np.random.default_rng(seed).integers(3, longest + 1, size=n))
+
+
+def corpus_of(lengths):
+    n = len(lengths)
     examples = [Example(np.arange(length, dtype=np.int32), np.arange(length) >= 2) for length in lengths]
     return Corpus(tuple(f"e{i}" for i in range(n)), tuple(examples))
 
@@ -53,6 +62,38 @@ def check_steps(loader):
         assert 0 < step.real_share <= 1
 
 
+def test_each_step_takes_the_shortest_rows_that_hold_it_and_no_shape_beside():
+    row_lengths = (64, 80, 96, 128, 200)
+    for seed in range(5):
+        settings = config(row_lengths=row_lengths, micro_batch_rows=4, batch_examples=12)
+        loader = Loader(make_corpus(100, seed=seed), settings, seed, epochs=3)
+        steps = list(loader.batches())
+        shapes = {step.batch["token_ids"].shape for step in steps}
+        assert loader.max_micro_batches == 1
+        assert 1 < len(shapes) <= len(row_lengths)
+        assert {shape[:2] for shape in shapes} == {(1, 4)} and {shape[2] for shape in shapes} <= set(row_lengths)
+        for step in steps:
+            T = step.batch["token_ids"].shape[2]
+            assert step.row_tokens == 4 * T
+            tokens = (step.batch["segment_ids"] > 0).sum(axis=2)
+            assert tokens.sum() == step.real_tokens and tokens.max() > max(
+                [0, *row_lengths][: row_lengths.index(T) + 1]
+            )
+            assert step.batch["weights"].sum() == pytest.approx(1, rel=FLOAT32_SUM)
+            assert 0 < step.balance <= 1
+
+
+def test_all_shapes_have_the_micro_batches_of_the_step_that_needs_most_and_one_where_none_needs_more():
+    corpus = make_corpus(60)
+    for batch_examples in (2, 8, 40):
+        settings = config(row_lengths=(64, 70, 90), batch_examples=batch_examples)
+        loader = Loader(corpus, settings, seed=1, epochs=3)
+        steps = list(loader.batches())
+        assert {step.batch["weights"].shape[0] for step in steps} == {loader.max_micro_batches}
+        assert max(step.micro_batches for step in steps) == loader.max_micro_batches
+        assert (loader.max_micro_batches == 1) == (batch_examples == 2)
+
+
 def test_the_same_seed_gives_the_same_steps_and_another_seed_others():
     def ids(seed):
         return [step.example_ids for step in Loader(make_corpus(30), config(), seed, epochs=2).batches()]
@@ -63,7 +104,8 @@ def test_the_same_seed_gives_the_same_steps_and_another_seed_others():
 
 @pytest.mark.parametrize("batch_by", ["examples", "tokens"])
 def test_going_on_from_a_checkpoint_gives_what_would_have_come(batch_by):
-    loader = Loader(make_corpus(30), config(batch_by=batch_by, batch_tokens=150), seed=2, epochs=3)
+    settings = config(batch_by=batch_by, batch_tokens=150, row_lengths=(40, 50, 64))
+    loader = Loader(make_corpus(30), settings, seed=2, epochs=3)
     whole = list(loader.batches())
     for done in (1, 5, len(whole) - 1, len(whole)):
         rest = list(loader.batches(whole[done - 1].examples_seen))
@@ -95,16 +137,84 @@ def test_processes_take_disjoint_rows_of_the_same_step():
             assert all(s[1:] == step[1:] for s in slices)
 
 
-def test_batches_by_tokens_are_as_full_as_they_can_be():
+def test_batches_by_tokens_hold_every_example_once_and_no_more_than_they_may():
     corpus = make_corpus(50)
-    length = dict(zip(corpus.ids, corpus.lengths, strict=True))
     for limit in (1, 40, 200, 10_000):
-        steps = list(Loader(corpus, config(batch_by="tokens", batch_tokens=limit), seed=5, epochs=2).batches())
-        assert sorted(i for step in steps for i in step.example_ids) == sorted(corpus.ids * 2)
-        for step, following in itertools.pairwise(steps):
-            assert step.real_tokens <= limit or len(step.example_ids) == 1
-            if step.examples_seen % 50:  # only the end of an epoch leaves room
-                assert step.real_tokens + length[following.example_ids[0]] > limit
+        loader = Loader(corpus, config(batch_by="tokens", batch_tokens=limit), seed=5, epochs=2)
+        steps = list(loader.batches())
+        for epoch in (loader.order[:50], loader.order[50:100]):
+            assert sorted(epoch) == list(range(50))
+        assert [i for step in steps for i in step.example_ids] == [corpus.ids[i] for i in loader.order]
+        assert 50 in [step.examples_seen for step in steps]
+        assert all(step.real_tokens <= limit or len(step.example_ids) == 1 for step in steps)
+        assert loader.max_micro_batches <= -(-limit // (2 * 64))
+        for start in (3, 50, 71):
+            rest = [i for step in loader.batches(start) for i in step.example_ids]
+            assert rest == [corpus.ids[i] for i in loader.order[start:]]
+
+
+def test_batches_by_tokens_are_full():
+    corpus = make_corpus(3000, longest=50)
+    loader = Loader(corpus, config(batch_by="tokens", batch_tokens=8 * 64, micro_batch_rows=4), seed=5, epochs=1)
+    shares = [step.real_share for step in loader.batches()]
+    assert loader.max_micro_batches == 2
+    assert np.mean(shares) >= FULL and np.median(shares) >= 0.99
+    # which steps have long examples is left to chance: the first and the second half of the epoch are alike
+    lengths = [corpus.lengths[i] for i in loader.order]
+    assert np.mean(lengths[:1500]) == pytest.approx(np.mean(lengths[1500:]), rel=0.05)
+
+
+S1_ROW_LENGTHS = {
+    8: (10752, 11264, 11776, 12288, 12800, 13312, 14336, 16384),
+    4: (20480, 22528, 24576, 28672),
+    2: (41984, 45056, 49152, 56320),
+}
+
+
+@pytest.fixture(scope="module")
+def s1_corpus(shared_data):
+    data = json.loads((shared_data / "s1k_lengths" / "s1k_lengths.json").read_text())
+    return corpus_of([sum(example.values()) for example in data["examples"]])
+
+
+@pytest.mark.parametrize("rows", S1_ROW_LENGTHS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_nine_in_ten_tokens_of_s1s_steps_are_real(s1_corpus, rows, seed):
+    settings = DataConfig(max_length=10752, row_lengths=S1_ROW_LENGTHS[rows], micro_batch_rows=rows)
+    check_real_share(Loader(s1_corpus, settings, seed, epochs=5), 0.9)
+
+
+@pytest.mark.parametrize(("rows", "row_length"), [(16, 11264), (8, 11264), (4, 22528), (2, 45056)])
+def test_nearly_all_tokens_of_s1s_batches_by_tokens_are_real_with_one_row_length(s1_corpus, rows, row_length):
+    tokens = {"batch_by": "tokens", "batch_tokens": rows * row_length}
+    settings = DataConfig(max_length=row_length, micro_batch_rows=rows, **tokens)
+    check_real_share(Loader(s1_corpus, settings, seed=0, epochs=5), FULL)
+
+
+def check_real_share(loader, least):
+    """From the lengths alone, for 5 epochs of arrays are a gigabyte."""
+    assert loader.max_micro_batches == 1
+    real = computed = 0
+    for positions in loader.plan():
+        lengths = [loader.corpus.lengths[int(loader.order[position])] for position in positions]
+        packing = pack(lengths, loader.config.capacities, loader.config.micro_batch_rows)
+        real += sum(lengths)
+        computed += packing.micro_batches * loader.config.micro_batch_rows * packing.row_length
+    assert real == 5 * sum(loader.corpus.lengths)
+    assert real >= least * computed
+
+
+def test_the_bench_suggests_the_cheapest_row_lengths(tmp_path, monkeypatch, capsys):
+    bench = runpy.run_path(str(Path(__file__).resolve().parents[2] / "scripts" / "bench_packing.py"))
+    assert bench["cheapest_lengths"]({5: 10, 6: 1, 9: 4, 10: 0}, 1) == (10,)
+    assert bench["cheapest_lengths"]({5: 10, 6: 1, 9: 4, 10: 0}, 2) == (5, 10)
+    assert bench["cheapest_lengths"]({5: 10, 6: 1, 9: 4, 10: 0}, 3) == (5, 9, 10)
+    (tmp_path / "lengths.json").write_text(json.dumps(make_corpus(100).lengths))
+    arguments = ["--rows", "4", "--batch-examples", "12", "--suggest", "3", "--multiple", "8"]
+    monkeypatch.setattr(sys, "argv", ["bench_packing.py", str(tmp_path / "lengths.json"), *arguments])
+    bench["main"]()
+    out = capsys.readouterr().out
+    assert "suggested: --row-lengths " in out and "45 steps" in out and "best-fit into rows" in out
 
 
 def test_a_held_out_set_is_one_step_whose_weights_sum_to_one():
@@ -129,6 +239,10 @@ def test_leaving_early_leaves_no_thread_behind():
 @pytest.mark.parametrize(
     ("fields", "arguments", "message"),
     [
+        ({"row_lengths": (80, 64)}, {}, "row_lengths 80 64 must be positive and ascending"),
+        ({"row_lengths": (64, 64)}, {}, "each once"),
+        ({"row_lengths": (0, 64)}, {}, "must be positive"),
+        ({"row_lengths": (32, 48)}, {}, "max_length 64 is above the longest of data.row_lengths, 48"),
         ({"batch_by": "tokens"}, {}, "needs data.batch_tokens"),
         ({"batch_examples": 0}, {}, "batch_examples is 0"),
         ({"micro_batch_rows": 3}, {"process_count": 2}, "not a multiple"),
