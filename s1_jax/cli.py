@@ -95,11 +95,12 @@ def run_main(main: Callable[[], int | None]) -> None:
 
 def option_names(cls: type, prefix: str = "--") -> list[str]:
     """All option names of a (nested) config dataclass, as the command line spells them."""
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     names: list[str] = []
     for field in dataclasses.fields(cls):
         name = prefix + field.name.replace("_", "-")
         inner = hints[field.name]
+        names += [alias for arg in getattr(inner, "__metadata__", ()) for alias in getattr(arg, "aliases", None) or ()]
         names += (
             option_names(inner, name + ".") if isinstance(inner, type) and dataclasses.is_dataclass(inner) else [name]
         )

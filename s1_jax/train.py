@@ -1,14 +1,13 @@
 """Supervised fine-tuning: `python -m s1_jax.train CONFIG.py [--section.option value ...]`.
 
-Writes into `run_dir`: config.json, metrics.jsonl, tensorboard/, checkpoints/ and, at the end, hf/ (Hugging Face
-layout). The same command goes on where a stopped run left off, to the same bits.
+Writes into `run_dir`: config.json, metrics.jsonl, tensorboard/, checkpoints/, profile/ where asked for and, at the end,
+hf/ (Hugging Face layout). The same command goes on where a stopped run left off, to the same bits.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,15 @@ from s1_jax.data.tokens import load_corpus, split_held_out
 from s1_jax.progress import progress_bar
 from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh
 from s1_jax.training.flops import mfu, step_flops
-from s1_jax.training.metrics import MetricsLog
+from s1_jax.training.metrics import MetricsLog, find_wandb, start_wandb
 from s1_jax.training.optimizer import learning_rate, make_optimizer
 from s1_jax.training.state import abstract_state, init_state
 from s1_jax.training.step import BATCH_KEYS, compile_loss, compile_step
+from s1_jax.training.step_line import StepTable
+from s1_jax.training.watch import StepClock, Trace, device_memory
 
 # A run is the same run as long as these agree; the rest may change between two starts.
-FREE_TO_CHANGE = ("run_dir", "checkpoint", "mesh")
+FREE_TO_CHANGE = ("run_dir", "checkpoint", "log", "mesh", "train.log_every_steps")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -42,6 +43,8 @@ def main(argv: list[str] | None = None) -> None:
         claim_run_dir(run_dir, config)
         print(f"{run_dir} is finished: the model is in {run_dir / 'hf'}")
         return
+    if config.log.wandb_project:
+        find_wandb()  # now: minutes may go into loading
 
     # Devices, model, data
     layout = Layout(make_mesh(config.mesh), TRAIN_RULES)
@@ -52,13 +55,17 @@ def main(argv: list[str] | None = None) -> None:
     training, held_out = split_held_out(corpus, config.data.held_out_share, config.train.seed)
     process = (jax.process_index(), jax.process_count())
     loader = Loader(training, config.data, config.train.seed, config.train.epochs, *process)
+    total_steps = loader.total_steps
     held_out_step = assemble(held_out, config.data, *process) if len(held_out) else None
+    trace = Trace(run_dir / "profile", config.log.profile_steps, total_steps)
     print(f"{config.data.path}: {counts}")
-    print(f"{loader.total_steps} steps over {len(training)} examples, {len(held_out)} held out")
+    print(f"{total_steps} steps over {len(training)} examples, {len(held_out)} held out")
     claim_run_dir(run_dir, config)
+    as_saved = json.loads(to_json(config))
+    wandb_run = start_wandb(config.log.wandb_project, run_dir, as_saved) if config.log.wandb_project else None
 
     # State: from the last checkpoint, else from the model's weights
-    tx = make_optimizer(config.optim, model, loader.total_steps)
+    tx = make_optimizer(config.optim, model, total_steps)
     target = abstract_state(model, tx, layout)
     checkpointer = orbax.Checkpointer(run_dir / "checkpoints", keep=config.checkpoint.keep)
     with layout.use():
@@ -77,59 +84,69 @@ def main(argv: list[str] | None = None) -> None:
     compute_dtype = resolve_dtype(config.model.dtype)
     step_fn = compile_step(model, tx, target, layout, compute_dtype=compute_dtype, remat=config.model.remat)
     loss_fn = compile_loss(model, target, layout, compute_dtype=compute_dtype, remat=config.model.remat)
-    rate = learning_rate(config.optim, loader.total_steps)
-    log = MetricsLog(run_dir, first_step)
+    rate = learning_rate(config.optim, total_steps)
+    log = MetricsLog(run_dir, first_step, wandb_run)
+    table = StepTable(total_steps, config.train.log_every_steps)
 
-    with layout.use(), StopFlag() as stop, progress_bar() as bar:
-        bar_row = bar.add_task(
-            "fine-tuning", total=loader.total_steps, completed=first_step, note="compiling the first step"
-        )
-        saved_step = first_step
-        started = time.perf_counter()
-        for number, step in enumerate(loader.batches(examples_seen), start=first_step + 1):
-            state, metrics = step_fn(state, place(step, layout), jnp.int32(step.micro_batches))
-            scalars = {name: float(value) for name, value in metrics.items()}
+    with layout.use(), StopFlag() as stop, log, trace, progress_bar() as bar:
+        bar_row = bar.add_task("fine-tuning", total=total_steps, completed=first_step, note="")
+        clock, number, saved_step = StepClock(), first_step, first_step
+        batches = ((step, place(step, layout)) for step in clock.waiting(loader.batches(examples_seen)))
+        upcoming = next(batches, None)
+        while upcoming is not None:
+            number, (step, batch) = number + 1, upcoming
+            shape = batch["token_ids"].shape
+            with trace.step(number), clock.step():
+                with clock.compiling("step", shape) as new:
+                    if new:
+                        bar.update(bar_row, note=f"compiling {list(shape)}")
+                    state, metrics = step_fn(state, batch, jnp.int32(step.micro_batches))
+                upcoming = next(batches, None)  # while the devices compute
+                scalars = {name: float(value) for name, value in metrics.items()}
             # the parameters too: an update can overflow after a finite loss, and would be saved as the last good step
             if not all(np.isfinite(value) for value in scalars.values()):
                 checkpointer.close()
                 raise RunError(f"step {number}: {diverged(scalars, step, saved_step)}")
-            seconds, started = time.perf_counter() - started, time.perf_counter()
-            examples_seen = step.examples_seen
+            examples_seen, took = step.examples_seen, clock.took
+            flops = step_flops(model, step.batch["positions"], step.batch["segment_ids"]) * jax.process_count()
             row: dict[str, Any] = {
                 "step": number,
                 **scalars,
                 "lr": float(rate(number - 1)),
                 "tokens": step.row_tokens,
                 "real_share": step.real_share,
-                "real_tokens_per_s": step.real_tokens / seconds,
+                "real_tokens_per_s": step.real_tokens / took.seconds,
                 "examples_seen": examples_seen,
                 "epoch": examples_seen / len(training),
-                "mfu": mfu(
-                    step_flops(model, step.batch["positions"], step.batch["segment_ids"]) * jax.process_count(), seconds
-                ),
+                "mfu": mfu(flops, took.seconds),
+                "seconds": took.seconds,
+                "input_wait_seconds": took.input_wait,
+                **device_memory(),
             }
-            last = number == loader.total_steps
+            if took.compilation is not None:
+                row["compile_seconds"] = took.compilation
+            last = number == total_steps
             if held_out_step and (last or number % config.train.held_out_every_steps == 0):
-                row["held_out_loss"] = float(
-                    loss_fn(state.params, place(held_out_step, layout), jnp.int32(held_out_step.micro_batches))
-                )
+                held_out_batch = place(held_out_step, layout)
+                with clock.compiling("held-out loss", held_out_batch["token_ids"].shape):
+                    loss = loss_fn(state.params, held_out_batch, jnp.int32(held_out_step.micro_batches))
+                row["held_out_loss"] = float(loss)
             log.write(row)
-            bar.update(
-                bar_row, completed=number, note=f"loss {scalars['loss']:.3f}  {row['real_tokens_per_s']:,.0f} tokens/s"
-            )
+            seconds_left = clock.seconds_left(total_steps - number)
+            for line in table.lines(row | {"seconds_left": seconds_left, "shape": shape}):
+                print(line)
+            bar.update(bar_row, completed=number, seconds_left=seconds_left, note=f"loss {scalars['loss']:.3f}")
             if last or stop.asked or number % config.checkpoint.every_steps == 0:
-                meta = {"examples_seen": examples_seen, "config": json.loads(to_json(config))}
-                checkpointer.save(number, state, meta)
+                checkpointer.save(number, state, {"examples_seen": examples_seen, "config": as_saved})
                 saved_step = number
                 if stop.asked:
                     checkpointer.close()
                     stop.check()
-    log.close()
     checkpointer.close()
 
     # What others load
     hf.save_params(run_dir / "hf", model, state.params, tokenizer_from=source)
-    print(f"done: {loader.total_steps} steps; the model is in {run_dir / 'hf'}")
+    print(f"done: {total_steps} steps; the model is in {run_dir / 'hf'}")
 
 
 def claim_run_dir(run_dir: Path, config: TrainConfig) -> None:
@@ -143,7 +160,7 @@ def claim_run_dir(run_dir: Path, config: TrainConfig) -> None:
             for section, options in before.items()
             if section not in FREE_TO_CHANGE
             for name, old in options.items()
-            if now[section][name] != old
+            if now[section][name] != old and f"{section}.{name}" not in FREE_TO_CHANGE
         ]
         if differing:
             raise UserError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gzip
 import json
 import os
 import re
@@ -9,8 +11,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -24,6 +30,7 @@ from tests.tokenizer import byte_tokenizer
 PROJECT = Path(__file__).resolve().parents[1]
 EXAMPLES, BATCH, EPOCHS = 40, 16, 2
 STEPS = EPOCHS * 3  # 16 + 16 + 8 examples an epoch
+LOADING = 0.05  # seconds a step keeps the slow loader busy
 MESH_TOLERANCE = 1e-4  # relative, of the loss: float32 sums in another order, over several steps
 
 
@@ -63,9 +70,15 @@ def rows(run_dir: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def wait_for_step(process: subprocess.Popen, run_dir: Path, step: int) -> None:
+def wait_for_step(process: subprocess.Popen, run_dir: Path, step: int, saved: int | None = None) -> None:
+    """Until the row of `step` is written and, a save takes its own time, the checkpoint of `saved` too."""
     deadline = time.time() + 240
-    while (not rows(run_dir) or rows(run_dir)[-1]["step"] < step) and process.poll() is None:
+
+    def there() -> bool:
+        done = bool(rows(run_dir)) and rows(run_dir)[-1]["step"] >= step
+        return done and (saved is None or (run_dir / "checkpoints" / str(saved)).exists())
+
+    while not there() and process.poll() is None:
         assert time.time() < deadline, "the run makes no steps"
         time.sleep(0.02)
 
@@ -94,14 +107,14 @@ def test_a_run_writes_what_it_promises(start, undisturbed, capsys):
     after = {name: weight.numpy() for name, weight in model.state_dict().items()}
     assert all(not np.array_equal(before[name], after[name]) for name in before)
 
-    train.main(options(start, undisturbed))
+    train.main(options(start, undisturbed, "--train.log-every-steps", "9", "--profile", "2"))
     assert "is finished" in capsys.readouterr().out and len(rows(undisturbed)) == STEPS
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(start, undisturbed, tmp_path):
     arguments = options(start, tmp_path / "run")
     first = command(*arguments)
-    wait_for_step(first, tmp_path / "run", 3)
+    wait_for_step(first, tmp_path / "run", 3, saved=2)
     first.kill()
     first.communicate()
     assert first.returncode == -signal.SIGKILL and not (tmp_path / "run" / "hf").exists()
@@ -169,6 +182,99 @@ def test_held_out_examples_are_not_trained_on_and_their_loss_is_logged(start, tm
     assert np.isfinite(metrics[-1]["held_out_loss"])
 
 
+@pytest.fixture(scope="module")
+def watched(start, tmp_path_factory):
+    """A run that is watched in every way, by a loader that is slow and a W&B that is played."""
+    seen = SimpleNamespace(run_dir=tmp_path_factory.mktemp("runs") / "watched", order=[], wandb_rows=[])
+
+    def slowly(loader, position, batches=train.Loader.batches):
+        for step in batches(loader, position):
+            time.sleep(LOADING)
+            seen.order.append("input")
+            yield step
+
+    @dataclasses.dataclass
+    class Number:
+        value: jax.Array
+
+        def __float__(self):
+            seen.order.append("read")
+            return float(self.value)
+
+    def compile_step(*args, compile_step=train.compile_step, **kwargs):
+        step_fn = compile_step(*args, **kwargs)
+
+        def told(*args):
+            seen.order.append("dispatch")
+            state, metrics = step_fn(*args)
+            return state, metrics | {"loss": Number(metrics["loss"])}
+
+        return told
+
+    wandb = ModuleType("wandb")
+    run = SimpleNamespace(define_metric=lambda *_, **__: None, log=seen.wandb_rows.append, finish=lambda **_: None)
+    wandb.init = lambda **given: seen.__setattr__("wandb_given", given) or run
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out:
+        patch.setattr(train.Loader, "batches", slowly)
+        patch.setattr(train, "compile_step", compile_step)
+        patch.setitem(sys.modules, "wandb", wandb)
+        chosen = ("--profile", "2", "3", "--log.wandb-project", "s1", "--train.log-every-steps", "4")
+        train.main(options(start, seen.run_dir, *chosen))
+    seen.out = out.getvalue()
+    return seen
+
+
+def test_the_lines_printed_are_a_table_of_the_first_step_each_fourth_and_the_last(watched):
+    header, *lines = [line for line in watched.out.splitlines() if re.match(r" *(step|\d+/6)\b", line)]
+    # a CPU tells neither MFU nor memory
+    assert header.split() == "step loss grad lr tokens/s wait ms real s/step to go".split()
+    assert [line.split()[0] for line in lines] == ["1/6", "4/6", "6/6"]
+    assert re.search(r"compiled \[\d+, 8, 512\] in \d+\.\d s$", lines[0])
+    assert all(len(line) == len(header) for line in lines[1:])
+    for line, row in zip(lines, (rows(watched.run_dir)[n - 1] for n in (1, 4, 6)), strict=True):
+        assert line.split()[1] == f"{row['loss']:.4f}" and line.split()[4] == f"{row['real_tokens_per_s']:,.0f}"
+
+
+def test_compilation_is_told_apart_from_the_first_step(watched):
+    first, *others = rows(watched.run_dir)
+    assert first["compile_seconds"] > first["seconds"] > 0
+    assert all("compile_seconds" not in row and row["seconds"] > 0 for row in others)
+    assert all(row["hbm_gib"] is None and row["hbm_peak_gib"] is None for row in (first, *others))
+
+
+def test_the_wait_for_input_is_counted_and_is_part_of_the_step(watched):
+    *waited, last = rows(watched.run_dir)
+    assert all(LOADING <= row["input_wait_seconds"] < row["seconds"] for row in waited)
+    assert last["input_wait_seconds"] < LOADING  # there is nothing more to load
+
+
+def test_the_next_input_is_fetched_while_the_devices_compute(watched):
+    assert watched.order == ["input", *["dispatch", "input", "read"] * (STEPS - 1), "dispatch", "read"]
+
+
+def test_the_chosen_steps_are_traced(watched):
+    folder = watched.run_dir / "profile" / "steps_2_to_3"
+    assert any(folder.rglob("*.xplane.pb")) and any(folder.rglob("*.trace.json.gz"))
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    (trace,) = folder.rglob("*.trace.json.gz")
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    assert [event["args"]["step_num"] for event in events if event.get("name") == "train"] == ["2", "3"]
+    assert f"trace of steps 2 to 3: {folder}" in watched.out
+
+
+def test_wandb_gets_the_config_and_every_row(watched):
+    given = watched.wandb_given
+    assert given["project"] == "s1" and given["config"] == json.loads((watched.run_dir / "config.json").read_text())
+    known = [{name: value for name, value in row.items() if value is not None} for row in rows(watched.run_dir)]
+    assert watched.wandb_rows == known
+
+
+def test_watching_changes_no_bit(watched, undisturbed):
+    assert (watched.run_dir / "hf" / "model.safetensors").read_bytes() == (
+        undisturbed / "hf" / "model.safetensors"
+    ).read_bytes()
+
+
 @pytest.mark.parametrize(
     "change,message",
     [
@@ -180,11 +286,17 @@ def test_held_out_examples_are_not_trained_on_and_their_loss_is_logged(start, tm
         (["--data.micro-batch-rows", "3", "--run-dir", "elsewhere"], r"micro_batch_rows 3 must be a multiple of 8"),
         (["--data.max-length", "1024", "--run-dir", "elsewhere"], r"max_length 1024 is above"),
         (["--mesh.tensor", "3", "--mesh.fsdp", "2", "--run-dir", "elsewhere"], r"6 places; there are 8 devices"),
+        (["--train.log-every-steps", "0", "--run-dir", "elsewhere"], r"log_every_steps is 0; it must be at least 1"),
+        (["--checkpoint.every-steps", "0", "--run-dir", "elsewhere"], r"every_steps is 0; it must be at least 1"),
+        (["--profile", "0", "--run-dir", "elsewhere"], r"log.profile_steps has 0; steps count from 1"),
+        (["--profile", "5", "7", "--run-dir", "elsewhere"], r"log.profile_steps has 7; the last step is 6"),
+        (["--log.wandb-project", "s1", "--run-dir", "elsewhere"], r"Weights & Biases: pip install wandb$"),
     ],
 )
 def test_a_users_mistake_is_one_clear_line(start, undisturbed, tmp_path, monkeypatch, change, message):
     arguments = options(start, undisturbed)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "wandb", None)  # not installed
     with pytest.raises(UserError, match=message) as error:
         train.main([*arguments, *change])
     assert "\n" not in str(error.value)

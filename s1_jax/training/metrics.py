@@ -1,23 +1,30 @@
-"""Where a run writes its numbers: `metrics.jsonl`, one line a step, and TensorBoard beside it."""
+"""Where a run writes its numbers: `metrics.jsonl`, one line a step; TensorBoard and, if asked for, W&B beside it."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tensorboardX import SummaryWriter
 
+from s1_jax.config import UserError
+
 
 class MetricsLog:
-    """Appends rows to `run_dir/metrics.jsonl` and `run_dir/tensorboard`.
+    """Appends rows to `run_dir/metrics.jsonl`, `run_dir/tensorboard` and a W&B run, until the end of its `with`.
 
     Opened at step s it drops the rows after s: they were written by a run that was stopped before its next checkpoint,
     and the resumed run writes them again.
     """
 
-    def __init__(self, run_dir: Path, step: int):
+    def __init__(self, run_dir: Path, step: int, wandb_run: Any = None):
         path = run_dir / "metrics.jsonl"
         kept = _rows_up_to(path, step) if path.exists() else ""
         draft = path.with_suffix(".tmp")
@@ -25,19 +32,60 @@ class MetricsLog:
         os.replace(draft, path)
         self._file = path.open("a")
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
+        self._wandb_run = wandb_run
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        self._file.close()
+        self._board.close()
+        if self._wandb_run is not None:
+            self._wandb_run.finish(exit_code=0 if kind is None else 1)
 
     def write(self, row: dict[str, Any]) -> None:
         """One step's numbers; `step` is among them. On disk when this returns."""
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
-        for name, value in row.items():
-            if name != "step" and value is not None:
+        known = {name: value for name, value in row.items() if value is not None}
+        for name, value in known.items():
+            if name != "step":
                 self._board.add_scalar(name, value, row["step"])
+        if self._wandb_run is not None:
+            self._wandb_run.log(known)
 
-    def close(self) -> None:
-        """Flushes both."""
-        self._file.close()
-        self._board.close()
+
+def find_wandb() -> ModuleType:
+    """The `wandb` package. Raises UserError where it is not installed."""
+    wandb = None
+    with suppress(ImportError):
+        wandb = importlib.import_module("wandb")
+    # a folder ./wandb, as W&B leaves behind, imports as an empty package
+    if wandb is None or not hasattr(wandb, "init"):
+        raise UserError("log.wandb_project needs Weights & Biases: pip install wandb")
+    return wandb
+
+
+def start_wandb(project: str, run_dir: Path, config: Mapping[str, Any]) -> Any:
+    """The W&B run of `run_dir`, the same after a stop: its id stands in `run_dir/wandb_id`.
+
+    W&B's own settings (WANDB_MODE=offline, `wandb login`) hold. Raises UserError where W&B does not start.
+    """
+    wandb = find_wandb()
+    id_file = run_dir / "wandb_id"
+    if not id_file.exists():
+        id_file.write_text(uuid.uuid4().hex[:8] + "\n")
+    run_id = id_file.read_text().strip()
+    try:
+        run = wandb.init(
+            project=project, id=run_id, resume="allow", name=run_dir.name, config=dict(config), dir=str(run_dir)
+        )
+    except Exception as error:  # no account, no network
+        said = " ".join(str(error).split())
+        raise UserError(f"W&B did not start ({said}); try `wandb login`, or WANDB_MODE=offline") from error
+    # not W&B's own count of rows, which never goes back: a resumed run sends the steps after its checkpoint again
+    run.define_metric("*", step_metric="step")
+    return run
 
 
 def _rows_up_to(path: Path, step: int) -> str:

@@ -1,0 +1,127 @@
+"""What is measured of a step beside its loss: where its time went, device memory, and a trace of chosen steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Hashable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import jax
+
+from s1_jax.config import UserError
+
+T = TypeVar("T")
+GIB = 2**30
+
+
+class StepTime(NamedTuple):
+    """Where the time of one step went, in seconds."""
+
+    seconds: float  # from its dispatch until its numbers are read, without compilation
+    input_wait: float  # of these, blocked in the loader for the step after it
+    compilation: float | None  # None: nothing new was compiled
+
+
+class StepClock:
+    """Times the loop of a run, from its making on. Compilation is kept apart: it says nothing of the steps to come."""
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter):
+        self.took: StepTime  # of the last step
+        self._now, self._started = now, now()
+        self._compiled: set[Hashable] = set()
+        self._steps, self._all_compilation = 0, 0.0
+        self._input_wait, self._compilation = 0.0, 0.0  # of the step under way
+
+    def waiting(self, steps: Iterator[T]) -> Iterator[T]:
+        """`steps` themselves; the time they block is input wait of the step they are asked in."""
+        while True:
+            asked = self._now()
+            step = next(steps, None)
+            self._input_wait += self._now() - asked
+            if step is None:
+                return
+            yield step
+
+    @contextmanager
+    def compiling(self, program: str, shape: tuple[int, ...]) -> Iterator[bool]:
+        """Around the call of a jitted function, which returns at once but for the first of a shape: is this one?"""
+        called, new = self._now(), (program, shape) not in self._compiled
+        yield new
+        if new:
+            seconds = self._now() - called
+            self._compiled.add((program, shape))
+            self._compilation += seconds
+            self._all_compilation += seconds
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Around one step; `took` tells of it afterwards."""
+        self._input_wait, self._compilation = 0.0, 0.0
+        began = self._now()
+        yield
+        seconds = self._now() - began - self._compilation
+        self.took = StepTime(seconds, self._input_wait, self._compilation or None)
+        self._steps += 1
+
+    def seconds_left(self, steps: int) -> float:
+        """How long so many more steps take, at the pace of those timed so far with all between them; needs one."""
+        return steps * (self._now() - self._started - self._all_compilation) / self._steps
+
+
+def device_memory() -> dict[str, float | None]:
+    """`hbm_gib` in use, `hbm_peak_gib` since the process began, `hbm_limit_gib`: the fullest local device, in GiB.
+
+    None where the platform does not tell, as on CPU.
+    """
+    told = [device.memory_stats() or {} for device in jax.local_devices()]
+    names = {"hbm_gib": "bytes_in_use", "hbm_peak_gib": "peak_bytes_in_use", "hbm_limit_gib": "bytes_limit"}
+    return {
+        ours: max(stats[theirs] for stats in told) / GIB if all(theirs in stats for stats in told) else None
+        for ours, theirs in names.items()
+    }
+
+
+class Trace:
+    """Traces of chosen steps through jax's profiler: a folder in `folder` for each unbroken range of `steps`.
+
+    Raises UserError for a step after the last of `total_steps`.
+    """
+
+    def __init__(self, folder: Path, steps: Collection[int], total_steps: int):
+        if steps and max(steps) > total_steps:
+            raise UserError(f"log.profile_steps has {max(steps)}; the last step is {total_steps}")
+        self._folder, self._steps = folder, frozenset(steps)
+        self._range: range | None = None  # of the trace under way
+
+    def __enter__(self) -> Trace:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop()  # where the run ends within a range, what was caught is kept
+
+    @contextmanager
+    def step(self, number: int) -> Iterator[None]:
+        """Around one step; says where the trace is after the last step of a range."""
+        if number in self._steps and self._range is None:
+            self._range = range(number, next(after for after in count(number) if after not in self._steps))
+            jax.profiler.start_trace(self._folder / _name(self._range))
+        with jax.profiler.StepTraceAnnotation("train", step_num=number):
+            yield
+        if number + 1 not in self._steps:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._range is None:
+            return
+        jax.profiler.stop_trace()
+        print(f"trace of {_name(self._range).replace('_', ' ')}: {self._folder / _name(self._range)}")
+        print(f"  to see it: pip install xprof; xprof --logdir {self._folder}")
+        print("  or take its .trace.json.gz to https://ui.perfetto.dev")
+        self._range = None
+
+
+def _name(steps: range) -> str:
+    return f"step_{steps[0]}" if len(steps) == 1 else f"steps_{steps[0]}_to_{steps[-1]}"
