@@ -7,44 +7,60 @@ shardings.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from s1_jax.config import MeshConfig, UserError
 
 MESH_AXES = ("data", "fsdp", "context", "tensor")  # `data` may cross slices (DCN); the others stay on ICI
+RESIDUAL = ("batch", "residual_length", "act_embed")  # logical axes of [B, T, D] between layers
 Rules = Mapping[str, str | tuple[str, ...] | None]
 
 TRAIN_RULES: Rules = {
-    # parameters
+    # parameters: every chip that reads other tokens keeps another piece
     "layers": None,
-    "vocab": "tensor",
-    "embed": "fsdp",
+    "embed": ("fsdp", "context"),
     "heads": "tensor",
     "kv_heads": "tensor",
     "mlp": "tensor",
     "norm": None,
+    "table_vocab": None,  # of the embedding, cut along D so that a lookup moves activations and no weights
+    "table_embed": ("fsdp", "context", "tensor"),
+    "vocab": ("context", "tensor"),  # of the output head
+    "head_embed": "fsdp",
     # activations
     "micro": None,
     "batch": ("data", "fsdp"),
     "length": "context",
+    "residual_length": ("context", "tensor"),  # between attention and MLP, which cut heads and mlp instead
     "act_embed": None,
     "act_heads": "tensor",
     "act_kv_heads": "tensor",
     "act_mlp": "tensor",
-    "act_vocab": "tensor",
+    "act_vocab": ("context", "tensor"),
     "head_dim": None,
     "cache": None,
 }
 # Decoding reads every weight once a step: gathering them over `fsdp` each time would cost more than it saves.
-DECODE_RULES: Rules = {**TRAIN_RULES, "embed": None, "length": None}
+DECODE_RULES: Rules = {
+    **TRAIN_RULES,
+    "embed": None,
+    "table_vocab": "tensor",
+    "table_embed": None,
+    "vocab": "tensor",
+    "head_embed": None,
+    "length": None,
+    "residual_length": None,
+    "act_vocab": "tensor",
+}
 
 
 @dataclass(frozen=True)
@@ -87,6 +103,27 @@ class Layout:
             return sharding
 
         return jax.tree_util.tree_map_with_path(place, shapes, axes)
+
+    def axes(self, name: str) -> tuple[str, ...]:
+        """The mesh axes that a logical axis is cut over, for collectives within `shard_over`."""
+        place = self.spec(name)[0]
+        return () if place is None else (place,) if isinstance(place, str) else place
+
+    def size(self, name: str) -> int:
+        """Into how many pieces a logical axis is cut."""
+        return self.parts(self.axes(name))
+
+    def planes(self, axes: tuple[str, ...]) -> list[tuple[str, ...]]:
+        """`axes` in groups that each span at most two dimensions of the torus, as far as they can be split."""
+        spanned = [self._torus_dimensions(axis) for axis in axes]
+        if len(set().union(*spanned)) <= 2:
+            return [axes]
+        return [(axis,) for axis in axes]
+
+    def _torus_dimensions(self, axis: str) -> set[int]:
+        devices = np.moveaxis(self.mesh.devices, MESH_AXES.index(axis), 0).reshape(self.mesh.shape[axis], -1)[:, 0]
+        coordinates = np.array([getattr(device, "coords", (device.id,)) for device in devices])
+        return set(np.flatnonzero(np.ptp(coordinates, axis=0)))
 
     def parts(self, mesh_axes: str | tuple[str, ...] | None) -> int:
         """Into how many pieces these mesh axes cut a dimension."""
@@ -139,6 +176,59 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     spec = layout.spec(*axes)
     fits = [place if size % layout.parts(place) == 0 else None for size, place in zip(x.shape, spec, strict=True)]
     return jax.lax.with_sharding_constraint(x, NamedSharding(layout.mesh, PartitionSpec(*fits)))
+
+
+def current_layout() -> Layout | None:
+    """The layout in use, if any."""
+    return _current.get()
+
+
+def platform() -> str:
+    """What is computed for, "tpu", "gpu" or "cpu": the devices of the layout in use, which may be planned ones."""
+    layout = _current.get()
+    return jax.default_backend() if layout is None else layout.mesh.devices.flat[0].platform
+
+
+def shard_over(layout: Layout, function: Callable, inputs: Any, outputs: Any) -> Callable:
+    """`function` run by every device on its own pieces; `inputs` and `outputs` are logical axes, a tuple an array."""
+
+    def specs(axes: Any) -> Any:
+        return jax.tree.map(lambda names: layout.spec(*names), axes, is_leaf=_is_axes)
+
+    return jax.shard_map(function, mesh=layout.mesh, in_specs=specs(inputs), out_specs=specs(outputs), check_vma=False)
+
+
+def sum_scatter(layout: Layout, x: jax.Array, axes: tuple[str, ...], dimension: int) -> jax.Array:
+    """Within `shard_over`: the sum of x over the devices along `axes`, of which each keeps its piece of `dimension`.
+
+    Two things keep XLA on TPU from making an all-reduce of it, which moves twice as much: the dimension stands first,
+    and no more than two axes of the torus are summed over at once.
+    """
+    if not axes:
+        return x
+    for group in layout.planes(axes):
+        parts = layout.parts(group)
+        before, size, after = x.shape[:dimension], x.shape[dimension] // parts, x.shape[dimension + 1 :]
+        x = jnp.moveaxis(x.reshape(*before, parts, size, *after), dimension, 0)
+        x = jax.lax.psum_scatter(x, group, scatter_dimension=0, tiled=False)
+    return x
+
+
+def _is_axes(x: Any) -> bool:
+    return type(x) is tuple and all(name is None or isinstance(name, str) for name in x)
+
+
+def row_order(length: int, parts: int) -> np.ndarray:
+    """Which place of a row each slot holds, so that a row cut into `parts` is cut fairly: [length] int.
+
+    Under a causal mask the end of a row costs the most. Of 2 * parts chunks each part gets one from the front and the
+    one as far from the end (zig-zag), as context parallelism in Llama 3 does (arXiv 2407.21783, section 3.3.2).
+    Lengths that do not divide stay in order.
+    """
+    if parts == 1 or length % (2 * parts):
+        return np.arange(length)
+    chunks = np.arange(length).reshape(2 * parts, -1)
+    return np.concatenate([chunks[part] for pair in range(parts) for part in (pair, 2 * parts - 1 - pair)])
 
 
 def assert_sharded(tree: Any, shardings: Any) -> None:

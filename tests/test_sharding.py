@@ -32,7 +32,7 @@ def assert_close(mine, reference):
 
 def test_spec():
     layout = make_layout(4, 2)
-    assert layout.spec("layers", "embed", "heads") == PartitionSpec(None, "fsdp", "tensor")
+    assert layout.spec("layers", "embed", "heads") == PartitionSpec(None, ("fsdp", "context"), "tensor")
     assert layout.spec("batch", None) == PartitionSpec(("data", "fsdp"), None)
     with pytest.raises(ValueError, match="unknown logical axis 'hidden'"):
         layout.spec("hidden")
@@ -42,7 +42,7 @@ def test_spec():
 
 def test_tree_names_what_does_not_divide(tiny_model):
     config = tiny_model().config  # a vocabulary of 97
-    with pytest.raises(UserError, match=r"embed_tokens\.weight: axis 'vocab' of size 97 does not divide over 2"):
+    with pytest.raises(UserError, match=r"lm_head\.kernel: axis 'vocab' of size 97 does not divide over 2"):
         make_layout(4, 2).tree(qwen2.param_axes(config), qwen2.abstract_params(config))
 
 

@@ -60,14 +60,13 @@ def apply_rope(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
 
 
-def causal_segments(segment_ids: jax.Array) -> jax.Array:
+def causal_segments(segment_ids: jax.Array, places: np.ndarray) -> jax.Array:
     """Mask [B, T, T]: a token sees itself and what precedes it in its own document; `segment_ids` [B, T], 0 is padding.
 
-    Causality is by place in the row, so positions may restart. Padding sees itself only by sharing id 0, which keeps
-    its softmax finite.
+    Slot t holds place `places[t]` of its row; causality is by that, so positions may restart. Padding sees itself only
+    by sharing id 0, which keeps its softmax finite.
     """
-    place = jnp.arange(segment_ids.shape[1])
-    return (segment_ids[:, :, None] == segment_ids[:, None, :]) & (place[:, None] >= place[None, :])
+    return (segment_ids[:, :, None] == segment_ids[:, None, :]) & (places[:, None] >= places[None, :])
 
 
 def attend(queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array) -> jax.Array:

@@ -8,22 +8,27 @@ F intermediate_size, N query heads, K kv heads, H head_dim, V vocab.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from s1_jax.config import ModelConfig, UserError
+from s1_jax.model import splash
 from s1_jax.model.attention import apply_rope, attend, causal_segments, rope_angles
 from s1_jax.model.kv_cache import KVCache, write
-from s1_jax.sharding import constrain
+from s1_jax.model.linear import KernelAxes, contract, expand
+from s1_jax.sharding import RESIDUAL, constrain, current_layout, platform, shard_over
 
 Params = dict[str, Any]
 
+
 PARAM_AXES: Params = {
-    "embed_tokens": {"weight": ("vocab", "embed")},
+    "embed_tokens": {"weight": ("table_vocab", "table_embed")},
     "layers": {
         "input_layernorm": {"weight": ("layers", "norm")},
         "self_attn": {
@@ -40,34 +45,62 @@ PARAM_AXES: Params = {
         },
     },
     "norm": {"weight": ("norm",)},
-    "lm_head": {"kernel": ("embed", "vocab")},
+    "lm_head": {"kernel": ("head_embed", "vocab")},
 }
 
-REMAT_POLICIES: dict[str, Callable | None] = {
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "all_dots": jax.checkpoint_policies.dots_saveable,
-    "none": jax.checkpoint_policies.everything_saveable,
+# What the backward pass keeps of each layer; every policy keeps the layer's input, and what is not kept is recomputed.
+_policies = jax.checkpoint_policies
+REMAT_POLICIES: dict[str, Callable[..., Any]] = {
+    "none": _policies.everything_saveable,
+    "minimal": _policies.save_only_these_names("qkv", splash.SAVED, "residual", "gate", "up"),  # no matmul is repeated
+    "up": _policies.save_only_these_names("qkv", splash.SAVED, "residual", "gate"),
+    "mlp": _policies.save_only_these_names("qkv", splash.SAVED, "residual"),
+    "full": _policies.nothing_saveable,
+    # as full, and the layers' inputs wait in the host's memory
+    "offload": _policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=["layer_input"],
+        offload_src="device",
+        offload_dst="pinned_host",
+    ),
 }
 
 
 class Linear(nnx.Module):
-    """x [..., in] -> [..., out]; kernel [in, out]."""
+    """x [B, T, in] -> [B, T, out]; kernel [in, out], whose logical axes are `axes`."""
 
     def __init__(
-        self, config: ModelConfig, key: jax.Array, size_in: int, size_out: int, dtype: jnp.dtype, bias: bool = False
+        self,
+        config: ModelConfig,
+        key: jax.Array,
+        size_in: int,
+        size_out: int,
+        dtype: jnp.dtype,
+        axes: KernelAxes,
+        bias: bool = False,
     ):
+        self.axes = axes
         self.kernel = nnx.Param(config.initializer_range * jax.random.normal(key, (size_in, size_out), dtype))
         self.bias = nnx.Param(jnp.zeros((size_out,), dtype)) if bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        # Two-dimensional on purpose: the backward pass of a 3-D product costs XLA on CPU an extra transpose.
-        y = (x.reshape(-1, x.shape[-1]) @ self.kernel[...].astype(x.dtype)).reshape(*x.shape[:-1], -1)
-        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+        return contract(x, self.kernel[...], self.axes) if self.axes[1] == "embed" else side_by_side(x, self)[0]
+
+    def add_bias(self, y: jax.Array) -> jax.Array:
+        """In float32, so that its gradient, a sum over all tokens, is one in float32."""
+        if self.bias is None:
+            return y
+        return (y.astype(jnp.float32) + self.bias[...].astype(jnp.float32)).astype(y.dtype)
+
+
+def side_by_side(x: jax.Array, *linears: Linear) -> list[jax.Array]:
+    """The results of several layers on the same x [B, T, D]."""
+    products = expand(x, tuple(linear.kernel[...] for linear in linears), tuple(linear.axes for linear in linears))
+    return [linear.add_bias(y) for linear, y in zip(linears, products, strict=True)]
 
 
 class RMSNorm(nnx.Module):
-    """x / rms(x) * weight over the last axis, the mean of squares in float32."""
+    """x / rms(x) * weight over the last axis, in float32."""
 
     def __init__(self, config: ModelConfig, dtype: jnp.dtype):
         self.eps = config.rms_norm_eps
@@ -76,7 +109,7 @@ class RMSNorm(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         wide = x.astype(jnp.float32)
         wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
-        return self.weight[...].astype(x.dtype) * wide.astype(x.dtype)
+        return (wide * self.weight[...].astype(jnp.float32)).astype(x.dtype)
 
 
 class Attention(nnx.Module):
@@ -86,18 +119,20 @@ class Attention(nnx.Module):
         D, H, N, K = config.hidden_size, config.head_dim, config.num_attention_heads, config.num_key_value_heads
         keys = jax.random.split(key, 4)
         self.head_dim = H
-        self.q_proj = Linear(config, keys[0], D, N * H, dtype, bias=True)
-        self.k_proj = Linear(config, keys[1], D, K * H, dtype, bias=True)
-        self.v_proj = Linear(config, keys[2], D, K * H, dtype, bias=True)
-        self.o_proj = Linear(config, keys[3], N * H, D, dtype)
+        self.q_proj = Linear(config, keys[0], D, N * H, dtype, ("embed", "heads"), bias=True)
+        self.k_proj = Linear(config, keys[1], D, K * H, dtype, ("embed", "kv_heads"), bias=True)
+        self.v_proj = Linear(config, keys[2], D, K * H, dtype, ("embed", "kv_heads"), bias=True)
+        self.o_proj = Linear(config, keys[3], N * H, D, dtype, ("heads", "embed"))
 
     def project(self, x: jax.Array, cos: jax.Array, sin: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """x [B, T, D] -> rotated queries [B, T, N, H], rotated keys and values [B, T, K, H]."""
         B, T, _ = x.shape
-        q, k, v = (proj(x).reshape(B, T, -1, self.head_dim) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        projected = side_by_side(x, self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = (y.reshape(B, T, -1, self.head_dim) for y in projected)
         q = constrain(q, "batch", "length", "act_heads", "head_dim")
         k, v = (constrain(y, "batch", "length", "act_kv_heads", "head_dim") for y in (k, v))
-        return apply_rope(q, cos, sin), apply_rope(k, cos, sin), v
+        q, k, v = (checkpoint_name(y, "qkv") for y in (apply_rope(q, cos, sin), apply_rope(k, cos, sin), v))
+        return q, k, v
 
 
 class MLP(nnx.Module):
@@ -106,13 +141,13 @@ class MLP(nnx.Module):
     def __init__(self, config: ModelConfig, key: jax.Array, dtype: jnp.dtype):
         D, F = config.hidden_size, config.intermediate_size
         keys = jax.random.split(key, 3)
-        self.gate_proj = Linear(config, keys[0], D, F, dtype)
-        self.up_proj = Linear(config, keys[1], D, F, dtype)
-        self.down_proj = Linear(config, keys[2], F, D, dtype)
+        self.gate_proj = Linear(config, keys[0], D, F, dtype, ("embed", "mlp"))
+        self.up_proj = Linear(config, keys[1], D, F, dtype, ("embed", "mlp"))
+        self.down_proj = Linear(config, keys[2], F, D, dtype, ("mlp", "embed"))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        inner = constrain(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x), "batch", "length", "act_mlp")
-        return self.down_proj(inner)
+        gate, up = (constrain(y, "batch", "length", "act_mlp") for y in side_by_side(x, self.gate_proj, self.up_proj))
+        return self.down_proj(jax.nn.silu(checkpoint_name(gate, "gate")) * checkpoint_name(up, "up"))
 
 
 class DecoderLayer(nnx.Module):
@@ -132,10 +167,10 @@ class DecoderLayer(nnx.Module):
 
         `mix(q, k, v)` -> ([B, T, N * H], kept) is the attention over tokens.
         """
+        x = checkpoint_name(x, "layer_input")
         mixed, kept = mix(*self.self_attn.project(self.input_layernorm(x), cos, sin))
-        x = constrain(x + self.self_attn.o_proj(mixed), "batch", "length", "act_embed")
-        x = x + self.mlp(self.post_attention_layernorm(x))
-        return constrain(x, "batch", "length", "act_embed"), kept
+        x = checkpoint_name(constrain(x + self.self_attn.o_proj(mixed), *RESIDUAL), "residual")
+        return constrain(x + self.mlp(self.post_attention_layernorm(x)), *RESIDUAL), kept
 
 
 class Embedding(nnx.Module):
@@ -158,21 +193,47 @@ class Qwen2(nnx.Module):
         self.lm_head = (
             None
             if config.tie_word_embeddings
-            else Linear(config, head_key, config.hidden_size, config.vocab_size, dtype)
+            else Linear(config, head_key, config.hidden_size, config.vocab_size, dtype, ("head_embed", "vocab"))
         )
 
     def embed(self, token_ids: jax.Array, compute_dtype: jnp.dtype) -> jax.Array:
         """token_ids [B, T] -> [B, T, D]."""
-        x = jnp.take(self.embed_tokens.weight[...].astype(compute_dtype), token_ids, axis=0)
-        return constrain(x, "batch", "length", "act_embed")
+        return constrain(lookup(self.embed_tokens.weight[...], token_ids, compute_dtype), *RESIDUAL)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """hidden [..., D] -> [..., V] float32."""
-        if self.lm_head is None:
-            kernel = self.embed_tokens.weight[...].astype(hidden.dtype).T
-        else:
-            kernel = self.lm_head.kernel[...].astype(hidden.dtype)
-        return jnp.matmul(hidden, kernel, preferred_element_type=jnp.float32)
+        return jnp.matmul(hidden, self.head.astype(hidden.dtype), preferred_element_type=jnp.float32)
+
+    @property
+    def head(self) -> jax.Array:
+        """The output kernel [D, V]: its own, or the embedding's."""
+        return self.embed_tokens.weight[...].T if self.lm_head is None else self.lm_head.kernel[...]
+
+
+def lookup(table: jax.Array, token_ids: jax.Array, compute_dtype: jnp.dtype) -> jax.Array:
+    """Rows of `table` [V, D] for token_ids [B, T] -> [B, T, D].
+
+    On a mesh that cuts the table along D every device looks all tokens up in its columns, and an all-to-all brings each
+    token's columns together: no device holds, or sums the gradient of, more of the table than it keeps.
+    """
+    layout = current_layout()
+    if (
+        layout is None
+        or (parts := layout.size("table_embed")) == 1
+        or token_ids.shape[0] % layout.size("batch")
+        or token_ids.shape[1] % layout.size("residual_length")
+    ):
+        return jnp.take(table, token_ids, axis=0).astype(compute_dtype)
+    axes = layout.axes("table_embed")
+
+    def local(columns: jax.Array, ids: jax.Array) -> jax.Array:  # [V, D / parts], [b, t] -> [b, t, D]
+        everyones = jax.lax.all_gather(ids, axes)
+        found = jnp.take(columns, everyones, axis=0).astype(compute_dtype)  # [parts, b, t, D / parts]
+        mine = jax.lax.all_to_all(found, axes, split_axis=0, concat_axis=0, tiled=True)
+        return jnp.moveaxis(mine, 0, 2).reshape(*ids.shape, parts * columns.shape[1])
+
+    places = (("table_vocab", "table_embed"), RESIDUAL[:2])
+    return shard_over(layout, local, places, RESIDUAL)(table, token_ids)
 
 
 def init_params(config: ModelConfig, key: jax.Array, dtype: jnp.dtype = jnp.float32) -> Params:
@@ -182,7 +243,7 @@ def init_params(config: ModelConfig, key: jax.Array, dtype: jnp.dtype = jnp.floa
 
 def abstract_params(config: ModelConfig, dtype: jnp.dtype = jnp.float32) -> Params:
     """The tree of `init_params` as jax.ShapeDtypeStruct, without making an array."""
-    return jax.eval_shape(partial(init_params, config, dtype=dtype), jax.random.key(0))
+    return jax.eval_shape(lambda: init_params(config, jax.random.key(0), dtype))  # the key too stays abstract
 
 
 def param_axes(config: ModelConfig) -> Params:
@@ -192,7 +253,7 @@ def param_axes(config: ModelConfig) -> Params:
 
 @lru_cache
 def _graph(config: ModelConfig) -> nnx.GraphDef:
-    return nnx.graphdef(jax.eval_shape(partial(Qwen2, config, dtype=jnp.float32), jax.random.key(0)))
+    return nnx.graphdef(jax.eval_shape(lambda: Qwen2(config, jax.random.key(0), jnp.float32)))
 
 
 def bind(config: ModelConfig, params: Params) -> Qwen2:
@@ -209,20 +270,20 @@ def hidden_states(
     *,
     compute_dtype: jnp.dtype = jnp.float32,
     remat: str = "none",
+    places: np.ndarray | None = None,
 ) -> jax.Array:
     """Final hidden states [B, T, D] of packed rows.
 
     token_ids, positions, segment_ids are [B, T] int32; a token attends within its own segment; segment 0 is padding.
-    `remat` names what the backward pass keeps (REMAT_POLICIES). Raises UserError on another name.
+    `remat` names what the backward pass keeps (REMAT_POLICIES). Slot t holds place `places[t]` of its row, as
+    `sharding.row_order` gives them (none: in order). Raises UserError on another policy.
     """
     if remat not in REMAT_POLICIES:
         raise UserError(f"unknown remat policy {remat!r}; known: {', '.join(REMAT_POLICIES)}")
     model = bind(config, params)
     cos, sin = rope_angles(config, positions)
-    mask = causal_segments(segment_ids)
-
-    def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
-        return attend(q, k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3), mask), None
+    places = np.arange(token_ids.shape[1]) if places is None else places
+    mix = MIXERS.get(platform(), einsum_mixer)(segment_ids, places)
 
     def step(x: jax.Array, layer: DecoderLayer) -> tuple[jax.Array, None]:
         return layer(x, cos, sin, mix)
@@ -231,6 +292,34 @@ def hidden_states(
         step = jax.checkpoint(step, policy=REMAT_POLICIES[remat], prevent_cse=False)
     x, _ = jax.lax.scan(step, model.embed(token_ids, compute_dtype), model.layers)
     return model.norm(x)
+
+
+Mixer = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, None]]
+
+
+def einsum_mixer(segment_ids: jax.Array, places: np.ndarray) -> Mixer:
+    """Attention within documents of packed rows, from whole [T, T] scores: on any platform."""
+    mask = causal_segments(segment_ids, places)
+
+    def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
+        out = attend(q, k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3), mask)
+        return checkpoint_name(out, splash.SAVED), None
+
+    return mix
+
+
+def splash_mixer(segment_ids: jax.Array, places: np.ndarray, *, interpret: bool = False) -> Mixer:
+    """The same by the Pallas kernel, which holds no scores and skips the blocks between documents."""
+    layout = current_layout()
+    visits = splash.plan_visits(segment_ids, places, 1 if layout is None else layout.size("length"))
+
+    def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
+        return splash.attend_packed(q, k, v, visits, places, interpret=interpret), None
+
+    return mix
+
+
+MIXERS: dict[str, Callable[[jax.Array, np.ndarray], Mixer]] = {"tpu": splash_mixer}
 
 
 def decode_hidden(

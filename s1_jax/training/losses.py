@@ -1,16 +1,26 @@
-"""Next-token cross-entropy over packed rows, without ever holding all the logits."""
+"""Next-token cross-entropy over packed rows, without ever holding all the logits.
+
+The gradients of the hidden states and of the output head are made in the forward pass, chunk by chunk, while the
+chunk's logits are at hand: nothing waits for the backward pass, and no logit is computed twice.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from s1_jax.config import ModelConfig
-from s1_jax.model.qwen2 import Params, hidden_states, logits
-from s1_jax.sharding import constrain
+from s1_jax.model.qwen2 import Params, bind, hidden_states
+from s1_jax.sharding import RESIDUAL, Layout, current_layout, row_order, shard_over, sum_scatter
 
-LOGITS_CHUNK = 512  # positions of a row whose [V] float32 logits exist at one time
+KERNEL = ("head_embed", "vocab")  # logical axes of the output head [D, V]
+LOGITS_CHUNK = 1024  # tokens whose [V] float32 logits exist at one time, for each device
 
+Chunk = tuple[jax.Array, ...]  # of tokens: hidden [c, D], targets [c], weights [c]
 Batch = dict[str, jax.Array]  # token_ids, positions, segment_ids, targets [B, T] int32; weights [B, T] float32
 
 
@@ -21,6 +31,9 @@ def weighted_nll(
 
     The loader's weights make the sum over all micro-batches of a step its mean loss, by example or by token.
     """
+    layout = current_layout()
+    places = row_order(batch["token_ids"].shape[1], 1 if layout is None else layout.size("length"))
+    batch = {name: array[:, places] for name, array in batch.items()}
     hidden = hidden_states(
         config,
         params,
@@ -29,28 +42,118 @@ def weighted_nll(
         batch["segment_ids"],
         compute_dtype=compute_dtype,
         remat=remat,
+        places=places,
     )
-    T = hidden.shape[1]
-    if T <= LOGITS_CHUNK:
-        return _nll(config, params, hidden, batch["targets"], batch["weights"])
-
-    def chunks(x: jax.Array) -> jax.Array:  # [B, T, ...] -> [chunks, B, LOGITS_CHUNK, ...]
-        x = jnp.pad(x, [(0, 0), (0, -T % LOGITS_CHUNK)] + [(0, 0)] * (x.ndim - 2))
-        return jnp.moveaxis(x.reshape(x.shape[0], -1, LOGITS_CHUNK, *x.shape[2:]), 1, 0)
-
-    @jax.checkpoint
-    def step(total: jax.Array, chunk: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        return total + _nll(config, params, *chunk), None
-
-    total, _ = jax.lax.scan(
-        step, jnp.zeros((), jnp.float32), (chunks(hidden), chunks(batch["targets"]), chunks(batch["weights"]))
-    )
-    return total
+    return head_nll(hidden, bind(config, params).head, batch["targets"], batch["weights"])
 
 
-def _nll(config: ModelConfig, params: Params, hidden: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
-    scores = constrain(logits(config, params, hidden), "batch", "length", "act_vocab")
-    # a masked sum, not a gather: the vocabulary may be sharded
-    is_target = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 2) == targets[:, :, None]
-    target_score = jnp.sum(jnp.where(is_target, scores, 0.0), axis=-1)
-    return jnp.sum(weights * (jax.nn.logsumexp(scores, axis=-1) - target_score))
+@jax.custom_vjp
+def head_nll(hidden: jax.Array, kernel: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
+    """Sum of weights * -log softmax(hidden @ kernel)[targets], a float32 scalar.
+
+    hidden [B, T, D], kernel [D, V], targets and weights [B, T].
+    The gradient of `kernel` is summed, over tokens and over devices, in float32; `weights` are constants.
+    """
+    return _on_mesh(_loss, ())(hidden, kernel, targets, weights)
+
+
+def _forward(hidden: jax.Array, kernel: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple[jax.Array, Any]:
+    loss, *grads = _on_mesh(_loss_and_grads, ((), RESIDUAL, KERNEL))(hidden, kernel, targets, weights)
+    return loss, grads
+
+
+def _backward(grads: list[jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array, None, None]:
+    to_hidden, to_kernel = grads
+    return (to_hidden * grad).astype(to_hidden.dtype), to_kernel * grad, None, None
+
+
+head_nll.defvjp(_forward, _backward)
+
+
+def _on_mesh(function: Callable, outputs: Any) -> Callable:
+    """`function` of one device's share, over the mesh in use; rows are padded to what it divides."""
+    layout = current_layout()
+    if layout is None or layout.mesh.size == 1:
+        return partial(function, None)
+    return shard_over(layout, partial(function, layout), (RESIDUAL, KERNEL, RESIDUAL[:2], RESIDUAL[:2]), outputs)
+
+
+def _loss(
+    layout: Layout | None, hidden: jax.Array, kernel: jax.Array, targets: jax.Array, weights: jax.Array
+) -> jax.Array:
+    kernel, chunks, _ = _share(layout, hidden, kernel, targets, weights)
+
+    def add(total: jax.Array, chunk: Chunk) -> tuple[jax.Array, None]:
+        h, target, weight = chunk
+        nll, _ = _nll(layout, h, kernel, target)
+        return total + jnp.sum(weight * nll), None
+
+    total, _ = jax.lax.scan(add, jnp.zeros((), jnp.float32), chunks)
+    return _sum(total, layout, "batch")
+
+
+def _loss_and_grads(
+    layout: Layout | None, hidden: jax.Array, kernel: jax.Array, targets: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    b, _, D = hidden.shape
+    columns, chunks, T = _share(layout, hidden, kernel, targets, weights)
+
+    def add(carry: tuple[jax.Array, jax.Array], chunk: Chunk) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        total, to_kernel = carry
+        h, target, weight = chunk
+        nll, to_scores = _nll(layout, h, columns, target)
+        to_scores = (to_scores * weight[:, None]).astype(h.dtype)
+        to_kernel += jnp.matmul(h.T, to_scores, preferred_element_type=jnp.float32)
+        to_h = jnp.matmul(to_scores, columns.T, preferred_element_type=jnp.float32)
+        return (total + jnp.sum(weight * nll), to_kernel), to_h
+
+    zero = (jnp.zeros((), jnp.float32), jnp.zeros(columns.shape, jnp.float32))
+    (total, to_kernel), to_hidden = jax.lax.scan(add, zero, chunks)
+    to_hidden = to_hidden.reshape(-1, D)[: b * T].reshape(b, T, D)
+    if layout is not None:
+        to_hidden = sum_scatter(layout, to_hidden, layout.axes("residual_length"), 1)
+        to_kernel = sum_scatter(layout, to_kernel, layout.axes("head_embed"), 0)
+        to_kernel = jax.lax.psum(to_kernel, [a for a in layout.axes("batch") if a not in layout.axes("head_embed")])
+    return _sum(total, layout, "batch"), to_hidden.astype(hidden.dtype), to_kernel.astype(kernel.dtype)
+
+
+def _share(
+    layout: Layout | None, hidden: jax.Array, kernel: jax.Array, targets: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...], int]:
+    """What a device works on: its columns [D, v] of the kernel in the compute type, all tokens of its rows in chunks
+    [chunks, c, ...], and the length T of those rows."""
+    kernel = kernel.astype(hidden.dtype)
+    tokens = (hidden, targets, weights)
+    columns_of = 1
+    if layout is not None:
+        kernel = jax.lax.all_gather(kernel, layout.axes("head_embed"), axis=0, tiled=True)
+        tokens = tuple(jax.lax.all_gather(x, layout.axes("residual_length"), axis=1, tiled=True) for x in tokens)
+        columns_of = layout.size("vocab")
+    b, T = tokens[1].shape
+    size = min(LOGITS_CHUNK * columns_of, b * T)
+
+    def chunks(x: jax.Array) -> jax.Array:
+        x = x.reshape(b * T, *x.shape[2:])
+        return jnp.pad(x, [(0, -b * T % size)] + [(0, 0)] * (x.ndim - 1)).reshape(-1, size, *x.shape[1:])
+
+    return kernel, tuple(map(chunks, tokens)), T
+
+
+def _nll(layout: Layout | None, h: jax.Array, columns: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """-log p(target) [c] of h [c, D], and its gradient by this device's scores [c, v]."""
+    scores = jnp.matmul(h, columns, preferred_element_type=jnp.float32)
+    largest = scores.max(axis=-1)
+    first = jnp.int32(0)
+    if layout is not None:
+        largest = jax.lax.pmax(largest, layout.axes("vocab"))
+        first = jax.lax.axis_index(layout.axes("vocab")) * columns.shape[1]
+    exps = jnp.exp(scores - largest[:, None])
+    total = _sum(exps.sum(axis=-1), layout, "vocab")
+    # a masked sum, not a gather: the target may be another device's
+    is_target = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1) + first == targets[:, None]
+    target = _sum(jnp.sum(jnp.where(is_target, scores, 0.0), axis=-1), layout, "vocab")
+    return largest + jnp.log(total) - target, exps / total[:, None] - is_target
+
+
+def _sum(x: jax.Array, layout: Layout | None, name: str) -> jax.Array:
+    return x if layout is None else jax.lax.psum(x, layout.axes(name))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from s1_jax.config import ModelConfig, OptimConfig
@@ -36,15 +38,23 @@ def decayed(config: ModelConfig) -> Params:
 
 
 def make_optimizer(config: OptimConfig, model: ModelConfig, total_steps: int) -> optax.GradientTransformation:
-    """Clip, then AdamW; moments in the parameters' own dtype (float32)."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            learning_rate(config, total_steps),
-            b1=config.b1,
-            b2=config.b2,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            mask=decayed(model),
-        ),
+    """Clip, then AdamW (as optax.adamw), its moments kept in `config.moments`."""
+    adamw = optax.chain(
+        kept_as(jnp.dtype(config.moments), optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)),
+        optax.add_decayed_weights(config.weight_decay, mask=decayed(model)),
+        optax.scale_by_learning_rate(learning_rate(config, total_steps)),
     )
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
+
+
+def kept_as(dtype: jnp.dtype, tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`tx` with the floating-point arrays of its state kept as `dtype` between steps, and float32 within one."""
+
+    def cast(state: Any, dtype: jnp.dtype) -> Any:
+        return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = tx.update(updates, cast(state, jnp.dtype(jnp.float32)), params)
+        return updates, cast(state, dtype)
+
+    return optax.GradientTransformation(lambda params: cast(tx.init(params), dtype), update)

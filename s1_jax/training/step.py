@@ -23,9 +23,12 @@ def loss_and_grads(
 ) -> tuple[jax.Array, Params]:
     """Loss (scalar) and gradients of the first `micro_batches` of a batch of arrays [M, B, T].
 
-    The loop has a traced bound, so steps with fewer micro-batches neither compile anew nor compute padding.
+    The loop has a traced bound, so steps with fewer micro-batches neither compile anew nor compute padding. A batch of
+    one needs no loop, and so no second set of gradients.
     """
     grad = jax.value_and_grad(partial(weighted_nll, model, compute_dtype=compute_dtype, remat=remat))
+    if batch["token_ids"].shape[0] == 1:
+        return grad(params, jax.tree.map(lambda x: x[0], batch))
 
     def add(index: jax.Array, total: tuple[jax.Array, Params]) -> tuple[jax.Array, Params]:
         micro = jax.tree.map(lambda x: x[index], batch)

@@ -124,6 +124,6 @@ def test_layer(tiny_model, kv_heads):
 
 def test_segment_mask_by_hand():
     segment_ids = jnp.asarray([[1, 1, 2, 2, 0]])
-    mask = attention.causal_segments(segment_ids)
+    mask = attention.causal_segments(segment_ids, np.arange(5))
     expected = [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]]
     np.testing.assert_array_equal(mask[0].astype(int), expected)

@@ -1,0 +1,198 @@
+"""Packed causal attention on TPU: JAX's splash kernel (Pallas), told which blocks no document reaches.
+
+A packed row holds several documents, and a token sees only its own. Splash takes segment ids but visits every block
+under the diagonal; here a table made from the ids lets it skip those that lie wholly across documents. Rows may be
+split over the mesh (`length`), queries staying where they are and keys and values gathered.
+
+Letters: B batch, T query length, S key length, N query heads, K kv heads, H head_dim.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.pallas.ops.tpu.splash_attention import BlockSizes, SegmentIds
+from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_kernel import SplashAttentionKernel
+from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_mask_info import MaskInfo
+
+from s1_jax.config import ModelConfig, UserError
+from s1_jax.sharding import Layout, current_layout, row_order, shard_over
+
+LANES = 128  # the kernel's granule
+LARGEST_BLOCK = 512  # s1's documents are about 5,500 tokens: larger blocks visit more of what lies across them
+# The fused backward pass writes a query gradient for every kv block: in long rows that costs more than large blocks do.
+LONG_ROW, LONG_ROW_BLOCK = 24_576, 1024
+SAVED = "attention"  # name, for remat policies, of what the kernel's backward pass needs of its forward pass
+MASK_VALUE = -0.7 * float(np.finfo(np.float32).max)  # splash's own
+
+
+class Visits(NamedTuple):
+    """Which blocks the kernel visits, for every row; q blocks and q tokens in the order of their slots."""
+
+    q_documents: jax.Array  # [B, T] int32
+    kv_documents: jax.Array  # [B, S] int32, in the order of the row
+    needed: jax.Array  # [B, T / block, S / block] int32: 1 where a query of the block sees a key of the block
+    next_kv: jax.Array  # same shape: the kv block to have at hand there, the last needed one where none is
+    next_q: jax.Array  # same shape: as next_kv, of the q blocks, for the backward pass
+
+
+def block_sizes(T: int, parts: int) -> tuple[int, int]:
+    """Of queries and of keys, for rows of T over `parts` devices. Raises UserError where T does not divide into any."""
+    return block_size(T // parts), block_size(T, LONG_ROW_BLOCK if T > LONG_ROW else LARGEST_BLOCK)
+
+
+def block_size(length: int, largest: int | None = None) -> int:
+    """The largest block up to `largest` (LARGEST_BLOCK) that divides `length`. Raises UserError where none does."""
+    for size in range(largest or LARGEST_BLOCK, 0, -LANES):
+        if length % size == 0:
+            return size
+    raise UserError(f"attention on TPU needs a length per device that is a multiple of {LANES}, not {length}")
+
+
+def documents(segment_ids: jax.Array | np.ndarray, places: np.ndarray) -> jax.Array:
+    """Ids that never fall along a row: those of `segment_ids`, and for padding (0) one of its own for each granule.
+
+    Padding must see something, or its softmax is 0 / 0; this way it visits no more than the diagonal.
+    """
+    padding = np.iinfo(np.int32).max - places.max() // LANES - 1 + places // LANES
+    return jnp.where(segment_ids > 0, segment_ids, padding.astype(np.int32))
+
+
+def needed_blocks(
+    q_documents: jax.Array, kv_documents: jax.Array, places: np.ndarray, q_block: int, kv_block: int
+) -> jax.Array:
+    """Blocks [..., T / q_block, S / kv_block] in which a query sees a key, for ids [..., T] and [..., S] that never
+    fall along the row; query slot t stands at `places[t]` of the row, key slot s at s. Exact but for blocks whose
+    documents' ranges overlap only before the query.
+    """
+
+    def edges(x: jax.Array, block: int) -> tuple[jax.Array, jax.Array]:
+        x = x.reshape(*x.shape[:-1], -1, block)
+        return x.min(-1), x.max(-1)
+
+    (q_first, q_last), (kv_first, kv_last) = edges(q_documents, q_block), edges(kv_documents, kv_block)
+    overlap = (q_first[..., :, None] <= kv_last[..., None, :]) & (kv_first[..., None, :] <= q_last[..., :, None])
+    latest = places.reshape(-1, q_block).max(-1)
+    return overlap & (latest[:, None] >= np.arange(0, kv_documents.shape[-1], kv_block)[None, :])
+
+
+def plan_visits(segment_ids: jax.Array, places: np.ndarray, parts: int) -> Visits:
+    """The table of a batch of rows over `parts` devices a row: `segment_ids` [B, T] in slots, slot t at `places[t]`."""
+    B, T = segment_ids.shape
+    q_documents = documents(segment_ids, places)
+    kv_documents = q_documents[:, np.argsort(places)]
+    q_block, kv_block = block_sizes(T, parts)
+    needed = needed_blocks(q_documents, kv_documents, places, q_block, kv_block)
+    local = needed.reshape(B, parts, -1, needed.shape[-1])  # a device counts its own q blocks
+
+    def last_needed(axis: int) -> jax.Array:
+        index = jax.lax.broadcasted_iota(jnp.int32, local.shape, axis)
+        return jnp.maximum(jax.lax.cummax(jnp.where(local, index, -1), axis=axis), 0).reshape(needed.shape)
+
+    return Visits(q_documents, kv_documents, needed.astype(jnp.int32), last_needed(3), last_needed(2))
+
+
+def attend_packed(
+    q: jax.Array, k: jax.Array, v: jax.Array, visits: Visits, places: np.ndarray, *, interpret: bool = False
+) -> jax.Array:
+    """Softmax attention within documents. q [B, T, N, H]; k, v [B, T, K, H], all in slots -> [B, T, N * H].
+
+    K and V are not repeated for the N // K queries of a kv head. Raises UserError where heads or lengths do not divide
+    over the mesh.
+    """
+    layout = current_layout()
+    T = q.shape[1]
+    run = partial(_attend_local, layout, T, interpret)
+    if layout is None or layout.mesh.size == 1:
+        return run(q, k, v, visits, jnp.asarray(places))
+    if q.shape[0] % layout.size("batch") or k.shape[2] % layout.size("act_kv_heads") or T % layout.size("length"):
+        raise UserError(
+            f"attention on TPU: {q.shape[0]} rows of {T} with {k.shape[2]} kv heads do not divide over the mesh's "
+            f"{layout.size('batch')} x {layout.size('length')} x {layout.size('act_kv_heads')} "
+            "(rows x length x heads)"
+        )
+    heads = ("batch", "length", "act_heads", "head_dim")
+    kv_heads = ("batch", "length", "act_kv_heads", "head_dim")
+    table = ("batch", "length", None)
+    of_visits = Visits(*[("batch", "length"), ("batch", None), table, table, table])  # type: ignore[arg-type]
+    inputs = (heads, kv_heads, kv_heads, of_visits, ("length",))
+    out = ("batch", "length", "act_heads")
+    return shard_over(layout, run, inputs, out)(q, k, v, visits, jnp.asarray(places))
+
+
+def _attend_local(
+    layout: Layout | None, T: int, interpret: bool, q: jax.Array, k: jax.Array, v: jax.Array, visits: Visits, places
+) -> jax.Array:
+    """One device's share: its queries [b, t, n, H] against the keys and values of whole rows."""
+    if layout is not None and layout.size("length") > 1:
+        k, v = (jax.lax.all_gather(x, layout.axes("length"), axis=1, tiled=True) for x in (k, v))
+        k, v = (_in_row_order(x, layout.size("length")) for x in (k, v))
+    b, t, n, H = q.shape
+    q_block, kv_block = block_sizes(T, T // t)
+    sizes = BlockSizes(
+        block_q=q_block,
+        block_kv=kv_block,
+        block_q_dkv=q_block,
+        block_kv_dkv=kv_block,
+        use_fused_bwd_kernel=True,  # five matmuls a block instead of seven
+    )
+
+    def row(arguments: tuple) -> jax.Array:
+        q, k, v, visits = arguments
+
+        def mask_info(data_next: jax.Array) -> MaskInfo:
+            return MaskInfo(data_next[None], None, visits.needed[None], None, places)
+
+        kernel = SplashAttentionKernel(
+            mask_info(visits.next_kv),
+            None,
+            mask_info(visits.next_q),
+            block_sizes=sizes,
+            is_mqa=False,
+            save_residuals=False,
+            mask_value=MASK_VALUE,
+            attn_logits_soft_cap=None,
+            residual_checkpoint_name=SAVED,
+            mask_function=_sees,
+            interpret=interpret,
+        )
+        scaled = (q.astype(jnp.float32) * H**-0.5).astype(q.dtype)
+        by_head = (x.swapaxes(0, 1) for x in (scaled, k, v))
+        out = jnp.asarray(kernel(*by_head, SegmentIds(visits.q_documents, visits.kv_documents)))
+        return out.swapaxes(0, 1).reshape(t, n * H)
+
+    if b == 1:
+        return row(jax.tree.map(lambda x: x[0], (q, k, v, visits)))[None]
+    return jax.lax.map(row, (q, k, v, visits))
+
+
+def _in_row_order(x: jax.Array, parts: int) -> jax.Array:
+    """`x` [b, T, ...] in slots -> in the order of the row, by whole chunks: a copy, not an element-wise gather."""
+    if x.shape[1] % (2 * parts):
+        return x
+    chunks = jnp.split(x, 2 * parts, axis=1)
+    return jnp.concatenate([chunks[slot] for slot in np.argsort(row_order(2 * parts, parts))], axis=1)
+
+
+def _sees(q_place: jax.Array, kv_place: jax.Array) -> jax.Array:
+    return q_place >= kv_place
+
+
+def visited_flops(model: ModelConfig, segment_ids: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Matmul FLOPs (forward, backward) of one layer's visited blocks, for all heads: each [B, parts].
+
+    `segment_ids` [B, T] in the order of the row, over `parts` devices a row. A block is two matmuls forward and five
+    backward.
+    """
+    B, T = segment_ids.shape
+    places = row_order(T, parts)
+    kv_documents = documents(segment_ids, np.arange(T))
+    q_block, kv_block = block_sizes(T, parts)
+    needed = needed_blocks(kv_documents[:, places], kv_documents, places, q_block, kv_block)
+    visited = np.asarray(needed).reshape(B, parts, -1).sum(-1).astype(float)
+    matmul = 2 * q_block * kv_block * model.head_dim * model.num_attention_heads
+    return 2 * matmul * visited, 5 * matmul * visited
