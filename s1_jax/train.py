@@ -17,11 +17,12 @@ import numpy as np
 
 from s1_jax.checkpoints import hf, orbax
 from s1_jax.cli import StopFlag, parse_with_file, run_main, to_json
-from s1_jax.config import ModelConfig, RunError, TrainConfig, UserError, resolve_dtype
+from s1_jax.config import RunError, TrainConfig, UserError, resolve_dtype
 from s1_jax.data.loader import Loader, Step, assemble
 from s1_jax.data.tokens import load_corpus, split_held_out
 from s1_jax.progress import progress_bar
 from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh
+from s1_jax.training.checks import check_sizes
 from s1_jax.training.flops import mfu, step_flops
 from s1_jax.training.metrics import MetricsLog, find_wandb, start_wandb
 from s1_jax.training.optimizer import learning_rate, make_optimizer
@@ -168,18 +169,6 @@ def claim_run_dir(run_dir: Path, config: TrainConfig) -> None:
             )
     run_dir.mkdir(parents=True, exist_ok=True)
     path.write_text(to_json(config))
-
-
-def check_sizes(config: TrainConfig, model: ModelConfig, tokens: int, layout: Layout) -> None:
-    """Raises UserError where batch, lengths, tokenizer (of `tokens` entries), model and mesh do not fit together."""
-    rows, multiple = config.data.micro_batch_rows, layout.parts(layout.rules["batch"])
-    if rows % multiple:
-        raise UserError(f"data.micro_batch_rows {rows} must be a multiple of {multiple}, the mesh's data x fsdp")
-    length, longest = config.data.max_length, model.max_position_embeddings
-    if length > longest:
-        raise UserError(f"data.max_length {length} is above the model's max_position_embeddings {longest}")
-    if tokens > model.vocab_size:
-        raise UserError(f"the tokenizer has {tokens} entries, the model's vocabulary only {model.vocab_size}")
 
 
 def diverged(scalars: dict[str, float], step: Step, saved_step: int) -> str:

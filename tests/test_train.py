@@ -284,6 +284,10 @@ def test_watching_changes_no_bit(watched, undisturbed):
         (["--data.path", "nowhere.jsonl", "--run-dir", "elsewhere"], r"nowhere.jsonl"),
         (["--model.path", "./nowhere", "--run-dir", "elsewhere"], r"no folder ./nowhere"),
         (["--data.micro-batch-rows", "3", "--run-dir", "elsewhere"], r"micro_batch_rows 3 must be a multiple of 8"),
+        (
+            ["--data.row-lengths", "513", "--mesh.tensor", "2", "--mesh.fsdp", "4", "--run-dir", "elsewhere"],
+            r"rows of 513 tokens must be a multiple of 2, the mesh's context x tensor",
+        ),
         (["--data.max-length", "1024", "--run-dir", "elsewhere"], r"max_length 1024 is above"),
         (["--mesh.tensor", "3", "--mesh.fsdp", "2", "--run-dir", "elsewhere"], r"6 places; there are 8 devices"),
         (["--train.log-every-steps", "0", "--run-dir", "elsewhere"], r"log_every_steps is 0; it must be at least 1"),

@@ -5,19 +5,8 @@ from __future__ import annotations
 import jax
 import numpy as np
 
+from s1_jax.chips import chip_of
 from s1_jax.config import ModelConfig
-
-# Dense bfloat16 peak of one chip, FLOP/s, by jax's device_kind (Google Cloud TPU documentation, one page per version).
-PEAK_FLOPS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
-    "TPU7x": 2307e12,
-}
 
 
 def matmul_parameters(model: ModelConfig) -> int:
@@ -42,5 +31,5 @@ def step_flops(model: ModelConfig, positions: np.ndarray, segment_ids: np.ndarra
 
 def mfu(flops: float, seconds: float) -> float | None:
     """Share of all devices' peak; None where the chip's peak is not in the table."""
-    peak = PEAK_FLOPS.get(jax.devices()[0].device_kind)
-    return None if peak is None else flops / seconds / (peak * jax.device_count())
+    chip = chip_of(jax.devices()[0].device_kind)
+    return None if chip is None else flops / seconds / (chip.peak_flops * jax.device_count())

@@ -1,0 +1,191 @@
+"""What a training run needs on a TPU slice, before anyone owns one.
+
+    python -m s1_jax.plan CONFIG.py --topology v5p:4x4x2 [the run's own options]
+
+Takes the config of a run and its options, compiles its train step with the real TPU compiler on this machine (a minute
+or two for each length of rows; no TPU needed) and tells: does it fit into the chips' memory, how much does it compute
+and send, how long must a step and the whole run take. Times are bounds at 75% of the chips' matmul peak and full memory
+and interconnect speed, with everything overlapped and with nothing; FLOPs are of all chips together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import jax
+
+from s1_jax.checkpoints import hf
+from s1_jax.chips import GIB
+from s1_jax.cli import load_config, parse, parse_with_file, run_main
+from s1_jax.config import TrainConfig, UserError
+from s1_jax.data.tokens import Corpus, load_corpus
+from s1_jax.model.sizes import QWEN2_5
+from s1_jax.planning.estimate import Plan, capacity, make_plan, slice_layout
+from s1_jax.planning.search import Result, label, search
+from s1_jax.planning.topology import KNOWN, Topology, describe, parse_topology, say_on_stderr
+from s1_jax.planning.workload import corpus_of_lengths, full_rows, read_lengths
+from s1_jax.reporting.table import align
+from s1_jax.training.checks import check_sizes
+
+PROG = "python -m s1_jax.plan"
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanConfig(TrainConfig):
+    """The options of the run that is planned, and these."""
+
+    topology: str | None = None  # the slice: v5p:4x4x2, v5e:16x16, v6e:8x8, or its name for gcloud, such as v5p-64
+    lengths: str | None = None  # JSON file of token counts, one an example, in the place of the data set
+    full: bool = False  # in its place: 16 examples of data.max_length tokens each, the most a step can hold
+    json: bool = False  # print one JSON object and nothing else
+    search: bool = False  # try meshes, rows and remat policies, and rank them
+    search_limit: int = 12  # how many programs a search compiles at most
+
+
+def main(argv: list[str] | None = None) -> None:
+    """From options to the printed plan. Raises UserError, RunError."""
+    # Options
+    config = options(sys.argv[1:] if argv is None else argv)
+    if config.topology is None:
+        raise UserError(f"--topology is missing: {KNOWN}")
+    topology = parse_topology(config.topology)
+
+    # Devices, model, examples
+    jax.config.update("jax_platforms", "cpu")  # the slice is compiled for, never run on
+    devices = describe(topology, say_on_stderr)
+    model = QWEN2_5.get(config.model.path) or hf.load_config(hf.resolve(config.model.path))
+    corpus = examples(config)
+
+    # The plan, or many
+    if config.search:
+        results = search(config, model, corpus, devices, config.search_limit, say_on_stderr)
+        print(search_json(results) if config.json else format_search(results))
+        return
+    layout, _ = slice_layout(config, devices)
+    check_sizes(config, model, 0, layout)
+    plan = make_plan(config, model, corpus, devices, say_on_stderr)
+    print(json.dumps(plan.to_dict(), indent=2) if config.json else format_plan(plan, config.model.path, topology))
+
+
+def options(argv: list[str]) -> PlanConfig:
+    """`CONFIG.py [overrides]`, where the file is a training run's."""
+    if not argv or argv[0].startswith("-"):
+        return parse_with_file(PlanConfig, argv, PROG, __doc__)
+    run = load_config(argv[0])
+    if not isinstance(run, TrainConfig):
+        raise UserError(f"{argv[0]} gives a {type(run).__name__}; {PROG} needs a TrainConfig")
+    default = PlanConfig(**{field.name: getattr(run, field.name) for field in dataclasses.fields(run)})
+    return parse(PlanConfig, argv[1:], f"{PROG} {argv[0]}", default=default, description=__doc__)
+
+
+def examples(config: PlanConfig) -> Corpus:
+    """What the run trains on: made-up examples of known lengths, or the data set of its config."""
+    if config.full and config.lengths:
+        raise UserError("--full and --lengths are two answers to one question; give one")
+    if config.full:
+        return full_rows(config)
+    if config.lengths:
+        return corpus_of_lengths(read_lengths(config.lengths), config)
+    if not Path(config.model.path).expanduser().is_dir():
+        raise UserError(
+            f"counting the tokens of {config.data.path} needs the tokenizer of {config.model.path} in a local folder; "
+            "give --lengths FILE (token counts) or --full instead"
+        )
+    corpus, counts = load_corpus(config.data, hf.load_tokenizer(config.model.path))
+    say_on_stderr(f"{config.data.path}: {counts}")
+    return corpus
+
+
+def format_plan(plan: Plan, path: str, topology: Topology) -> str:
+    """The plan as a few aligned tables."""
+    mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
+    memory = plan.memory
+    head = f"{path} ({plan.parameters:,} parameters) on {topology}: {plan.chips} {plan.device_kind}, {mesh}"
+    shapes = ", ".join(f"{count} of {M} x {B} x {T}" for (M, B, T), count in plan.shapes.items())
+    share = memory.total / capacity(plan.chip)
+    gib = [
+        ("HBM of a chip", "GiB"),
+        *(
+            (name, f"{size / GIB:.2f}")
+            for name, size in (
+                ("parameters", memory.params),
+                ("optimizer", memory.optimizer),
+                ("temporaries", memory.temporaries),
+                ("total", memory.total),
+                ("capacity", capacity(plan.chip)),
+            )
+        ),
+        (f"{'fits' if plan.fits else 'DOES NOT FIT'}", f"{share:.0%}"),
+    ]
+    parts = [head, f"steps of [M, B, T]: {shapes}", align(gib)]
+    if plan.seconds is not None and plan.run_seconds is not None and plan.compiled_flops is not None:
+        times, (overlap, no_overlap) = plan.seconds, plan.run_seconds
+        if plan.host_bytes:
+            parts[-1] += (
+                f"\noffloaded: {memory.host / GIB:.2f} GiB of each chip in its host's memory, "
+                f"{plan.host_bytes / GIB:.1f} GiB moved a step, which is not in the times below"
+            )
+        parts.append(
+            align(
+                [
+                    ("a step, all chips", "FLOPs", "x model"),
+                    ("model", f"{plan.model_flops:.4g}", ""),
+                    ("compiled", f"{plan.compiled_flops:.4g}", f"{plan.compiled_flops / plan.model_flops:.3f}"),
+                ]
+            )
+        )
+        sent = [(f"{kind} over {axis}", f"{size / GIB:.3f}") for kind, axis, size in plan.collectives]
+        parts.append(align([("a step sends", "GiB"), *sent]) if sent else "a step sends nothing")
+        parts.append(
+            align(
+                [
+                    ("a step", "seconds"),
+                    ("matmuls", f"{times.compute:.3f}"),
+                    ("HBM", f"{times.hbm:.3f}"),
+                    ("interconnect", f"{times.ici:.3f}"),
+                    ("all overlapped", f"{times.step_overlap:.3f}"),
+                    ("nothing overlapped", f"{times.step_no_overlap:.3f}"),
+                ]
+            )
+        )
+        parts.append(
+            f"{plan.steps} steps: {overlap / 60:.1f} minutes overlapped, {no_overlap / 60:.1f} not overlapped "
+            f"({no_overlap / 3600 * plan.chips:.1f} chip-hours, MFU {plan.mfu:.1%})"
+        )
+    parts.append(f"compiled in {plan.compile_seconds:.0f} s")
+    return "\n\n".join(parts)
+
+
+def format_search(results: list[Result]) -> str:
+    """One line a choice, the fastest first."""
+    rows = [("choice", "GiB", "x model", "s/step", "overlapped", "minutes", "MFU")]
+    for config, plan in results:
+        size = f"{plan.memory.total / GIB:.1f}"
+        if plan.seconds is None or plan.run_seconds is None or plan.compiled_flops is None:
+            rows.append((label(config), size, "", "too large", "", "", ""))
+            continue
+        ratio = f"{plan.compiled_flops / plan.model_flops:.3f}"
+        times = (f"{plan.seconds.step_no_overlap:.2f}", f"{plan.seconds.step_overlap:.2f}")
+        rows.append((label(config), size, ratio, *times, f"{plan.run_seconds[1] / 60:.1f}", f"{plan.mfu:.1%}"))
+    return align(rows)
+
+
+def search_json(results: list[Result]) -> str:
+    """All choices as one object, each with the options that make it."""
+    choices = []
+    for config, plan in results:
+        choice = {
+            "mesh": dataclasses.asdict(config.mesh),
+            "data.micro_batch_rows": config.data.micro_batch_rows,
+            "data.row_lengths": config.data.row_lengths,
+            "model.remat": config.model.remat,
+        }
+        choices.append({"options": choice, **plan.to_dict()})
+    return json.dumps({"choices": choices}, indent=2)
+
+
+if __name__ == "__main__":
+    run_main(main)

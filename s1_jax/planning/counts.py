@@ -1,0 +1,268 @@
+"""What one run of a compiled program costs one device: matmul FLOPs, bytes moved in HBM, collectives, Pallas kernels.
+
+Elementwise FLOPs are not counted: next to the matmuls they are nothing, and their time is that of the bytes they move.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from s1_jax.planning.groups import Groups, parse_groups
+from s1_jax.planning.hlo import HBM, HOST, Array, Computation, Instruction, Module
+
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+KERNEL = "tpu_custom_call"  # a Pallas kernel
+# these move nothing, or what they run is counted by itself
+FREE = set(
+    "parameter tuple get-tuple-element bitcast constant after-all partition-id replica-id opt-barrier while call "
+    "conditional async-start async-update async-done add-dependency".split()
+)
+FREE_CALLS = {"AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound"}
+STARTS, GOES_ON = "AsyncCollectiveStart", "async_collective_fusion_config"
+
+
+@dataclass(frozen=True)
+class Collective:
+    """A communication between the devices of each group."""
+
+    kind: str
+    bytes: float  # of the whole array of one group: gathered, before it is reduced, over all members; a permute's: sent
+    groups: Groups
+
+
+@dataclass
+class Counts:
+    """Of one run of the program on one device."""
+
+    matmul_flops: float = 0.0
+    hbm_bytes: float = 0.0
+    host_bytes: float = 0.0  # moved from or to the host's memory
+    collectives: dict[Collective, float] = field(default_factory=dict)  # -> how often
+    kernels: dict[str, float] = field(default_factory=dict)  # name without its number -> how often
+
+    def add(self, other: Counts, times: float) -> None:
+        """Adds `times` runs of something else."""
+        self.matmul_flops += times * other.matmul_flops
+        self.hbm_bytes += times * other.hbm_bytes
+        self.host_bytes += times * other.host_bytes
+        for collective, often in other.collectives.items():
+            self.collectives[collective] = self.collectives.get(collective, 0) + often * times
+        for kernel, often in other.kernels.items():
+            self.kernels[kernel] = self.kernels.get(kernel, 0) + often * times
+
+
+def count(module: Module, unknown_trips: int) -> Counts:
+    """All of a program whose outermost loop of unknown length, if it has one, runs `unknown_trips` times."""
+    total = Counts()
+    for name, times in module.executions(unknown_trips).items():
+        total.add(_once(module, module[name]), times)
+    return total
+
+
+def _once(module: Module, computation: Computation) -> Counts:
+    """One execution of a computation, fusions included, loops and calls not."""
+    counts = Counts()
+    for instruction in computation:
+        counts.matmul_flops += matmul_flops(module, computation, instruction)
+        for array_bytes, space in _traffic(module, computation, instruction):
+            counts.hbm_bytes += array_bytes * (space == HBM)
+            counts.host_bytes += array_bytes * (space == HOST)
+        for collective in _collectives(module, computation, instruction):
+            counts.collectives[collective] = counts.collectives.get(collective, 0) + 1
+        if _target(instruction) == KERNEL:
+            kernel = re.sub(r"[.\d]+$", "", instruction.name)
+            counts.kernels[kernel] = counts.kernels.get(kernel, 0) + 1
+    return counts
+
+
+# Matmuls
+
+
+def matmul_flops(module: Module, computation: Computation, instruction: Instruction) -> float:
+    """FLOPs of a dot or a convolution, or of all those in a fusion: 2 a product, those with padding not counted."""
+    if instruction.opcode == "fusion":
+        inner = module[instruction.called[0]]
+        return sum(matmul_flops(module, inner, each) for each in inner)
+    if instruction.opcode == "dot":
+        left = computation[instruction.operands[0]].arrays[0]
+        contracted = re.findall(r"\d+", instruction.attribute("lhs_contracting_dims") or "")
+        return 2.0 * instruction.arrays[0].size * np.prod([left.dims[int(dim)] for dim in contracted], dtype=float)
+    if instruction.opcode == "convolution":
+        left, right = (computation[name].arrays[0] for name in instruction.operands[:2])
+        return _convolution_flops(instruction, left, right)
+    return 0.0
+
+
+def _convolution_flops(instruction: Instruction, left: Array, right: Array) -> float:
+    """On TPU every matmul is one: batch dimensions become spatial ones whose dilation leaves one product a place."""
+    in_labels, kernel_labels, out_labels = re.split("_|->", instruction.attribute("dim_labels") or "")
+    out = instruction.arrays[0]
+    window = {
+        key: [tuple(int(n) for n in part.split("_")) for part in value.split("x")]
+        for key, value in re.findall(r"(\w+)=([-\dx_]+)", instruction.attribute("window") or "")
+    }
+    products = 1.0
+    for number in range(len(in_labels) - 2):
+        base, kernel, places = (
+            array.dims[labels.index(str(number))]
+            for array, labels in ((left, in_labels), (right, kernel_labels), (out, out_labels))
+        )
+        default = {"stride": 1, "lhs_dilate": 1, "rhs_dilate": 1, "pad": 0}
+        stride, base_dilation, dilation, padding = (
+            window[key][number][0] if key in window else value for key, value in default.items()
+        )
+        read = np.arange(places)[:, None] * stride + np.arange(kernel)[None, :] * dilation - padding
+        products *= int(((read >= 0) & (read % base_dilation == 0) & (read <= (base - 1) * base_dilation)).sum())
+    batch = left.dims[in_labels.index("b")] // int(instruction.attribute("batch_group_count") or 1)
+    features = right.dims[kernel_labels.index("i")] * right.dims[kernel_labels.index("o")]
+    return 2.0 * products * batch * features
+
+
+# Collectives
+
+
+def _collectives(module: Module, computation: Computation, instruction: Instruction) -> Iterator[Collective]:
+    """What an instruction begins to send; an asynchronous collective counts where it starts, once."""
+    if instruction.opcode == "fusion":
+        inner = module[instruction.called[0]]
+        for each in inner:
+            if not _goes_on(inner, each):
+                yield from _collectives(module, inner, each)
+        return
+    kind = instruction.opcode.removesuffix("-start")
+    if kind not in COLLECTIVES:
+        return
+    place = "source_target_pairs" if kind == "collective-permute" else "replica_groups"
+    text = instruction.attribute(place)
+    if text and text.startswith("mesh[") and (order := re.search(r"device_ids=\(.*", instruction.attributes)):
+        text = f"{text}, {order[0]}"
+    groups = parse_groups(text, module.partitions)
+    members = len(groups[0])
+    if members == 1:
+        return
+    own = sum(array.bytes for name in instruction.operands for array in computation[name].arrays)
+    if kind == "all-reduce" and any(user.opcode == "dynamic-slice" for user in computation.users[instruction.name]):
+        kind = "reduce-scatter"  # as the TPU compiler writes it: a fusion of the two
+    yield Collective(kind, own * members if kind in ("all-gather", "all-to-all") else own, groups)
+
+
+def _goes_on(computation: Computation, instruction: Instruction) -> bool:
+    """Whether this is one of the matmuls an asynchronous collective runs behind, or its end, and not its start.
+
+    The compiler repeats the collective in all the fusions it crosses.
+    """
+    return GOES_ON in instruction.attributes and all(_target(each) != STARTS for each in computation)
+
+
+# Memory
+
+Traffic = Iterator[tuple[float, int]]  # bytes, and the memory space they are read from or written to
+
+
+def _traffic(module: Module, computation: Computation, instruction: Instruction) -> Traffic:
+    """What one top-level instruction reads and writes; a slice counts, not the array it is cut from or put into.
+
+    A Pallas kernel counts its operands and results once, though it may read a block again.
+    """
+    opcode = instruction.opcode
+    if opcode in FREE or _target(instruction) in FREE_CALLS:
+        return
+    operands = [array for name in instruction.operands for array in computation[name].arrays]
+    if opcode == "fusion":
+        inner = module[instruction.called[0]]
+        for parameter in inner.parameters:
+            yield from _read(module, inner, parameter)
+        yield from _written(module, inner, instruction.arrays)
+        return
+    kind, _, phase = opcode.rpartition("-") if opcode.endswith(("-start", "-done")) else (opcode, "", "")
+    if phase != "done":  # an asynchronous instruction reads where it starts and writes where it is done
+        if kind in SLICES:
+            yield instruction.arrays[-2 if phase else 0].bytes, operands[0].space
+        elif kind in UPDATES:
+            yield operands[UPDATES[kind]].bytes, operands[UPDATES[kind]].space
+        else:
+            yield from ((array.bytes, array.space) for array in operands)
+    if phase != "start":
+        if kind in UPDATES:
+            begun = computation[instruction.operands[0]] if phase else instruction
+            update = computation[begun.operands[UPDATES[kind]]].arrays[0]
+            yield update.bytes, instruction.arrays[0].space
+        else:
+            yield from ((array.bytes, array.space) for array in instruction.arrays)
+
+
+SLICES = ("dynamic-slice", "slice", "gather")
+UPDATES = {"dynamic-update-slice": 1, "scatter": 2}  # opcode -> which operand is put into the first, in place
+VIEWS = ("bitcast", "reshape")
+
+
+def _read(module: Module, computation: Computation, name: str) -> Traffic:
+    """What a fused computation reads of its parameter `name`."""
+    arrays = computation[name].arrays
+    whole = sum(array.bytes for array in arrays)
+    wanted = min(_wanted(module, computation, name, whole), whole)
+    for array in arrays:
+        yield wanted * array.bytes / (whole or 1), array.space
+
+
+def _wanted(module: Module, computation: Computation, name: str, whole: float) -> float:
+    """Bytes that the users of an array of `whole` bytes ask for, each by itself."""
+    total = 0.0
+    for user in computation.users[name]:
+        if _shown(module, user) == name:
+            total += _wanted(module, computation, user.name, whole)
+        elif user.opcode in SLICES and user.operands[0] == name:
+            total += user.arrays[0].bytes
+        elif user.opcode in UPDATES and user.operands[0] == name:
+            update = computation[user.operands[UPDATES[user.opcode]]].arrays[0]
+            total += update.bytes * (user.opcode == "scatter")
+        elif user.opcode == "fusion":
+            inner = module[user.called[0]]
+            for parameter, operand in zip(inner.parameters, user.operands, strict=True):
+                total += _wanted(module, inner, parameter, whole) if operand == name else 0.0
+        elif user.opcode != "tuple" and _target(user) is None and not _goes_on(computation, user):
+            total += whole
+    return total
+
+
+def _written(module: Module, computation: Computation, results: tuple[Array, ...]) -> Traffic:
+    """What a fused computation writes into its `results`."""
+    root = computation[computation.root]
+    if _target(root) is not None:  # an asynchronous collective's: its operand, its result, flags
+        if _target(root) == STARTS:
+            yield results[1].bytes, results[1].space
+        return
+    elements = root.operands if root.opcode == "tuple" else (root.name,)
+    for name, result in zip(elements, results, strict=False):
+        source = computation[name]
+        while shown := _shown(module, source):
+            source = computation[shown]
+        if source.opcode in UPDATES:
+            yield computation[source.operands[UPDATES[source.opcode]]].arrays[0].bytes, result.space
+        elif source.opcode == "fusion":
+            yield from _written(module, module[source.called[0]], (result,))
+        elif source.opcode != "parameter" and not _goes_on(computation, source):
+            yield result.bytes, result.space
+
+
+def _shown(module: Module, instruction: Instruction) -> str | None:
+    """The operand that an instruction, or a fusion of such, only gives another shape."""
+    if instruction.opcode in VIEWS:
+        return instruction.operands[0]
+    if instruction.opcode != "fusion":
+        return None
+    inner = module[instruction.called[0]]
+    source: str | None = inner.root
+    while source is not None and inner[source].opcode != "parameter":
+        source = _shown(module, inner[source])
+    return None if source is None else instruction.operands[int(inner[source].literal)]
+
+
+def _target(instruction: Instruction) -> str | None:
+    return (
+        (instruction.attribute("custom_call_target") or "").strip('"') if instruction.opcode == "custom-call" else None
+    )

@@ -1,0 +1,293 @@
+"""The text of a compiled program, read: its computations, and how often each of them runs.
+
+XLA's own `cost_analysis()` counts the body of a loop once. Here a loop's counter is run as the program would run it,
+so a body counts as often as it is executed. Text format: `compiled.as_text()` of optimised HLO (openxla.org/xla).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from s1_jax.config import RunError
+
+BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "s32": 4, "u32": 4, "s64": 8, "u64": 8}
+BYTES |= {"bf16": 2, "f16": 2, "f32": 4, "f64": 8, "c64": 8, "c128": 16, "f8e4m3fn": 1, "f8e5m2": 1, "token": 0}
+HBM, HOST = 0, 5  # memory spaces S(n) of the layouts; 1 is the chip's VMEM, the rest are scalars and semaphores
+LONGEST_LOOP = 1_000_000  # beyond this a counter is taken for one that does not end
+
+_ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=]*)\](?:\{([^}]*)\})?")
+_HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
+_COMMENT = re.compile(r"/\*.*?\*/")
+_CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+
+
+@dataclass(frozen=True)
+class Array:
+    """One array of a shape: element type, dimensions, and the memory space its layout names."""
+
+    dtype: str
+    dims: tuple[int, ...]
+    space: int = HBM
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        size = 1
+        for dim in self.dims:
+            size *= dim
+        return size
+
+    @property
+    def bytes(self) -> float:
+        """Without the padding of its tiles."""
+        return self.size * BYTES.get(self.dtype, 1)
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One line: `name = shape opcode(operands), attributes`."""
+
+    name: str
+    opcode: str
+    arrays: tuple[Array, ...]  # of a tuple all its leaves, in order
+    operands: tuple[str, ...]
+    literal: str  # what stands between the parentheses: the value of a constant, the number of a parameter
+    attributes: str
+
+    def attribute(self, key: str) -> str | None:
+        """`key=value` up to the next comma outside brackets, or None."""
+        found = re.search(rf"(?:^|, ){re.escape(key)}=", self.attributes)
+        return None if found is None else _until_comma(self.attributes, found.end())
+
+    @cached_property
+    def called(self) -> tuple[str, ...]:
+        """Names of the computations it calls."""
+        names = _CALLED.findall(self.attributes)
+        for branches in _BRANCHES.findall(self.attributes):
+            names += [name.strip().lstrip("%") for name in branches.split(",")]
+        return tuple(names)
+
+
+@dataclass(frozen=True)
+class Computation:
+    """Instructions in the order of the schedule, by name."""
+
+    name: str
+    root: str
+    instructions: Mapping[str, Instruction]
+
+    def __iter__(self) -> Iterator[Instruction]:
+        return iter(self.instructions.values())
+
+    def __getitem__(self, name: str) -> Instruction:
+        return self.instructions[name]
+
+    @cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters, by number."""
+        found = [i for i in self if i.opcode == "parameter"]
+        return tuple(i.name for i in sorted(found, key=lambda i: int(i.literal)))
+
+    @cached_property
+    def users(self) -> Mapping[str, tuple[Instruction, ...]]:
+        """Name -> the instructions that read it."""
+        users: dict[str, list[Instruction]] = {name: [] for name in self.instructions}
+        for instruction in self:
+            for operand in dict.fromkeys(instruction.operands):
+                users[operand].append(instruction)
+        return {name: tuple(found) for name, found in users.items()}
+
+
+State = dict[int, int]  # what is known of a loop's tuple: number of the element -> its value
+
+
+@dataclass(frozen=True)
+class Module:
+    """A whole program of one device of `partitions`."""
+
+    computations: Mapping[str, Computation]
+    entry: str
+    partitions: int = 1
+
+    def __getitem__(self, name: str) -> Computation:
+        return self.computations[name]
+
+    def executions(self, unknown_trips: int) -> dict[str, float]:
+        """How often each computation runs by itself in one run of the program; those fused into others are not listed.
+
+        Every branch of a conditional counts, as if taken: an upper bound. A loop of the entry computation whose bound
+        is an argument runs `unknown_trips` times; raises RunError where one stands deeper, for then nobody knows.
+        """
+        times: dict[str, float] = {}
+
+        def run(name: str, factor: float, state: State) -> None:
+            times[name] = times.get(name, 0) + factor
+            for instruction in self[name]:
+                if instruction.opcode == "while":
+                    trips, kept = trip_count(self, self[name], instruction, state)
+                    if trips is None and name != self.entry:
+                        raise RunError(f"the compiled program has a loop of unknown length, {instruction.name}")
+                    for called in instruction.called:
+                        run(called, factor * (unknown_trips if trips is None else trips), kept)
+                elif instruction.opcode in ("call", "conditional", "async-start"):
+                    for called in instruction.called:
+                        run(called, factor, {})
+
+        run(self.entry, 1, {})
+        return times
+
+
+def parse(text: str) -> Module:
+    """Reads `compiled.as_text()`."""
+    computations: dict[str, Computation] = {}
+    entry, name, root = "", "", ""
+    instructions: dict[str, Instruction] = {}
+    partitions = re.search(r"num_partitions=(\d+)", text[: text.find("\n")])
+    for raw in text.splitlines():
+        if (header := _HEADER.match(raw)) and not raw.startswith(" "):
+            name, instructions, root = header[2], {}, ""
+            entry = name if header[1] else entry
+        elif raw == "}":
+            computations[name] = Computation(name, root, instructions)
+        elif raw.startswith("  ") and " = " in raw:
+            line = raw.strip()
+            instruction = _instruction(line.removeprefix("ROOT "))
+            instructions[instruction.name] = instruction
+            if line.startswith("ROOT "):
+                root = instruction.name
+    return Module(computations, entry, int(partitions[1]) if partitions else 1)
+
+
+def trip_count(module: Module, computation: Computation, loop: Instruction, state: State) -> tuple[int | None, State]:
+    """How often the body of a `while` in `computation` runs, and what is constant in it.
+
+    `state` is what is known of the loop that `computation` itself is the body of. None for a loop whose bound or start
+    is not known before the program runs.
+    """
+    condition, body = (module[(loop.attribute(key) or "").lstrip("%")] for key in ("condition", "body"))
+    argument = computation[loop.operands[0]]
+    first = dict(enumerate(argument.operands if argument.opcode == "tuple" else ()))
+    following = dict(enumerate(body[body.root].operands if body[body.root].opcode == "tuple" else ()))
+    start = {i: value for i, name in first.items() if (value := _value(module, computation, name, state)) is not None}
+    kept = {i: value for i, value in start.items() if i in following and _element(body, following[i]) == i}
+    if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
+        return int(known[1]), kept
+    counters = [i for i in _elements(condition) if i in start]
+    now: State = {i: start[i] for i in counters}
+    for trip in range(LONGEST_LOOP):
+        go_on = _value(module, condition, condition.root, now)
+        if not go_on:
+            return None if go_on is None else trip, kept
+        after = {i: _value(module, body, following[i], {**kept, **now}) for i in counters}
+        now = {i: value for i, value in after.items() if value is not None}
+    return None, kept
+
+
+def _elements(condition: Computation) -> set[int]:
+    """Which elements of the loop's state its condition reads."""
+    return {i for name in condition.instructions if (i := _element(condition, name)) is not None}
+
+
+def _element(computation: Computation, name: str) -> int | None:
+    """Which element of the loop's state an instruction hands on unchanged; None where it is another thing."""
+    instruction = computation[name]
+    if instruction.opcode != "get-tuple-element" or computation[instruction.operands[0]].opcode != "parameter":
+        return None
+    return int(instruction.attribute("index") or 0)
+
+
+def _value(module: Module, computation: Computation, name: str, state: State) -> int | None:
+    """The integer an instruction gives, with `state` for the elements of a loop's tuple; None where it is unknown."""
+    instruction = computation[name]
+    if instruction.opcode == "constant":
+        return _integer(instruction.literal)
+    if instruction.opcode == "get-tuple-element":
+        source = computation[instruction.operands[0]]
+        index = int(instruction.attribute("index") or 0)
+        if source.opcode == "parameter":
+            return state.get(index)
+        return _value(module, computation, source.operands[index], state) if source.opcode == "tuple" else None
+    if instruction.opcode == "parameter":
+        return state.get(-1 - int(instruction.literal))  # of a fusion: see below
+    values = [_value(module, computation, operand, state) for operand in instruction.operands]
+    if instruction.opcode in ("fusion", "call"):
+        inner = module[instruction.called[0]]
+        arguments = {-1 - number: value for number, value in enumerate(values) if value is not None}
+        return _value(module, inner, inner.root, arguments)
+    known = [value for value in values if value is not None]
+    if len(known) < len(values) or not known:
+        return None
+    if instruction.opcode == "compare":
+        return int(COMPARISONS[instruction.attribute("direction") or ""](known[0], known[1]))
+    operation = OPERATIONS.get(instruction.opcode)
+    return None if operation is None else operation(*known)
+
+
+OPERATIONS: dict[str, Callable[..., int]] = {
+    **dict.fromkeys(("copy", "bitcast", "convert", "reshape"), lambda x: x),
+    "add": lambda x, y: x + y,
+    "subtract": lambda x, y: x - y,
+    "multiply": lambda x, y: x * y,
+    "and": lambda x, y: x & y,
+    "minimum": min,
+    "maximum": max,
+}
+COMPARISONS: dict[str, Callable[[int, int], bool]] = {
+    "LT": lambda x, y: x < y,
+    "LE": lambda x, y: x <= y,
+    "GT": lambda x, y: x > y,
+    "GE": lambda x, y: x >= y,
+    "EQ": lambda x, y: x == y,
+    "NE": lambda x, y: x != y,
+}
+
+
+def _integer(literal: str) -> int | None:
+    if literal in ("true", "false"):
+        return int(literal == "true")
+    return int(literal) if re.fullmatch(r"-?\d+", literal) else None
+
+
+def _instruction(line: str) -> Instruction:
+    name, rest = _COMMENT.sub("", line).split(" = ", 1)
+    end = _closing(rest, 0) if rest.startswith("(") else rest.index(" ")
+    shape, rest = rest[:end], rest[end:].lstrip()
+    opening = rest.index("(")
+    end = _closing(rest, opening)
+    inside, attributes = rest[opening + 1 : end - 1], rest[end:].removeprefix(",").strip()
+    opcode = rest[:opening]
+    named = opcode not in ("constant", "parameter")
+    operands = tuple(re.findall(r"%([\w.\-]+)", inside)) if named else ()
+    return Instruction(name.lstrip("%"), opcode, _arrays(shape), operands, inside, attributes)
+
+
+def _arrays(shape: str) -> tuple[Array, ...]:
+    found = []
+    for dtype, dims, layout in _ARRAY.findall(shape):
+        space = re.search(r"S\((\d+)\)", layout)
+        sizes = tuple(int(dim.lstrip("<=")) for dim in dims.split(",") if dim)
+        found.append(Array(dtype, sizes, int(space[1]) if space else HBM))
+    return tuple(found)
+
+
+def _closing(text: str, opening: int) -> int:
+    """The place after the parenthesis that closes the one at `opening`."""
+    depth = 0
+    for place in range(opening, len(text)):
+        depth += (text[place] == "(") - (text[place] == ")")
+        if not depth:
+            return place + 1
+    raise ValueError(f"unbalanced parentheses in {text[:80]!r}")
+
+
+def _until_comma(text: str, start: int) -> str:
+    depth = 0
+    for place in range(start, len(text)):
+        depth += (text[place] in "([{") - (text[place] in ")]}")
+        if depth < 0 or (not depth and text[place] == ","):
+            return text[start:place]
+    return text[start:]

@@ -1,0 +1,129 @@
+"""`python -m s1_jax.plan` as a user runs it, with the real TPU compiler."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from s1_jax import plan
+from s1_jax.config import ModelConfig, UserError
+from tests.planning.conftest import NEEDS_LIBTPU, PATIENCE, PROJECT
+
+CONFIG = """
+from s1_jax.config import DataConfig, ModelSource, TrainConfig
+
+
+def get_config():
+    return TrainConfig(model=ModelSource(path="Qwen/Qwen2.5-7B-Instruct"), data=DataConfig(max_length=8192))
+"""
+MODEL = ModelConfig(512, 256, 512, 2, 2, 2)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A config of a run, with nothing said of its mesh."""
+    path = tmp_path_factory.mktemp("config") / "run.py"
+    path.write_text(CONFIG)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def tiny(file, tmp_path_factory):
+    """The config, made a tiny one with lengths for two epochs of two steps."""
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "config.json").write_text(json.dumps(MODEL.to_dict()))
+    (folder / "lengths.json").write_text(json.dumps([512, 300, 200, 500, 400, 100]))
+    return [
+        file,
+        *("--model.path", str(folder), "--lengths", str(folder / "lengths.json"), "--topology", "v5e:2x2"),
+        *("--mesh.fsdp", "2", "--mesh.tensor", "2", "--train.epochs", "2"),
+        *("--data.max-length", "512", "--data.batch-examples", "3", "--data.micro-batch-rows", "2"),
+    ]
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess:
+    """A process of its own: libtpu keeps its lock as long as one lives."""
+    env = dict(os.environ, PYTHONPATH=str(PROJECT))
+    env.pop("JAX_PLATFORMS", None)
+    return subprocess.run(
+        [sys.executable, "-m", "s1_jax.plan", *arguments],
+        env=env, cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+
+
+@NEEDS_LIBTPU
+def test_a_plan_as_json(tiny):
+    done = command(*tiny, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["chips"] == 4 and told["device_kind"] == "TPU v5 lite" and told["fits"] is True
+    assert told["mesh"] == {"data": 1, "fsdp": 2, "context": 1, "tensor": 2}
+    assert told["run"]["steps"] == 4
+    assert 1.0 < told["flops"]["ratio"] < 5.0
+    memory = told["hbm_gib"]
+    assert memory["capacity"] == 15.75
+    assert memory["params"] + memory["optimizer"] + memory["temporaries"] <= memory["total"] < memory["capacity"]
+    assert {each["axis"] for each in told["collectives"]} >= {"fsdp", "tensor"}
+    times = told["seconds"]
+    parts = [times[name] for name in ("compute", "hbm", "ici")]
+    assert all(part > 0 for part in parts)
+    assert times["step_no_overlap"] == pytest.approx(sum(parts)) and times["step_overlap"] >= max(parts)
+    assert told["run"]["minutes_no_overlap"] == pytest.approx(4 * times["step_no_overlap"] / 60)
+    assert "compiling the step" in done.stderr and "Traceback" not in done.stderr
+
+
+@NEEDS_LIBTPU
+def test_a_plan_that_does_not_fit_is_a_result(file):
+    done = command(file, "--topology", "v5litepod-1", "--full", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["fits"] is False and told["hbm_gib"]["total"] > 7.6e9 * 12 / 2**30 > told["hbm_gib"]["capacity"]
+    assert told["chips"] == 1 and told["seconds"]["step_overlap"] is None
+
+
+@NEEDS_LIBTPU
+def test_a_search_ranks_what_it_compiled(tiny):
+    done = command(*tiny, "--search", "--search-limit", "1")
+    assert done.returncode == 0, done.stderr
+    header, _, *choices = done.stdout.splitlines()
+    assert header.split()[0] == "choice" and len(choices) == 1
+    assert all("rows of" in choice for choice in choices) and "1/1" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        ([], r"--topology is missing: v5e:16x16"),
+        (["--topology", "v5p-63"], r"unknown topology 'v5p-63'; known: .*v5p-\{8,16"),
+        (["--topolgy", "v5p-64"], r"unknown option --topolgy; did you mean --topology\?"),
+        (["--topology", "v5p-64", "--mesh.tensr", "4"], r"did you mean --mesh.tensor\?"),
+    ],
+)
+def test_a_users_mistake_is_one_clear_line(file, arguments, message):
+    with pytest.raises(UserError, match=message) as error:
+        plan.main([file, *arguments])
+    assert "\n" not in str(error.value)
+
+
+def test_examples_come_from_one_place(file):
+    with pytest.raises(UserError, match="two answers"):
+        plan.examples(plan.options([file, "--full", "--lengths", "x.json"]))
+    with pytest.raises(UserError, match="tokenizer of Qwen/Qwen2.5-7B-Instruct in a local folder"):
+        plan.examples(plan.options([file]))
+
+
+def test_options_are_the_runs_and_its_own(file):
+    config = plan.options([file, "--topology", "v5p-64", "--mesh.tensor", "8", "--json"])
+    assert config.mesh.tensor == 8 and config.topology == "v5p-64" and config.json
+    assert config.model.path == "Qwen/Qwen2.5-7B-Instruct"
+
+
+def test_help_tells_a_newcomer_what_it_does(capsys):
+    with pytest.raises(SystemExit):
+        plan.main(["--help"])
+    told = capsys.readouterr().out
+    assert "--topology" in told and "no TPU needed" in " ".join(told.split())
