@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from s1_jax.config import MeshConfig, UserError
@@ -162,7 +163,11 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
     auto = (jax.sharding.AxisType.Auto,) * len(MESH_AXES)
     if math.prod(sizes) == 1:
         return Mesh(np.asarray(devices).reshape(sizes), MESH_AXES, axis_types=auto)
-    return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=auto, devices=devices)
+    try:
+        return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=auto, devices=devices)
+    except NotImplementedError:  # two mesh axes share one axis of the torus, which jax does only when asked to
+        grid = mesh_utils.create_device_mesh(tuple(sizes), devices=devices, allow_split_physical_axes=True)
+        return Mesh(grid, MESH_AXES, axis_types=auto)
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:

@@ -129,8 +129,7 @@ def _attend_local(
 ) -> jax.Array:
     """One device's share: its queries [b, t, n, H] against the keys and values of whole rows."""
     if layout is not None and layout.size("length") > 1:
-        k, v = (jax.lax.all_gather(x, layout.axes("length"), axis=1, tiled=True) for x in (k, v))
-        k, v = (_in_row_order(x, layout.size("length")) for x in (k, v))
+        k, v = (_whole_rows(x, layout.axes("length")) for x in (k, v))
     b, t, n, H = q.shape
     q_block, kv_block = block_sizes(T, T // t)
     sizes = BlockSizes(
@@ -170,12 +169,14 @@ def _attend_local(
     return jax.lax.map(row, (q, k, v, visits))
 
 
-def _in_row_order(x: jax.Array, parts: int) -> jax.Array:
-    """`x` [b, T, ...] in slots -> in the order of the row, by whole chunks: a copy, not an element-wise gather."""
-    if x.shape[1] % (2 * parts):
-        return x
-    chunks = jnp.split(x, 2 * parts, axis=1)
-    return jnp.concatenate([chunks[slot] for slot in np.argsort(row_order(2 * parts, parts))], axis=1)
+def _whole_rows(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+    """Everyone's `x` [b, t, ...] put into the order of the row: [b, T, ...].
+
+    The devices stand first in what is gathered, so that its gradient is a reduce-scatter (see `sum_scatter`).
+    """
+    pieces = jax.lax.all_gather(x, axes)
+    half = x.shape[1] // 2  # of `row_order`: a device holds a chunk from the front and one from the back
+    return jnp.concatenate([*pieces[:, :, :half], *pieces[::-1, :, half:]], axis=1)
 
 
 def _sees(q_place: jax.Array, kv_place: jax.Array) -> jax.Array:

@@ -71,7 +71,7 @@ head_nll.defvjp(_forward, _backward)
 
 
 def _on_mesh(function: Callable, outputs: Any) -> Callable:
-    """`function` of one device's share, over the mesh in use; rows are padded to what it divides."""
+    """`function` run by every device of the mesh in use on its tokens and its columns of the kernel."""
     layout = current_layout()
     if layout is None or layout.mesh.size == 1:
         return partial(function, None)
@@ -81,62 +81,65 @@ def _on_mesh(function: Callable, outputs: Any) -> Callable:
 def _loss(
     layout: Layout | None, hidden: jax.Array, kernel: jax.Array, targets: jax.Array, weights: jax.Array
 ) -> jax.Array:
-    kernel, chunks, _ = _share(layout, hidden, kernel, targets, weights)
+    columns = _columns(layout, kernel, hidden.dtype)
 
     def add(total: jax.Array, chunk: Chunk) -> tuple[jax.Array, None]:
-        h, target, weight = chunk
-        nll, _ = _nll(layout, h, kernel, target)
+        h, target, weight = _everyones(layout, chunk)
+        nll, _ = _nll(layout, h, columns, target)
         return total + jnp.sum(weight * nll), None
 
-    total, _ = jax.lax.scan(add, jnp.zeros((), jnp.float32), chunks)
+    total, _ = jax.lax.scan(add, jnp.zeros((), jnp.float32), _chunks(hidden, targets, weights))
     return _sum(total, layout, "batch")
 
 
 def _loss_and_grads(
     layout: Layout | None, hidden: jax.Array, kernel: jax.Array, targets: jax.Array, weights: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    b, _, D = hidden.shape
-    columns, chunks, T = _share(layout, hidden, kernel, targets, weights)
+    columns = _columns(layout, kernel, hidden.dtype)
 
     def add(carry: tuple[jax.Array, jax.Array], chunk: Chunk) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         total, to_kernel = carry
-        h, target, weight = chunk
+        h, target, weight = _everyones(layout, chunk)
         nll, to_scores = _nll(layout, h, columns, target)
         to_scores = (to_scores * weight[:, None]).astype(h.dtype)
         to_kernel += jnp.matmul(h.T, to_scores, preferred_element_type=jnp.float32)
         to_h = jnp.matmul(to_scores, columns.T, preferred_element_type=jnp.float32)
-        return (total + jnp.sum(weight * nll), to_kernel), to_h
+        if layout is not None:
+            to_h = sum_scatter(layout, to_h, layout.axes("vocab"), 0)
+        return (total + jnp.sum(weight * nll), to_kernel), to_h.astype(hidden.dtype)
 
     zero = (jnp.zeros((), jnp.float32), jnp.zeros(columns.shape, jnp.float32))
-    (total, to_kernel), to_hidden = jax.lax.scan(add, zero, chunks)
-    to_hidden = to_hidden.reshape(-1, D)[: b * T].reshape(b, T, D)
+    (total, to_kernel), to_hidden = jax.lax.scan(add, zero, _chunks(hidden, targets, weights))
+    to_hidden = to_hidden.reshape(-1, hidden.shape[-1])[: targets.size].reshape(hidden.shape)
     if layout is not None:
-        to_hidden = sum_scatter(layout, to_hidden, layout.axes("residual_length"), 1)
         to_kernel = sum_scatter(layout, to_kernel, layout.axes("head_embed"), 0)
         to_kernel = jax.lax.psum(to_kernel, [a for a in layout.axes("batch") if a not in layout.axes("head_embed")])
-    return _sum(total, layout, "batch"), to_hidden.astype(hidden.dtype), to_kernel.astype(kernel.dtype)
+    return _sum(total, layout, "batch"), to_hidden, to_kernel.astype(kernel.dtype)
 
 
-def _share(
-    layout: Layout | None, hidden: jax.Array, kernel: jax.Array, targets: jax.Array, weights: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, ...], int]:
-    """What a device works on: its columns [D, v] of the kernel in the compute type, all tokens of its rows in chunks
-    [chunks, c, ...], and the length T of those rows."""
-    kernel = kernel.astype(hidden.dtype)
-    tokens = (hidden, targets, weights)
-    columns_of = 1
-    if layout is not None:
-        kernel = jax.lax.all_gather(kernel, layout.axes("head_embed"), axis=0, tiled=True)
-        tokens = tuple(jax.lax.all_gather(x, layout.axes("residual_length"), axis=1, tiled=True) for x in tokens)
-        columns_of = layout.size("vocab")
-    b, T = tokens[1].shape
-    size = min(LOGITS_CHUNK * columns_of, b * T)
+def _columns(layout: Layout | None, kernel: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """This device's columns of the whole kernel, [D, v], in the compute type."""
+    kernel = kernel.astype(dtype)
+    return kernel if layout is None else jax.lax.all_gather(kernel, layout.axes("head_embed"), axis=0, tiled=True)
 
-    def chunks(x: jax.Array) -> jax.Array:
-        x = x.reshape(b * T, *x.shape[2:])
-        return jnp.pad(x, [(0, -b * T % size)] + [(0, 0)] * (x.ndim - 1)).reshape(-1, size, *x.shape[1:])
 
-    return kernel, tuple(map(chunks, tokens)), T
+def _chunks(hidden: jax.Array, targets: jax.Array, weights: jax.Array) -> Chunk:
+    """This device's tokens, [chunks, c, ...]; what fills the last chunk weighs nothing."""
+    tokens = targets.size
+    size = min(LOGITS_CHUNK, tokens)
+
+    def cut(x: jax.Array) -> jax.Array:
+        x = x.reshape(tokens, *x.shape[2:])
+        return jnp.pad(x, [(0, -tokens % size)] + [(0, 0)] * (x.ndim - 1)).reshape(-1, size, *x.shape[1:])
+
+    return cut(hidden), cut(targets), cut(weights)
+
+
+def _everyones(layout: Layout | None, chunk: Chunk) -> Chunk:
+    """The chunks of all devices among which the vocabulary is cut: they hold other tokens, and other columns."""
+    if layout is None:
+        return chunk
+    return tuple(jax.lax.all_gather(x, layout.axes("vocab"), axis=0, tiled=True) for x in chunk)
 
 
 def _nll(layout: Layout | None, h: jax.Array, columns: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
