@@ -163,6 +163,13 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
     auto = (jax.sharding.AxisType.Auto,) * len(MESH_AXES)
     if math.prod(sizes) == 1:
         return Mesh(np.asarray(devices).reshape(sizes), MESH_AXES, axis_types=auto)
+    slices = len({getattr(device, "slice_index", 0) for device in devices}) if devices[0].platform == "tpu" else 1
+    if slices > 1:
+        if sizes[0] % slices:
+            raise UserError(f"mesh.data {sizes[0]} must be a multiple of the {slices} slices: only it may cross them")
+        within, across = (sizes[0] // slices, *sizes[1:]), (slices, 1, 1, 1)
+        grid = mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
+        return Mesh(grid, MESH_AXES, axis_types=auto)
     try:
         return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=auto, devices=devices)
     except NotImplementedError:  # two mesh axes share one axis of the torus, which jax does only when asked to

@@ -12,17 +12,27 @@ from jax.sharding import PartitionSpec
 from s1_jax.config import MeshConfig, UserError
 from s1_jax.model import qwen2
 from s1_jax.model.kv_cache import init_cache
-from s1_jax.sharding import DECODE_RULES, TRAIN_RULES, Layout, assert_sharded, constrain, make_mesh
+from s1_jax.sharding import (
+    DECODE_RULES,
+    TRAIN_RULES,
+    Layout,
+    assert_sharded,
+    constrain,
+    make_mesh,
+    row_order,
+    shard_over,
+    sum_scatter,
+)
 
 TOLERANCE = 1e-5  # of the largest value: float32 sums cut into other pieces
 B, T = 8, 16
-# fsdp x tensor
-MESHES = {"1x1": (1, 1), "8x1": (8, 1), "4x2": (4, 2), "2x4": (2, 4)}
+# fsdp x tensor (x context)
+MESHES = {"1x1": (1, 1), "8x1": (8, 1), "4x2": (4, 2), "2x4": (2, 4), "2x2x2": (2, 2, 2)}
 
 
-def make_layout(fsdp, tensor, rules=TRAIN_RULES):
-    devices = jax.devices()[: fsdp * tensor]
-    return Layout(make_mesh(MeshConfig(fsdp=fsdp, tensor=tensor), devices), rules)
+def make_layout(fsdp, tensor, context=1, rules=TRAIN_RULES):
+    devices = jax.devices()[: fsdp * tensor * context]
+    return Layout(make_mesh(MeshConfig(fsdp=fsdp, tensor=tensor, context=context), devices), rules)
 
 
 def assert_close(mine, reference):
@@ -55,6 +65,37 @@ def test_meshes():
         make_mesh(MeshConfig(fsdp=3, tensor=3))
     with pytest.raises(UserError, match="there are 8 devices"):
         make_mesh(MeshConfig(tensor=3))
+
+
+def test_axes_and_sizes_of_logical_axes():
+    layout = make_layout(2, 2, 2)
+    assert layout.axes("residual_length") == ("context", "tensor") and layout.size("residual_length") == 4
+    assert layout.axes("heads") == ("tensor",) and layout.axes("norm") == () and layout.size("norm") == 1
+
+
+@pytest.mark.parametrize("length,parts", [(16, 1), (16, 2), (48, 3), (64, 8)])
+def test_row_order_gives_each_part_a_fair_share_of_a_causal_mask(length, parts):
+    order = row_order(length, parts)
+    assert sorted(order) == list(range(length))
+    work = (order + 1).reshape(parts, -1).sum(axis=1)  # a token at place p sees p + 1
+    assert len(set(work)) == 1
+    assert np.array_equal(row_order(length + 1, 2), np.arange(length + 1))  # what does not divide stays in order
+
+
+@pytest.mark.parametrize("dimension", [0, 1, 2])
+def test_sum_scatter_leaves_each_device_its_piece_of_the_sum(dimension, monkeypatch):
+    layout = make_layout(4, 1, 2)
+    x = np.random.default_rng(0).normal(size=(8, 16, 8, 24)).astype(np.float32)  # [device, ...]
+
+    def local(x):
+        return sum_scatter(layout, x[0], ("fsdp", "context"), dimension)
+
+    place = [None, None, None]
+    place[dimension] = "embed"
+    for planes in ([("fsdp", "context")], [("fsdp",), ("context",)]):  # at once, or as over more than two torus axes
+        monkeypatch.setattr(Layout, "planes", lambda self, axes, planes=planes: planes)
+        run = shard_over(layout, local, (("embed", None, None, None),), tuple(place))
+        np.testing.assert_allclose(jax.jit(run)(x), x.sum(axis=0), rtol=1e-5, atol=1e-5)
 
 
 def test_constrain_places_what_divides_and_leaves_the_rest():

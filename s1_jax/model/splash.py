@@ -23,9 +23,9 @@ from s1_jax.config import ModelConfig, UserError
 from s1_jax.sharding import Layout, current_layout, row_order, shard_over
 
 LANES = 128  # the kernel's granule
-LARGEST_BLOCK = 512  # s1's documents are about 5,500 tokens: larger blocks visit more of what lies across them
-# The fused backward pass writes a query gradient for every kv block: in long rows that costs more than large blocks do.
-LONG_ROW, LONG_ROW_BLOCK = 24_576, 1024
+# s1's documents are about 5,500 tokens: larger blocks visit more of what lies across them, and in rows of 32,768 the
+# 32B step takes 9 GiB a chip more with 1,024.
+LARGEST_BLOCK = 512
 SAVED = "attention"  # name, for remat policies, of what the kernel's backward pass needs of its forward pass
 MASK_VALUE = -0.7 * float(np.finfo(np.float32).max)  # splash's own
 
@@ -42,12 +42,12 @@ class Visits(NamedTuple):
 
 def block_sizes(T: int, parts: int) -> tuple[int, int]:
     """Of queries and of keys, for rows of T over `parts` devices. Raises UserError where T does not divide into any."""
-    return block_size(T // parts), block_size(T, LONG_ROW_BLOCK if T > LONG_ROW else LARGEST_BLOCK)
+    return block_size(T // parts), block_size(T)
 
 
-def block_size(length: int, largest: int | None = None) -> int:
-    """The largest block up to `largest` (LARGEST_BLOCK) that divides `length`. Raises UserError where none does."""
-    for size in range(largest or LARGEST_BLOCK, 0, -LANES):
+def block_size(length: int) -> int:
+    """The largest block up to LARGEST_BLOCK that divides `length`. Raises UserError where none does."""
+    for size in range(LARGEST_BLOCK, 0, -LANES):
         if length % size == 0:
             return size
     raise UserError(f"attention on TPU needs a length per device that is a multiple of {LANES}, not {length}")

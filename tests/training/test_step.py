@@ -69,9 +69,10 @@ def unpacked(batch: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     return pad(ids, batch_first=True), pad(weights, batch_first=True)
 
 
-def layout_of(fsdp: int, tensor: int) -> Layout:
-    devices = jax.devices()[: fsdp * tensor]
-    return Layout(make_mesh(MeshConfig(fsdp=fsdp, tensor=tensor), devices), TRAIN_RULES)
+def layout_of(fsdp: int, tensor: int, context: int = 1, data: int = 1) -> Layout:
+    devices = jax.devices()[: fsdp * tensor * context * data]
+    mesh = make_mesh(MeshConfig(data=data, fsdp=fsdp, context=context, tensor=tensor), devices)
+    return Layout(mesh, TRAIN_RULES)
 
 
 def assert_same(got, expected):
@@ -123,12 +124,13 @@ def test_fifty_steps_track_a_plain_pytorch_loop(twin):
     assert history[-1][0] < 0.8 * history[0][0]  # it did learn, so the comparison means something
 
 
-@pytest.mark.parametrize("fsdp,tensor", [(8, 1), (4, 2), (2, 4)])
-def test_loss_and_gradients_are_the_same_on_every_mesh(twin, fsdp, tensor):
+# fsdp, tensor, context, data; the last cuts no weight along D, so that XLA partitions by itself
+@pytest.mark.parametrize("mesh", [(8, 1), (4, 2), (2, 4), (2, 1, 4), (2, 2, 2), (1, 1, 8), (2, 1, 2, 2), (1, 4, 1, 2)])
+def test_loss_and_gradients_are_the_same_on_every_mesh(twin, mesh):
     _, config, params = twin
     batch = packed_batch(0, config.vocab_size, micro=2, rows=8, length=32)
     results = []
-    for layout in (layout_of(1, 1), layout_of(fsdp, tensor)):
+    for layout in (layout_of(1, 1), layout_of(*mesh)):
         with layout.use():
             placed = jax.device_put(
                 jax.tree.map(np.asarray, params), layout.tree(param_axes(config), abstract_params(config))
@@ -226,6 +228,20 @@ def test_bfloat16_compute_keeps_float32_gradients_close(twin):
     )
     assert {g.dtype for g in jax.tree.leaves(grads)} == {jnp.dtype("float32")}
     assert float(loss) == pytest.approx(float(exact), rel=0.02)  # bfloat16 carries 8 bits
+
+
+def test_moments_in_bfloat16_take_half_the_memory_and_follow_those_in_float32(twin):
+    _, config, params = twin
+    batches = [packed_batch(seed, config.vocab_size, micro=1, rows=2, length=32) for seed in range(5)] * 4
+    losses_of = {}
+    for moments in ("float32", "bfloat16"):
+        tx = make_optimizer(OptimConfig(peak_lr=3e-3, moments=moments), config, len(batches))
+        state, history = run_steps(config, params, batches, layout_of(1, 1), tx)
+        adam = state.opt_state[1][0]
+        assert {leaf.dtype for leaf in jax.tree.leaves((adam.mu, adam.nu))} == {jnp.dtype(moments)}
+        losses_of[moments] = [loss for loss, _ in history]
+    assert losses_of["bfloat16"] == pytest.approx(losses_of["float32"], rel=0.01)  # bfloat16 carries 8 bits
+    assert losses_of["bfloat16"] != losses_of["float32"] and losses_of["float32"][-1] < 0.9 * losses_of["float32"][0]
 
 
 def test_learning_rate_is_transformers_cosine_with_warmup():
