@@ -195,6 +195,12 @@ def current_layout() -> Layout | None:
     return _current.get()
 
 
+def is_sharded() -> bool:
+    """Whether the layout in use has more than one device."""
+    layout = _current.get()
+    return layout is not None and layout.mesh.size > 1
+
+
 def platform() -> str:
     """What is computed for, "tpu", "gpu" or "cpu": the devices of the layout in use, which may be planned ones."""
     layout = _current.get()

@@ -15,7 +15,7 @@ from functools import partial, reduce
 import jax
 import jax.numpy as jnp
 
-from s1_jax.sharding import RESIDUAL, Layout, current_layout, shard_over, sum_scatter
+from s1_jax.sharding import RESIDUAL, Layout, current_layout, is_sharded, shard_over, sum_scatter
 
 KernelAxes = tuple[str, str]  # logical axes of a kernel: one is "embed", the other is cut over the mesh
 Arrays = tuple[jax.Array, ...]
@@ -96,7 +96,7 @@ contract.defvjp(lambda x, kernel, axes: (contract(x, kernel, axes), (x, kernel))
 def _training_layout(x: jax.Array) -> Layout | None:
     """The layout in use where it cuts weights along D and `x` [B, T, ...] divides over it; elsewhere XLA partitions."""
     layout = current_layout()
-    if layout is None or layout.mesh.size == 1 or not layout.axes("embed"):
+    if layout is None or not is_sharded() or not layout.axes("embed"):
         return None
     divides = x.shape[0] % layout.size("batch") == 0 and x.shape[1] % layout.size("residual_length") == 0
     return layout if divides else None
@@ -155,5 +155,4 @@ def _matmul_backward(x: jax.Array, kernel: jax.Array, grad: jax.Array) -> tuple[
 
 
 def _flat(x: jax.Array) -> jax.Array:
-    layout = current_layout()
-    return x.reshape(-1, x.shape[-1]) if layout is None or layout.mesh.size == 1 else x
+    return x if is_sharded() else x.reshape(-1, x.shape[-1])

@@ -20,7 +20,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_kernel im
 from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_mask_info import MaskInfo
 
 from s1_jax.config import ModelConfig, UserError
-from s1_jax.sharding import Layout, current_layout, row_order, shard_over
+from s1_jax.sharding import Layout, current_layout, is_sharded, row_order, shard_over
 
 LANES = 128  # the kernel's granule
 # s1's documents are about 5,500 tokens: larger blocks visit more of what lies across them, and in rows of 32,768 the
@@ -107,7 +107,7 @@ def attend_packed(
     layout = current_layout()
     T = q.shape[1]
     run = partial(_attend_local, layout, T, interpret)
-    if layout is None or layout.mesh.size == 1:
+    if layout is None or not is_sharded():
         return run(q, k, v, visits, jnp.asarray(places))
     if q.shape[0] % layout.size("batch") or k.shape[2] % layout.size("act_kv_heads") or T % layout.size("length"):
         raise UserError(

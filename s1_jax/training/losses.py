@@ -15,7 +15,17 @@ import jax.numpy as jnp
 
 from s1_jax.config import ModelConfig
 from s1_jax.model.qwen2 import Params, bind, hidden_states
-from s1_jax.sharding import RESIDUAL, Layout, current_layout, row_order, shard_over, sum_scatter
+from s1_jax.sharding import (
+    RESIDUAL,
+    Layout,
+    current_layout,
+    is_sharded,
+    platform,
+    row_order,
+    shard_over,
+    sum_scatter,
+)
+from s1_jax.training import loss_on_cpu
 
 KERNEL = ("head_embed", "vocab")  # logical axes of the output head [D, V]
 LOGITS_CHUNK = 1024  # tokens whose [V] float32 logits exist at one time, for each device
@@ -58,7 +68,10 @@ def head_nll(hidden: jax.Array, kernel: jax.Array, targets: jax.Array, weights: 
 
 
 def _forward(hidden: jax.Array, kernel: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple[jax.Array, Any]:
-    loss, *grads = _on_mesh(_loss_and_grads, ((), RESIDUAL, KERNEL))(hidden, kernel, targets, weights)
+    if not is_sharded() and platform() == "cpu" and hidden.dtype == kernel.dtype == jnp.float32:
+        loss, *grads = loss_on_cpu.loss_and_grads(hidden, kernel, targets, weights)
+    else:
+        loss, *grads = _on_mesh(_loss_and_grads, ((), RESIDUAL, KERNEL))(hidden, kernel, targets, weights)
     return loss, grads
 
 
@@ -73,7 +86,7 @@ head_nll.defvjp(_forward, _backward)
 def _on_mesh(function: Callable, outputs: Any) -> Callable:
     """`function` run by every device of the mesh in use on its tokens and its columns of the kernel."""
     layout = current_layout()
-    if layout is None or layout.mesh.size == 1:
+    if layout is None or not is_sharded():
         return partial(function, None)
     return shard_over(layout, partial(function, layout), (RESIDUAL, KERNEL, RESIDUAL[:2], RESIDUAL[:2]), outputs)
 

@@ -15,6 +15,8 @@ from s1_jax.sharding import Layout
 from s1_jax.training.losses import Batch, weighted_nll
 from s1_jax.training.state import TrainState
 
+# on CPU: Eigen's matmuls; YNNPACK's, the default since JAX 0.10, take up to twice as long on large float32 arrays
+COMPILER_OPTIONS: dict[str, dict[str, str | bool | int | float]] = {"cpu": {"xla_cpu_experimental_ynn_fusion_type": ""}}
 BATCH_KEYS = ("token_ids", "positions", "segment_ids", "targets", "weights")
 
 
@@ -74,6 +76,7 @@ def compile_step(
         in_shardings=(shardings, dict.fromkeys(BATCH_KEYS, rows), everywhere),
         out_shardings=(shardings, everywhere),
         donate_argnums=0,
+        compiler_options=COMPILER_OPTIONS.get(layout.mesh.devices.flat[0].platform),
     )
 
 

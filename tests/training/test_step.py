@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from copy import deepcopy
 from functools import partial
 
@@ -15,7 +16,7 @@ from transformers import get_cosine_schedule_with_warmup
 from s1_jax.config import MeshConfig, OptimConfig
 from s1_jax.model.qwen2 import abstract_params, init_params, logits, param_axes
 from s1_jax.sharding import TRAIN_RULES, Layout, assert_sharded, make_mesh
-from s1_jax.training import losses
+from s1_jax.training import loss_on_cpu, losses
 from s1_jax.training.optimizer import decayed, learning_rate, make_optimizer
 from s1_jax.training.state import abstract_state, init_state
 from s1_jax.training.step import compile_loss, compile_step, loss_and_grads, train_step
@@ -181,13 +182,33 @@ def test_micro_batches_beyond_the_count_are_not_computed_and_never_compile_anew(
     assert run._cache_size() == 1
 
 
-def test_chunked_loss_equals_the_loss_from_whole_logits(twin, monkeypatch):
-    _, config, params = twin
-    batch = jax.tree.map(lambda x: x[0], packed_batch(5, config.vocab_size, micro=1, rows=2, length=50))
-    run = partial(losses.weighted_nll, config, compute_dtype=jnp.float32, remat="none")
-    whole = jax.jit(jax.value_and_grad(run))(params, batch)
-    monkeypatch.setattr(losses, "LOGITS_CHUNK", 16)  # 50 = 3 chunks and a remainder
-    assert_same(jax.jit(jax.value_and_grad(lambda *arguments: run(*arguments)))(params, batch), whole)
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("path", ["one CPU", "any device", "mesh"])
+def test_chunked_loss_and_its_gradients_equal_those_from_whole_logits(path, tied, monkeypatch):
+    rng = np.random.default_rng(0)
+    B, T, D, V = 2, 56, 16, 96
+    hidden = jnp.asarray(rng.normal(size=(B, T, D)), jnp.float32)
+    table = jnp.asarray(rng.normal(size=(V, D) if tied else (D, V)), jnp.float32)
+    targets = jnp.asarray(rng.integers(0, V, (B, T)), jnp.int32)
+    weights = jnp.asarray(rng.random((B, T)) * (rng.random((B, T)) > 0.3), jnp.float32)
+
+    def whole(hidden, table):
+        log_p = jax.nn.log_softmax(hidden @ (table.T if tied else table))
+        return -3.0 * jnp.sum(weights * jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0])
+
+    def chunked(hidden, table):
+        return 3.0 * losses.head_nll(hidden, table.T if tied else table, targets, weights)
+
+    monkeypatch.setattr(losses, "LOGITS_CHUNK", 24)  # several chunks and a remainder
+    monkeypatch.setattr(loss_on_cpu, "CHUNK", 24)
+    if path == "any device":
+        monkeypatch.setattr(losses, "platform", lambda: "gpu")
+    expected = jax.jit(jax.value_and_grad(whole, (0, 1)))(hidden, table)
+    with layout_of(2, 2, 2).use() if path == "mesh" else nullcontext():
+        got = jax.device_get(jax.jit(jax.value_and_grad(chunked, (0, 1)))(hidden, table))
+        alone = float(jax.jit(chunked)(hidden, table))  # without gradients
+    assert_same(got, expected)
+    assert alone == pytest.approx(float(expected[0]), rel=GRAD_TOLERANCE)
 
 
 def test_packed_and_separate_documents_have_the_same_gradients(twin):
