@@ -1,0 +1,49 @@
+"""Every config that is shipped: it loads, and those for TPU fit the slice that their table row names."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from runpy import run_path
+
+import pytest
+from jax.sharding import AbstractMesh
+
+from s1_jax.cli import load_config
+from s1_jax.config import TrainConfig
+from s1_jax.model.qwen2 import abstract_params, param_axes
+from s1_jax.model.sizes import QWEN2_5
+from s1_jax.model.splash import LANES
+from s1_jax.planning.topology import parse_topology
+from s1_jax.sharding import MESH_AXES, TRAIN_RULES, Layout
+from s1_jax.training.checks import check_sizes
+
+PROJECT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted((PROJECT / "configs").glob("*.py"))
+ROWS = run_path(str(PROJECT / "scripts" / "plan_table.py"))["ROWS"]
+PLANNED = {config: topology for config, topology, full in ROWS if full is None}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_loads_and_opens_with_its_command(path):
+    load_config(path)
+    assert f"configs/{path.name}" in path.read_text().split('"""')[1]
+
+
+def test_every_tpu_config_stands_in_the_table_of_plans():
+    assert {path.stem for path in CONFIGS if path.stem.startswith("s1_")} == set(PLANNED)
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_model_rows_and_mesh_fit_together(name):
+    config = load_config(PROJECT / "configs" / f"{name}.py")
+    assert isinstance(config, TrainConfig)
+    model = QWEN2_5[config.model.path]
+    sizes = dataclasses.asdict(config.mesh)
+    layout = Layout(AbstractMesh(tuple(sizes[axis] for axis in MESH_AXES), MESH_AXES), TRAIN_RULES)  # type: ignore[arg-type]
+    assert layout.mesh.size == math.prod(parse_topology(PLANNED[name]).shape)
+    check_sizes(config, model, 0, layout)
+    layout.tree(param_axes(model), abstract_params(model))  # every weight divides
+    assert model.num_key_value_heads % layout.size("act_kv_heads") == 0
+    assert all(length % (layout.size("length") * LANES) == 0 for length in config.data.capacities)
