@@ -1,10 +1,10 @@
-"""s1-32B: Qwen2.5-32B-Instruct fine-tuned on s1K with s1's recipe.
+"""s1-32B: Qwen2.5-32B-Instruct fine-tuned on s1K with s1's recipe, on TPU v5p-64 (32 chips).
 
     python -m s1_jax.train configs/s1_32b_v5p64.py
 
-Hardware: TPU v5p-64 (32 chips): fsdp 8 x tensor 4, float32 master weights and moments (16 bytes a parameter, 16.4 GB
-a chip). Cost: a roofline estimate, not a measurement: 12 to 15 minutes of compute for 315 steps at 45% MFU. Not yet run
-on that hardware, whose several hosts the trainer does not start together yet.
+Hardware and cost as planned with the TPU compiler (docs/plan.md), not yet run: 60.0 of 95.7 GiB a chip;
+315 steps in 9 to 16 minutes, 8.8 chip-hours at most, without loading and compiling.
+The slice has several hosts, which the trainer does not start together yet.
 Expected: the paper's s1-32B without forcing has 50.0 on AIME24, 92.6 on MATH500, 56.6 on GPQA Diamond.
 """
 
@@ -14,10 +14,13 @@ from s1_jax.config import DataConfig, MeshConfig, ModelSource, TrainConfig
 def get_config() -> TrainConfig:
     return TrainConfig(
         run_dir="runs/s1_32b",
-        model=ModelSource(path="Qwen/Qwen2.5-32B-Instruct", remat="full"),
-        # A step of s1 holds about 90,000 tokens: 8 rows of 12,288. A longer example is an error that names it.
+        model=ModelSource(path="Qwen/Qwen2.5-32B-Instruct", remat="minimal"),
         data=DataConfig(
-            path="simplescaling/s1K", max_length=12288, too_long="error", batch_examples=16, micro_batch_rows=8
+            path="simplescaling/s1K",
+            max_length=12_288,
+            row_lengths=(19_456, 21_504, 22_528, 24_576, 26_624, 28_672),
+            batch_examples=16,
+            micro_batch_rows=4,
         ),
-        mesh=MeshConfig(fsdp=8, tensor=4),
+        mesh=MeshConfig(fsdp=4, context=2, tensor=4),
     )

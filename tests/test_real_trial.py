@@ -13,7 +13,7 @@ import pytest
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 PROJECT = Path(__file__).resolve().parents[1]
-LENGTH, EXAMPLES, STEPS = 8192, 46, 20  # as many traces as fill 20 rows
+LENGTH, EXAMPLES, STEPS = 8192, 60, 20  # as many traces as fill 20 rows
 BUDGETS, PROBLEMS = (16, 48), 5
 
 CONFIGS = """

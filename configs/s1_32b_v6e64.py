@@ -1,0 +1,26 @@
+"""s1-32B: Qwen2.5-32B-Instruct fine-tuned on s1K with s1's recipe, on TPU v6e-64 (64 chips).
+
+    python -m s1_jax.train configs/s1_32b_v6e64.py
+
+Hardware and cost as planned with the TPU compiler (docs/plan.md), not yet run: 31.0 of 31.2 GiB a chip;
+315 steps in 6 to 10 minutes, 10.8 chip-hours at most, without loading and compiling.
+The slice has several hosts, which the trainer does not start together yet.
+Expected: the paper's s1-32B without forcing has 50.0 on AIME24, 92.6 on MATH500, 56.6 on GPQA Diamond.
+"""
+
+from s1_jax.config import DataConfig, MeshConfig, ModelSource, TrainConfig
+
+
+def get_config() -> TrainConfig:
+    return TrainConfig(
+        run_dir="runs/s1_32b",
+        model=ModelSource(path="Qwen/Qwen2.5-32B-Instruct", remat="minimal"),
+        data=DataConfig(
+            path="simplescaling/s1K",
+            max_length=12_288,
+            row_lengths=(20_480, 22_528, 24_576, 28_672),
+            batch_examples=16,
+            micro_batch_rows=4,
+        ),
+        mesh=MeshConfig(fsdp=4, context=2, tensor=8),
+    )

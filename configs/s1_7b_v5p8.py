@@ -1,0 +1,25 @@
+"""s1-7B: Qwen2.5-7B-Instruct fine-tuned on s1K with s1's recipe, on TPU v5p-8 (4 chips).
+
+    python -m s1_jax.train configs/s1_7b_v5p8.py
+
+Hardware and cost as planned with the TPU compiler (docs/plan.md), not yet run: 90.4 of 95.7 GiB a chip;
+315 steps in 20 to 24 minutes, 1.6 chip-hours at most, without loading and compiling.
+Expected: a model that thinks in s1's format; the paper has no scores for this size.
+"""
+
+from s1_jax.config import DataConfig, MeshConfig, ModelSource, TrainConfig
+
+
+def get_config() -> TrainConfig:
+    return TrainConfig(
+        run_dir="runs/s1_7b",
+        model=ModelSource(path="Qwen/Qwen2.5-7B-Instruct", remat="mlp"),
+        data=DataConfig(
+            path="simplescaling/s1K",
+            max_length=12_288,
+            row_lengths=(20_480, 22_528, 24_576, 28_672),
+            batch_examples=16,
+            micro_batch_rows=4,
+        ),
+        mesh=MeshConfig(fsdp=4),
+    )
