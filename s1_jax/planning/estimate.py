@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from s1_jax.chips import GIB, Chip, chip_of
-from s1_jax.config import ModelConfig, TrainConfig, UserError
+from s1_jax.config import ModelConfig, RunError, TrainConfig, UserError
 from s1_jax.data.tokens import Corpus
 from s1_jax.model.qwen2 import abstract_params
 from s1_jax.planning.counts import Counts, count
@@ -181,13 +181,15 @@ def _totals(work: Sequence[StepWork], programs: dict, model: ModelConfig, layout
 
 
 def kernel_flops(counts: Counts, attention_flops: tuple[float, float], model: ModelConfig) -> float:
-    """What the attention kernels of a step compute on all chips: 0 where attention is plain matmuls.
+    """What the attention kernels of a step compute on all chips.
 
     A kernel has no FLOPs in HLO; `attention_flops` are those of one layer, forward and backward. Each layer's backward
     kernel runs once for every row; the forward one as often, or twice where it is recomputed, which the program tells.
+    Raises RunError where no backward kernel is found: figures without attention would look like figures.
     """
     forward = sum(times for name, times in counts.kernels.items() if "_fwd" in name)
     backward = sum(times for name, times in counts.kernels.items() if "_dkv" in name)
     if not backward:
-        return 0.0
+        found = ", ".join(sorted(counts.kernels)) or "none"
+        raise RunError(f"the compiled step has no attention kernel that is known by its name (kernels: {found})")
     return model.num_hidden_layers * (forward / backward * attention_flops[0] + attention_flops[1])

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from s1_jax.chips import GIB, chip_of
-from s1_jax.config import ModelConfig, UserError
+from s1_jax.config import ModelConfig, RunError, UserError
 from s1_jax.planning.counts import Counts
 from s1_jax.planning.estimate import Plan, capacity, kernel_flops
 from s1_jax.planning.program import Memory
@@ -70,7 +70,8 @@ def test_kernels_count_what_they_visit_in_every_layer_and_again_where_recomputed
     recomputed = Counts(kernels={names[0]: 24.0, names[1]: 12.0})
     assert kernel_flops(saved, layer, model) == 3 * (20 + 50)
     assert kernel_flops(recomputed, layer, model) == 3 * (2 * 20 + 50)
-    assert kernel_flops(Counts(), layer, model) == 0.0  # attention as plain matmuls is in the program's own count
+    with pytest.raises(RunError, match="no attention kernel .*kernels: rms_norm"):
+        kernel_flops(Counts(kernels={"rms_norm": 3.0}), layer, model)
 
 
 def test_a_chip_whose_memory_nobody_knows_is_refused():
