@@ -73,10 +73,18 @@ def _once(module: Module, computation: Computation) -> Counts:
             counts.host_bytes += array_bytes * (space == HOST)
         for collective in _collectives(module, computation, instruction):
             counts.collectives[collective] = counts.collectives.get(collective, 0) + 1
-        if _target(instruction) == KERNEL:
-            kernel = re.sub(r"[.\d]+$", "", instruction.name)
+        for kernel in _kernels(module, instruction):
             counts.kernels[kernel] = counts.kernels.get(kernel, 0) + 1
     return counts
+
+
+def _kernels(module: Module, instruction: Instruction) -> Iterator[str]:
+    """Names of the Pallas kernels it runs: its own, or those that XLA fused with what they read or write."""
+    if instruction.opcode == "fusion":
+        for inner in module[instruction.called[0]]:
+            yield from _kernels(module, inner)
+    elif _target(instruction) == KERNEL:
+        yield re.sub(r"[.\d]+$", "", instruction.name)
 
 
 # Matmuls
