@@ -60,15 +60,6 @@ def apply_rope(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
 
 
-def causal_segments(segment_ids: jax.Array, places: np.ndarray) -> jax.Array:
-    """Mask [B, T, T]: a token sees itself and what precedes it in its own document; `segment_ids` [B, T], 0 is padding.
-
-    Slot t holds place `places[t]` of its row; causality is by that, so positions may restart. Padding sees itself only
-    by sharing id 0, which keeps its softmax finite.
-    """
-    return (segment_ids[:, :, None] == segment_ids[:, None, :]) & (places[:, None] >= places[None, :])
-
-
 def attend(queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array) -> jax.Array:
     """Softmax attention. queries [B, T, N, H]; keys, values [B, K, S, H]; mask [B, T, S] -> [B, T, N * H].
 

@@ -19,9 +19,10 @@ from jax.ad_checkpoint import checkpoint_name
 
 from s1_jax.config import ModelConfig, UserError
 from s1_jax.model import splash
-from s1_jax.model.attention import apply_rope, attend, causal_segments, rope_angles
+from s1_jax.model.attention import apply_rope, attend, rope_angles
 from s1_jax.model.kv_cache import KVCache, write
 from s1_jax.model.linear import KernelAxes, contract, expand
+from s1_jax.model.packed_attention import attend_packed
 from s1_jax.sharding import RESIDUAL, constrain, current_layout, platform, shard_over
 
 Params = dict[str, Any]
@@ -298,12 +299,10 @@ Mixer = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, None]]
 
 
 def einsum_mixer(segment_ids: jax.Array, places: np.ndarray) -> Mixer:
-    """Attention within documents of packed rows, from whole [T, T] scores: on any platform."""
-    mask = causal_segments(segment_ids, places)
+    """Attention within documents of packed rows, by plain matmuls: on any platform."""
 
     def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
-        out = attend(q, k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3), mask)
-        return checkpoint_name(out, splash.SAVED), None
+        return checkpoint_name(attend_packed(q, k, v, segment_ids, tuple(places.tolist())), splash.SAVED), None
 
     return mix
 

@@ -120,10 +120,3 @@ def test_layer(tiny_model, kv_heads):
     additive = torch.full((T, T), torch.finfo(torch.float32).min).triu(1)[None, None]
     reference = theirs(hidden, attention_mask=additive, position_embeddings=angles)
     assert_close(mine, reference[0] if isinstance(reference, tuple) else reference)
-
-
-def test_segment_mask_by_hand():
-    segment_ids = jnp.asarray([[1, 1, 2, 2, 0]])
-    mask = attention.causal_segments(segment_ids, np.arange(5))
-    expected = [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]]
-    np.testing.assert_array_equal(mask[0].astype(int), expected)
