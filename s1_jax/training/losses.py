@@ -6,6 +6,7 @@ chunk's logits are at hand: nothing waits for the backward pass, and no logit is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 
 from s1_jax.config import ModelConfig
 from s1_jax.model.qwen2 import Params, bind, hidden_states
+from s1_jax.model.splash import LANES
 from s1_jax.sharding import (
     RESIDUAL,
     Layout,
@@ -137,9 +139,10 @@ def _columns(layout: Layout | None, kernel: jax.Array, dtype: jnp.dtype) -> jax.
 
 
 def _chunks(hidden: jax.Array, targets: jax.Array, weights: jax.Array) -> Chunk:
-    """This device's tokens, [chunks, c, ...]; what fills the last chunk weighs nothing."""
+    """This device's tokens in even chunks, [chunks, c, ...]; what fills the last one weighs nothing."""
     tokens = targets.size
-    size = min(LOGITS_CHUNK, tokens)
+    even = math.ceil(tokens / math.ceil(tokens / LOGITS_CHUNK))
+    size = min(LOGITS_CHUNK, tokens, even + -even % LANES)
 
     def cut(x: jax.Array) -> jax.Array:
         x = x.reshape(tokens, *x.shape[2:])
