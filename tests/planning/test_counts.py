@@ -190,3 +190,24 @@ def test_what_waits_in_the_hosts_memory_is_counted_apart():
     assert counts.host_bytes == 2 * layer  # put there, and fetched
     gathered, matmul, scattered = layer + 2 * 16 * 128, 2 * (32 * 64 + 64 * 16 + 32 * 16), 4 * (64 + 16) * 128
     assert counts.hbm_bytes == 2 * layer + gathered + matmul + scattered
+
+
+FUSED_KERNEL = """HloModule m
+
+%with_kernel (p: bf16[8,128]) -> bf16[8,128] {
+  %p = bf16[8,128]{1,0} parameter(0)
+  %splash_dkv.7 = bf16[8,128]{1,0} custom-call(%p), custom_call_target="tpu_custom_call"
+  ROOT %sum = bf16[8,128]{1,0} add(%splash_dkv.7, %p)
+}
+
+ENTRY %main (x: bf16[8,128]) -> bf16[8,128] {
+  %x = bf16[8,128]{1,0} parameter(0)
+  %splash_fwd.1 = bf16[8,128]{1,0} custom-call(%x), custom_call_target="tpu_custom_call"
+  %other.2 = bf16[8,128]{1,0} custom-call(%splash_fwd.1), custom_call_target="ResizeNearest"
+  ROOT %fused.3 = bf16[8,128]{1,0} fusion(%other.2), kind=kOutput, calls=%with_kernel
+}
+"""
+
+
+def test_a_kernel_counts_by_itself_and_where_it_is_fused_with_a_neighbour():
+    assert count(parse(FUSED_KERNEL), 1).kernels == {"splash_fwd": 1, "splash_dkv": 1}
