@@ -18,8 +18,9 @@ from transformers import PreTrainedTokenizerBase
 from s1_jax.checkpoints import hf
 from s1_jax.config import BudgetConfig, ModelConfig, SamplingConfig, UserError
 from s1_jax.data.chat import prompt_ids
-from s1_jax.decoding.engine import Engine, Request
+from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.markers import END_TOKENS
+from s1_jax.decoding.requests import Request
 from s1_jax.model import qwen2
 
 T = TypeVar("T")

@@ -22,6 +22,26 @@ class RunError(Exception):
     """A run that cannot go on through nobody's mistake: shown as one line, exit code 1."""
 
 
+def _true_or_false(words: list[str]) -> bool:
+    if words[0].lower() not in ("true", "false"):
+        raise ValueError(f"{words[0]!r} is neither true nor false")
+    return words[0].lower() == "true"
+
+
+# an option that is written out, `--section.name false`, instead of `--section.no-name`
+Switch = Annotated[
+    bool,
+    tyro.conf.FlagConversionOff,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="{true,false}",
+        instance_from_str=_true_or_false,
+        is_instance=lambda value: isinstance(value, bool),
+        str_from_instance=lambda value: [str(value).lower()],
+    ),
+]
+
+
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
     """YaRN (arXiv 2309.00071), with Hugging Face's names and defaults."""
@@ -314,6 +334,7 @@ class SweepConfig:
     num_ignore: tuple[int, ...] = (0,)
     ignore_strings: tuple[str, ...] = ("Wait",)
     min_thinking_tokens: int = 1
+    shared_trace: Switch = True  # settings that think alike are one run, read at several points; false: each by itself
     scaling: Literal["within", "across"] = "across"  # the Scaling metric within one ignore count, or across all runs
     extra: Annotated[tuple[SettingConfig, ...], tyro.conf.Suppress] = ()  # set in config files only
 

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import sys
+import time
 from collections.abc import Hashable, Sequence
 from itertools import product
 from pathlib import Path
@@ -22,9 +23,12 @@ from s1_jax.checkpoints import hf
 from s1_jax.cli import StopFlag, parse_with_file, run_main, to_json
 from s1_jax.config import BudgetConfig, EvaluateConfig, SettingConfig, UserError, resolve_dtype
 from s1_jax.data.chat import prompt_ids
-from s1_jax.decoding.engine import Engine, Request, context_length
+from s1_jax.decoding.branching import plan_trunks
+from s1_jax.decoding.engine import Engine, context_length
 from s1_jax.decoding.records import identity
+from s1_jax.decoding.requests import Request
 from s1_jax.progress import progress_bar
+from s1_jax.reporting.cost import add_cost, cost_of, format_cost
 from s1_jax.reporting.plot import save_scaling_plot
 from s1_jax.reporting.records import Record, cut_torn_line, read_records, record_line
 from s1_jax.reporting.summary import Setting, methods, summarize, to_dict
@@ -193,28 +197,37 @@ def decode(config: EvaluateConfig, source: Path, task: Task, rows: Sequence[Row]
     parts = layout.parts(layout.rules["batch"])
     dtype = resolve_dtype(config.model.dtype)
     model, params = hf.load_params(source, dtype=dtype, layout=layout)
+    requests, shared = [row.request for row in rows], config.sweep.shared_trace
+    runs = len(plan_trunks(requests)) if shared else len(requests)
     engine = Engine(
         model,
         params,
         hf.load_tokenizer(source),
         max_model_len=config.max_model_len,
-        batch_size=min(config.batch_size, -(-len(rows) // parts) * parts),
+        batch_size=min(config.batch_size, -(-runs // parts) * parts),
         dtype=dtype,
         layout=layout,
     )
-    path = Path(config.run_dir) / "records.jsonl"
+    run_dir = Path(config.run_dir)
+    path = run_dir / "records.jsonl"
     cut_torn_line(path)
+    written, started = 0, time.perf_counter()
     with StopFlag() as stop, path.open("a", encoding="utf-8") as file, progress_bar() as bar:
-        bar_task = bar.add_task("decoding", total=done + len(rows), completed=done, note="compiling")
+        note = f"{len(requests)} records in {runs} runs" if shared else "each record by itself"
+        bar_task = bar.add_task("decoding", total=done + len(rows), completed=done, note=note)
 
         def show(decoded: int, _: int) -> None:
-            now = rows[min(decoded, len(rows) - 1)]
-            bar.update(bar_task, completed=done + decoded, note=Setting.of(now.known).label)
+            bar.update(bar_task, completed=done + decoded)
             stop.check()
 
-        for row, record in zip(rows, engine.run([row.request for row in rows], show), strict=True):
-            file.write(record_line(graded(task, row.problem, record)))
-            file.flush()
+        try:
+            run = engine.run_shared(requests, show) if shared else enumerate(engine.run(requests, show))
+            for place, record in run:
+                file.write(record_line(graded(task, rows[place].problem, record)))
+                file.flush()
+                written += 1
+        finally:
+            add_cost(run_dir, written, engine.decoded_tokens, time.perf_counter() - started)
 
 
 def graded(task: Task, problem: Problem, record: Record) -> Record:
@@ -232,11 +245,11 @@ def report(run_dir: Path) -> None:
     scaling_over = json.loads((run_dir / "config.json").read_text())["sweep"]["scaling"]
     runs = summarize(records)
     found = methods(runs, scaling_over)
-    summary = to_dict(records, runs, found, scaling_over)
+    summary = to_dict(records, runs, found, scaling_over) | {"cost": (cost := cost_of(run_dir, records))}
     (run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     plot = run_dir / "scaling.png"
     save_scaling_plot(plot, runs, f"{', '.join(summary['tasks'])}, {max(run.problems for run in runs)} problems")
-    print(f"\n{format_report(runs, found, scaling_over)}\n\nplot: {plot}")
+    print(f"\n{format_report(runs, found, scaling_over)}\n{format_cost(cost)}\n\nplot: {plot}")
 
 
 def _at(options: dict[str, Any], names: Sequence[str]) -> Any:

@@ -24,9 +24,10 @@ from s1_jax.api import LoadedModel, load_model, override, prompt_token_ids
 from s1_jax.cli import StopFlag, parse, run_main
 from s1_jax.config import BudgetConfig, SamplingConfig, UserError
 from s1_jax.decoding.budget import AnswerEnd, End, Kind
-from s1_jax.decoding.engine import Engine, Request
+from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.markers import END_TOKENS
 from s1_jax.decoding.records import FORCED
+from s1_jax.decoding.requests import Request
 from s1_jax.progress import progress_bar
 
 FORCED_COLOUR, NO_COLOUR = "\033[33m", "\033[0m"

@@ -119,6 +119,16 @@ def test_summary_and_plot(finished):
     assert (finished / "scaling.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_each_setting_by_itself_gives_the_same_records_and_costs_more(folder, finished, tmp_path):
+    alone = tmp_path / "alone"
+    evaluated(folder, alone, *GRID, "--sweep.shared-trace", "false")
+    by_line = [sorted((run / "records.jsonl").read_text().splitlines()) for run in (alone, finished)]
+    assert by_line[0] == by_line[1]
+    costs = [json.loads((run / "summary.json").read_text())["cost"] for run in (alone, finished)]
+    assert costs[0]["decoded_tokens"] == costs[0]["tokens_of_all_settings"] == costs[1]["tokens_of_all_settings"]
+    assert costs[1]["tokens_of_longest_setting"] < costs[1]["decoded_tokens"] < costs[0]["decoded_tokens"]
+
+
 @pytest.mark.usefixtures("no_weights")
 def test_once_all_is_done_it_only_reports(folder, run_dir, capsys):
     records, summary = (run_dir / "records.jsonl").read_bytes(), (run_dir / "summary.json").read_bytes()

@@ -30,9 +30,12 @@ class Phase(enum.IntEnum):
 
 
 class Kind(enum.IntEnum):
-    """What a token is; IGNORE tokens (the ignore string's) count as thinking."""
+    """What a token is; IGNORE (the ignore string's) and REDRAWN (drawn in place of a dropped end) are thinking too."""
 
-    NONE, THINKING, IGNORE, SUFFIX, ANSWER, STOP = range(6)
+    NONE, THINKING, IGNORE, SUFFIX, ANSWER, STOP, REDRAWN = range(7)
+
+
+THOUGHT = (Kind.THINKING, Kind.IGNORE, Kind.REDRAWN)
 
 
 class End(enum.IntEnum):
@@ -131,6 +134,19 @@ def initial_state(budget: Budget, markers: Markers, active: Array) -> BudgetStat
     return _settle(budget, markers, state)
 
 
+def branch_state(
+    budget: Budget, markers: Markers, num_thinking: Array, end: Array, last_is_newline: Array, active: Array
+) -> BudgetState:
+    """State of rows whose thinking [B] tokens long has just ended as `end` [B] says; what follows is the suffix."""
+    zeros = jnp.zeros(active.shape, jnp.int32)
+    false = jnp.zeros(active.shape, bool)
+    after_cut = jnp.where(last_is_newline, Suffix.FORCED, Suffix.NEWLINE_FORCED)
+    suffix = jnp.where(end == End.NATURAL, Suffix.NATURAL, after_cut).astype(jnp.int32)
+    phase = jnp.where(active, zeros + Phase.SUFFIX, Phase.DONE)
+    state = BudgetState(phase, num_thinking, zeros, zeros, zeros, false, last_is_newline, suffix, zeros, end, zeros)
+    return _settle(budget, markers, state)
+
+
 def propose(budget: Budget, markers: Markers, state: BudgetState) -> Proposal:
     """What each row does next.
 
@@ -156,6 +172,7 @@ def advance(budget: Budget, markers: Markers, state: BudgetState, token: Array) 
     drawing = (state.phase == Phase.THINKING) & ~in_ignore
     in_suffix = state.phase == Phase.SUFFIX
     alone = ~budget.forcing
+    redrawn = drawing & state.after_ignore & (_ignore_length(budget, state) == 0)
 
     ending = drawing & budget.forcing & markers.is_end[token]
     ignored = ending & (state.ignores_used < budget.num_ignore)
@@ -172,12 +189,20 @@ def advance(budget: Budget, markers: Markers, state: BudgetState, token: Array) 
     token = jnp.where(natural, markers.suffixes[Suffix.NATURAL, 0], token)
 
     kind = jnp.select(
-        [state.done, stopping, feeds_ignore, ignored, natural | own_marker | (in_suffix & ~leaves_marker), answering],
-        [Kind.NONE, Kind.STOP, Kind.IGNORE, Kind.NONE, Kind.SUFFIX, Kind.ANSWER],
+        [
+            state.done,
+            stopping,
+            feeds_ignore,
+            ignored,
+            natural | own_marker | (in_suffix & ~leaves_marker),
+            answering,
+            redrawn,
+        ],
+        [Kind.NONE, Kind.STOP, Kind.IGNORE, Kind.NONE, Kind.SUFFIX, Kind.ANSWER, Kind.REDRAWN],
         Kind.THINKING,
     ).astype(jnp.int32)
 
-    thought = (kind == Kind.THINKING) | (kind == Kind.IGNORE)
+    thought = (kind == Kind.THINKING) | (kind == Kind.IGNORE) | (kind == Kind.REDRAWN)
     ignore_position = jnp.where(feeds_ignore, state.ignore_position + 1, 0)
     phase = jnp.select(
         [stopping, leaves_marker, natural | own_marker], [Phase.DONE, Phase.ANSWER, Phase.SUFFIX], state.phase

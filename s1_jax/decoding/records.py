@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import BudgetConfig, SamplingConfig
-from s1_jax.decoding.budget import AnswerEnd, End, Kind
+from s1_jax.decoding.budget import THOUGHT, AnswerEnd, End, Kind
 
-THOUGHT = (Kind.THINKING, Kind.IGNORE)
 FORCED = (Kind.IGNORE, Kind.SUFFIX)  # tokens that were put in, not drawn
 
 
@@ -60,9 +60,9 @@ def outcome(
 
     `text` runs from the start marker to the stop token, special tokens kept. What only a task knows is null.
     """
-    pairs = [(int(token), kind) for token, kind in zip(tokens, kinds, strict=True)]
-    thinking = [token for token, kind in pairs if kind in THOUGHT]
-    answer = [token for token, kind in pairs if kind == Kind.ANSWER]
+    ids = np.asarray(tokens, np.int32)
+    thinking = ids[np.isin(kinds, THOUGHT)].tolist()
+    answer = ids[np.equal(kinds, Kind.ANSWER)].tolist()
     return {
         "thinking_token_ids": thinking,
         "answer_token_ids": answer,
@@ -71,7 +71,7 @@ def outcome(
         "end": End(end).name.lower(),
         "answer_end": AnswerEnd(answer_end).name.lower(),
         "ignores_used": int(ignores_used),
-        "text": tokenizer.decode([*start_ids, *(token for token, _ in pairs)], skip_special_tokens=False),
+        "text": tokenizer.decode([*start_ids, *ids.tolist()], skip_special_tokens=False),
         "extracted_answer": None,
         "gold": None,
         "correct": None,

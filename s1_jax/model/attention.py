@@ -76,3 +76,29 @@ def attend(queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Arr
     out = jnp.einsum("bkqs,bksh->bkqh", weights, values)
     out = out.reshape(B, K, N // K, T, H).transpose(0, 3, 1, 2, 4).reshape(B, T, N * H)
     return constrain(out, "batch", "length", "act_heads")
+
+
+def attend_branches(
+    queries: jax.Array, prefix: tuple[jax.Array, jax.Array], tails: tuple[jax.Array, jax.Array], masks: tuple
+) -> jax.Array:
+    """Softmax attention of R branches a row, each to the prefix they share and to a tail of its own.
+
+    queries [B, R, N, H]; prefix keys and values [B, K, S, H]; tail keys and values [B, K, R, C, H]; masks [B, R, S] and
+    [B, R, C] -> [B, R, N * H]. The prefix is read once for all branches of a row, and never copied.
+    """
+    B, R, N, H = queries.shape
+    (keys, values), (tail_keys, tail_values) = prefix, tails
+    K, S = keys.shape[1], keys.shape[2]
+    by_head = queries.reshape(B, R, K, N // K, H).transpose(0, 2, 1, 3, 4)  # [B, K, R, G, H]
+    together = by_head.reshape(B, K, -1, H)
+
+    shared = jnp.einsum("bkqh,bksh->bkqs", together, keys, preferred_element_type=jnp.float32)
+    own = jnp.einsum("bkrgh,bkrch->bkrgc", by_head, tail_keys, preferred_element_type=jnp.float32)
+    scores = jnp.concatenate([shared.reshape(*own.shape[:-1], S), own], axis=-1) * (H**-0.5)
+    mask = jnp.concatenate(masks, axis=-1)[:, None, :, None]
+    weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(jnp.float32).min), axis=-1).astype(values.dtype)
+
+    out = jnp.einsum("bkqs,bksh->bkqh", weights[..., :S].reshape(B, K, -1, S), values).reshape(by_head.shape)
+    out += jnp.einsum("bkrgc,bkrch->bkrgh", weights[..., S:], tail_values)
+    out = out.transpose(0, 2, 1, 3, 4).reshape(B, R, N * H)
+    return constrain(out, "batch", "length", "act_heads")

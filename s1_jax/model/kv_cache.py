@@ -34,3 +34,21 @@ def write(cache: jax.Array, layer: jax.Array, positions: jax.Array, new: jax.Arr
     return cache.at[layer, rows, :, positions].set(
         new.astype(cache.dtype), mode="promise_in_bounds", unique_indices=False
     )
+
+
+def init_tails(config: ModelConfig, batch: int, branches: int, capacity: int, dtype: jnp.dtype) -> KVCache:
+    """Empty tails [L, B, K, R, C, H]: what R `branches` of each row add to the cache they share."""
+    shape = (config.num_hidden_layers, batch, config.num_key_value_heads, branches, capacity, config.head_dim)
+
+    def empty() -> jax.Array:
+        return constrain(jnp.zeros(shape, dtype), "layers", "batch", "act_kv_heads", None, "cache", "head_dim")
+
+    return KVCache(empty(), empty())
+
+
+def write_tails(tails: jax.Array, layer: jax.Array, slots: jax.Array, new: jax.Array) -> jax.Array:
+    """`new` [B, R, K, H] put into `slots` [B, R] of one layer of `tails` [L, B, K, R, C, H]."""
+    rows, branches = (jnp.arange(size) for size in slots.shape)
+    return tails.at[layer, rows[:, None], :, branches, slots].set(
+        new.astype(tails.dtype), mode="promise_in_bounds", unique_indices=True
+    )

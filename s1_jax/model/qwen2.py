@@ -19,8 +19,8 @@ from jax.ad_checkpoint import checkpoint_name
 
 from s1_jax.config import ModelConfig, UserError
 from s1_jax.model import splash
-from s1_jax.model.attention import apply_rope, attend, rope_angles
-from s1_jax.model.kv_cache import KVCache, write
+from s1_jax.model.attention import apply_rope, attend, attend_branches, rope_angles
+from s1_jax.model.kv_cache import KVCache, write, write_tails
 from s1_jax.model.linear import KernelAxes, contract, expand
 from s1_jax.model.packed_attention import attend_packed
 from s1_jax.sharding import RESIDUAL, constrain, current_layout, platform, shard_over
@@ -353,6 +353,47 @@ def decode_hidden(
     indices = jnp.arange(config.num_hidden_layers)
     (x, cache), _ = jax.lax.scan(step, (model.embed(token_ids, compute_dtype), cache), (indices, model.layers))
     return model.norm(x), cache
+
+
+def branch_hidden(
+    config: ModelConfig,
+    params: Params,
+    token_ids: jax.Array,
+    prefix_lengths: jax.Array,
+    slots: jax.Array,
+    prefix: KVCache,
+    tails: KVCache,
+    *,
+    compute_dtype: jnp.dtype = jnp.float32,
+) -> tuple[jax.Array, KVCache]:
+    """Hidden states [B, R, D] of one token [B, R] for each of R branches a row, and the tails with them written.
+
+    A branch sees the first `prefix_lengths` [B, R] slots of its row's `prefix`, and its own of `tails`
+    ([L, B, K, R, C, H]) up to `slots` [B, R], where its token goes.
+    """
+    model = bind(config, params)
+    cos, sin = rope_angles(config, prefix_lengths + slots)
+    masks = tuple(
+        jnp.arange(capacity) < seen[:, :, None]
+        for capacity, seen in ((prefix.keys.shape[3], prefix_lengths), (tails.keys.shape[4], slots + 1))
+    )
+
+    def step(
+        carry: tuple[jax.Array, KVCache], scanned: tuple[jax.Array, DecoderLayer]
+    ) -> tuple[tuple[jax.Array, KVCache], None]:
+        x, tails = carry
+        index, layer = scanned
+
+        def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, KVCache]:
+            new = KVCache(write_tails(tails.keys, index, slots, k), write_tails(tails.values, index, slots, v))
+            shared, own = (KVCache(*(part[index].astype(q.dtype) for part in cache)) for cache in (prefix, new))
+            return attend_branches(q, shared, own, masks), new
+
+        return layer(x, cos, sin, mix), None
+
+    indices = jnp.arange(config.num_hidden_layers)
+    (x, tails), _ = jax.lax.scan(step, (model.embed(token_ids, compute_dtype), tails), (indices, model.layers))
+    return model.norm(x), tails
 
 
 def logits(config: ModelConfig, params: Params, hidden: jax.Array) -> jax.Array:

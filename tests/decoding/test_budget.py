@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from s1_jax.decoding import budget as control
-from s1_jax.decoding.budget import NO_LIMIT, AnswerEnd, Budget, End, Kind, Markers
+from s1_jax.decoding.budget import NO_LIMIT, THOUGHT, AnswerEnd, Budget, End, Kind, Markers
 from s1_jax.decoding.decode import Controller, decode, start
 from tests.decoding.plain import Plain, Words, plain_decode, plain_free
 
@@ -139,7 +139,7 @@ def rows_of(state) -> list[Plain]:
         kinds = state.kinds[i, : state.num_tokens[i]]
         found.append(
             Plain(
-                thinking=[t for t, k in zip(tokens, kinds, strict=True) if k in (Kind.THINKING, Kind.IGNORE)],
+                thinking=[t for t, k in zip(tokens, kinds, strict=True) if k in THOUGHT],
                 answer=[t for t, k in zip(tokens, kinds, strict=True) if k == Kind.ANSWER],
                 generated=tokens,
                 end=End(state.control.end[i]).name.lower(),

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from s1_jax.config import BudgetConfig, MeshConfig, ModelConfig, SamplingConfig, UserError
-from s1_jax.decoding.engine import Engine, Request
+from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.markers import ignore_ids, make_markers, start_ids
+from s1_jax.decoding.requests import Request
 from s1_jax.model.qwen2 import param_axes
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
 from tests.decoding.plain import Words, plain_decode, plain_free, reference_rounds

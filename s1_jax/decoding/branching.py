@@ -1,0 +1,100 @@
+"""One run read at several points: which requests are beginnings of one run, and where each of them leaves it.
+
+A run with a maximum of N tokens is the first N thinking tokens of one with a larger maximum, and a run that ignores k
+ends is the beginning of one that ignores more. So the longest of them, the trunk, is decoded once. Each of the others
+branches off where its own thinking ends; only its answer is left to decode.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from s1_jax.config import BudgetConfig
+from s1_jax.decoding.budget import End, Kind
+from s1_jax.decoding.requests import Request
+
+
+class Trunk(NamedTuple):
+    """Requests that share one run, by their places: the one that is decoded, and those that begin as it does."""
+
+    longest: int
+    branches: tuple[int, ...]
+
+
+class BranchPoint(NamedTuple):
+    """Where and how thinking ends; requests of one trunk with the same branch point have the same answer."""
+
+    position: int  # thinking tokens before it
+    end: End
+
+
+def begins(short: BudgetConfig, long: BudgetConfig) -> bool:
+    """Whether a run under `short` thinks as one under `long` does, up to its own end."""
+    same_string = short.ignore_string == long.ignore_string or short.num_ignore == 0
+    return (
+        short.forcing
+        and long.forcing
+        and same_string
+        and short.min_thinking_tokens == long.min_thinking_tokens
+        and _maximum(short) <= _maximum(long)
+        and short.num_ignore <= long.num_ignore
+    )
+
+
+def plan_trunks(requests: Sequence[Request]) -> list[Trunk]:
+    """The fewest runs that hold all requests, in the order of the requests that are decoded.
+
+    Only requests whose draws are the same share one: prompt, sampling, seed and maximum of the answer are equal.
+    """
+    alike: dict[Hashable, list[int]] = {}
+    for place, request in enumerate(requests):
+        key = (request.prompt_token_ids, request.problem_id, request.sample, request.seed)
+        alike.setdefault((*key, request.sampling, request.max_answer_tokens), []).append(place)
+    trunks = []
+    for places in alike.values():
+        branches: dict[int, list[int]] = {}
+        # a run comes after all that it can begin
+        for place in sorted(places, key=lambda place: _reach(requests[place].budget), reverse=True):
+            budget = requests[place].budget
+            longest = next((other for other in branches if begins(budget, requests[other].budget)), None)
+            if longest is None:
+                branches[place] = []
+            else:
+                branches[longest].append(place)
+        trunks += [Trunk(longest, tuple(sorted(others))) for longest, others in branches.items()]
+    return sorted(trunks)
+
+
+def branch_point(budget: BudgetConfig, kinds: np.ndarray, end: End) -> tuple[BranchPoint, int]:
+    """Where a run under `budget` leaves a trunk it begins, and the ends it has ignored by then.
+
+    `kinds` [n] are those of the trunk's thinking tokens, `end` says how its thinking ended.
+    """
+    in_string = kinds == Kind.IGNORE
+    after_end = (kinds == Kind.REDRAWN) | (in_string & ~np.roll(in_string, 1))
+    if len(kinds):
+        after_end[0] = kinds[0] in (Kind.REDRAWN, Kind.IGNORE)
+    ends = np.flatnonzero(after_end)  # thinking tokens before each ignored end
+    natural = math.inf
+    if len(ends) > budget.num_ignore:
+        natural = int(ends[budget.num_ignore])
+    elif end == End.NATURAL:
+        natural = len(kinds)
+    maximum = _maximum(budget)
+    if natural < maximum:  # at the maximum itself no end is drawn any more
+        return BranchPoint(int(natural), End.NATURAL), budget.num_ignore
+    if maximum <= len(kinds):
+        return BranchPoint(int(maximum), End.FORCED), int((ends < maximum).sum())
+    return BranchPoint(len(kinds), end), len(ends)
+
+
+def _maximum(budget: BudgetConfig) -> float:
+    return math.inf if budget.max_thinking_tokens is None else budget.max_thinking_tokens
+
+
+def _reach(budget: BudgetConfig) -> tuple[float, int]:
+    return _maximum(budget), budget.num_ignore

@@ -1,0 +1,49 @@
+"""What a sweep cost: tokens decoded and seconds, beside what its settings would have cost each by itself."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from s1_jax.progress import clock_time
+from s1_jax.reporting.records import Record, cut_torn_line, read_records
+from s1_jax.reporting.summary import Setting
+
+COSTS = "decoding.jsonl"  # in run_dir: a line for every start
+
+
+def add_cost(run_dir: Path, records: int, decoded_tokens: int, seconds: float) -> None:
+    """Notes what one start decoded: thinking and answer tokens, those lost to an interruption left out."""
+    path = run_dir / COSTS
+    cut_torn_line(path)
+    with path.open("a") as file:
+        cost = {"records": records, "decoded_tokens": decoded_tokens, "seconds": round(seconds, 3)}
+        file.write(json.dumps(cost) + "\n")
+
+
+def cost_of(run_dir: Path, records: Sequence[Record]) -> dict[str, Any]:
+    """What `summary.json` holds of it; `decoded_tokens` is None where not every record's start was noted."""
+    starts = read_records(run_dir / COSTS)
+    by_setting: Counter[Setting] = Counter()
+    for record in records:
+        by_setting[Setting.of(record)] += record["num_thinking_tokens"] + record["num_answer_tokens"]
+    known = sum(start["records"] for start in starts) >= len(records)
+    return {
+        "decoded_tokens": sum(start["decoded_tokens"] for start in starts) if known else None,
+        "seconds": sum(start["seconds"] for start in starts) if known else None,
+        "tokens_of_all_settings": by_setting.total(),
+        "tokens_of_longest_setting": max(by_setting.values()),
+    }
+
+
+def format_cost(cost: dict[str, Any]) -> str:
+    """One line."""
+    alone = f"{cost['tokens_of_all_settings']:,} with every setting by itself"
+    longest = f"{cost['tokens_of_longest_setting']:,} with the longest alone"
+    if cost["decoded_tokens"] is None:
+        return f"Thinking and answer tokens: {alone}, {longest}"
+    decoded = f"{cost['decoded_tokens']:,} decoded in {clock_time(cost['seconds'])}"
+    return f"Thinking and answer tokens: {decoded}; {alone}, {longest}"

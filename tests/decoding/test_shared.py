@@ -1,0 +1,109 @@
+"""One trace read at many points, against every setting decoded by itself."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from s1_jax.config import BudgetConfig, ModelConfig, SamplingConfig
+from s1_jax.decoding.branching import branch_point, plan_trunks
+from s1_jax.decoding.budget import End, Kind
+from s1_jax.decoding.engine import Engine
+from s1_jax.decoding.requests import Request
+from tests.reference import to_params
+from tests.tokenizer import byte_tokenizer
+
+V, MAX_MODEL_LEN, MAX_ANSWER, ROWS = 264, 160, 5, 8
+TOKENIZER = byte_tokenizer()
+STRINGS = ("Wait", "", ("Hm", "", "no"))
+
+
+@pytest.fixture(scope="module", params=(1, 2, 3))
+def engine(request, tiny_model):
+    """A random model that likes to end: its head is larger at the end tokens."""
+    reference = copy.deepcopy(tiny_model(request.param, vocab_size=V, max_position_embeddings=256).torch_model)
+    with torch.no_grad():
+        reference.lm_head.weight[256:259] *= 1.3 + 0.2 * request.param
+    config = ModelConfig.from_dict(reference.config.to_dict())
+    return Engine(config, to_params(reference), TOKENIZER, max_model_len=MAX_MODEL_LEN, batch_size=ROWS)
+
+
+def random_requests(rng):
+    """Grids and single settings over a few prompts, greedy and sampled, in random order."""
+    requests = []
+    for problem in range(int(rng.integers(1, 5))):
+        prompt = tuple(map(int, rng.integers(0, 256, rng.integers(1, 100))))
+        for string in rng.permutation(len(STRINGS))[: rng.integers(1, 4)]:
+            for minimum in (1, *rng.integers(0, 8, rng.integers(0, 2))):
+                maxima = [None, *map(int, rng.integers(minimum, 60, rng.integers(0, 5)))]
+                counts = list(map(int, rng.integers(0, 5, rng.integers(1, 4))))
+                sampling = SamplingConfig(temperature=float(rng.choice([0.0, 0.9])))
+                for maximum in rng.permutation(np.array(maxima, object)):
+                    for count in counts:
+                        budget = BudgetConfig(int(minimum), maximum, count, STRINGS[string])
+                        for sample in range(1 if sampling.temperature == 0 else 2):
+                            requests.append(Request(prompt, budget, sampling, problem, sample, 7, MAX_ANSWER))
+    return [requests[i] for i in rng.permutation(len(requests))]
+
+
+def grid(prompt, maxima, counts, **settings):
+    return [
+        Request(prompt, BudgetConfig(1, maximum, count, **settings), max_answer_tokens=MAX_ANSWER)
+        for maximum in maxima
+        for count in counts
+    ]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_records_are_those_of_each_setting_by_itself(engine, seed):
+    requests = random_requests(np.random.default_rng(seed))
+    alone = list(engine.run(requests))
+    shared = dict(engine.run_shared(requests))
+    assert sorted(shared) == list(range(len(requests)))
+    differing = [(i, alone[i], shared[i]) for i in range(len(requests)) if alone[i] != shared[i]]
+    assert not differing, (len(differing), len(requests), differing[0])
+
+
+def test_a_grid_costs_its_longest_run_and_one_answer_for_each_branch_point(engine):
+    requests = grid((7, 2, 3), (None, 0, 4, 9, 20, 33), (0, 1, 3))
+    before = engine.decoded_tokens
+    records = [record for _, record in engine.run_shared(requests)]
+    thinking = max(record["num_thinking_tokens"] for record in records)
+    answers = {(r["num_thinking_tokens"], r["end"]): r["num_answer_tokens"] for r in records}
+    assert engine.decoded_tokens - before == thinking + sum(answers.values())
+    assert len(answers) < len(records)
+
+
+def test_only_runs_that_think_alike_share_one():
+    prompt = (7, 2, 3)
+    requests = [
+        *grid(prompt, (None, 5), (0, 2)),
+        *grid(prompt, (None,), (0, 1), ignore_string="Hm"),  # where no end is ignored the string says nothing
+        *grid((7, 2), (5,), (0,)),
+        Request(prompt, BudgetConfig(2), max_answer_tokens=MAX_ANSWER),
+        Request(prompt, BudgetConfig(), SamplingConfig(1.0), max_answer_tokens=MAX_ANSWER),
+        Request(prompt, BudgetConfig(forcing=False), max_answer_tokens=MAX_ANSWER),
+    ]
+    assert plan_trunks(requests) == [(1, (0, 2, 3, 4)), (5, ()), (6, ()), (7, ()), (8, ()), (9, ())]
+    # no run is longer than what was asked: neither of these is the beginning of the other
+    assert plan_trunks(grid(prompt, (5,), (2,)) + grid(prompt, (None,), (0,))) == [(0, ()), (1, ())]
+
+
+@pytest.mark.parametrize(
+    "kinds,end,expected",
+    [
+        ("tttt", End.NATURAL, {(9, 0): (4, "NATURAL", 0), (4, 0): (4, "FORCED", 0), (2, 3): (2, "FORCED", 0)}),
+        ("ttiitrt", End.FORCED, {(9, 0): (2, "NATURAL", 0), (2, 0): (2, "FORCED", 0), (3, 1): (3, "FORCED", 1)}),
+        ("ttiitrt", End.FORCED, {(9, 1): (5, "NATURAL", 1), (7, 2): (7, "FORCED", 2), (5, 2): (5, "FORCED", 1)}),
+        ("iit", End.CONTEXT, {(9, 0): (0, "NATURAL", 0), (0, 0): (0, "FORCED", 0), (9, 1): (3, "CONTEXT", 1)}),
+    ],
+)
+def test_branch_points_by_hand(kinds, end, expected):
+    letters = {"t": Kind.THINKING, "i": Kind.IGNORE, "r": Kind.REDRAWN}
+    for (maximum, num_ignore), (position, name, used) in expected.items():
+        budget = BudgetConfig(0, maximum, num_ignore)
+        found = branch_point(budget, np.array([letters[kind] for kind in kinds]), end)
+        assert found == ((position, End[name]), used)
