@@ -74,11 +74,9 @@ def branch_point(budget: BudgetConfig, kinds: np.ndarray, end: End) -> tuple[Bra
 
     `kinds` [n] are those of the trunk's thinking tokens, `end` says how its thinking ended.
     """
-    in_string = kinds == Kind.IGNORE
-    after_end = (kinds == Kind.REDRAWN) | (in_string & ~np.roll(in_string, 1))
-    if len(kinds):
-        after_end[0] = kinds[0] in (Kind.REDRAWN, Kind.IGNORE)
-    ends = np.flatnonzero(after_end)  # thinking tokens before each ignored end
+    in_string = np.concatenate([[False], kinds == int(Kind.IGNORE)])
+    begins_string = in_string[1:] & ~in_string[:-1]
+    ends = np.flatnonzero(begins_string | (kinds == int(Kind.REDRAWN)))  # thinking tokens before each ignored end
     natural = math.inf
     if len(ends) > budget.num_ignore:
         natural = int(ends[budget.num_ignore])

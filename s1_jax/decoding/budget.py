@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 NO_LIMIT = 2**30  # larger than any context, and still an int32 after additions
@@ -36,6 +37,7 @@ class Kind(enum.IntEnum):
 
 
 THOUGHT = (Kind.THINKING, Kind.IGNORE, Kind.REDRAWN)
+IS_THOUGHT = np.isin(np.arange(len(Kind)), THOUGHT)  # by kind
 
 
 class End(enum.IntEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -24,11 +25,11 @@ from s1_jax.decoding.markers import END_TOKENS, ignore_ids, make_budget, make_ma
 from s1_jax.decoding.requests import Request
 from s1_jax.decoding.sampling import Sampling, make_sampling, row_key, sample
 from s1_jax.model import qwen2
-from s1_jax.model.kv_cache import init_cache
+from s1_jax.model.kv_cache import grow, init_cache
 from s1_jax.sharding import Layout, constrain
 
 STEPS_PER_CALL = 64  # between two looks at progress and Ctrl-C
-SHORTEST_BUCKET = 64  # prompts are padded to this times a power of two, so that prefill compiles rarely
+SHORTEST_BUCKET = 64  # prompts and caches are padded to this times a power of two, so that little is compiled
 LONGEST_DEFAULT_ANSWER = 1024
 MOST_BRANCHES = 8  # of a row, decoded at a time
 TAIL_MULTIPLE = 16  # tails hold a multiple of this, so that few programs are compiled
@@ -57,7 +58,7 @@ class _Row(NamedTuple):
 
     @property
     def num_thinking(self) -> int:
-        return int(np.isin(self.kinds, control.THOUGHT).sum())
+        return int(control.IS_THOUGHT[self.kinds].sum())
 
     @property
     def branch_point(self) -> BranchPoint:
@@ -98,6 +99,7 @@ class Engine:
         self._known_strings: set[str | tuple[str, ...]] = set()
         # Everything that differs from one batch to the next is an array argument: budgets and settings never recompile.
         self._prefill = jax.jit(_prefill(config, self.max_model_len, dtype))
+        self._grow = jax.jit(grow, static_argnums=1)
         self._decode = jax.jit(_decode(config, dtype), donate_argnames="state")
         self._start_branches = jax.jit(partial(start_branches, config, dtype), static_argnums=0)
         self._decode_branches = jax.jit(partial(decode_branches, config, dtype), donate_argnames="state")
@@ -166,12 +168,29 @@ class Engine:
             )
         for stop_step in itertools.count(steps_per_call, steps_per_call):
             with self._on_mesh():  # not across the yield: the caller's own arrays are none of this mesh's business
+                state = self._with_room(state, steps_per_call)
                 state = self._decode(
                     self.params, state, inputs.budget, self._markers, inputs.settings, np.int32(stop_step)
                 )
             yield state
             if np.asarray(state.control.done).all():
                 return
+
+    def _with_room(self, state: DecodeState, steps: int) -> DecodeState:
+        """The state with a cache that holds `steps` more tokens: attention reads all of it, so it grows as rows do."""
+        positions, done = jax.device_get((state.position, state.control.done))
+        needed = max(int(positions.max()) + 1, int(np.where(done, 0, positions + steps).max()))
+        capacity = self._bucket(needed)
+        if capacity <= state.cache.capacity:
+            return state
+        return dataclasses.replace(state, cache=self._grow(state.cache, capacity))
+
+    def _bucket(self, length: int) -> int:
+        """The size that holds `length` tokens: a power of two, at most `max_model_len`."""
+        bucket = SHORTEST_BUCKET
+        while bucket < length:
+            bucket *= 2
+        return min(bucket, self.max_model_len)
 
     @staticmethod
     def _show(progress: Progress | None, total: int, before: int, rows: int, state: DecodeState) -> None:
@@ -277,10 +296,7 @@ class Engine:
         rows = [*batch, *[Request((0,), max_answer_tokens=0)] * (self.batch_size - len(batch))]
         prompts = [[*row.prompt_token_ids, *self.start_ids] for row in rows]
         lengths = np.asarray([len(prompt) for prompt in prompts], np.int32)
-        bucket = SHORTEST_BUCKET
-        while bucket < lengths.max():
-            bucket *= 2
-        token_ids = np.zeros((len(rows), min(bucket, self.max_model_len)), np.int32)
+        token_ids = np.zeros((len(rows), self._bucket(int(lengths.max()))), np.int32)
         for row, prompt in zip(token_ids, prompts, strict=True):
             row[: len(prompt)] = prompt
         maxima = [self.max_answer_tokens(row) for row in rows]
@@ -302,7 +318,7 @@ class Engine:
 
     def _rows(self, state: DecodeState) -> list[_Row]:
         tokens, kinds, lengths, status = jax.device_get((state.tokens, state.kinds, state.num_tokens, state.control))
-        self.decoded_tokens += int(np.isin(kinds, (*control.THOUGHT, control.Kind.ANSWER)).sum())
+        self.decoded_tokens += int(control.IS_THOUGHT[kinds].sum() + (kinds == int(control.Kind.ANSWER)).sum())
         ends = zip(lengths, status.end, status.answer_end, status.ignores_used, strict=True)
         return [_Row(tokens[i, :n], kinds[i, :n], *map(int, end)) for i, (n, *end) in enumerate(ends)]
 
@@ -338,7 +354,7 @@ def context_length(config: ModelConfig) -> int:
 
 
 def _prefill(config: ModelConfig, capacity: int, dtype: Any) -> Callable[..., DecodeState]:
-    """Prompts into a fresh cache."""
+    """Prompts into a cache that just holds them; rows can grow to `capacity` tokens."""
 
     def prefill(
         params: qwen2.Params,
@@ -348,7 +364,7 @@ def _prefill(config: ModelConfig, capacity: int, dtype: Any) -> Callable[..., De
         markers: control.Markers,
         active: jax.Array,  # [B]
     ) -> DecodeState:
-        cache = init_cache(config, token_ids.shape[0], capacity, dtype)
+        cache = init_cache(config, token_ids.shape[0], token_ids.shape[1], dtype)
         positions = jnp.broadcast_to(jnp.arange(token_ids.shape[1]), token_ids.shape)
         hidden, cache = qwen2.decode_hidden(config, params, token_ids, positions, cache, compute_dtype=dtype)
         last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]

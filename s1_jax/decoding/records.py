@@ -9,7 +9,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import BudgetConfig, SamplingConfig
-from s1_jax.decoding.budget import THOUGHT, AnswerEnd, End, Kind
+from s1_jax.decoding.budget import IS_THOUGHT, AnswerEnd, End, Kind
 
 FORCED = (Kind.IGNORE, Kind.SUFFIX)  # tokens that were put in, not drawn
 
@@ -61,8 +61,8 @@ def outcome(
     `text` runs from the start marker to the stop token, special tokens kept. What only a task knows is null.
     """
     ids = np.asarray(tokens, np.int32)
-    thinking = ids[np.isin(kinds, THOUGHT)].tolist()
-    answer = ids[np.equal(kinds, Kind.ANSWER)].tolist()
+    thinking = ids[IS_THOUGHT[kinds]].tolist()
+    answer = ids[np.equal(kinds, int(Kind.ANSWER))].tolist()
     return {
         "thinking_token_ids": thinking,
         "answer_token_ids": answer,
@@ -71,7 +71,7 @@ def outcome(
         "end": End(end).name.lower(),
         "answer_end": AnswerEnd(answer_end).name.lower(),
         "ignores_used": int(ignores_used),
-        "text": tokenizer.decode([*start_ids, *ids.tolist()], skip_special_tokens=False),
+        "text": tokenizer.decode(np.concatenate([start_ids, ids]), skip_special_tokens=False),
         "extracted_answer": None,
         "gold": None,
         "correct": None,

@@ -12,10 +12,15 @@ from s1_jax.sharding import constrain
 
 
 class KVCache(NamedTuple):
-    """Keys and values of all layers; S is the capacity, `max_model_len`."""
+    """Keys and values of all layers; S is the capacity."""
 
     keys: jax.Array  # [L, B, K, S, H]
     values: jax.Array  # [L, B, K, S, H]
+
+    @property
+    def capacity(self) -> int:
+        """S."""
+        return self.keys.shape[3]
 
 
 def init_cache(config: ModelConfig, batch: int, capacity: int, dtype: jnp.dtype) -> KVCache:
@@ -26,6 +31,16 @@ def init_cache(config: ModelConfig, batch: int, capacity: int, dtype: jnp.dtype)
         return constrain(jnp.zeros(shape, dtype), "layers", "batch", "act_kv_heads", "cache", "head_dim")
 
     return KVCache(empty(), empty())
+
+
+def grow(cache: KVCache, capacity: int) -> KVCache:
+    """The same rows in a cache of `capacity` S tokens, which is no smaller."""
+
+    def grown(x: jax.Array) -> jax.Array:
+        wider = jnp.pad(x, [(0, 0)] * 3 + [(0, capacity - x.shape[3]), (0, 0)])
+        return constrain(wider, "layers", "batch", "act_kv_heads", "cache", "head_dim")
+
+    return KVCache(*map(grown, cache))
 
 
 def write(cache: jax.Array, layer: jax.Array, positions: jax.Array, new: jax.Array) -> jax.Array:

@@ -220,10 +220,14 @@ def test_nothing_recompiles(engine):
     def count():
         return engine._decode._cache_size(), engine._prefill._cache_size()
 
-    list(engine.run([Request(PROMPTS[0], BudgetConfig(max_thinking_tokens=3))]))
-    list(engine.run([Request(PROMPTS[2], BudgetConfig(max_thinking_tokens=3), max_answer_tokens=2)]))
+    for prompt in (PROMPTS[0], PROMPTS[2]):
+        for budget in (
+            BudgetConfig(max_thinking_tokens=3),
+            BudgetConfig(num_ignore=99),
+        ):  # the latter to the context's end
+            list(engine.run([Request(prompt, budget, max_answer_tokens=2)]))
     before = count()
-    assert before == (1, 2)  # one loop; one prefill per bucket of prompt lengths
+    assert before == (2, 2)  # one loop per size of the cache, 128 and 160; one prefill per bucket of prompt lengths
     for budget, sampling in itertools.product(
         (BudgetConfig(), BudgetConfig(7, 9, 3, ("a", "")), BudgetConfig(forcing=False)), (SamplingConfig(), SAMPLED)
     ):
