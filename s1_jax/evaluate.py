@@ -23,10 +23,10 @@ from s1_jax.checkpoints import hf
 from s1_jax.cli import StopFlag, parse_with_file, run_main, to_json
 from s1_jax.config import BudgetConfig, EvaluateConfig, SettingConfig, UserError, resolve_dtype
 from s1_jax.data.chat import prompt_ids
-from s1_jax.decoding.branching import plan_trunks
 from s1_jax.decoding.engine import Engine, context_length
 from s1_jax.decoding.records import identity
 from s1_jax.decoding.requests import Request
+from s1_jax.decoding.sweep import plan_trunks
 from s1_jax.progress import progress_bar
 from s1_jax.reporting.cost import add_cost, cost_of, format_cost
 from s1_jax.reporting.plot import save_scaling_plot

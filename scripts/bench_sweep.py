@@ -1,6 +1,7 @@
 """A whole grid of budgets from one trace, beside its longest setting alone and beside every setting by itself.
 
     python scripts/bench_sweep.py quickstart          # the model that scripts/quickstart.sh leaves in runs/
+    python scripts/bench_sweep.py reference           # the same model under s1's own 11 settings, its maxima scaled
     python scripts/bench_sweep.py long --json runs/bench_sweep_long.json
 
 The grid is 7 maxima x 5 ignore counts. `quickstart` decodes it greedily for held-out problems; `long` samples from a
@@ -35,16 +36,23 @@ from s1_jax.reporting.table import align
 from s1_jax.tasks import load_task
 
 BASE = str(files("s1_jax") / "assets" / "tiny_base")
-IGNORES = (0, 1, 2, 3, 4)
-MAXIMA = {"quickstart": (16, 32, 64, 96, 128, 160, None), "long": (64, 128, 256, 512, 768, 896, 1024)}
+QUICKSTART = (16, 32, 64, 96, 128, 160, None)
+Grid = list[tuple[int | None, int]]  # maximum of thinking tokens, ends ignored
+GRIDS: dict[str, Grid] = {
+    "quickstart": list(product(QUICKSTART, range(5))),
+    "reference": [*((maximum, 0) for maximum in QUICKSTART), *((None, count) for count in (1, 2, 4, 6))],
+    "long": list(product((64, 128, 256, 512, 768, 896, 1024), range(5))),
+}
 
 
 def main() -> None:
     """Runs the ways in turn and prints the table, the JSON last."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("case", choices=MAXIMA)
-    parser.add_argument("--model", default="runs/quickstart/sft/hf", help="of `quickstart` (default: %(default)s)")
-    parser.add_argument("--problems", type=int, help="(default: quickstart 256, long 16)")
+    parser.add_argument("case", choices=GRIDS)
+    parser.add_argument(
+        "--model", default="runs/quickstart/sft/hf", help="of quickstart and reference (default: %(default)s)"
+    )
+    parser.add_argument("--problems", type=int, help="(default: 256; long 16)")
     parser.add_argument("--rounds", type=int, default=3, help="that count (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="file to write all figures into")
     options = parser.parse_args()
@@ -101,7 +109,7 @@ def quickstart(options: argparse.Namespace) -> tuple[Engine, list[Request]]:
     problems = load_task(TaskConfig("synthetic", limit=options.problems or 256)).problems
     engine = Engine(model, params, tokenizer, max_model_len=256, batch_size=len(problems))
     prompts = {problem.id: tuple(prompt_ids(tokenizer, problem.question)) for problem in problems}
-    return engine, _requests(MAXIMA["quickstart"], prompts, SamplingConfig(), 8)
+    return engine, _requests(GRIDS[options.case], prompts, SamplingConfig(), 8)
 
 
 def long(options: argparse.Namespace) -> tuple[Engine, list[Request]]:
@@ -113,21 +121,21 @@ def long(options: argparse.Namespace) -> tuple[Engine, list[Request]]:
     engine = Engine(model, params, tokenizer, max_model_len=1280, batch_size=count, end_tokens=("<|im_start|>",))
     rng = np.random.default_rng(0)
     prompts = {i: tuple(map(int, rng.integers(0, 256, 40))) for i in range(count)}
-    return engine, _requests(MAXIMA["long"], prompts, SamplingConfig(temperature=1.0), 32)
+    return engine, _requests(GRIDS[options.case], prompts, SamplingConfig(temperature=1.0), 32)
 
 
-CASES = {"quickstart": quickstart, "long": long}
+CASES = {"quickstart": quickstart, "reference": quickstart, "long": long}
 
 
-def _requests(maxima: tuple, prompts: dict, sampling: SamplingConfig, answer: int) -> list[Request]:
+def _requests(grid: Grid, prompts: dict, sampling: SamplingConfig, answer: int) -> list[Request]:
     return [
         Request(prompt, BudgetConfig(1, maximum, count), sampling, problem, 0, 0, answer)
-        for count, maximum, (problem, prompt) in product(IGNORES, maxima, prompts.items())
+        for (maximum, count), (problem, prompt) in product(grid, prompts.items())
     ]
 
 
 def _longest(requests: list[Request]) -> BudgetConfig:
-    return requests[-1].budget
+    return requests[-1].budget  # the last of each grid
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ from s1_jax.data.chat import THINK_START
 from s1_jax.decoding import budget as control
 from s1_jax.decoding import records
 from s1_jax.decoding.branches import BranchPoints, decode_branches, start_branches
-from s1_jax.decoding.branching import BranchPoint, Trunk, branch_point, plan_trunks
 from s1_jax.decoding.decode import Controller, DecodeState, decode, start
 from s1_jax.decoding.markers import END_TOKENS, ignore_ids, make_budget, make_markers, start_ids
 from s1_jax.decoding.requests import Request
 from s1_jax.decoding.sampling import Sampling, make_sampling, row_key, sample
+from s1_jax.decoding.sweep import BranchPoint, Trunk, branch_point, plan_trunks
 from s1_jax.model import qwen2
 from s1_jax.model.kv_cache import grow, init_cache
 from s1_jax.sharding import Layout, constrain

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from s1_jax.config import BudgetConfig, ModelConfig, SamplingConfig
-from s1_jax.decoding.branching import branch_point, plan_trunks
 from s1_jax.decoding.budget import End, Kind
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.requests import Request
+from s1_jax.decoding.sweep import branch_point, plan_trunks
 from tests.reference import to_params
 from tests.tokenizer import byte_tokenizer
 
