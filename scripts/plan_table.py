@@ -39,6 +39,9 @@ ROWS: list[tuple[str, str, list[str] | None]] = [
     ("s1_32b_v5e256", "v5litepod-256", [*FULL, "--model.remat", "full"]),
     ("s1_14b_v5p8", "v5p-8", None),
     ("s1_7b_v5p8", "v5p-8", None),
+    ("s1_3b_v5e4", "v5litepod-4", None),
+    ("s1_1p5b_v6e1", "v6e-1", None),
+    ("s1_0p5b_v5e1", "v5litepod-1", None),
 ]
 HEAD = ("config", "slice", "step", "mesh", "remat", "GiB a chip", "of HBM", "FLOPs x model", "compute", "HBM", "ICI")
 HEAD += ("minutes", "overlapped", "chip-hours", "MFU")

@@ -1,0 +1,25 @@
+"""s1-0.5B: Qwen2.5-0.5B-Instruct fine-tuned on s1K with s1's recipe, on TPU v5litepod-1 (1 chip).
+
+    python -m s1_jax.train configs/s1_0p5b_v5e1.py
+
+Hardware and cost as planned with the TPU compiler (docs/plan.md), not yet run: 12.3 of 15.8 GiB a chip;
+315 steps in 16 to 25 minutes, 0.4 chip-hours at most, without loading and compiling.
+Expected: a model that thinks in s1's format; the paper has no scores for this size.
+"""
+
+from s1_jax.config import DataConfig, MeshConfig, ModelSource, TrainConfig
+
+
+def get_config() -> TrainConfig:
+    return TrainConfig(
+        run_dir="runs/s1_0.5b",
+        model=ModelSource(path="Qwen/Qwen2.5-0.5B-Instruct", remat="full"),
+        data=DataConfig(
+            path="simplescaling/s1K",
+            max_length=12_288,
+            row_lengths=(14_336, 14_848, 15_360, 15_872),
+            batch_examples=16,
+            micro_batch_rows=1,
+        ),
+        mesh=MeshConfig(fsdp=1),
+    )
