@@ -3,7 +3,7 @@
     python scripts/make_quickstart_data.py --output runs/quickstart/examples.jsonl
     python -m s1_jax.train configs/quickstart_sft.py
 
-Hardware: 2 CPU cores, about 1 minute. Expected: the loss falls from 0.75 to below 0.05, and runs/quickstart/sft/hf
+Hardware: 2 CPU cores, about 40 seconds. Expected: the loss falls from 0.75 to below 0.05, and runs/quickstart/sft/hf
 holds a model that thinks in s1's format and stops too early.
 """
 

@@ -3,7 +3,7 @@
     python -m s1_jax.evaluate configs/quickstart_sweep.py
 
 Four ends of thinking are ignored with "Wait", so that the budget is what limits.
-Hardware: 2 CPU cores, about 2 minutes. Expected: accuracy near chance (1%) at 16 thinking tokens, above 90%
+Hardware: 2 CPU cores, about 20 seconds. Expected: accuracy near chance (1%) at 16 thinking tokens, above 90%
 without a maximum.
 """
 

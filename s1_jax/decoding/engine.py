@@ -31,7 +31,7 @@ from s1_jax.sharding import Layout, constrain
 STEPS_PER_CALL = 64  # between two looks at progress and Ctrl-C
 SHORTEST_BUCKET = 64  # prompts and caches are padded to this times a power of two, so that little is compiled
 LONGEST_DEFAULT_ANSWER = 1024
-MOST_BRANCHES = 8  # of a row, decoded at a time
+BRANCHES = (1, 2, 3, 4, 6, 8, 12, 16)  # of a row, decoded at a time: each number is a program
 TAIL_MULTIPLE = 16  # tails hold a multiple of this, so that few programs are compiled
 Progress = Callable[[int, int], None]  # (rows done, rows in all)
 
@@ -130,7 +130,9 @@ class Engine:
             batch = requests[first : first + self.batch_size]
             for state in self.steps(batch, STEPS_PER_CALL):
                 self._show(progress, len(requests), first, len(batch), state)
-            for request, row in zip(batch, self._rows(state), strict=False):
+            rows = self._rows(state)
+            del state  # else its cache would still be there while the next batch's is made
+            for request, row in zip(batch, rows, strict=False):
                 yield self._record(request, row)
 
     def _run_shared(self, requests: list[Request], progress: Progress | None) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -148,6 +150,7 @@ class Engine:
                 for row, of_row in zip(rows, points, strict=False)
             ]
             answers = self._branches(inputs, state, rows, missing, show)
+            del state
             for trunk, row, of_row, answer in zip(batch, rows, points, answers, strict=False):
                 yield trunk.longest, self._record(requests[trunk.longest], row)
                 for place, (point, ignores_used) in of_row.items():
@@ -209,9 +212,9 @@ class Engine:
         answers: list[dict[BranchPoint, _Row]] = [{} for _ in missing]
         longest = max(map(len, missing), default=0)
         capacity = -(-(self._longest_suffix + inputs.max_answer_tokens + 1) // TAIL_MULTIPLE) * TAIL_MULTIPLE
-        for first in range(0, longest, MOST_BRANCHES):
-            wave = [of_row[first : first + MOST_BRANCHES] for of_row in missing]
-            R = 1 << (max(map(len, wave)) - 1).bit_length()  # a power of two: few programs
+        for first in range(0, longest, BRANCHES[-1]):
+            wave = [of_row[first : first + BRANCHES[-1]] for of_row in missing]
+            R = next(size for size in BRANCHES if size >= max(map(len, wave)))
             at = self._branch_points(rows, wave, R)
             with self._on_mesh():
                 state = self._start_branches(capacity, inputs.budget, self._markers, at)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 
+import jax
 import numpy as np
 import pytest
 import torch
 
-from s1_jax.config import BudgetConfig, ModelConfig, SamplingConfig
+from s1_jax.config import BudgetConfig, MeshConfig, ModelConfig, SamplingConfig
 from s1_jax.decoding.budget import End, Kind
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.requests import Request
 from s1_jax.decoding.sweep import branch_point, plan_trunks
+from s1_jax.model.qwen2 import param_axes
+from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
 from tests.reference import to_params
 from tests.tokenizer import byte_tokenizer
 
@@ -21,14 +24,18 @@ TOKENIZER = byte_tokenizer()
 STRINGS = ("Wait", "", ("Hm", "", "no"))
 
 
+def ending_model(tiny_model, seed):
+    """A random model that likes to end: its head is larger at the end tokens."""
+    reference = copy.deepcopy(tiny_model(seed, vocab_size=V, max_position_embeddings=256).torch_model)
+    with torch.no_grad():
+        reference.lm_head.weight[256:259] *= 1.3 + 0.2 * seed
+    return ModelConfig.from_dict(reference.config.to_dict()), to_params(reference)
+
+
 @pytest.fixture(scope="module", params=(1, 2, 3))
 def engine(request, tiny_model):
-    """A random model that likes to end: its head is larger at the end tokens."""
-    reference = copy.deepcopy(tiny_model(request.param, vocab_size=V, max_position_embeddings=256).torch_model)
-    with torch.no_grad():
-        reference.lm_head.weight[256:259] *= 1.3 + 0.2 * request.param
-    config = ModelConfig.from_dict(reference.config.to_dict())
-    return Engine(config, to_params(reference), TOKENIZER, max_model_len=MAX_MODEL_LEN, batch_size=ROWS)
+    config, params = ending_model(tiny_model, request.param)
+    return Engine(config, params, TOKENIZER, max_model_len=MAX_MODEL_LEN, batch_size=ROWS)
 
 
 def random_requests(rng):
@@ -57,7 +64,7 @@ def grid(prompt, maxima, counts, **settings):
     ]
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_records_are_those_of_each_setting_by_itself(engine, seed):
     requests = random_requests(np.random.default_rng(seed))
     alone = list(engine.run(requests))
@@ -75,6 +82,18 @@ def test_a_grid_costs_its_longest_run_and_one_answer_for_each_branch_point(engin
     answers = {(r["num_thinking_tokens"], r["end"]): r["num_answer_tokens"] for r in records}
     assert engine.decoded_tokens - before == thinking + sum(answers.values())
     assert len(answers) < len(records)
+
+
+@pytest.mark.parametrize("sizes", [(4, 2), (8, 1)])
+def test_the_same_records_on_a_mesh(tiny_model, sizes):
+    config, params = ending_model(tiny_model, 2)
+    requests = random_requests(np.random.default_rng(3))
+    alone = dict(Engine(config, params, TOKENIZER, max_model_len=MAX_MODEL_LEN, batch_size=ROWS).run_shared(requests))
+    devices = jax.devices()[: sizes[0] * sizes[1]]
+    layout = Layout(make_mesh(MeshConfig(fsdp=sizes[0], tensor=sizes[1]), devices), DECODE_RULES)
+    placed = jax.device_put(params, layout.tree(param_axes(config), params))
+    spread = Engine(config, placed, TOKENIZER, max_model_len=MAX_MODEL_LEN, batch_size=ROWS, layout=layout)
+    assert dict(spread.run_shared(requests)) == alone
 
 
 def test_only_runs_that_think_alike_share_one():
