@@ -1,4 +1,4 @@
-"""The engine: a model and its tokenizer turn requests into records, batch by batch, in the caller's order."""
+"""The engine: a model and its tokenizer turn requests into records, batch by batch, each alone or from shared runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHORTEST_BUCKET = 64  # prompts and caches are padded to this times a power of t
 LONGEST_DEFAULT_ANSWER = 1024
 BRANCHES = (1, 2, 3, 4, 6, 8, 12, 16)  # of a row, decoded at a time: each number is a program
 TAIL_MULTIPLE = 16  # tails hold a multiple of this, so that few programs are compiled
-Progress = Callable[[int, int], None]  # (rows done, rows in all)
+Progress = Callable[[int, int], None]  # (requests done, requests in all)
 
 
 class _Inputs(NamedTuple):
@@ -66,7 +66,7 @@ class _Row(NamedTuple):
 
 
 class Engine:
-    """A model that decodes batches of `batch_size` rows over a cache of `max_model_len` tokens.
+    """A model that decodes batches of `batch_size` rows of at most `max_model_len` tokens.
 
     `end_tokens` may end the thinking. `layout` places activations and cache on a mesh; the parameters come placed.
     Raises UserError where the lengths or the tokenizer do not fit the model.
@@ -129,7 +129,7 @@ class Engine:
         for first in range(0, len(requests), self.batch_size):
             batch = requests[first : first + self.batch_size]
             for state in self.steps(batch, STEPS_PER_CALL):
-                self._show(progress, len(requests), first, len(batch), state)
+                self._show(progress, len(requests), first, len(batch), len(batch), state)
             rows = self._rows(state)
             del state  # else its cache would still be there while the next batch's is made
             for request, row in zip(batch, rows, strict=False):
@@ -139,7 +139,8 @@ class Engine:
         trunks, decoded = plan_trunks(requests), 0
         for first in range(0, len(trunks), self.batch_size):
             batch = trunks[first : first + self.batch_size]
-            show = partial(self._show, progress, len(requests), decoded, len(batch))
+            held = sum(1 + len(trunk.branches) for trunk in batch)
+            show = partial(self._show, progress, len(requests), decoded, held, len(batch))
             inputs = self._inputs([requests[trunk.longest] for trunk in batch])
             for state in self._steps(inputs, STEPS_PER_CALL):
                 show(state)
@@ -155,7 +156,7 @@ class Engine:
                 yield trunk.longest, self._record(requests[trunk.longest], row)
                 for place, (point, ignores_used) in of_row.items():
                     yield place, self._record(requests[place], _cut(row, point, ignores_used, answer))
-                decoded += 1 + len(of_row)
+            decoded += held
 
     def steps(self, batch: Sequence[Request], steps_per_call: int) -> Iterator[DecodeState]:
         """States of one batch (of at most `batch_size` checked requests), every so many steps, until all rows are done.
@@ -196,9 +197,11 @@ class Engine:
         return min(bucket, self.max_model_len)
 
     @staticmethod
-    def _show(progress: Progress | None, total: int, before: int, rows: int, state: DecodeState) -> None:
+    def _show(progress: Progress | None, total: int, before: int, requests: int, rows: int, state: DecodeState) -> None:
+        """Of the `requests` that the first `rows` of the batch hold, those of rows that have ended count as done."""
         if progress is not None:
-            progress(before + int(np.asarray(state.control.done)[:rows].sum()), total)
+            done = int(np.asarray(state.control.done)[:rows].sum())
+            progress(before + requests * done // rows, total)
 
     def _branches(
         self,

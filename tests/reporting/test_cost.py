@@ -1,0 +1,46 @@
+"""What a sweep cost, from the lines that its starts leave."""
+
+from __future__ import annotations
+
+import pytest
+
+from s1_jax.reporting.cost import add_cost, cost_of, format_cost
+from s1_jax.reporting.summary import Setting
+
+SETTING = {
+    "forcing": True,
+    "min_thinking_tokens": 1,
+    "num_ignore": 0,
+    "ignore_string": "Wait",
+    "temperature": 0.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "min_p": 0.0,
+}
+RECORDS = [
+    SETTING | {"max_thinking_tokens": maximum, "num_thinking_tokens": thinking, "num_answer_tokens": 2}
+    for maximum, thinking in ((4, 4), (4, 3), (None, 9), (None, 3))
+]
+
+
+def test_starts_add_up_and_settings_are_told_apart(tmp_path):
+    assert len({Setting.of(record) for record in RECORDS}) == 2
+    add_cost(tmp_path, 1, 11, 1.5)
+    with (tmp_path / "decoding.jsonl").open("a") as file:
+        file.write('{"records": 9')  # a start that was killed while it wrote
+    add_cost(tmp_path, 3, 9, 60.0)
+    cost = cost_of(tmp_path, RECORDS)
+    assert cost == {
+        "decoded_tokens": 20,
+        "seconds": pytest.approx(61.5),
+        "tokens_of_all_settings": 4 + 3 + 9 + 3 + 4 * 2,
+        "tokens_of_longest_setting": 9 + 3 + 2 * 2,
+    }
+    assert "20 decoded in 0:01:02" in format_cost(cost)
+
+
+def test_no_cost_is_told_where_a_start_left_none(tmp_path):
+    add_cost(tmp_path, 3, 11, 1.5)
+    cost = cost_of(tmp_path, RECORDS)
+    assert cost["decoded_tokens"] is None and cost["seconds"] is None
+    assert "decoded" not in format_cost(cost) and "27 with every setting by itself" in format_cost(cost)
