@@ -115,7 +115,7 @@ def load_model(path: str | Path, dtype: str = "float32") -> LoadedModel:
     """
     if dtype not in ("float32", "bfloat16"):
         raise UserError(f"dtype {dtype!r} is not float32 or bfloat16")
-    config, params = hf.load_params(path, dtype=jnp.dtype(dtype))
+    config, params = hf.load_params(path, dtype=jnp.dtype(dtype), stacked=False)
     return LoadedModel(config, params, hf.load_tokenizer(path), dtype)
 
 

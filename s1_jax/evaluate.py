@@ -196,7 +196,7 @@ def decode(config: EvaluateConfig, source: Path, task: Task, rows: Sequence[Row]
     layout = Layout(make_mesh(config.mesh), DECODE_RULES)
     parts = layout.parts(layout.rules["batch"])
     dtype = resolve_dtype(config.model.dtype)
-    model, params = hf.load_params(source, dtype=dtype, layout=layout)
+    model, params = hf.load_params(source, dtype=dtype, layout=layout, stacked=False)
     requests, shared = [row.request for row in rows], config.sweep.shared_trace
     runs = len(plan_trunks(requests)) if shared else len(requests)
     engine = Engine(

@@ -30,7 +30,7 @@ from s1_jax.config import BudgetConfig, SamplingConfig, TaskConfig
 from s1_jax.data.chat import prompt_ids
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.requests import Request
-from s1_jax.model.qwen2 import init_params
+from s1_jax.model.qwen2 import init_params, unstack
 from s1_jax.progress import progress_bar
 from s1_jax.reporting.table import align
 from s1_jax.tasks import load_task
@@ -104,7 +104,7 @@ def main() -> None:
 def quickstart(options: argparse.Namespace) -> tuple[Engine, list[Request]]:
     """The quickstart's fine-tuned model and held-out problems, greedy."""
     source = hf.resolve(options.model)
-    model, params = hf.load_params(source)
+    model, params = hf.load_params(source, stacked=False)
     tokenizer = hf.load_tokenizer(source)
     problems = load_task(TaskConfig("synthetic", limit=options.problems or 256)).problems
     engine = Engine(model, params, tokenizer, max_model_len=256, batch_size=len(problems))
@@ -117,7 +117,7 @@ def long(options: argparse.Namespace) -> tuple[Engine, list[Request]]:
     tokenizer = hf.load_tokenizer(hf.resolve(BASE))
     model = dataclasses.replace(hf.load_config(hf.resolve(BASE)), max_position_embeddings=1280)
     count = options.problems or 16
-    params = init_params(model, jax.random.key(0))
+    params = unstack(init_params(model, jax.random.key(0)))
     engine = Engine(model, params, tokenizer, max_model_len=1280, batch_size=count, end_tokens=("<|im_start|>",))
     rng = np.random.default_rng(0)
     prompts = {i: tuple(map(int, rng.integers(0, 256, 40))) for i in range(count)}

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from s1_jax.config import MeshConfig, UserError
-from s1_jax.model import qwen2
+from s1_jax.model import cached, qwen2
 from s1_jax.model.kv_cache import init_cache
 from s1_jax.sharding import (
     DECODE_RULES,
@@ -178,10 +178,10 @@ def test_same_cached_logits_on_every_mesh(tiny_model, batch):
         params = jax.device_put(model.params, shardings)
 
         def run(params, ids):
-            cache = init_cache(model.config, B, T, jnp.float32)
+            cache, layers = init_cache(model.config, B, T, jnp.float32), qwen2.unstack(params)
             positions = jnp.broadcast_to(jnp.arange(T), (B, T))
-            hidden, cache = qwen2.decode_hidden(model.config, params, ids[:, :-1], positions[:, :-1], cache)
-            last, _ = qwen2.decode_hidden(model.config, params, ids[:, -1:], positions[:, -1:], cache)
+            hidden, cache = cached.hidden_states(model.config, layers, ids[:, :-1], positions[:, :-1], cache)
+            last, _ = cached.hidden_states(model.config, layers, ids[:, -1:], positions[:, -1:], cache)
             return qwen2.logits(model.config, params, jnp.concatenate([hidden, last], axis=1))
 
         with layout.use():

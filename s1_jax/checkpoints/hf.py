@@ -57,12 +57,15 @@ def load_tokenizer(path: str | Path) -> Any:
         raise UserError(f"the tokenizer in {folder} cannot be read: {str(error).splitlines()[0]}") from None
 
 
-def load_params(path: str | Path, *, dtype: Any = None, layout: Layout | None = None) -> tuple[ModelConfig, Params]:
+def load_params(
+    path: str | Path, *, dtype: Any = None, layout: Layout | None = None, stacked: bool = True
+) -> tuple[ModelConfig, Params]:
     """The model in a folder or behind a hub id.
 
     Parameters take `dtype`, or where it is None the file's, and are placed by `layout`, or where it is None on the
-    first device. Host memory beyond the parameters stays under two of the file's largest tensors. Raises one UserError
-    with all that is wrong with the checkpoint.
+    first device. Layers come `stacked`, as training takes them, or each by itself, as decoding does (see
+    `qwen2.unstack`). Host memory beyond the parameters stays under two of the file's largest tensors. Raises one
+    UserError with all that is wrong with the checkpoint.
     """
     folder = resolve(path)
     config = load_config(folder)
@@ -75,8 +78,17 @@ def load_params(path: str | Path, *, dtype: Any = None, layout: Layout | None = 
         shardings: dict[str, Sharding] = dict.fromkeys(wanted, SingleDeviceSharding(jax.local_devices()[0]))
     else:
         shardings = flatten_dict(layout.tree(param_axes(config), unflatten_dict(wanted, sep=".")), sep=".")
-    params = {path: _place(path, leaf, stored[path], shardings[path]) for path, leaf in wanted.items()}
-    return config, unflatten_dict(params, sep=".")
+    params: dict[tuple[str | int, ...], jax.Array] = {}
+    for path, leaf in wanted.items():
+        tensors, sharding, (stack, transposed) = stored[path], shardings[path], _form(path)
+        if stack and not stacked:
+            one = jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+            first, *rest = path.split(".")
+            for i, tensor in enumerate(tensors):
+                params[first, i, *rest] = _place(one, [tensor], _of_layer(sharding), False, transposed)
+        else:
+            params[tuple(path.split("."))] = _place(leaf, tensors, sharding, stack, transposed)
+    return config, unflatten_dict(params)
 
 
 def save_params(
@@ -227,9 +239,10 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(names[:NAMES_SHOWN]) + more
 
 
-def _place(path: str, leaf: jax.ShapeDtypeStruct, stored: list[StoredTensor], sharding: Sharding) -> jax.Array:
+def _place(
+    leaf: jax.ShapeDtypeStruct, stored: list[StoredTensor], sharding: Sharding, stacked: bool, transposed: bool
+) -> jax.Array:
     """One parameter on its devices, from its tensor or its L tensors."""
-    stacked, transposed = _form(path)
     incoming = _file_sharding(sharding, stacked, transposed)
 
     def put(tensor: StoredTensor) -> jax.Array:
@@ -252,10 +265,17 @@ def _staged(part: np.ndarray) -> np.ndarray:
 
 def _file_sharding(sharding: Sharding, stacked: bool, transposed: bool) -> Sharding:
     """How a tensor as stored must be placed for its devices to hold what they hold of the parameter."""
+    sharding = _of_layer(sharding) if stacked else sharding
+    if not isinstance(sharding, NamedSharding) or not transposed:
+        return sharding
+    return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[::-1]))
+
+
+def _of_layer(sharding: Sharding) -> Sharding:
+    """How one layer of a stack is placed."""
     if not isinstance(sharding, NamedSharding):
         return sharding
-    spec = sharding.spec[1:] if stacked else sharding.spec
-    return NamedSharding(sharding.mesh, PartitionSpec(*(spec[::-1] if transposed else spec)))
+    return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
 
 
 @lru_cache

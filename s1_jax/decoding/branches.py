@@ -16,7 +16,7 @@ from s1_jax.config import ModelConfig
 from s1_jax.decoding import budget as control
 from s1_jax.decoding.decode import Controller, DecodeState, decode, start
 from s1_jax.decoding.sampling import Sampling, sample
-from s1_jax.model import qwen2
+from s1_jax.model import cached, qwen2
 from s1_jax.model.kv_cache import KVCache, init_tails
 from s1_jax.sharding import constrain
 
@@ -68,7 +68,7 @@ def decode_branches(
     before = at.position.ravel()
 
     def forward(token_ids: Array, slots: Array, tails: Any) -> tuple[Array, Any]:
-        hidden, tails = qwen2.branch_hidden(
+        hidden, tails = cached.branch_hidden_states(
             config,
             params,
             token_ids.reshape(at.position.shape),

@@ -24,8 +24,8 @@ from s1_jax.decoding.markers import END_TOKENS, ignore_ids, make_budget, make_ma
 from s1_jax.decoding.requests import Request
 from s1_jax.decoding.sampling import Sampling, make_sampling, row_key, sample
 from s1_jax.decoding.sweep import BranchPoint, Trunk, branch_point, plan_trunks
-from s1_jax.model import qwen2
-from s1_jax.model.kv_cache import grow, init_cache
+from s1_jax.model import cached, qwen2
+from s1_jax.model.kv_cache import init_cache, resize
 from s1_jax.sharding import Layout, constrain
 
 STEPS_PER_CALL = 64  # between two looks at progress and Ctrl-C
@@ -99,7 +99,7 @@ class Engine:
         self._known_strings: set[str | tuple[str, ...]] = set()
         # Everything that differs from one batch to the next is an array argument: budgets and settings never recompile.
         self._prefill = jax.jit(_prefill(config, self.max_model_len, dtype))
-        self._grow = jax.jit(grow, static_argnums=1)
+        self._resize = jax.jit(resize, static_argnums=1)
         self._decode = jax.jit(_decode(config, dtype), donate_argnames="state")
         self._start_branches = jax.jit(partial(start_branches, config, dtype), static_argnums=0)
         self._decode_branches = jax.jit(partial(decode_branches, config, dtype), donate_argnames="state")
@@ -185,9 +185,9 @@ class Engine:
         positions, done = jax.device_get((state.position, state.control.done))
         needed = max(int(positions.max()) + 1, int(np.where(done, 0, positions + steps).max()))
         capacity = self._bucket(needed)
-        if capacity <= state.cache.capacity:
+        if capacity <= state.cache[0].capacity:
             return state
-        return dataclasses.replace(state, cache=self._grow(state.cache, capacity))
+        return dataclasses.replace(state, cache=self._resize(state.cache, capacity))
 
     def _bucket(self, length: int) -> int:
         """The size that holds `length` tokens: a power of two, at most `max_model_len`."""
@@ -372,7 +372,7 @@ def _prefill(config: ModelConfig, capacity: int, dtype: Any) -> Callable[..., De
     ) -> DecodeState:
         cache = init_cache(config, token_ids.shape[0], token_ids.shape[1], dtype)
         positions = jnp.broadcast_to(jnp.arange(token_ids.shape[1]), token_ids.shape)
-        hidden, cache = qwen2.decode_hidden(config, params, token_ids, positions, cache, compute_dtype=dtype)
+        hidden, cache = cached.hidden_states(config, params, token_ids, positions, cache, compute_dtype=dtype)
         last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
         logits = constrain(qwen2.logits(config, params, last), "batch", None)
         return start(control.initial_state(budget, markers, active), cache, logits, lengths, capacity)
@@ -392,7 +392,7 @@ def _decode(config: ModelConfig, dtype: Any) -> Callable[..., DecodeState]:
         stop_step: jax.Array,
     ) -> DecodeState:
         def forward(token_ids: jax.Array, positions: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
-            hidden, cache = qwen2.decode_hidden(config, params, token_ids, positions, cache, compute_dtype=dtype)
+            hidden, cache = cached.hidden_states(config, params, token_ids, positions, cache, compute_dtype=dtype)
             # Whole rows on one device: sampling needs all of a row's logits.
             return constrain(qwen2.logits(config, params, hidden[:, 0]), "batch", None), cache
 

@@ -1,7 +1,8 @@
 """Qwen2.5 dense models (0.5B to 72B) in Flax NNX, used as plain pytrees.
 
-Parameters travel as a nested dict named as in Hugging Face; `layers.*` are stacked on a leading [L] and scanned. A
-kernel is [in, out], the transpose of Hugging Face's `weight`. Letters: B batch, T length, L layers, D hidden_size,
+Parameters travel as a nested dict named as in Hugging Face. For training `layers.*` are stacked on a leading [L] and
+scanned; for decoding each layer has arrays of its own (`unstack`), so that a step reads them where they lie. A kernel
+is [in, out], the transpose of Hugging Face's `weight`. Letters: B batch, T length, L layers, D hidden_size,
 F intermediate_size, N query heads, K kv heads, H head_dim, V vocab.
 """
 
@@ -19,8 +20,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from s1_jax.config import ModelConfig, UserError
 from s1_jax.model import splash
-from s1_jax.model.attention import apply_rope, attend, attend_branches, rope_angles
-from s1_jax.model.kv_cache import KVCache, write, write_tails
+from s1_jax.model.attention import apply_rope, rope_angles
 from s1_jax.model.linear import KernelAxes, contract, expand
 from s1_jax.model.packed_attention import attend_packed
 from s1_jax.sharding import RESIDUAL, constrain, current_layout, platform, shard_over
@@ -183,13 +183,17 @@ class Embedding(nnx.Module):
 
 
 class Qwen2(nnx.Module):
-    """The whole model; `layers` is one DecoderLayer whose every parameter has a leading [L]."""
+    """The whole model. `layers`, if `stacked`, are one DecoderLayer whose every parameter has a leading [L]."""
 
-    def __init__(self, config: ModelConfig, key: jax.Array, dtype: jnp.dtype):
+    def __init__(self, config: ModelConfig, key: jax.Array, dtype: jnp.dtype, stacked: bool = True):
         embed_key, layers_key, head_key = jax.random.split(key, 3)
         layer_keys = jax.random.split(layers_key, config.num_hidden_layers)
+
+        def layer(layer_key: jax.Array) -> DecoderLayer:
+            return DecoderLayer(config, layer_key, dtype)
+
         self.embed_tokens = Embedding(config, embed_key, dtype)
-        self.layers = jax.vmap(lambda layer_key: DecoderLayer(config, layer_key, dtype))(layer_keys)
+        self.layers = jax.vmap(layer)(layer_keys) if stacked else nnx.List(map(layer, layer_keys))
         self.norm = RMSNorm(config, dtype)
         self.lm_head = (
             None
@@ -252,14 +256,24 @@ def param_axes(config: ModelConfig) -> Params:
     return {name: axes for name, axes in PARAM_AXES.items() if name != "lm_head" or not config.tie_word_embeddings}
 
 
+def unstack(params: Params) -> Params:
+    """The same parameters with every layer's as arrays of their own: `layers` is {0: ..., 1: ..., L - 1: ...}."""
+    stacks = params["layers"]
+
+    def layer(i: int) -> Params:
+        return jax.tree.map(lambda x: x[i], stacks)
+
+    return params | {"layers": {i: layer(i) for i in range(len(jax.tree.leaves(stacks)[0]))}}
+
+
 @lru_cache
-def _graph(config: ModelConfig) -> nnx.GraphDef:
-    return nnx.graphdef(jax.eval_shape(lambda: Qwen2(config, jax.random.key(0), jnp.float32)))
+def _graph(config: ModelConfig, stacked: bool) -> nnx.GraphDef:
+    return nnx.graphdef(jax.eval_shape(lambda: Qwen2(config, jax.random.key(0), jnp.float32, stacked)))
 
 
 def bind(config: ModelConfig, params: Params) -> Qwen2:
-    """The NNX module over these parameters."""
-    return nnx.merge(_graph(config), nnx.State(params))
+    """The NNX module over these parameters, stacked or not."""
+    return nnx.merge(_graph(config, 0 not in params["layers"]), nnx.State(params))
 
 
 def hidden_states(
@@ -291,7 +305,12 @@ def hidden_states(
 
     if remat != "none":
         step = jax.checkpoint(step, policy=REMAT_POLICIES[remat], prevent_cse=False)
-    x, _ = jax.lax.scan(step, model.embed(token_ids, compute_dtype), model.layers)
+    x = model.embed(token_ids, compute_dtype)
+    if isinstance(model.layers, nnx.List):
+        for layer in model.layers:
+            x, _ = step(x, layer)
+    else:
+        x, _ = jax.lax.scan(step, x, model.layers)
     return model.norm(x)
 
 
@@ -319,81 +338,6 @@ def splash_mixer(segment_ids: jax.Array, places: np.ndarray, *, interpret: bool 
 
 
 MIXERS: dict[str, Callable[[jax.Array, np.ndarray], Mixer]] = {"tpu": splash_mixer}
-
-
-def decode_hidden(
-    config: ModelConfig,
-    params: Params,
-    token_ids: jax.Array,
-    positions: jax.Array,
-    cache: KVCache,
-    *,
-    compute_dtype: jnp.dtype = jnp.float32,
-) -> tuple[jax.Array, KVCache]:
-    """Hidden states [B, T, D] of tokens [B, T] at `positions` [B, T], and the cache with them written at those slots.
-
-    A query at position p sees slots up to p, so slots beyond a row's length may hold anything.
-    """
-    model = bind(config, params)
-    cos, sin = rope_angles(config, positions)
-    mask = jnp.arange(cache.keys.shape[3]) <= positions[:, :, None]
-
-    def step(
-        carry: tuple[jax.Array, KVCache], scanned: tuple[jax.Array, DecoderLayer]
-    ) -> tuple[tuple[jax.Array, KVCache], None]:
-        x, cache = carry
-        index, layer = scanned
-
-        def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, KVCache]:
-            new = KVCache(write(cache.keys, index, positions, k), write(cache.values, index, positions, v))
-            return attend(q, new.keys[index].astype(q.dtype), new.values[index].astype(q.dtype), mask), new
-
-        return layer(x, cos, sin, mix), None
-
-    indices = jnp.arange(config.num_hidden_layers)
-    (x, cache), _ = jax.lax.scan(step, (model.embed(token_ids, compute_dtype), cache), (indices, model.layers))
-    return model.norm(x), cache
-
-
-def branch_hidden(
-    config: ModelConfig,
-    params: Params,
-    token_ids: jax.Array,
-    prefix_lengths: jax.Array,
-    slots: jax.Array,
-    prefix: KVCache,
-    tails: KVCache,
-    *,
-    compute_dtype: jnp.dtype = jnp.float32,
-) -> tuple[jax.Array, KVCache]:
-    """Hidden states [B, R, D] of one token [B, R] for each of R branches a row, and the tails with them written.
-
-    A branch sees the first `prefix_lengths` [B, R] slots of its row's `prefix`, and its own of `tails`
-    ([L, B, K, R, C, H]) up to `slots` [B, R], where its token goes.
-    """
-    model = bind(config, params)
-    cos, sin = rope_angles(config, prefix_lengths + slots)
-    masks = tuple(
-        jnp.arange(capacity) < seen[:, :, None]
-        for capacity, seen in ((prefix.keys.shape[3], prefix_lengths), (tails.keys.shape[4], slots + 1))
-    )
-
-    def step(
-        carry: tuple[jax.Array, KVCache], scanned: tuple[jax.Array, DecoderLayer]
-    ) -> tuple[tuple[jax.Array, KVCache], None]:
-        x, tails = carry
-        index, layer = scanned
-
-        def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, KVCache]:
-            new = KVCache(write_tails(tails.keys, index, slots, k), write_tails(tails.values, index, slots, v))
-            shared, own = (KVCache(*(part[index].astype(q.dtype) for part in cache)) for cache in (prefix, new))
-            return attend_branches(q, shared, own, masks), new
-
-        return layer(x, cos, sin, mix), None
-
-    indices = jnp.arange(config.num_hidden_layers)
-    (x, tails), _ = jax.lax.scan(step, (model.embed(token_ids, compute_dtype), tails), (indices, model.layers))
-    return model.norm(x), tails
 
 
 def logits(config: ModelConfig, params: Params, hidden: jax.Array) -> jax.Array:

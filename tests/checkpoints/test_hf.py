@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from s1_jax.checkpoints import folder as folder_module
 from s1_jax.checkpoints import hf
 from s1_jax.config import MeshConfig, UserError
-from s1_jax.model.qwen2 import param_axes
+from s1_jax.model.qwen2 import param_axes, unstack
 from s1_jax.sharding import DECODE_RULES, TRAIN_RULES, Layout, assert_sharded, make_mesh
 
 TINY_BASE = Path(__file__).resolve().parents[2] / "s1_jax" / "assets" / "tiny_base"
@@ -110,6 +110,9 @@ def test_tensors_go_straight_into_sharded_arrays(tiny_model, source, tmp_path, r
     config, params = hf.load_params(source, layout=place)
     assert_sharded(params, place.tree(param_axes(config), params))
     jax.tree.map(np.testing.assert_array_equal, params, tiny.params)
+    _, apart = hf.load_params(source, layout=place, stacked=False)
+    assert_sharded(apart, jax.tree.map(lambda x: x.sharding, unstack(params)))
+    jax.tree.map(np.testing.assert_array_equal, apart, unstack(params))
     hf.save_params(tmp_path / "out", config, params)
     other = layout(TRAIN_RULES, fsdp=2, tensor=2, data=2)
     jax.tree.map(np.testing.assert_array_equal, hf.load_params(tmp_path / "out", layout=other)[1], tiny.params)

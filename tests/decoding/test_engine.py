@@ -16,7 +16,7 @@ from s1_jax.config import BudgetConfig, MeshConfig, ModelConfig, SamplingConfig,
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.markers import ignore_ids, make_markers, start_ids
 from s1_jax.decoding.requests import Request
-from s1_jax.model.qwen2 import param_axes
+from s1_jax.model.qwen2 import param_axes, unstack
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
 from tests.decoding.plain import Words, plain_decode, plain_free, reference_rounds
 from tests.reference import to_params
@@ -41,7 +41,7 @@ def model(tiny_model):
 @pytest.fixture(scope="module")
 def engine(model):
     _, config, params = model
-    return Engine(config, params, TOKENIZER, max_model_len=MAX_MODEL_LEN, batch_size=16)
+    return Engine(config, unstack(params), TOKENIZER, max_model_len=MAX_MODEL_LEN, batch_size=16)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,8 @@ def test_a_row_does_not_depend_on_neighbours_place_or_batch_size(engine, model):
     assert [shuffled[j] for j in np.argsort(order)] == together
     assert list(engine.run(requests[5:7])) == together[5:7]
     _, config, params = model
-    assert list(Engine(config, params, TOKENIZER, max_model_len=MAX_MODEL_LEN, batch_size=5).run(requests)) == together
+    narrow = Engine(config, unstack(params), TOKENIZER, max_model_len=MAX_MODEL_LEN, batch_size=5)
+    assert list(narrow.run(requests)) == together
 
 
 def test_a_maximum_cuts_a_sampled_run(engine):
@@ -307,6 +308,6 @@ def test_the_same_records_on_a_mesh(engine, model):
     for sizes in ((4, 2), (8, 1)):
         devices = jax.devices()[: sizes[0] * sizes[1]]
         layout = Layout(make_mesh(MeshConfig(fsdp=sizes[0], tensor=sizes[1]), devices), DECODE_RULES)
-        placed = jax.device_put(params, layout.tree(param_axes(config), params))
+        placed = unstack(jax.device_put(params, layout.tree(param_axes(config), params)))
         spread = Engine(config, placed, TOKENIZER, max_model_len=MAX_MODEL_LEN, batch_size=8, layout=layout)
         assert list(spread.run(requests)) == alone

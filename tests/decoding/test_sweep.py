@@ -14,7 +14,7 @@ from s1_jax.decoding.budget import End, Kind
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.requests import Request
 from s1_jax.decoding.sweep import branch_point, plan_trunks
-from s1_jax.model.qwen2 import param_axes
+from s1_jax.model.qwen2 import param_axes, unstack
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
 from tests.reference import to_params
 from tests.tokenizer import byte_tokenizer
@@ -35,7 +35,7 @@ def ending_model(tiny_model, seed):
 @pytest.fixture(scope="module", params=(1, 2, 3))
 def engine(request, tiny_model):
     config, params = ending_model(tiny_model, request.param)
-    return Engine(config, params, TOKENIZER, max_model_len=MAX_MODEL_LEN, batch_size=ROWS)
+    return Engine(config, unstack(params), TOKENIZER, max_model_len=MAX_MODEL_LEN, batch_size=ROWS)
 
 
 def random_requests(rng):
@@ -88,10 +88,11 @@ def test_a_grid_costs_its_longest_run_and_one_answer_for_each_branch_point(engin
 def test_the_same_records_on_a_mesh(tiny_model, sizes):
     config, params = ending_model(tiny_model, 2)
     requests = random_requests(np.random.default_rng(3))
-    alone = dict(Engine(config, params, TOKENIZER, max_model_len=MAX_MODEL_LEN, batch_size=ROWS).run_shared(requests))
+    by_itself = Engine(config, unstack(params), TOKENIZER, max_model_len=MAX_MODEL_LEN, batch_size=ROWS)
+    alone = dict(by_itself.run_shared(requests))
     devices = jax.devices()[: sizes[0] * sizes[1]]
     layout = Layout(make_mesh(MeshConfig(fsdp=sizes[0], tensor=sizes[1]), devices), DECODE_RULES)
-    placed = jax.device_put(params, layout.tree(param_axes(config), params))
+    placed = unstack(jax.device_put(params, layout.tree(param_axes(config), params)))
     spread = Engine(config, placed, TOKENIZER, max_model_len=MAX_MODEL_LEN, batch_size=ROWS, layout=layout)
     assert dict(spread.run_shared(requests)) == alone
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from s1_jax.model import qwen2
+from s1_jax.model import cached, qwen2
 from s1_jax.model.kv_cache import init_cache
 
 TOLERANCE = 1e-4  # of the largest reference logit: float32 through every layer, sums in another order
@@ -84,13 +84,13 @@ def test_cached_equals_uncached(tiny_model, run_theirs, variant):
     ids = random_ids(model, (B, T))
     reference = run_theirs(model, ids)
     prompt_lengths = np.array([5, 20, 33])
-    capacity = T + 3
+    capacity, layers = T + 3, qwen2.unstack(model.params)
     cache = jax.tree.map(lambda leaf: leaf + 7.0, init_cache(model.config, B, capacity, jnp.float32))
-    feed = jax.jit(partial(qwen2.decode_hidden, model.config))
+    feed = jax.jit(partial(cached.hidden_states, model.config))
 
     prefill = int(prompt_lengths.max())
     positions = np.broadcast_to(np.arange(prefill), (B, prefill))
-    hidden, cache = feed(model.params, jnp.asarray(ids[:, :prefill]), jnp.asarray(positions), cache)
+    hidden, cache = feed(layers, jnp.asarray(ids[:, :prefill]), jnp.asarray(positions), cache)
     scores = np.asarray(qwen2.logits(model.config, model.params, hidden))
     for row, length in enumerate(prompt_lengths):
         assert_close(scores[row, :length], reference[row, :length])
@@ -98,7 +98,7 @@ def test_cached_equals_uncached(tiny_model, run_theirs, variant):
     lengths = prompt_lengths.copy()
     for _ in range(T - int(prompt_lengths.max())):
         tokens = ids[np.arange(B), lengths][:, None]
-        hidden, cache = feed(model.params, jnp.asarray(tokens), jnp.asarray(lengths[:, None]), cache)
+        hidden, cache = feed(layers, jnp.asarray(tokens), jnp.asarray(lengths[:, None]), cache)
         scores = np.asarray(qwen2.logits(model.config, model.params, hidden))[:, 0]
         assert_close(scores, reference[np.arange(B), lengths])
         lengths += 1
@@ -109,16 +109,16 @@ def test_cached_chunks_and_idle_rows(tiny_model, run_theirs):
     model = tiny_model()
     ids = random_ids(model, (2, 24))
     reference = run_theirs(model, ids)
-    cache = init_cache(model.config, 2, 24, jnp.float32)
-    feed = jax.jit(partial(qwen2.decode_hidden, model.config))
+    cache, layers = init_cache(model.config, 2, 24, jnp.float32), qwen2.unstack(model.params)
+    feed = jax.jit(partial(cached.hidden_states, model.config))
     positions = np.broadcast_to(np.arange(8), (2, 8))
-    _, cache = feed(model.params, jnp.asarray(ids[:, :8]), jnp.asarray(positions), cache)
+    _, cache = feed(layers, jnp.asarray(ids[:, :8]), jnp.asarray(positions), cache)
     idle_for, lengths = 5, np.array([8, 8])
     for step in range(15):
         tokens = ids[np.arange(2), lengths]
         if step < idle_for:
             tokens[1] = 96
-        hidden, cache = feed(model.params, jnp.asarray(tokens[:, None]), jnp.asarray(lengths[:, None]), cache)
+        hidden, cache = feed(layers, jnp.asarray(tokens[:, None]), jnp.asarray(lengths[:, None]), cache)
         scores = np.asarray(qwen2.logits(model.config, model.params, hidden))[:, 0]
         assert_close(scores[0], reference[0, lengths[0]])
         if step >= idle_for:
