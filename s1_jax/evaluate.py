@@ -23,7 +23,7 @@ from s1_jax.checkpoints import hf
 from s1_jax.cli import StopFlag, parse_with_file, run_main, to_json
 from s1_jax.config import BudgetConfig, EvaluateConfig, SettingConfig, UserError, resolve_dtype
 from s1_jax.data.chat import prompt_ids
-from s1_jax.decoding.engine import Engine, context_length
+from s1_jax.decoding.engine import Engine, Status, context_length
 from s1_jax.decoding.records import identity
 from s1_jax.decoding.requests import Request
 from s1_jax.decoding.sweep import plan_trunks
@@ -216,8 +216,8 @@ def decode(config: EvaluateConfig, source: Path, task: Task, rows: Sequence[Row]
         note = f"{len(requests)} records in {runs} runs" if shared else "each record by itself"
         bar_task = bar.add_task("decoding", total=done + len(rows), completed=done, note=note)
 
-        def show(decoded: int, _: int) -> None:
-            bar.update(bar_task, completed=done + decoded)
+        def show(status: Status) -> None:
+            bar.update(bar_task, completed=done + status.done)
             stop.check()
 
         try:

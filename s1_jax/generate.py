@@ -24,7 +24,7 @@ from s1_jax.api import LoadedModel, load_model, override, prompt_token_ids
 from s1_jax.cli import StopFlag, parse, run_main
 from s1_jax.config import BudgetConfig, SamplingConfig, UserError
 from s1_jax.decoding.budget import AnswerEnd, End, Kind
-from s1_jax.decoding.engine import Engine
+from s1_jax.decoding.engine import Engine, Status
 from s1_jax.decoding.markers import END_TOKENS
 from s1_jax.decoding.records import FORCED
 from s1_jax.decoding.requests import Request
@@ -92,8 +92,8 @@ def main(argv: list[str] | None = None) -> None:
     with StopFlag() as stop, progress_bar() as bar, config.output.open("a", encoding="utf-8") as out:
         task = bar.add_task("generating", total=len(requests), completed=done, note="")
 
-        def show(rows_done: int, _: int) -> None:
-            bar.update(task, completed=done + rows_done)
+        def show(status: Status) -> None:
+            bar.update(task, completed=done + status.done)
             stop.check()
 
         for record in engine.run(requests[done:], show):
@@ -166,7 +166,7 @@ def stream(engine: Engine, request: Request) -> None:
         nonlocal control
         yield from ((token, True) for token in engine.start_ids)
         shown = 0
-        for state in engine.steps([request], steps_per_call=1):
+        for state in engine.steps(request):
             row = (state.tokens[0], state.kinds[0], state.num_tokens[0], state.control)
             tokens, kinds, count, control = jax.device_get(row)
             stop.check()

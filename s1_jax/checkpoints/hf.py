@@ -79,15 +79,15 @@ def load_params(
     else:
         shardings = flatten_dict(layout.tree(param_axes(config), unflatten_dict(wanted, sep=".")), sep=".")
     params: dict[tuple[str | int, ...], jax.Array] = {}
-    for path, leaf in wanted.items():
-        tensors, sharding, (stack, transposed) = stored[path], shardings[path], _form(path)
+    for name, leaf in wanted.items():
+        tensors, sharding, (stack, transposed) = stored[name], shardings[name], _form(name)
         if stack and not stacked:
             one = jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
-            first, *rest = path.split(".")
+            first, *rest = name.split(".")
             for i, tensor in enumerate(tensors):
                 params[first, i, *rest] = _place(one, [tensor], _of_layer(sharding), False, transposed)
         else:
-            params[tuple(path.split("."))] = _place(leaf, tensors, sharding, stack, transposed)
+            params[tuple(name.split("."))] = _place(leaf, tensors, sharding, stack, transposed)
     return config, unflatten_dict(params)
 
 

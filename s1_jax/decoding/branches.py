@@ -1,6 +1,7 @@
-"""The answers of R branches a row, decoded together from the cache of the trunk they leave, which is not copied.
+"""The answers of R branches a row, decoded together from the cache of the trunk they leave, which none of them copies.
 
-Letters: B rows, R branches of each, C tokens of a tail (suffix and answer), V vocabulary.
+Letters: B rows, R branches of each, X tokens of the longest suffix, C tokens of a tail (suffix and answer), V
+vocabulary.
 """
 
 from __future__ import annotations
@@ -33,52 +34,81 @@ class BranchPoints:
 
 
 def start_branches(
-    config: ModelConfig, dtype: Any, C: int, budget: control.Budget, markers: control.Markers, at: BranchPoints
+    config: ModelConfig,
+    dtype: Any,
+    params: qwen2.Params,
+    markers: control.Markers,
+    C: int,
+    prefix: KVCache,
+    prompt_lengths: Array,
+    at: BranchPoints,
+    budget: control.Budget,
 ) -> DecodeState:
-    """State of B * R rows, branch after branch, with empty tails of C tokens; `budget` is the trunks' [B]."""
+    """State of B * R rows, branch after branch, whose suffixes have been read in one pass of the model.
+
+    `prefix` is the trunks' cache, `prompt_lengths` [B] (start marker included) and `budget` [B] are theirs.
+    """
     B, R = at.position.shape
-    at = jax.tree.map(jnp.ravel, at)
-    begun = control.branch_state(_each(budget, R), markers, at.position, at.end, at.after_newline, at.active)
-    tails = init_tails(config, B, R, C, dtype)
-    # never drawn from: the suffix is put in first, and the model's answer to its last token is
-    logits = constrain(jnp.zeros((B * R, config.vocab_size), jnp.float32), "batch", None)
-    return start(begun, tails, logits, jnp.zeros((B * R,), jnp.int32), C)
+    flat, budget = jax.tree.map(jnp.ravel, at), _each(budget, R)
+    begun = control.branch_state(budget, markers, flat.position, flat.end, flat.after_newline, flat.active)
+    begun, suffixes, kinds = control.feed_suffix(budget, markers, begun)
+    lengths = (kinds > 0).sum(axis=1)
+    X = suffixes.shape[1]
+    hidden, tails = cached.branch_hidden_states(
+        config,
+        params,
+        suffixes.reshape(B, R, X),
+        prompt_lengths[:, None] + at.position,
+        jnp.broadcast_to(jnp.arange(X), (B, R, X)),
+        prefix,
+        init_tails(config, B, R, C, dtype),
+        compute_dtype=dtype,
+    )
+    last = jnp.maximum(lengths - 1, 0)[:, None, None]
+    at_last = jnp.take_along_axis(hidden.reshape(B * R, X, -1), last, axis=1)[:, 0]
+    state = start(begun, tails, constrain(qwen2.logits(config, params, at_last), "batch", None), lengths, C)
+    return dataclasses.replace(
+        state,
+        tokens=state.tokens.at[:, :X].set(suffixes),
+        kinds=state.kinds.at[:, :X].set(kinds),
+        num_tokens=lengths,
+    )
 
 
 def decode_branches(
     config: ModelConfig,
     dtype: Any,
     params: qwen2.Params,
+    markers: control.Markers,
+    state: DecodeState,
     prefix: KVCache,
     prompt_lengths: Array,
-    state: DecodeState,
     at: BranchPoints,
     budget: control.Budget,
-    markers: control.Markers,
     settings: Sampling,
     stop_step: Array,
 ) -> DecodeState:
-    """Goes on until all answers have ended or `stop_step` [] is reached.
+    """Goes on until all answers have ended or `stop_step` [] is reached; `settings` [B] are the trunks'.
 
-    `prefix` is the trunks' cache, `prompt_lengths` [B] (start marker included), `budget` and `settings` [B] are theirs.
     A token is drawn as the trunk's own run would draw it: what counts is its place behind the prompt.
     """
-    R = at.position.shape[1]
+    B, R = at.position.shape
     budget, settings = _each(budget, R), _each(settings, R)
     before = at.position.ravel()
+    last_slot = state.cache[0].capacity - 1
 
-    def forward(token_ids: Array, slots: Array, tails: Any) -> tuple[Array, Any]:
+    def forward(token_ids: Array, slots: Array, tails: KVCache) -> tuple[Array, KVCache]:
         hidden, tails = cached.branch_hidden_states(
             config,
             params,
-            token_ids.reshape(at.position.shape),
+            token_ids.reshape(B, R, 1),
             prompt_lengths[:, None] + at.position,
-            slots.reshape(at.position.shape),
+            jnp.minimum(slots, last_slot).reshape(B, R, 1),
             prefix,
             tails,
             compute_dtype=dtype,
         )
-        flat = hidden.reshape(-1, hidden.shape[-1])
+        flat = hidden.reshape(B * R, -1)
         return constrain(qwen2.logits(config, params, flat), "batch", None), tails
 
     controller = Controller(
@@ -89,7 +119,7 @@ def decode_branches(
     def draw(logits: Array, allowed: Array, index: Array) -> Array:
         return sample(logits, allowed, before + index, settings)
 
-    return decode(forward, draw, controller, state, stop_step)
+    return decode(forward, draw, controller, state, stop_step, jnp.int32(B * R))
 
 
 def _each(rows: Any, R: int) -> Any:

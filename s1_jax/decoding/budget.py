@@ -127,26 +127,48 @@ class Outcome(NamedTuple):
     feeds: Array  # bool [B]
 
 
+def empty_state(B: int) -> BudgetState:
+    """State of B rows with nothing to do."""
+    zeros, false = jnp.zeros((B,), jnp.int32), jnp.zeros((B,), bool)
+    return BudgetState(zeros + Phase.DONE, zeros, zeros, zeros, zeros, false, false, zeros, zeros, zeros, zeros)
+
+
 def initial_state(budget: Budget, markers: Markers, active: Array) -> BudgetState:
     """State after prompt and start marker; rows not `active` [B] are done from the start."""
-    zeros = jnp.zeros(active.shape, jnp.int32)
-    false = jnp.zeros(active.shape, bool)
-    phase = jnp.where(active, zeros + Phase.THINKING, Phase.DONE)
-    state = BudgetState(phase, zeros, zeros, zeros, zeros, false, false, zeros, zeros, zeros, zeros)
-    return _settle(budget, markers, state)
+    phase = jnp.where(active, Phase.THINKING, Phase.DONE).astype(jnp.int32)
+    return _settle(budget, markers, dataclasses.replace(empty_state(len(active)), phase=phase))
 
 
 def branch_state(
     budget: Budget, markers: Markers, num_thinking: Array, end: Array, last_is_newline: Array, active: Array
 ) -> BudgetState:
     """State of rows whose thinking [B] tokens long has just ended as `end` [B] says; what follows is the suffix."""
-    zeros = jnp.zeros(active.shape, jnp.int32)
-    false = jnp.zeros(active.shape, bool)
     after_cut = jnp.where(last_is_newline, Suffix.FORCED, Suffix.NEWLINE_FORCED)
-    suffix = jnp.where(end == End.NATURAL, Suffix.NATURAL, after_cut).astype(jnp.int32)
-    phase = jnp.where(active, zeros + Phase.SUFFIX, Phase.DONE)
-    state = BudgetState(phase, num_thinking, zeros, zeros, zeros, false, last_is_newline, suffix, zeros, end, zeros)
+    state = dataclasses.replace(
+        empty_state(len(active)),
+        phase=jnp.where(active, Phase.SUFFIX, Phase.DONE).astype(jnp.int32),
+        num_thinking=num_thinking,
+        last_is_newline=last_is_newline,
+        suffix=jnp.where(end == End.NATURAL, Suffix.NATURAL, after_cut).astype(jnp.int32),
+        end=end,
+    )
     return _settle(budget, markers, state)
+
+
+def feed_suffix(budget: Budget, markers: Markers, state: BudgetState) -> tuple[BudgetState, Array, Array]:
+    """Rows that stand at the beginning of their suffix, brought to its end at once.
+
+    Gives the state after it and the suffixes' tokens and kinds [B, X], kind 0 behind the end of each.
+    """
+
+    def step(state: BudgetState, _: None) -> tuple[BudgetState, tuple[Array, Array]]:
+        feeding = (state.phase == Phase.SUFFIX) & budget.forcing
+        after, outcome = advance(budget, markers, state, propose(budget, markers, state).token)
+        state = jax.tree.map(lambda new, old: jnp.where(feeding, new, old), after, state)
+        return state, (outcome.token, jnp.where(feeding, outcome.kind, Kind.NONE))
+
+    state, (tokens, kinds) = jax.lax.scan(step, state, length=markers.suffixes.shape[1])
+    return state, tokens.T, kinds.T
 
 
 def propose(budget: Budget, markers: Markers, state: BudgetState) -> Proposal:

@@ -56,18 +56,20 @@ def decode(
     controller: Controller,
     state: DecodeState,
     stop_step: Array,
+    stop_done: Array,
 ) -> DecodeState:
-    """Runs until all rows are done or `stop_step` [] is reached.
+    """Runs until `stop_done` [] rows are done or `stop_step` [] is reached.
 
     `forward(token_ids [B, 1], positions [B, 1], cache)` gives logits [B, V] and the cache; `draw(logits [B, V],
     allowed [B, V], index [B])` gives tokens [B], where index counts the tokens after the prompt. A row that feeds
-    nothing keeps its logits: the model runs on a slot that its next token overwrites.
+    nothing keeps its logits: the model runs on a slot that its next token overwrites. Rows that are done may stand
+    behind the last slot.
     """
     rows = jnp.arange(state.position.shape[0])
     capacity = state.tokens.shape[1]
 
     def unfinished(state: DecodeState) -> Array:
-        return (state.step < stop_step) & ~jnp.all(state.control.done)
+        return (state.step < stop_step) & (jnp.sum(state.control.done) < stop_done)
 
     def step(state: DecodeState) -> DecodeState:
         forced, forced_token, allowed = controller.propose(state.control)
@@ -75,8 +77,7 @@ def decode(
         control, (token, kind, feeds) = controller.advance(state.control, jnp.where(forced, forced_token, drawn))
 
         slot = jnp.where(kind > 0, state.num_tokens, capacity)  # out of range: dropped
-        position = jnp.minimum(state.position, capacity - 1)  # rows that are done may stand behind the last slot
-        logits, cache = forward(token[:, None], position[:, None], state.cache)
+        logits, cache = forward(token[:, None], state.position[:, None], state.cache)
         return DecodeState(
             step=state.step + 1,
             control=control,

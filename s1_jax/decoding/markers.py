@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -60,7 +61,7 @@ def make_markers(
         is_known=_mask(vocab_size, known),
         is_newline=_mask(vocab_size, [i for i, text in zip(known, texts, strict=True) if text.endswith("\n")]),
         suffixes=_padded(suffixes, len(suffixes[2])),
-        suffix_lengths=_column([len(ids) for ids in suffixes]),
+        suffix_lengths=jnp.asarray([len(ids) for ids in suffixes], jnp.int32),
     )
 
 
@@ -70,29 +71,36 @@ def make_budget(
     max_model_len: int,
     markers: Markers,
 ) -> Budget:
-    """Limits of rows given as (budget, prompt tokens without start marker, maximum of answer tokens).
+    """Limits of rows given as (budget, prompt tokens without start marker, maximum of answer tokens), on the host.
 
     The end of context is fixed per row, for the longest suffix (the forced one after a newline), so that it does not
     depend on what is thought. Raises UserError on an ignore string or a rotation that is too long.
     """
     start, longest = len(start_ids(tokenizer)), int(markers.suffix_lengths.max())
-    strings = [ignore_ids(tokenizer, config) for config, _, _ in rows]
-    padded = [row + [[]] * (IGNORE_STRINGS - len(row)) for row in strings]
     maxima = [NO_LIMIT if c.max_thinking_tokens is None else c.max_thinking_tokens for c, _, _ in rows]
     room = [max_model_len - prompt - start for _, prompt, _ in rows]
+    rotations: dict[str | tuple[str, ...], list[list[int]]] = {}
+    ids = np.zeros((len(rows), IGNORE_STRINGS, IGNORE_WIDTH), np.int32)
+    lengths = np.zeros((len(rows), IGNORE_STRINGS), np.int32)
+    for row, (config, _, _) in enumerate(rows):
+        if config.ignore_string not in rotations:
+            rotations[config.ignore_string] = ignore_ids(tokenizer, config)
+        for i, string in enumerate(rotations[config.ignore_string]):
+            ids[row, i, : len(string)], lengths[row, i] = string, len(string)
 
-    return Budget(
+    columns: dict[str, Any] = dict(
         min_thinking_tokens=_column([config.min_thinking_tokens for config, _, _ in rows]),
         max_thinking_tokens=_column(maxima),
         num_ignore=_column([config.num_ignore for config, _, _ in rows]),
-        ignore_ids=jnp.stack([_padded(row, IGNORE_WIDTH) for row in padded]),
-        ignore_lengths=jnp.stack([_column([len(ids) for ids in row]) for row in padded]),
-        ignore_count=_column([len(row) for row in strings]),
+        ignore_ids=ids,
+        ignore_lengths=lengths,
+        ignore_count=_column([len(rotations[config.ignore_string]) for config, _, _ in rows]),
         context_limit=_column([left - longest - answer for left, (_, _, answer) in zip(room, rows, strict=True)]),
         max_answer_tokens=_column([answer for _, _, answer in rows]),
         max_new_tokens=_column(room),
-        forcing=jnp.asarray([config.forcing for config, _, _ in rows], bool),
+        forcing=np.asarray([config.forcing for config, _, _ in rows], bool),
     )
+    return Budget(**columns)
 
 
 def ignore_ids(tokenizer: PreTrainedTokenizerBase, config: BudgetConfig) -> list[list[int]]:
@@ -109,8 +117,8 @@ def ignore_ids(tokenizer: PreTrainedTokenizerBase, config: BudgetConfig) -> list
     return ids
 
 
-def _column(values: Sequence[int]) -> Array:
-    return jnp.asarray([min(value, NO_LIMIT) for value in values], jnp.int32)
+def _column(values: Sequence[int]) -> np.ndarray:
+    return np.asarray([min(value, NO_LIMIT) for value in values], np.int32)
 
 
 def _mask(size: int, ids: Sequence[int]) -> Array:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,14 +29,15 @@ class Sampling:
 
 
 def make_sampling(configs: Sequence[SamplingConfig], keys: Sequence[np.ndarray]) -> Sampling:
-    """Settings and keys of rows as arrays."""
-    return Sampling(
-        temperature=jnp.asarray([c.temperature for c in configs], jnp.float32),
-        top_k=jnp.asarray([c.top_k for c in configs], jnp.int32),
-        top_p=jnp.asarray([c.top_p for c in configs], jnp.float32),
-        min_p=jnp.asarray([c.min_p for c in configs], jnp.float32),
-        key=jnp.asarray(np.stack(list(keys))),
+    """Settings and keys of rows as arrays on the host."""
+    columns: dict[str, Any] = dict(
+        temperature=np.asarray([c.temperature for c in configs], np.float32),
+        top_k=np.asarray([c.top_k for c in configs], np.int32),
+        top_p=np.asarray([c.top_p for c in configs], np.float32),
+        min_p=np.asarray([c.min_p for c in configs], np.float32),
+        key=np.stack(list(keys)),
     )
+    return Sampling(**columns)
 
 
 def row_key(seed: int, problem_id: str | int | None, prompt_token_ids: Sequence[int], sample: int) -> np.ndarray:

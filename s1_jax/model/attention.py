@@ -83,22 +83,24 @@ def attend_branches(
 ) -> jax.Array:
     """Softmax attention of R branches a row, each to the prefix they share and to a tail of its own.
 
-    queries [B, R, N, H]; prefix keys and values [B, K, S, H]; tail keys and values [B, K, R, C, H]; masks [B, R, S] and
-    [B, R, C] -> [B, R, N * H]. The prefix is read once for all branches of a row, and never copied.
+    queries [B, R, T, N, H]; prefix keys and values [B, K, S, H]; tail keys and values [B, K, R, C, H]; masks
+    [B, R, T, S] and [B, R, T, C] -> [B, R, T, N * H]. The prefix is read once for all branches, and never copied.
     """
-    B, R, N, H = queries.shape
+    B, R, T, N, H = queries.shape
     (keys, values), (tail_keys, tail_values) = prefix, tails
     K, S = keys.shape[1], keys.shape[2]
-    by_head = queries.reshape(B, R, K, N // K, H).transpose(0, 2, 1, 3, 4)  # [B, K, R, G, H]
-    together = by_head.reshape(B, K, -1, H)
+    by_head = queries.reshape(B, R, T, K, N // K, H).transpose(0, 3, 1, 4, 2, 5)  # [B, K, R, G, T, H]
+    together, by_branch = by_head.reshape(B, K, -1, H), by_head.reshape(B, K, R, -1, H)
 
     shared = jnp.einsum("bkqh,bksh->bkqs", together, keys, preferred_element_type=jnp.float32)
-    own = jnp.einsum("bkrgh,bkrch->bkrgc", by_head, tail_keys, preferred_element_type=jnp.float32)
-    scores = jnp.concatenate([shared.reshape(*own.shape[:-1], S), own], axis=-1) * (H**-0.5)
+    own = jnp.einsum("bkrqh,bkrch->bkrqc", by_branch, tail_keys, preferred_element_type=jnp.float32)
+    parts = [part.reshape(*by_head.shape[:-1], part.shape[-1]) for part in (shared, own)]
     mask = jnp.concatenate(masks, axis=-1)[:, None, :, None]
-    weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(jnp.float32).min), axis=-1).astype(values.dtype)
+    scores = jnp.where(mask, jnp.concatenate(parts, axis=-1) * (H**-0.5), jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
 
     out = jnp.einsum("bkqs,bksh->bkqh", weights[..., :S].reshape(B, K, -1, S), values).reshape(by_head.shape)
-    out += jnp.einsum("bkrgc,bkrch->bkrgh", weights[..., S:], tail_values)
-    out = out.transpose(0, 2, 1, 3, 4).reshape(B, R, N * H)
-    return constrain(out, "batch", "length", "act_heads")
+    own_weights = weights[..., S:].reshape(*by_branch.shape[:-1], -1)
+    out += jnp.einsum("bkrqc,bkrch->bkrqh", own_weights, tail_values).reshape(by_head.shape)
+    out = out.transpose(0, 2, 4, 1, 3, 5).reshape(B, R, T, N * H)
+    return constrain(out, "batch", None, "length", "act_heads")

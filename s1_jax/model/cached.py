@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from s1_jax.config import ModelConfig
 from s1_jax.model.attention import attend, attend_branches, rope_angles
 from s1_jax.model.kv_cache import KVCache, LayerCache, write, write_tails
-from s1_jax.model.qwen2 import Params, bind
+from s1_jax.model.qwen2 import DecoderLayer, Params, bind
 
 
 def hidden_states(
@@ -51,26 +51,30 @@ def branch_hidden_states(
     *,
     compute_dtype: jnp.dtype = jnp.float32,
 ) -> tuple[jax.Array, KVCache]:
-    """Hidden states [B, R, D] of one token [B, R] for each of R branches a row, and the tails with them written.
+    """Hidden states [B, R, T, D] of tokens [B, R, T] of R branches a row, and the tails with them written.
 
     A branch sees the first `prefix_lengths` [B, R] slots of its row's `prefix`, and its own of `tails`
-    ([B, K, R, C, H] a layer) up to `slots` [B, R], where its token goes.
+    ([B, K, R, C, H] a layer) up to `slots` [B, R, T], where its tokens go.
     """
+    B, R, T = token_ids.shape
+    seen_of_prefix = jnp.broadcast_to(prefix_lengths[:, :, None], slots.shape)
     masks = tuple(
-        jnp.arange(capacity) < seen[:, :, None]
-        for capacity, seen in ((prefix[0].capacity, prefix_lengths), (tails[0].capacity, slots + 1))
+        jnp.arange(capacity) < seen[..., None]
+        for capacity, seen in ((prefix[0].capacity, seen_of_prefix), (tails[0].capacity, slots + 1))
     )
 
     def mix(
         layers: tuple[LayerCache, LayerCache], q: jax.Array, k: jax.Array, v: jax.Array
     ) -> tuple[jax.Array, LayerCache]:
         shared, own = layers
+        q, k, v = (x.reshape(B, R, T, *x.shape[2:]) for x in (q, k, v))
         new = write_tails(own, slots, k, v)
-        return attend_branches(q, shared.read(q.dtype), new.read(q.dtype), masks), new
+        return attend_branches(q, shared.read(q.dtype), new.read(q.dtype), masks).reshape(B, R * T, -1), new
 
-    positions = prefix_lengths + slots
+    positions = (seen_of_prefix + slots).reshape(B, R * T)
     both = tuple(zip(prefix, tails, strict=True))
-    return _through_layers(config, params, token_ids, positions, both, mix, compute_dtype)
+    hidden, tails = _through_layers(config, params, token_ids.reshape(B, R * T), positions, both, mix, compute_dtype)
+    return hidden.reshape(B, R, T, -1), tails
 
 
 def _through_layers(
@@ -86,6 +90,7 @@ def _through_layers(
     model = bind(config, params)
     cos, sin = rope_angles(config, positions)
     x, written = model.embed(token_ids, compute_dtype), []
+    assert not isinstance(model.layers, DecoderLayer), "parameters are stacked: see qwen2.unstack"
     for layer, of_layer in zip(model.layers, caches, strict=True):
         x, new = layer(x, cos, sin, partial(mix, of_layer))
         written.append(new)

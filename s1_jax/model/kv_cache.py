@@ -66,6 +66,23 @@ def resize(cache: KVCache, capacity: int) -> KVCache:
     return jax.tree.map(resized, cache)
 
 
+def take_rows(cache: KVCache, rows: jax.Array) -> KVCache:
+    """A cache of these `rows` [M] alone."""
+    return jax.tree.map(lambda x: constrain(x[rows], *AXES), cache)
+
+
+def copy_rows(source: KVCache, rows: jax.Array, target: KVCache, slots: jax.Array) -> KVCache:
+    """`target` with `rows` [M] of `source`, which has no more capacity, in its rows `slots` [M].
+
+    Slots out of range are dropped.
+    """
+
+    def copied(new: jax.Array, old: jax.Array) -> jax.Array:
+        return constrain(old.at[slots, :, : new.shape[2]].set(new[rows], mode="drop"), *AXES)
+
+    return jax.tree.map(copied, source, target)
+
+
 def write(cache: LayerCache, positions: jax.Array, keys: jax.Array, values: jax.Array) -> LayerCache:
     """`keys` and `values` [B, T, K, H] put into slots `positions` [B, T] of their rows."""
     rows = jnp.arange(positions.shape[0])[:, None]
@@ -78,11 +95,11 @@ def write(cache: LayerCache, positions: jax.Array, keys: jax.Array, values: jax.
 
 
 def write_tails(tails: LayerCache, slots: jax.Array, keys: jax.Array, values: jax.Array) -> LayerCache:
-    """`keys` and `values` [B, R, K, H] put into `slots` [B, R] of their branches' tails."""
-    rows, branches = (jnp.arange(size) for size in slots.shape)
+    """`keys` and `values` [B, R, T, K, H] put into `slots` [B, R, T] of their branches' tails."""
+    rows, branches = (jnp.arange(size) for size in slots.shape[:2])
     return LayerCache(
         *(
-            old.at[rows[:, None], :, branches, slots].set(
+            old.at[rows[:, None, None], :, branches[:, None], slots].set(
                 new.astype(old.dtype), mode="promise_in_bounds", unique_indices=True
             )
             for old, new in zip(tails, (keys, values), strict=True)

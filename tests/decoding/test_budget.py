@@ -120,7 +120,7 @@ def run_batch(budget, prompts, lengths, active, stop_step):
     controller = Controller(partial(control.propose, budget, MARKERS), partial(control.advance, budget, MARKERS))
     garbage = jnp.where(jnp.arange(C) < lengths[:, None], prompts, 7)
     state = start(control.initial_state(budget, MARKERS, active), garbage, logits, lengths, C)
-    return decode(mock_forward, draw, controller, state, stop_step)
+    return decode(mock_forward, draw, controller, state, stop_step, len(active))
 
 
 def run(scripts: list[Script], active=None):

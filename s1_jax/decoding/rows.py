@@ -1,0 +1,43 @@
+"""A decoded row on the host."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+
+from s1_jax.decoding import budget as control
+from s1_jax.decoding.decode import DecodeState
+from s1_jax.decoding.sweep import BranchPoint
+
+
+class Row(NamedTuple):
+    """What was decoded after the start marker, as `records.outcome` takes it."""
+
+    tokens: Any  # int32 [n]
+    kinds: Any  # int32 [n], budget.Kind
+    end: int
+    answer_end: int
+    ignores_used: int
+
+    @property
+    def num_thinking(self) -> int:
+        """Thinking tokens."""
+        return int(control.IS_THOUGHT[self.kinds].sum())
+
+    @property
+    def num_decoded(self) -> int:
+        """Thinking and answer tokens."""
+        return self.num_thinking + int((self.kinds == int(control.Kind.ANSWER)).sum())
+
+    @property
+    def branch_point(self) -> BranchPoint:
+        """Where its own thinking ends."""
+        return BranchPoint(self.num_thinking, control.End(self.end))
+
+
+def rows_of(state: DecodeState) -> list[Row]:
+    """What each row of a state holds."""
+    tokens, kinds, lengths, status = jax.device_get((state.tokens, state.kinds, state.num_tokens, state.control))
+    ends = zip(lengths, status.end, status.answer_end, status.ignores_used, strict=True)
+    return [Row(tokens[i, :n], kinds[i, :n], *map(int, end)) for i, (n, *end) in enumerate(ends)]
