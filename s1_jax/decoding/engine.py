@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -11,7 +11,6 @@ from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import ModelConfig, UserError
 from s1_jax.data.chat import THINK_START
-from s1_jax.decoding import budget as control
 from s1_jax.decoding import records
 from s1_jax.decoding.decode import DecodeState
 from s1_jax.decoding.markers import END_TOKENS, ignore_ids, make_budget, make_markers, start_ids
@@ -20,12 +19,12 @@ from s1_jax.decoding.requests import Request
 from s1_jax.decoding.rows import Row
 from s1_jax.decoding.sampling import make_sampling, row_key
 from s1_jax.decoding.slots import Runs, Slots, Use
-from s1_jax.decoding.sweep import BranchPoint, Trunk, branch_point, plan_trunks
+from s1_jax.decoding.sweep import BranchPoint, Trunk, branch_point, ignored_ends, plan_trunks
 from s1_jax.decoding.waves import Waves
 from s1_jax.model import qwen2
 from s1_jax.sharding import Layout
 
-STEPS_PER_CALL = 64  # between two looks at progress and Ctrl-C
+STEPS_PER_CALL = 32  # between two looks at progress and Ctrl-C
 LONGEST_DEFAULT_ANSWER = 1024
 
 
@@ -135,11 +134,10 @@ class Engine:
             for run, answers in waves.run(not slots.busy, show):
                 row, points = waiting.pop(run)
                 self.decoded_tokens += sum(answer.num_decoded for answer in answers.values())
-                longest = trunks[run].longest
                 done += 1 + len(points)
-                yield longest, self._record(requests[longest], row)
-                for place, (point, ignores_used) in points.items():
-                    yield place, self._record(requests[place], _cut(row, point, ignores_used, answers))
+                longest = trunks[run].longest
+                points[longest] = row.branch_point, row.ignores_used
+                yield from self._records(requests, points, row, answers)
             show()
 
     def check(self, request: Request) -> None:
@@ -197,27 +195,37 @@ class Engine:
         )
         return Slots(self._programs, runs, self.batch_size, self._parts, self.max_model_len, self.use)
 
-    def _record(self, request: Request, row: Row) -> dict[str, Any]:
-        return self.identity(request) | records.outcome(self.tokenizer, self.start_ids, **row._asdict())
+    def _records(
+        self,
+        requests: Sequence[Request],
+        points: Mapping[int, tuple[BranchPoint, int]],
+        trunk: Row,
+        answers: Mapping[BranchPoint, Row],
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Records of the requests that one trunk holds, by their places; text is made once for each branch point."""
+        outcomes: dict[BranchPoint, dict[str, Any]] = {}
+        for place, (point, ignores_used) in sorted(points.items()):
+            if point not in outcomes:
+                row = trunk if point == trunk.branch_point else _cut(trunk, point, answers[point])
+                outcomes[point] = records.outcome(self.tokenizer, self.start_ids, **row._asdict())
+            yield place, self.identity(requests[place]) | outcomes[point] | {"ignores_used": ignores_used}
 
 
 def _points(requests: Sequence[Request], trunk: Trunk, row: Row) -> dict[int, tuple[BranchPoint, int]]:
     """Where each branch of a trunk leaves it, and the ends it has ignored, by its place."""
-    kinds = row.kinds[: row.num_thinking]
-    return {place: branch_point(requests[place].budget, kinds, control.End(row.end)) for place in trunk.branches}
+    ends = ignored_ends(row.kinds[: row.num_thinking])
+    return {place: branch_point(requests[place].budget, ends, *row.branch_point) for place in trunk.branches}
 
 
-def _cut(trunk: Row, point: BranchPoint, ignores_used: int, answers: dict[BranchPoint, Row]) -> Row:
+def _cut(trunk: Row, point: BranchPoint, answer: Row) -> Row:
     """The run that leaves the trunk at this point."""
-    if point == trunk.branch_point:
-        return trunk._replace(ignores_used=ignores_used)
-    thinking, answer = slice(point.position), answers[point]
+    thinking = slice(point.position)
     return Row(
         np.concatenate([trunk.tokens[thinking], answer.tokens]),
         np.concatenate([trunk.kinds[thinking], answer.kinds]),
         int(point.end),
         answer.answer_end,
-        ignores_used,
+        answer.ignores_used,
     )
 
 

@@ -23,7 +23,8 @@ from s1_jax.decoding.sampling import Sampling
 BLOCK_TOKENS = 16384  # P x T of a block of prompts, or one prompt
 CHUNK = 1024  # tokens of each prompt that are read between two calls of the decoder
 SPARE_SLOTS = 16  # one in so many
-SHRINK = 4  # rows and capacities are cut by this factor when so few are needed
+SHRINK = 2  # the batch is cut by powers of this when so few slots are needed
+SHRINK_CACHE = 4  # a cache so many times too long is cut
 
 
 class Runs(NamedTuple):
@@ -175,14 +176,17 @@ class Slots:
         after = np.where(self._active, self._position + steps, self._position + 1)[self._held >= 0]
         needed = bucket(max(int(after.max(initial=1)), at_least), self._max_model_len)
         capacity = self.state.cache[0].capacity
-        if needed > capacity or needed * SHRINK <= capacity:
+        if needed > capacity or needed * SHRINK_CACHE <= capacity:
             self.state = self._programs.resize(self.state, needed)
 
     def _shrink(self) -> None:
         """Goes on with fewer slots where few are left, none waits, and one whole call has passed like that."""
-        smaller = -(-self.size // (SHRINK * self._parts)) * self._parts
-        held = np.flatnonzero(self._held >= 0)
-        if not self._nothing_waits or smaller == self.size or not 0 < len(held) <= smaller:
+        held, smaller = np.flatnonzero(self._held >= 0), self.size
+        while (next_smaller := -(-smaller // (SHRINK * self._parts)) * self._parts) < smaller:
+            if next_smaller < len(held):
+                break
+            smaller = next_smaller
+        if not self._nothing_waits or smaller == self.size or not len(held):
             self._idle_calls = 0
             return
         self._idle_calls += 1

@@ -69,25 +69,29 @@ def plan_trunks(requests: Sequence[Request]) -> list[Trunk]:
     return sorted(trunks)
 
 
-def branch_point(budget: BudgetConfig, kinds: np.ndarray, end: End) -> tuple[BranchPoint, int]:
-    """Where a run under `budget` leaves a trunk it begins, and the ends it has ignored by then.
-
-    `kinds` [n] are those of the trunk's thinking tokens, `end` says how its thinking ended.
-    """
+def ignored_ends(kinds: np.ndarray) -> np.ndarray:
+    """How many thinking tokens stand before each end that was ignored; `kinds` [n] are those of thinking tokens."""
     in_string = np.concatenate([[False], kinds == int(Kind.IGNORE)])
     begins_string = in_string[1:] & ~in_string[:-1]
-    ends = np.flatnonzero(begins_string | (kinds == int(Kind.REDRAWN)))  # thinking tokens before each ignored end
+    return np.flatnonzero(begins_string | (kinds == int(Kind.REDRAWN)))
+
+
+def branch_point(budget: BudgetConfig, ends: np.ndarray, length: int, end: End) -> tuple[BranchPoint, int]:
+    """Where a run under `budget` leaves a trunk it begins, and the ends it has ignored by then.
+
+    The trunk's thinking is `length` tokens long and ended as `end` says; `ends` are those it ignored.
+    """
     natural = math.inf
     if len(ends) > budget.num_ignore:
         natural = int(ends[budget.num_ignore])
     elif end == End.NATURAL:
-        natural = len(kinds)
+        natural = length
     maximum = _maximum(budget)
     if natural < maximum:  # at the maximum itself no end is drawn any more
         return BranchPoint(int(natural), End.NATURAL), budget.num_ignore
-    if maximum <= len(kinds):
+    if maximum <= length:
         return BranchPoint(int(maximum), End.FORCED), int((ends < maximum).sum())
-    return BranchPoint(len(kinds), end), len(ends)
+    return BranchPoint(length, end), len(ends)
 
 
 def _maximum(budget: BudgetConfig) -> float:

@@ -21,7 +21,7 @@ from s1_jax.decoding.slots import Slots, Use
 from s1_jax.decoding.sweep import BranchPoint
 
 R = 4  # branches of a tile: they read the trunk's cache once for all of them
-STEPS_PER_CALL = 64  # between two looks at progress and Ctrl-C
+STEPS_PER_CALL = 32  # between two looks at progress and Ctrl-C
 TAIL_MULTIPLE = 16  # tails hold a multiple of this, so that few programs are compiled
 
 
@@ -55,14 +55,16 @@ class Waves:
 
         Decodes while there are tiles enough, or `everything` there is. `show` is called between calls of the device.
         """
-        yield from self._complete()
         while len(self._tiles) >= self._size or (everything and self._tiles):
             wave, self._tiles = self._tiles[: self._size], self._tiles[self._size :]
-            rows = self._decode(wave, show)
+            decoding = self._decode(wave, show)
+            next(decoding)  # the device is at work:
+            yield from self._complete()  # meanwhile the caller has what is there
+            (rows,) = decoding
             for i, tile in enumerate(wave):
                 self._answers[tile.run] |= {point: rows[i * R + r] for r, point in enumerate(tile.points)}
                 self._missing[tile.run] -= 1
-            yield from self._complete()
+        yield from self._complete()
 
     def _complete(self) -> list[tuple[int, dict[BranchPoint, Row]]]:
         complete = [run for run, tiles in self._missing.items() if not tiles]
@@ -71,8 +73,8 @@ class Waves:
             del self._missing[run]
         return [(run, self._answers.pop(run)) for run in complete]
 
-    def _decode(self, wave: list[_Tile], show: Callable[[], None]) -> list[Row]:
-        """One row for each branch of each tile, of padding too."""
+    def _decode(self, wave: list[_Tile], show: Callable[[], None]) -> Iterator[list[Row]]:
+        """Nothing once the device is at work, then a row for each branch of each tile, those of padding too."""
         runs = self._slots.runs
         held = np.zeros(self._size, int)
         held[: len(wave)] = [tile.run for tile in wave]
@@ -88,13 +90,15 @@ class Waves:
         state = self._programs.start_branches(capacity, prefix, lengths, at, budget)
         for stop_step in itertools.count(STEPS_PER_CALL, STEPS_PER_CALL):
             state = self._programs.decode_branches(state, prefix, lengths, at, budget, settings, np.int32(stop_step))
+            if stop_step == STEPS_PER_CALL:
+                yield []
             show()
             if np.asarray(state.control.done).all():
                 break
         rows = rows_of(state)
         self._use.slot_steps += int(state.step) * len(rows)
         self._use.tokens += sum(int((row.kinds != int(control.Kind.SUFFIX)).sum()) for row in rows)
-        return rows
+        yield rows
 
     def _branch_points(self, wave: list[_Tile]) -> BranchPoints:
         position, end = (np.zeros((self._size, R), np.int32) for _ in range(2))

@@ -67,7 +67,7 @@ def test_tokens_and_order_do_not_depend_on_scheduling(make_engine, engine, monke
     order = np.random.default_rng(1).permutation(40)
     shuffled = list(engine.run([requests[i] for i in order]))
     assert [shuffled[j] for j in np.argsort(order)] == records
-    monkeypatch.setattr(slots, "SHRINK", 2)
+    monkeypatch.setattr(slots, "SHRINK", 3)
     assert list(make_engine(8).run(requests)) == records
 
 

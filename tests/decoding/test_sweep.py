@@ -13,7 +13,7 @@ from s1_jax.config import BudgetConfig, MeshConfig, ModelConfig, SamplingConfig
 from s1_jax.decoding.budget import End, Kind
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.requests import Request
-from s1_jax.decoding.sweep import branch_point, plan_trunks
+from s1_jax.decoding.sweep import branch_point, ignored_ends, plan_trunks
 from s1_jax.model.qwen2 import param_axes, unstack
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
 from tests.reference import to_params
@@ -125,5 +125,5 @@ def test_branch_points_by_hand(kinds, end, expected):
     letters = {"t": Kind.THINKING, "i": Kind.IGNORE, "r": Kind.REDRAWN}
     for (maximum, num_ignore), (position, name, used) in expected.items():
         budget = BudgetConfig(0, maximum, num_ignore)
-        found = branch_point(budget, np.array([letters[kind] for kind in kinds]), end)
+        found = branch_point(budget, ignored_ends(np.array([letters[kind] for kind in kinds])), len(kinds), end)
         assert found == ((position, End[name]), used)
