@@ -1,6 +1,12 @@
-"""The decode kernel, interpreted on CPU, against whole masked scores; and the work it does."""
+"""The decode kernel, interpreted on CPU, against whole masked scores; the work it does; its programs for TPUs."""
 
 from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +18,7 @@ from s1_jax.model import attention, decode_attention, decode_kernel
 from s1_jax.model.decode_attention import attend_branches, attend_cache, attend_partial, plan_visits
 from s1_jax.model.kv_cache import LayerCache
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
+from tests.planning.conftest import NEEDS_LIBTPU, PATIENCE, PROJECT
 
 TOLERANCE = 2e-6  # of the largest value: float32, softmax in blocks instead of whole rows
 BFLOAT16_TOLERANCE = 2**-7  # of the largest value: weights are rounded before they are normalised, the result once more
@@ -206,3 +213,17 @@ def test_one_new_token_a_row():
     queries = random_normal(1, B, 2, 4, 64)
     with pytest.raises(ValueError, match="one token of a row can be put into the cache, not 2"):
         attend_cache(queries, cache, plan_visits(lengths, cache), tuple(queries[:, :, :2] for _ in range(2)))
+
+
+@NEEDS_LIBTPU
+def test_programs_for_tpus_work_in_the_cache_and_copy_none_of_it():
+    script = Path(__file__).parent / "decode_programs.py"
+    env = dict(os.environ, PYTHONPATH=str(PROJECT))
+    run = subprocess.run(
+        [sys.executable, str(script)], env=env, check=True, timeout=PATIENCE, stdout=subprocess.PIPE, text=True
+    )
+    programs = json.loads(run.stdout.splitlines()[-1])
+    assert len(programs) > 1
+    for name, memory in programs.items():
+        assert memory["aliased"] >= memory["caches"], name  # capacities are padded
+        assert memory["temporaries"] < 0.1 * memory["caches"], name
