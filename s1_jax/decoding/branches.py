@@ -95,7 +95,6 @@ def decode_branches(
     B, R = at.position.shape
     budget, settings = _each(budget, R), _each(settings, R)
     before = at.position.ravel()
-    last_slot = state.cache[0].capacity - 1
 
     def forward(token_ids: Array, slots: Array, tails: KVCache) -> tuple[Array, KVCache]:
         hidden, tails = cached.branch_hidden_states(
@@ -103,7 +102,7 @@ def decode_branches(
             params,
             token_ids.reshape(B, R, 1),
             prompt_lengths[:, None] + at.position,
-            jnp.minimum(slots, last_slot).reshape(B, R, 1),
+            slots.reshape(B, R, 1),
             prefix,
             tails,
             compute_dtype=dtype,

@@ -62,8 +62,8 @@ def decode(
 
     `forward(token_ids [B, 1], positions [B, 1], cache)` gives logits [B, V] and the cache; `draw(logits [B, V],
     allowed [B, V], index [B])` gives tokens [B], where index counts the tokens after the prompt. A row that feeds
-    nothing keeps its logits: the model runs on a slot that its next token overwrites. Rows that are done may stand
-    behind the last slot.
+    nothing keeps its logits: the model runs on a slot that its next token overwrites. Rows that are done are
+    fed at position C, behind the last slot, which must leave the cache as it is.
     """
     rows = jnp.arange(state.position.shape[0])
     capacity = state.tokens.shape[1]
@@ -77,7 +77,8 @@ def decode(
         control, (token, kind, feeds) = controller.advance(state.control, jnp.where(forced, forced_token, drawn))
 
         slot = jnp.where(kind > 0, state.num_tokens, capacity)  # out of range: dropped
-        logits, cache = forward(token[:, None], state.position[:, None], state.cache)
+        position = jnp.where(control.done, capacity, state.position)
+        logits, cache = forward(token[:, None], position[:, None], state.cache)
         return DecodeState(
             step=state.step + 1,
             control=control,

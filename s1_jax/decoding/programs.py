@@ -129,10 +129,8 @@ def decode_slots(
     stop_done: Array,
 ) -> DecodeState:
     """The loop with this model, the budget controller and sampling put in."""
-    last_slot = state.cache[0].capacity - 1
 
     def forward(token_ids: Array, positions: Array, cache: KVCache) -> tuple[Array, KVCache]:
-        positions = jnp.minimum(positions, last_slot)  # of rows that are done, wherever they stand
         hidden, cache = cached.hidden_states(config, params, token_ids, positions, cache, compute_dtype=dtype)
         # Whole rows on one device: sampling needs all of a row's logits.
         return constrain(qwen2.logits(config, params, hidden[:, 0]), "batch", None), cache

@@ -22,7 +22,7 @@ from s1_jax.decoding.sweep import BranchPoint
 
 R = 4  # branches of a tile: they read the trunk's cache once for all of them
 STEPS_PER_CALL = 32  # between two looks at progress and Ctrl-C
-TAIL_MULTIPLE = 16  # tails hold a multiple of this, so that few programs are compiled
+TAIL_MULTIPLES = {"tpu": 128}  # tails hold a multiple of this, 16 elsewhere: few programs, and tiles that are full
 
 
 class _Tile(NamedTuple):
@@ -86,7 +86,8 @@ class Waves:
         slots[: len(wave)] = [self._slots.slot_of(tile.run) for tile in wave]
         prefix = self._programs.prefix(self._slots.state.cache, slots, self._slots.bucket(longest))
         needed = self._longest_suffix + int(runs.budget.max_answer_tokens.max()) + 1
-        capacity = -(-needed // TAIL_MULTIPLE) * TAIL_MULTIPLE
+        multiple = TAIL_MULTIPLES.get(jax.default_backend(), 16)
+        capacity = -(-needed // multiple) * multiple
         state = self._programs.start_branches(capacity, prefix, lengths, at, budget)
         for stop_step in itertools.count(STEPS_PER_CALL, STEPS_PER_CALL):
             state = self._programs.decode_branches(state, prefix, lengths, at, budget, settings, np.int32(stop_step))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from s1_jax.config import ModelConfig
+from s1_jax.model.kv_cache import LayerCache
 from s1_jax.sharding import constrain
 
 
@@ -60,47 +61,54 @@ def apply_rope(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
 
 
-def attend(queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array) -> jax.Array:
-    """Softmax attention. queries [B, T, N, H]; keys, values [B, K, S, H]; mask [B, T, S] -> [B, T, N * H].
+def attend(queries: jax.Array, cache: LayerCache, mask: jax.Array) -> jax.Array:
+    """Softmax attention. queries [B, T, N, H]; cache [B, K, S, H]; mask [B, T, S] -> [B, T, N * H].
 
     The G queries of a kv head are stacked along T, so K and V are never repeated and every product is one plain batched
     matmul: einsums over separate `k` and `g` axes run ten times slower in XLA on CPU.
     """
     B, T, N, H = queries.shape
-    K, S = keys.shape[1], keys.shape[2]
+    K, S = cache.keys.shape[1], cache.capacity
     grouped = queries.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4).reshape(B, K, -1, H)
-    scores = jnp.einsum("bkqh,bksh->bkqs", grouped, keys, preferred_element_type=jnp.float32) * (H**-0.5)
-    scores = scores.reshape(B, K, N // K, T, S)
+    scores = (_scores(grouped, cache) * (H**-0.5)).reshape(B, K, N // K, T, S)
     scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype).reshape(B, K, -1, S)
-    out = jnp.einsum("bkqs,bksh->bkqh", weights, values)
+    out = _mixed(jax.nn.softmax(scores, axis=-1).reshape(B, K, -1, S), cache, queries.dtype)
     out = out.reshape(B, K, N // K, T, H).transpose(0, 3, 1, 2, 4).reshape(B, T, N * H)
     return constrain(out, "batch", "length", "act_heads")
 
 
-def attend_branches(
-    queries: jax.Array, prefix: tuple[jax.Array, jax.Array], tails: tuple[jax.Array, jax.Array], masks: tuple
-) -> jax.Array:
+def attend_branches(queries: jax.Array, prefix: LayerCache, tails: LayerCache, masks: tuple) -> jax.Array:
     """Softmax attention of R branches a row, each to the prefix they share and to a tail of its own.
 
-    queries [B, R, T, N, H]; prefix keys and values [B, K, S, H]; tail keys and values [B, K, R, C, H]; masks
-    [B, R, T, S] and [B, R, T, C] -> [B, R, T, N * H]. The prefix is read once for all branches, and never copied.
+    queries [B, R, T, N, H]; prefix [B, K, S, H]; tails [B, K, R, C, H]; masks [B, R, T, S] and [B, R, T, C] ->
+    [B, R, T, N * H]. The prefix is read once for all branches, and never copied.
     """
     B, R, T, N, H = queries.shape
-    (keys, values), (tail_keys, tail_values) = prefix, tails
-    K, S = keys.shape[1], keys.shape[2]
+    K, S = prefix.keys.shape[1], prefix.capacity
     by_head = queries.reshape(B, R, T, K, N // K, H).transpose(0, 3, 1, 4, 2, 5)  # [B, K, R, G, T, H]
     together, by_branch = by_head.reshape(B, K, -1, H), by_head.reshape(B, K, R, -1, H)
 
-    shared = jnp.einsum("bkqh,bksh->bkqs", together, keys, preferred_element_type=jnp.float32)
-    own = jnp.einsum("bkrqh,bkrch->bkrqc", by_branch, tail_keys, preferred_element_type=jnp.float32)
-    parts = [part.reshape(*by_head.shape[:-1], part.shape[-1]) for part in (shared, own)]
+    parts = [x.reshape(*by_head.shape[:-1], -1) for x in (_scores(together, prefix), _scores(by_branch, tails))]
     mask = jnp.concatenate(masks, axis=-1)[:, None, :, None]
     scores = jnp.where(mask, jnp.concatenate(parts, axis=-1) * (H**-0.5), jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
+    weights = jax.nn.softmax(scores, axis=-1)
 
-    out = jnp.einsum("bkqs,bksh->bkqh", weights[..., :S].reshape(B, K, -1, S), values).reshape(by_head.shape)
+    out = _mixed(weights[..., :S].reshape(B, K, -1, S), prefix, queries.dtype).reshape(by_head.shape)
     own_weights = weights[..., S:].reshape(*by_branch.shape[:-1], -1)
-    out += jnp.einsum("bkrqc,bkrch->bkrqh", own_weights, tail_values).reshape(by_head.shape)
+    out += _mixed(own_weights, tails, queries.dtype).reshape(by_head.shape)
     out = out.transpose(0, 2, 4, 1, 3, 5).reshape(B, R, T, N * H)
     return constrain(out, "batch", None, "length", "act_heads")
+
+
+def _scores(queries: jax.Array, cache: LayerCache) -> jax.Array:
+    """queries [..., Q, H] -> products with the keys [..., S, H], float32 [..., Q, S]."""
+    keys = cache.keys.astype(queries.dtype)
+    scores = jnp.einsum("...qh,...sh->...qs", queries, keys, preferred_element_type=jnp.float32)
+    return scores if cache.key_scales is None else scores * cache.key_scales[..., None, :]
+
+
+def _mixed(weights: jax.Array, cache: LayerCache, dtype: jnp.dtype) -> jax.Array:
+    """weights float32 [..., Q, S] -> sums of the values [..., S, H], [..., Q, H] in `dtype`."""
+    if cache.value_scales is not None:
+        weights *= cache.value_scales[..., None, :]
+    return jnp.einsum("...qs,...sh->...qh", weights.astype(dtype), cache.values.astype(dtype))

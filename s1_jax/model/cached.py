@@ -13,9 +13,14 @@ import jax
 import jax.numpy as jnp
 
 from s1_jax.config import ModelConfig
+from s1_jax.model import decode_attention
 from s1_jax.model.attention import attend, attend_branches, rope_angles
-from s1_jax.model.kv_cache import KVCache, LayerCache, write, write_tails
+from s1_jax.model.decode_attention import attend_cache, plan_visits
+from s1_jax.model.kv_cache import KVCache, LayerCache, as_stored, write, write_tails
 from s1_jax.model.qwen2 import DecoderLayer, Params, bind
+from s1_jax.sharding import platform
+
+Mixer = Callable[..., tuple[jax.Array, LayerCache]]  # (what there is of a layer, q, k, v) -> attended, its new cache
 
 
 def hidden_states(
@@ -29,15 +34,32 @@ def hidden_states(
 ) -> tuple[jax.Array, KVCache]:
     """Hidden states [B, T, D] of tokens [B, T] at `positions` [B, T], and the cache with them written at those slots.
 
-    A query at position p sees slots up to p, so slots beyond a row's length may hold anything.
+    A query at position p sees slots up to p, so slots beyond a row's length may hold anything. A position behind the
+    last slot is that of a row that has ended: its cache is left alone, and its hidden states mean nothing.
     """
-    mask = jnp.arange(cache[0].capacity) <= positions[:, :, None]
+    by_kernel = platform() == "tpu" and token_ids.shape[1] == 1
+    mix = (_mix_by_kernel if by_kernel else _mix)(positions, cache[0])
+    return _through_layers(config, params, token_ids, positions, cache, mix, compute_dtype)
+
+
+def _mix(positions: jax.Array, first: LayerCache) -> Mixer:
+    mask = jnp.arange(first.capacity) <= positions[:, :, None]
 
     def mix(of_layer: LayerCache, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, LayerCache]:
         new = write(of_layer, positions, k, v)
-        return attend(q, *new.read(q.dtype), mask), new
+        return attend(q, new, mask), new
 
-    return _through_layers(config, params, token_ids, positions, cache, mix, compute_dtype)
+    return mix
+
+
+def _mix_by_kernel(positions: jax.Array, first: LayerCache) -> Mixer:
+    """The same for one token a row on TPU."""
+    visits = plan_visits(_seen(positions, first), first)
+
+    def mix(of_layer: LayerCache, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, LayerCache]:
+        return attend_cache(q, of_layer, visits, as_stored(of_layer, k, v))
+
+    return mix
 
 
 def branch_hidden_states(
@@ -54,27 +76,60 @@ def branch_hidden_states(
     """Hidden states [B, R, T, D] of tokens [B, R, T] of R branches a row, and the tails with them written.
 
     A branch sees the first `prefix_lengths` [B, R] slots of its row's `prefix`, and its own of `tails`
-    ([B, K, R, C, H] a layer) up to `slots` [B, R, T], where its tokens go.
+    ([B, K, R, C, H] a layer) up to `slots` [B, R, T], where its tokens go. A slot behind the last is that of a branch
+    that has ended, as in `hidden_states`.
     """
     B, R, T = token_ids.shape
-    seen_of_prefix = jnp.broadcast_to(prefix_lengths[:, :, None], slots.shape)
+    by_kernel = platform() == "tpu" and T == 1
+    mix = (_mix_branches_by_kernel if by_kernel else _mix_branches)(prefix_lengths, slots, prefix[0], tails[0])
+
+    def mix_flat(
+        of_layer: tuple[LayerCache, LayerCache], q: jax.Array, k: jax.Array, v: jax.Array
+    ) -> tuple[jax.Array, LayerCache]:
+        out, new = mix(of_layer, *(x.reshape(B, R, T, *x.shape[2:]) for x in (q, k, v)))
+        return out.reshape(B, R * T, -1), new
+
+    positions = (prefix_lengths[:, :, None] + slots).reshape(B, R * T)
+    both = tuple(zip(prefix, tails, strict=True))
+    flat = token_ids.reshape(B, R * T)
+    hidden, tails = _through_layers(config, params, flat, positions, both, mix_flat, compute_dtype)
+    return hidden.reshape(B, R, T, -1), tails
+
+
+def _mix_branches(lengths: jax.Array, slots: jax.Array, prefix: LayerCache, tails: LayerCache) -> Mixer:
+    seen_of_prefix = jnp.broadcast_to(lengths[:, :, None], slots.shape)
     masks = tuple(
-        jnp.arange(capacity) < seen[..., None]
-        for capacity, seen in ((prefix[0].capacity, seen_of_prefix), (tails[0].capacity, slots + 1))
+        jnp.arange(cache.capacity) < seen[..., None] for cache, seen in ((prefix, seen_of_prefix), (tails, slots + 1))
     )
 
     def mix(
-        layers: tuple[LayerCache, LayerCache], q: jax.Array, k: jax.Array, v: jax.Array
+        of_layer: tuple[LayerCache, LayerCache], q: jax.Array, k: jax.Array, v: jax.Array
     ) -> tuple[jax.Array, LayerCache]:
-        shared, own = layers
-        q, k, v = (x.reshape(B, R, T, *x.shape[2:]) for x in (q, k, v))
-        new = write_tails(own, slots, k, v)
-        return attend_branches(q, shared.read(q.dtype), new.read(q.dtype), masks).reshape(B, R * T, -1), new
+        shared, own = of_layer[0], write_tails(of_layer[1], slots, k, v)
+        return attend_branches(q, shared, own, masks), own
 
-    positions = (seen_of_prefix + slots).reshape(B, R * T)
-    both = tuple(zip(prefix, tails, strict=True))
-    hidden, tails = _through_layers(config, params, token_ids.reshape(B, R * T), positions, both, mix, compute_dtype)
-    return hidden.reshape(B, R, T, -1), tails
+    return mix
+
+
+def _mix_branches_by_kernel(lengths: jax.Array, slots: jax.Array, prefix: LayerCache, tails: LayerCache) -> Mixer:
+    of_tails = _seen(slots, tails)
+    visits = (
+        plan_visits(jnp.where(of_tails[:, :, 0] > 0, lengths, 0), prefix),
+        plan_visits(of_tails.reshape(-1, 1), tails),
+    )
+
+    def mix(
+        of_layer: tuple[LayerCache, LayerCache], q: jax.Array, k: jax.Array, v: jax.Array
+    ) -> tuple[jax.Array, LayerCache]:
+        shared, own = of_layer
+        return decode_attention.attend_branches(q, shared, own, visits, (k, v))
+
+    return mix
+
+
+def _seen(positions: jax.Array, cache: LayerCache) -> jax.Array:
+    """How many slots each query sees; none where its row has ended."""
+    return jnp.where(positions < cache.capacity, positions + 1, 0)
 
 
 def _through_layers(
@@ -83,7 +138,7 @@ def _through_layers(
     token_ids: jax.Array,
     positions: jax.Array,
     caches: tuple,
-    mix: Callable[..., tuple[jax.Array, LayerCache]],
+    mix: Mixer,
     compute_dtype: jnp.dtype,
 ) -> tuple[jax.Array, KVCache]:
     """Tokens [B, T] through all layers; `mix` attends with what `caches` has of a layer, and gives its new cache."""

@@ -18,15 +18,17 @@ import jax.numpy as jnp
 
 from s1_jax.model import decode_kernel
 from s1_jax.model.decode_kernel import Arrays, Visits
+from s1_jax.model.kv_cache import LayerCache
 from s1_jax.sharding import constrain, current_layout, is_sharded, shard_over
 
+New = LayerCache | Arrays  # a token as a cache of its type holds it, or ()
 Partial = tuple[jax.Array, jax.Array]  # of a softmax over some slots: out [..., H], and lse [...] to merge it by
 
 
-def plan_visits(lengths: jax.Array, cache: Arrays) -> Visits:
+def plan_visits(lengths: jax.Array, cache: LayerCache) -> Visits:
     """The work of a step whose queries see the first `lengths` [B, Q] int32 slots, at most S, of a row.
 
-    `cache` is any layer's keys and values [B, K, S, H]; of tails [B, K, R, C, H] the branches are rows, of `lengths`
+    `cache` is any layer's, keys and values [B, K, S, H]; of tails [B, K, R, C, H] the branches are rows, of `lengths`
     [B * R, Q].
     """
     B, K = cache[0].shape[:2]
@@ -38,8 +40,8 @@ def plan_visits(lengths: jax.Array, cache: Arrays) -> Visits:
 
 
 def attend_partial(
-    queries: jax.Array, cache: Arrays, visits: Visits, new: Arrays = (), *, interpret: bool = False
-) -> tuple[Partial, Arrays]:
+    queries: jax.Array, cache: LayerCache, visits: Visits, new: New = (), *, interpret: bool = False
+) -> tuple[Partial, LayerCache]:
     """Softmax attention to the slots that `visits` was made for, which may be a part of all that is to be seen.
 
     queries [B, Q, N, H]; cache keys and values [B, K, S, H] of any dtype, with int8 also their float32 scales
@@ -55,11 +57,11 @@ def attend_partial(
     """
     B, Q, N, H = queries.shape
     K = cache[0].shape[1]
-    if new and Q > 1:
+    if len(new) and Q > 1:
         raise ValueError(f"one token of a row can be put into the cache, not {Q}")
     by_head = queries.reshape(B, Q, K, N // K, H).swapaxes(1, 2).reshape(B, K, Q * N // K, H)
-    arrays = tuple(cache)
-    new = tuple(x.swapaxes(1, 2).astype(stored.dtype) for x, stored in zip(new, arrays, strict=bool(new)))
+    arrays, added = (tuple(jax.tree.leaves(x)) for x in (cache, new))
+    new = tuple(x.swapaxes(1, 2).astype(stored.dtype) for x, stored in zip(added, arrays, strict=bool(added)))
     run: Callable[..., Any] = partial(decode_kernel.attend, interpret)
     layout = current_layout()
     if layout is not None and is_sharded():
@@ -78,8 +80,8 @@ def attend_partial(
 
 
 def attend_cache(
-    queries: jax.Array, cache: Arrays, visits: Visits, new: Arrays = (), *, interpret: bool = False
-) -> tuple[jax.Array, Arrays]:
+    queries: jax.Array, cache: LayerCache, visits: Visits, new: New = (), *, interpret: bool = False
+) -> tuple[jax.Array, LayerCache]:
     """`attention.attend` of queries [B, T, N, H] -> [B, T, N * H], and the cache; the rest as in `attend_partial`."""
     (out, _), cache = attend_partial(queries, cache, visits, new, interpret=interpret)
     return _side_by_side(out, queries.dtype), cache
@@ -87,13 +89,13 @@ def attend_cache(
 
 def attend_branches(
     queries: jax.Array,
-    prefix: Arrays,
-    tails: Arrays,
+    prefix: LayerCache,
+    tails: LayerCache,
     visits: tuple[Visits, Visits],
-    new: Arrays = (),
+    new: New = (),
     *,
     interpret: bool = False,
-) -> tuple[jax.Array, Arrays]:
+) -> tuple[jax.Array, LayerCache]:
     """`attention.attend_branches`: T tokens of R branches a row, each to the prefix they share and to its own tail.
 
     queries [B, R, T, N, H]; prefix keys and values [B, K, S, H]; tails [B, K, R, C, H]; `visits` of both, for lengths
@@ -102,7 +104,7 @@ def attend_branches(
     """
     B, R, T, N, H = queries.shape
     (shared, shared_lse), _ = attend_partial(queries.reshape(B, R * T, N, H), prefix, visits[0], interpret=interpret)
-    new = tuple(x.reshape(B * R, *x.shape[2:]) for x in new)
+    new = tuple(x.reshape(B * R, *x.shape[2:]) for x in jax.tree.leaves(new))
     each = queries.reshape(B * R, T, N, H)
     (own, own_lse), tails = attend_partial(each, tails, visits[1], new, interpret=interpret)
     own, own_lse = (

@@ -19,19 +19,17 @@ TAIL_AXES = ("batch", "act_kv_heads", None, "cache", "head_dim")
 
 
 class LayerCache(NamedTuple):
-    """One layer's keys and values."""
+    """One layer's keys and values, in int8 each token's of each head with a scale of their own."""
 
     keys: jax.Array  # [B, K, S, H], of tails [B, K, R, C, H]
     values: jax.Array  # likewise
+    key_scales: jax.Array | None = None  # float32 [B, K, S]
+    value_scales: jax.Array | None = None  # likewise
 
     @property
     def capacity(self) -> int:
         """S, or C."""
         return self.keys.shape[-2]
-
-    def read(self, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
-        """Keys and values as attention takes them."""
-        return self.keys.astype(dtype), self.values.astype(dtype)
 
 
 KVCache = tuple[LayerCache, ...]  # of all layers
@@ -39,20 +37,27 @@ KVCache = tuple[LayerCache, ...]  # of all layers
 
 def init_cache(config: ModelConfig, batch: int, capacity: int, dtype: jnp.dtype) -> KVCache:
     """An empty cache for `batch` rows of `capacity` tokens."""
-    return _empty(config, (batch, config.num_key_value_heads, capacity, config.head_dim), dtype, AXES)
+    shape = (batch, config.num_key_value_heads, capacity, config.head_dim)
+
+    def layer() -> LayerCache:
+        keys, values = (_zeros(shape, dtype, AXES) for _ in range(2))
+        if jnp.dtype(dtype) != jnp.int8:
+            return LayerCache(keys, values)
+        return LayerCache(keys, values, *(_zeros(shape[:-1], jnp.float32, AXES[:-1]) for _ in range(2)))
+
+    return tuple(layer() for _ in range(config.num_hidden_layers))
 
 
 def init_tails(config: ModelConfig, batch: int, branches: int, capacity: int, dtype: jnp.dtype) -> KVCache:
-    """Empty tails of `capacity` tokens: what each of R `branches` of a row adds to the cache they share."""
+    """Empty tails of `capacity` tokens: what R `branches` of a row add to the cache they share, each; not in int8."""
     shape = (batch, config.num_key_value_heads, branches, capacity, config.head_dim)
-    return _empty(config, shape, dtype, TAIL_AXES)
+    return tuple(
+        LayerCache(*(_zeros(shape, dtype, TAIL_AXES) for _ in range(2))) for _ in range(config.num_hidden_layers)
+    )
 
 
-def _empty(config: ModelConfig, shape: tuple[int, ...], dtype: jnp.dtype, axes: tuple[str | None, ...]) -> KVCache:
-    def zeros() -> jax.Array:
-        return constrain(jnp.zeros(shape, dtype), *axes)
-
-    return tuple(LayerCache(zeros(), zeros()) for _ in range(config.num_hidden_layers))
+def _zeros(shape: tuple[int, ...], dtype: jnp.dtype, axes: tuple[str | None, ...]) -> jax.Array:
+    return constrain(jnp.zeros(shape, dtype), *axes)
 
 
 def resize(cache: KVCache, capacity: int) -> KVCache:
@@ -60,15 +65,15 @@ def resize(cache: KVCache, capacity: int) -> KVCache:
 
     def resized(x: jax.Array) -> jax.Array:
         x = x[:, :, :capacity]
-        wider = jnp.pad(x, [(0, 0)] * 2 + [(0, capacity - x.shape[2]), (0, 0)])
-        return constrain(wider, *AXES)
+        wider = jnp.pad(x, [(0, capacity - x.shape[2]) if axis == 2 else (0, 0) for axis in range(x.ndim)])
+        return constrain(wider, *AXES[: x.ndim])
 
     return jax.tree.map(resized, cache)
 
 
 def take_rows(cache: KVCache, rows: jax.Array) -> KVCache:
     """A cache of these `rows` [M] alone."""
-    return jax.tree.map(lambda x: constrain(x[rows], *AXES), cache)
+    return jax.tree.map(lambda x: constrain(x[rows], *AXES[: x.ndim]), cache)
 
 
 def copy_rows(source: KVCache, rows: jax.Array, target: KVCache, slots: jax.Array) -> KVCache:
@@ -78,30 +83,39 @@ def copy_rows(source: KVCache, rows: jax.Array, target: KVCache, slots: jax.Arra
     """
 
     def copied(new: jax.Array, old: jax.Array) -> jax.Array:
-        return constrain(old.at[slots, :, : new.shape[2]].set(new[rows], mode="drop"), *AXES)
+        return constrain(old.at[slots, :, : new.shape[2]].set(new[rows], mode="drop"), *AXES[: old.ndim])
 
     return jax.tree.map(copied, source, target)
 
 
 def write(cache: LayerCache, positions: jax.Array, keys: jax.Array, values: jax.Array) -> LayerCache:
-    """`keys` and `values` [B, T, K, H] put into slots `positions` [B, T] of their rows."""
-    rows = jnp.arange(positions.shape[0])[:, None]
-    return LayerCache(
-        *(
-            old.at[rows, :, positions].set(new.astype(old.dtype), mode="promise_in_bounds", unique_indices=False)
-            for old, new in zip(cache, (keys, values), strict=True)
-        )
-    )
+    """`keys` and `values` [B, T, K, H] put into slots `positions` [B, T] of their rows; none behind the last slot."""
+    rows, heads = jnp.arange(positions.shape[0])[:, None, None], jnp.arange(keys.shape[2])
+    return _put(cache, (rows, heads, positions[:, :, None]), (keys, values))
 
 
 def write_tails(tails: LayerCache, slots: jax.Array, keys: jax.Array, values: jax.Array) -> LayerCache:
-    """`keys` and `values` [B, R, T, K, H] put into `slots` [B, R, T] of their branches' tails."""
+    """`keys` and `values` [B, R, T, K, H] put into `slots` [B, R, T] of their branches' tails; none behind the last."""
     rows, branches = (jnp.arange(size) for size in slots.shape[:2])
-    return LayerCache(
-        *(
-            old.at[rows[:, None, None], :, branches[:, None], slots].set(
-                new.astype(old.dtype), mode="promise_in_bounds", unique_indices=True
-            )
-            for old, new in zip(tails, (keys, values), strict=True)
-        )
-    )
+    heads = jnp.arange(keys.shape[3])
+    at = (rows[:, None, None, None], heads, branches[:, None, None], slots[..., None])
+    return _put(tails, at, (keys, values))
+
+
+def _put(cache: LayerCache, at: tuple[jax.Array, ...], new: tuple[jax.Array, jax.Array]) -> LayerCache:
+    # with every axis but H indexed: a slice over the heads makes XLA on TPU change the layout of the whole cache
+    return jax.tree.map(lambda old, x: old.at[at].set(x, mode="drop"), cache, as_stored(cache, *new))
+
+
+def as_stored(cache: LayerCache, keys: jax.Array, values: jax.Array) -> LayerCache:
+    """`keys` and `values` [..., H] in the type of `cache`, with their scales [...] where that is int8."""
+    if cache.key_scales is None:
+        return LayerCache(keys.astype(cache.keys.dtype), values.astype(cache.values.dtype))
+    (keys, key_scales), (values, value_scales) = _to_int8(keys), _to_int8(values)
+    return LayerCache(keys, values, key_scales, value_scales)
+
+
+def _to_int8(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    wide = x.astype(jnp.float32)
+    scales = jnp.maximum(jnp.abs(wide).max(axis=-1), jnp.finfo(jnp.float32).tiny) / 127
+    return jnp.round(wide / scales[..., None]).astype(jnp.int8), scales

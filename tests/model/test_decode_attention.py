@@ -49,17 +49,17 @@ def lengths_up_to(S, rows, Q, seed=0) -> jax.Array:
 def poison(cache, lengths):
     """The cache with NaN and infinity in every slot that no query sees."""
     dead = (jnp.arange(cache.capacity) >= lengths.max(1)[:, None])[:, None, :, None]
-    return LayerCache(*(jnp.where(dead, bad, x) for x, bad in zip(cache, (jnp.nan, jnp.inf), strict=True)))
+    return LayerCache(*(jnp.where(dead, bad, x) for x, bad in zip(cache[:2], (jnp.nan, jnp.inf), strict=True)))
 
 
 def newest(cache, lengths):
     """What stands in the last live slot of each row: [B, 1, K, H]."""
     last = (lengths - 1)[:, None, :, None]
-    return tuple(jnp.take_along_axis(x, last, axis=2).swapaxes(1, 2) for x in cache)
+    return tuple(jnp.take_along_axis(x, last, axis=2).swapaxes(1, 2) for x in cache[:2])
 
 
 def by_scores(queries, cache, lengths):
-    return attention.attend(queries, *cache, jnp.arange(cache.capacity) < lengths[..., None])
+    return attention.attend(queries, cache, jnp.arange(cache.capacity) < lengths[..., None])
 
 
 @jax.jit
@@ -92,7 +92,7 @@ def test_a_new_token_is_seen_and_stored_and_nothing_else_changes(S, K, G, H):
     before = poison(cache, lengths - 1)
     got, after = by_kernel(queries, before, lengths, new)
     assert_close(got, by_scores(queries, cache, lengths))
-    for x, old, token in zip(after, before, new, strict=True):
+    for x, old, token in zip(after[:2], before[:2], new, strict=True):
         expected = old.at[jnp.arange(B), :, lengths[:, 0] - 1].set(token[:, 0])
         np.testing.assert_array_equal(x, expected)
 
@@ -102,7 +102,7 @@ def test_bfloat16():
     queries = random_normal(1, B, 1, 10, 128, dtype=jnp.bfloat16)
     got, _ = by_kernel(queries, poison(cache, lengths), lengths)
     assert got.dtype == jnp.bfloat16
-    exact = by_scores(queries.astype(jnp.float32), LayerCache(*(x.astype(jnp.float32) for x in cache)), lengths)
+    exact = by_scores(queries.astype(jnp.float32), LayerCache(*(x.astype(jnp.float32) for x in cache[:2])), lengths)
     assert_close(got, exact, BFLOAT16_TOLERANCE)
 
 
@@ -110,13 +110,15 @@ def test_bfloat16():
 def test_int8_with_a_scale_a_slot(H):
     S, K = 300, 2
     lengths, rng = lengths_up_to(S, B, 1), np.random.default_rng(0)
-    codes = LayerCache(*(jnp.asarray(rng.integers(-127, 128, (B, K, S, H)), jnp.int8) for _ in range(2)))
+    codes = tuple(jnp.asarray(rng.integers(-127, 128, (B, K, S, H)), jnp.int8) for _ in range(2))
     scales = tuple(jnp.asarray(rng.uniform(0.001, 0.02, (B, K, S)), jnp.float32) for _ in range(2))
     cache = LayerCache(*(x * scale[..., None] for x, scale in zip(codes, scales, strict=True)))
     queries = random_normal(1, B, 1, K * 3, H)
     rows, last = jnp.arange(B), lengths[:, 0] - 1
     new = (*newest(codes, lengths), *(x[rows, :, last][:, None] for x in scales))
-    empty = (*(x.at[rows, :, last].set(0) for x in codes), *(x.at[rows, :, last].set(jnp.nan) for x in scales))
+    empty = LayerCache(
+        *(x.at[rows, :, last].set(0) for x in codes), *(x.at[rows, :, last].set(jnp.nan) for x in scales)
+    )
     got, after = by_kernel(queries, empty, lengths, new)
     assert_close(got, by_scores(queries, cache, lengths))
     for x, expected in zip(after, (*codes, *scales), strict=True):
@@ -132,7 +134,7 @@ def test_branches_equal_those_of_whole_scores(R, T, H):
     queries, new = random_normal(2, B, R, T, K * G, H), newest(tails, tail_lengths) if T == 1 else ()
 
     def of_branches(cache):
-        return LayerCache(*(x.reshape(B, R, K, C, H).swapaxes(1, 2) for x in cache))
+        return LayerCache(*(x.reshape(B, R, K, C, H).swapaxes(1, 2) for x in cache[:2]))
 
     @jax.jit
     def run(queries, prefix, tails, new):
@@ -143,9 +145,10 @@ def test_branches_equal_those_of_whole_scores(R, T, H):
     before = of_branches(poison(tails, tail_lengths - bool(new)))
     got, after = run(queries, poison(prefix, lengths), before, new)
     np.testing.assert_array_equal(after.keys, of_branches(poison(tails, tail_lengths)).keys)
-    each = (*(jnp.concatenate([jnp.repeat(x, R, axis=0), own], axis=2) for x, own in zip(prefix, tails, strict=True)),)
+    pairs = zip(prefix[:2], tails[:2], strict=True)
+    each = LayerCache(*(jnp.concatenate([jnp.repeat(x, R, axis=0), own], axis=2) for x, own in pairs))
     seen = [jnp.arange(size) < x.reshape(B * R, T, 1) for size, x in ((S, lengths), (C, tail_lengths))]
-    reference = attention.attend(queries.reshape(B * R, T, K * G, H), *each, jnp.concatenate(seen, axis=-1))
+    reference = attention.attend(queries.reshape(B * R, T, K * G, H), each, jnp.concatenate(seen, axis=-1))
     assert_close(got, reference.reshape(got.shape))
 
 

@@ -8,6 +8,7 @@ import torch
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from s1_jax.model import attention, qwen2
+from s1_jax.model.kv_cache import LayerCache
 
 TOLERANCE = 1e-4  # of the largest reference value: float32 sums of a few hundred terms in another order
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
@@ -95,7 +96,9 @@ def test_attention(tiny_model, kv_heads):
     cos, sin = attention.rope_angles(model.config, jnp.asarray(positions))
     q, k, v = ours.self_attn.project(jnp.asarray(x), cos, sin)
     mask = jnp.broadcast_to(jnp.tril(jnp.ones((T, T), bool)), (B, T, T))
-    mine = ours.self_attn.o_proj(attention.attend(q, k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3), mask))
+    mine = ours.self_attn.o_proj(
+        attention.attend(q, LayerCache(k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)), mask)
+    )
     hidden = torch.tensor(x)
     angles = model.torch_model.model.rotary_emb(hidden, torch.tensor(positions.copy()))
     additive = torch.full((T, T), torch.finfo(torch.float32).min).triu(1)[None, None]
@@ -112,7 +115,7 @@ def test_layer(tiny_model, kv_heads):
     mask = jnp.broadcast_to(jnp.tril(jnp.ones((T, T), bool)), (B, T, T))
 
     def mix(q, k, v):
-        return attention.attend(q, k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3), mask), None
+        return attention.attend(q, LayerCache(k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)), mask), None
 
     mine, _ = ours(jnp.asarray(x), cos, sin, mix)
     hidden = torch.tensor(x)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from s1_jax.model.attention import attend
+from s1_jax.model.kv_cache import LayerCache
 from s1_jax.model.packed_attention import attend_packed
 from s1_jax.sharding import row_order
 
@@ -30,7 +31,7 @@ def test_attention_and_gradients_equal_those_of_whole_scores(seed, T, parts):
         return attend_packed(q, k, v, segments, tuple(places.tolist()))
 
     def whole(q, k, v):
-        return attend(q, k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3), mask)
+        return attend(q, LayerCache(k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)), mask)
 
     def value_and_gradients(function):
         return function(q, k, v), jax.grad(lambda *x: jnp.sum(function(*x) * weights), (0, 1, 2))(q, k, v)

@@ -11,6 +11,7 @@ import pytest
 
 from s1_jax.config import MeshConfig, ModelConfig, UserError
 from s1_jax.model import attention, qwen2, splash
+from s1_jax.model.kv_cache import LayerCache
 from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh, row_order
 from s1_jax.training.step import loss_and_grads
 
@@ -52,7 +53,7 @@ def test_attention_and_its_gradients_equal_those_of_whole_scores(seed, monkeypat
 
     def by_scores(q, k, v):
         mask = jnp.asarray((segments[:, :, None] == segments[:, None, :]) & np.tri(T, dtype=bool))
-        return attention.attend(q, k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3), mask) * real
+        return attention.attend(q, LayerCache(k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)), mask) * real
 
     weights = jnp.asarray(rng.normal(size=(B, T, K * G * H)), jnp.float32)
     for function in (lambda f: f(q, k, v), lambda f: jax.grad(lambda *x: jnp.sum(f(*x) * weights), (0, 1, 2))(q, k, v)):
