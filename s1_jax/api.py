@@ -16,7 +16,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.checkpoints import hf
-from s1_jax.config import BudgetConfig, ModelConfig, SamplingConfig, UserError
+from s1_jax.config import BudgetConfig, ModelConfig, SamplingConfig, StoredConfig, UserError
 from s1_jax.data.chat import prompt_ids
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.markers import END_TOKENS
@@ -30,12 +30,17 @@ class LoadedModel:
     """A model with its tokenizer, on the first device."""
 
     def __init__(
-        self, config: ModelConfig, params: qwen2.Params, tokenizer: PreTrainedTokenizerBase, dtype: str
+        self,
+        config: ModelConfig,
+        params: qwen2.Params,
+        tokenizer: PreTrainedTokenizerBase,
+        dtype: str,
+        cache_dtype: str,
     ) -> None:
         self.config = config
         self.params = params
         self.tokenizer = tokenizer
-        self.dtype = jnp.dtype(dtype)
+        self.dtype, self.cache_dtype = jnp.dtype(dtype), jnp.dtype(cache_dtype)
         self._engines: dict[tuple[Any, ...], Engine] = {}
         self._logits = jax.jit(self._compute_logits)
 
@@ -98,6 +103,7 @@ class LoadedModel:
                 max_model_len=max_model_len,
                 batch_size=batch_size,
                 dtype=self.dtype,
+                cache_dtype=self.cache_dtype,
                 end_tokens=end_tokens,
             )
         return self._engines[key]
@@ -108,15 +114,17 @@ class LoadedModel:
         return qwen2.logits(self.config, params, hidden)
 
 
-def load_model(path: str | Path, dtype: str = "float32") -> LoadedModel:
-    """The model in a folder or behind a hub id, in Hugging Face layout, held and computed in `dtype`.
+def load_model(path: str | Path, dtype: str = "float32", stored: StoredConfig = StoredConfig()) -> LoadedModel:
+    """The model in a folder or behind a hub id, in Hugging Face layout, computed in `dtype`.
 
-    `dtype` is "float32" or "bfloat16". Raises UserError where there is no such model, or it is not a Qwen2.5 dense one.
+    `dtype` is "float32" or "bfloat16"; `stored` says what weights and cache are kept in. Raises UserError where there
+    is no such model, or it is not a Qwen2.5 dense one.
     """
     if dtype not in ("float32", "bfloat16"):
         raise UserError(f"dtype {dtype!r} is not float32 or bfloat16")
-    config, params = hf.load_params(path, dtype=jnp.dtype(dtype), stacked=False)
-    return LoadedModel(config, params, hf.load_tokenizer(path), dtype)
+    stored = stored.resolved(dtype)
+    config, params = hf.load_for_decoding(path, stored, jnp.dtype(dtype))
+    return LoadedModel(config, params, hf.load_tokenizer(path), dtype, stored.cache)
 
 
 def prompt_token_ids(tokenizer: PreTrainedTokenizerBase, prompt: str | Sequence[int]) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import os
 import signal
 import sys
 import typing
@@ -22,6 +23,9 @@ import tyro
 from s1_jax.config import RunError, UserError
 
 T = TypeVar("T")
+
+SHORTEST_KEPT_COMPILATION = 0.3  # seconds: reading it back takes a few hundredths
+CACHE_BYTES = 10 * 2**30  # then what was not used for longest goes
 
 
 def load_config(path: str | Path) -> Any:
@@ -75,6 +79,7 @@ def to_json(config: Any) -> str:
 
 def run_main(main: Callable[[], int | None]) -> None:
     """Runs an entry point: UserError is one line and exit code 2, RunError one line and 1, Ctrl-C one line and 130."""
+    _keep_compiled_programs()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # piped, lines would come after what stderr shows meanwhile
     try:
@@ -91,6 +96,18 @@ def run_main(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted; what was done is kept, the same command goes on from there", file=sys.stderr)
         sys.exit(130)
+
+
+def _keep_compiled_programs() -> None:
+    """What JAX compiles is kept for the next start, in JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    import jax  # slow to import: not before an option of JAX's is to be set
+
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    jax.config.update("jax_compilation_cache_dir", str(caches / "s1_jax" / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", SHORTEST_KEPT_COMPILATION)
+    jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
 
 
 def option_names(cls: type, prefix: str = "--") -> list[str]:

@@ -308,6 +308,19 @@ class SamplingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class StoredConfig:
+    """What weights and cache are kept in while decoding; products are made in the compute type."""
+
+    weights: Literal["auto", "float32", "bfloat16", "int8"] = "auto"  # auto: the compute type; int8: layers' kernels
+    cache: Literal["auto", "float32", "bfloat16", "int8"] = "auto"  # auto: the compute type; int8: a scale a head
+
+    def resolved(self, compute: str) -> StoredConfig:
+        """With `compute`, the compute type's name, in place of auto."""
+        kept: Any = [compute if name == "auto" else name for name in (self.weights, self.cache)]
+        return StoredConfig(*kept)
+
+
+@dataclasses.dataclass(frozen=True)
 class TaskConfig:
     """The problems and the rule that grades them."""
 
@@ -353,6 +366,7 @@ class EvaluateConfig:
     max_answer_tokens: int = 512
     max_model_len: int | None = None  # none: the model's max_position_embeddings
     batch_size: int = 64
+    stored: StoredConfig = StoredConfig()
     mesh: MeshConfig = MeshConfig()
 
 

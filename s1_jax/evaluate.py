@@ -17,6 +17,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.checkpoints import hf
@@ -27,8 +28,8 @@ from s1_jax.decoding.engine import Engine, Status, context_length
 from s1_jax.decoding.records import identity
 from s1_jax.decoding.requests import Request
 from s1_jax.decoding.sweep import plan_trunks
-from s1_jax.progress import progress_bar
 from s1_jax.reporting.cost import add_cost, cost_of, format_cost
+from s1_jax.reporting.live import LiveTable
 from s1_jax.reporting.plot import save_scaling_plot
 from s1_jax.reporting.records import Record, cut_torn_line, read_records, record_line
 from s1_jax.reporting.summary import Setting, methods, summarize, to_dict
@@ -46,6 +47,8 @@ SHARED_OPTIONS = (
     ("seed",),
     ("max_answer_tokens",),
     ("max_model_len",),
+    ("stored", "weights"),
+    ("stored", "cache"),
 )
 BLOCK = 2**20  # bytes
 BLOCKS = 64  # of a weights file, evenly spread, that its fingerprint reads; smaller files are read whole
@@ -116,10 +119,12 @@ def sweep_settings(config: EvaluateConfig) -> list[SettingConfig]:
 
 
 def with_model_defaults(config: EvaluateConfig, source: Path) -> EvaluateConfig:
-    """The config with what the model and the machine decide filled in: `max_model_len` and `model.dtype`."""
+    """The config with what the model and the machine decide filled in: `max_model_len` and types."""
     length = context_length(hf.load_config(source)) if config.max_model_len is None else config.max_model_len
     model: dict[str, Any] = {"dtype": resolve_dtype(config.model.dtype).name}
-    return dataclasses.replace(config, max_model_len=length, model=dataclasses.replace(config.model, **model))
+    stored = config.stored.resolved(model["dtype"])
+    filled = dataclasses.replace(config, max_model_len=length, stored=stored)
+    return dataclasses.replace(filled, model=dataclasses.replace(config.model, **model))
 
 
 def plan_rows(
@@ -196,7 +201,7 @@ def decode(config: EvaluateConfig, source: Path, task: Task, rows: Sequence[Row]
     layout = Layout(make_mesh(config.mesh), DECODE_RULES)
     parts = layout.parts(layout.rules["batch"])
     dtype = resolve_dtype(config.model.dtype)
-    model, params = hf.load_params(source, dtype=dtype, layout=layout, stacked=False)
+    model, params = hf.load_for_decoding(source, config.stored, dtype, layout)
     requests, shared = [row.request for row in rows], config.sweep.shared_trace
     runs = len(plan_trunks(requests)) if shared else len(requests)
     engine = Engine(
@@ -204,30 +209,50 @@ def decode(config: EvaluateConfig, source: Path, task: Task, rows: Sequence[Row]
         params,
         hf.load_tokenizer(source),
         max_model_len=config.max_model_len,
-        batch_size=min(config.batch_size, -(-runs // parts) * parts),
+        batch_size=rows_at_a_time(config.batch_size, runs, parts),
         dtype=dtype,
+        cache_dtype=jnp.dtype(config.stored.cache),
         layout=layout,
     )
     run_dir = Path(config.run_dir)
     path = run_dir / "records.jsonl"
     cut_torn_line(path)
     written, started = 0, time.perf_counter()
-    with StopFlag() as stop, path.open("a", encoding="utf-8") as file, progress_bar() as bar:
-        note = f"{len(requests)} records in {runs} runs" if shared else "each record by itself"
-        bar_task = bar.add_task("decoding", total=done + len(rows), completed=done, note=note)
+    note = f"{runs:,} runs" if shared else "each record by itself"
+    live = LiveTable(read_records(path), done + len(rows), note)
+    with StopFlag() as stop, path.open("a", encoding="utf-8") as file, live:
 
         def show(status: Status) -> None:
-            bar.update(bar_task, completed=done + status.done)
+            live.show(status.done, status.decoded_tokens, status.slot_use)
             stop.check()
 
         try:
             run = engine.run_shared(requests, show) if shared else enumerate(engine.run(requests, show))
             for place, record in run:
-                file.write(record_line(graded(task, rows[place].problem, record)))
+                record = graded(task, rows[place].problem, record)
+                file.write(record_line(record))
                 file.flush()
+                live.add(record)
                 written += 1
         finally:
-            add_cost(run_dir, written, engine.decoded_tokens, time.perf_counter() - started)
+            add_cost(
+                run_dir,
+                records=written,
+                decoded_tokens=engine.decoded_tokens,
+                seconds=time.perf_counter() - started,
+                slot_steps=engine.use.slot_steps,
+                slot_tokens=engine.use.tokens,
+                programs=engine.programs,
+            )
+
+
+def rows_at_a_time(batch_size: int, runs: int, parts: int) -> int:
+    """`batch_size`, or where there are fewer runs the next power of two, so that another sweep needs no new programs.
+
+    A multiple of the `parts` that a mesh cuts the batch into.
+    """
+    rows = min(batch_size, 1 << (runs - 1).bit_length())
+    return -(-rows // parts) * parts
 
 
 def graded(task: Task, problem: Problem, record: Record) -> Record:
@@ -252,9 +277,9 @@ def report(run_dir: Path) -> None:
     print(f"\n{format_report(runs, found, scaling_over)}\n{format_cost(cost)}\n\nplot: {plot}")
 
 
-def _at(options: dict[str, Any], names: Sequence[str]) -> Any:
+def _at(options: Any, names: Sequence[str]) -> Any:
     for name in names:
-        options = options[name]
+        options = (options or {}).get(name)  # an earlier version's config may not have it
     return options
 
 

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from s1_jax.api import LoadedModel, load_model, override, prompt_token_ids
 from s1_jax.cli import StopFlag, parse, run_main
-from s1_jax.config import BudgetConfig, SamplingConfig, UserError
+from s1_jax.config import BudgetConfig, SamplingConfig, StoredConfig, UserError
 from s1_jax.decoding.budget import AnswerEnd, End, Kind
 from s1_jax.decoding.engine import Engine, Status
 from s1_jax.decoding.markers import END_TOKENS
@@ -56,7 +56,8 @@ class GenerateConfig:
     end_tokens: tuple[str, ...] = END_TOKENS  # what ends the thinking
     batch_size: int = 8
     seed: int = 0
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of products
+    stored: StoredConfig = StoredConfig()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
 
     # One prompt, to the terminal
     if config.prompt is not None:
-        model = load_model(config.model, config.dtype)
+        model = load_model(config.model, config.dtype, config.stored)
         request = _request(config, model, {"prompt": config.prompt}, "--prompt")
         stream(model.engine(config.max_model_len, 1, config.end_tokens), request)
         return
@@ -78,10 +79,11 @@ def main(argv: list[str] | None = None) -> None:
     if config.input is None or config.output is None:
         raise UserError("give --input and --output, or --prompt")
     rows = list(read_rows(config.input))
-    model = load_model(config.model, config.dtype)
+    model = load_model(config.model, config.dtype, config.stored)
     requests = [_request(config, model, row, where) for where, row in rows]
     engine = model.engine(config.max_model_len, min(config.batch_size, max(len(requests), 1)), config.end_tokens)
-    made_by = {"model": config.model, "dtype": config.dtype, "end_tokens": list(config.end_tokens)}
+    made_by = {"model": config.model, "dtype": config.dtype, "stored": asdict(config.stored)}
+    made_by["end_tokens"] = list(config.end_tokens)
     for request in requests:
         engine.check(request)
     done = resume(config.output, [made_by | engine.identity(request) for request in requests])

@@ -189,6 +189,7 @@ def test_other_records_are_not_mixed_in(folder, run_dir, tmp_path):
     for overrides, word in [
         (["--seed", "1"], "seed was 0, is 1"),
         (["--max-answer-tokens", "5"], "max_answer_tokens was 6, is 5"),
+        (["--stored.cache", "int8"], "stored.cache was 'float32', is 'int8'"),
         (["--model.path", str(folder / "other_model")], "model.sha256 was"),
         (["--task.path", str(tmp_path / "problems.jsonl")], "task.path was"),
     ]:

@@ -24,7 +24,8 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSha
 
 from s1_jax.checkpoints.folder import copy_tokenizer, resolve, whole_folder
 from s1_jax.checkpoints.tensor_file import DTYPES, StoredTensor, read_header, read_json, write
-from s1_jax.config import ModelConfig, UserError
+from s1_jax.config import ModelConfig, StoredConfig, UserError
+from s1_jax.model import int8
 from s1_jax.model.qwen2 import Params, abstract_params, param_axes
 from s1_jax.sharding import Layout
 
@@ -58,14 +59,19 @@ def load_tokenizer(path: str | Path) -> Any:
 
 
 def load_params(
-    path: str | Path, *, dtype: Any = None, layout: Layout | None = None, stacked: bool = True
+    path: str | Path,
+    *,
+    dtype: Any = None,
+    layout: Layout | None = None,
+    stacked: bool = True,
+    int8_kernels: bool = False,
 ) -> tuple[ModelConfig, Params]:
     """The model in a folder or behind a hub id.
 
     Parameters take `dtype`, or where it is None the file's, and are placed by `layout`, or where it is None on the
     first device. Layers come `stacked`, as training takes them, or each by itself, as decoding does (see
-    `qwen2.unstack`). Host memory beyond the parameters stays under two of the file's largest tensors. Raises one
-    UserError with all that is wrong with the checkpoint.
+    `qwen2.unstack`), then with their kernels in int8 or not. Host memory beyond the parameters stays under two of the
+    file's largest tensors. Raises one UserError with all that is wrong with the checkpoint.
     """
     folder = resolve(path)
     config = load_config(folder)
@@ -78,17 +84,27 @@ def load_params(
         shardings: dict[str, Sharding] = dict.fromkeys(wanted, SingleDeviceSharding(jax.local_devices()[0]))
     else:
         shardings = flatten_dict(layout.tree(param_axes(config), unflatten_dict(wanted, sep=".")), sep=".")
-    params: dict[tuple[str | int, ...], jax.Array] = {}
+    params: dict[tuple[str | int, ...], Any] = {}
     for name, leaf in wanted.items():
         tensors, sharding, (stack, transposed) = stored[name], shardings[name], _form(name)
         if stack and not stacked:
             one = jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
             first, *rest = name.split(".")
             for i, tensor in enumerate(tensors):
-                params[first, i, *rest] = _place(one, [tensor], _of_layer(sharding), False, transposed)
+                x = _place(one, [tensor], _of_layer(sharding), False, transposed)
+                params[first, i, *rest] = int8.rounded(x) if int8_kernels and rest[-1] == "kernel" else x
         else:
             params[tuple(name.split("."))] = _place(leaf, tensors, sharding, stack, transposed)
     return config, unflatten_dict(params)
+
+
+def load_for_decoding(
+    path: str | Path, stored: StoredConfig, dtype: Any, layout: Layout | None = None
+) -> tuple[ModelConfig, Params]:
+    """`load_params` with layers apart and weights kept as `stored` says, where `dtype` is the compute type."""
+    in_int8 = stored.weights == "int8"
+    kept = dtype if in_int8 else stored.resolved(jnp.dtype(dtype).name).weights
+    return load_params(path, dtype=jnp.dtype(kept), layout=layout, stacked=False, int8_kernels=in_int8)
 
 
 def save_params(

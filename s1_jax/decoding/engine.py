@@ -43,8 +43,10 @@ Progress = Callable[[Status], None]
 class Engine:
     """A model that decodes `batch_size` rows at a time, each of at most `max_model_len` tokens.
 
-    Parameters are those of `qwen2.unstack`; `end_tokens` may end the thinking. `layout` places activations and cache on
-    a mesh; the parameters come placed. Raises UserError where the lengths or the tokenizer do not fit the model.
+    Parameters are those of `qwen2.unstack`, kernels in int8 or not; products are made in `dtype`, the cache is kept in
+    `cache_dtype` (none: the same), which may be int8. `end_tokens` may end the thinking. `layout` places activations
+    and cache on a mesh; the parameters come placed. Raises UserError where the lengths or the tokenizer do not fit the
+    model.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Engine:
         max_model_len: int | None = None,
         batch_size: int = 8,
         dtype: Any = jnp.float32,
+        cache_dtype: Any = None,
         layout: Layout | None = None,
         end_tokens: Sequence[str] = END_TOKENS,
     ) -> None:
@@ -73,7 +76,8 @@ class Engine:
         self._longest_suffix = int(self._markers.suffix_lengths.max())
         self._known_strings: set[str | tuple[str, ...]] = set()
         self._parts = 1 if layout is None else layout.size("batch")
-        self._programs = Programs(config, params, self._markers, self.max_model_len, dtype, layout)
+        types = (dtype, dtype if cache_dtype is None else cache_dtype)
+        self._programs = Programs(config, params, self._markers, self.max_model_len, *types, layout)
 
     @property
     def programs(self) -> int:

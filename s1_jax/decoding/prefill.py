@@ -28,10 +28,10 @@ class PromptBlock:
     logits: Array  # float32 [P, V], after the last token of each prompt that was read to its end
 
 
-def empty_block(config: ModelConfig, dtype: Any, P: int, T: int) -> PromptBlock:
+def empty_block(config: ModelConfig, cache_dtype: Any, P: int, T: int) -> PromptBlock:
     """Room for P prompts of T tokens."""
     logits = constrain(jnp.zeros((P, config.vocab_size), jnp.float32), "batch", None)
-    return PromptBlock(init_cache(config, P, T, dtype), logits)
+    return PromptBlock(init_cache(config, P, T, cache_dtype), logits)
 
 
 def prefill_chunk(

@@ -39,8 +39,8 @@ def bucket(length: int, most: int) -> int:
 class Programs:
     """The functions of one model under one type of arithmetic, compiled when they first meet a size.
 
-    Every call takes what changes; parameters and markers are bound. States and blocks are used up by the call that
-    takes them.
+    Products are made in `dtype`, the cache is kept in `cache_dtype`. Every call takes what changes; parameters and
+    markers are bound. States and blocks are used up by the call that takes them.
     """
 
     def __init__(
@@ -50,13 +50,15 @@ class Programs:
         markers: control.Markers,
         max_model_len: int,
         dtype: Any,
+        cache_dtype: Any,
         layout: Layout | None,
     ) -> None:
         self._layout = layout
         self._jitted: list[Any] = []
-        self.empty_block = self._compiled(partial(empty_block, config, dtype), static_argnums=(0, 1))
+        self.empty_block = self._compiled(partial(empty_block, config, cache_dtype), static_argnums=(0, 1))
         self.prefill = self._compiled(partial(prefill_chunk, config, dtype), params, donate_argnums=1)
-        self.empty_slots = self._compiled(partial(empty_slots, config, max_model_len, dtype), static_argnums=(0, 1))
+        slots = partial(empty_slots, config, max_model_len, cache_dtype)
+        self.empty_slots = self._compiled(slots, static_argnums=(0, 1))
         self.fill = self._compiled(fill_slots, markers, donate_argnums=1)
         self.resize = self._compiled(_resize, static_argnums=1)
         self.take = self._compiled(_take)
@@ -84,11 +86,11 @@ class Programs:
         return call
 
 
-def empty_slots(config: ModelConfig, max_model_len: int, dtype: Any, B: int, capacity: int) -> DecodeState:
+def empty_slots(config: ModelConfig, max_model_len: int, cache_dtype: Any, B: int, capacity: int) -> DecodeState:
     """B slots with nothing in them; their cache holds `capacity` tokens for now."""
     logits = constrain(jnp.zeros((B, config.vocab_size), jnp.float32), "batch", None)
-    nothing = control.empty_state(B)
-    return start(nothing, init_cache(config, B, capacity, dtype), logits, jnp.zeros((B,), jnp.int32), max_model_len)
+    cache = init_cache(config, B, capacity, cache_dtype)
+    return start(control.empty_state(B), cache, logits, jnp.zeros((B,), jnp.int32), max_model_len)
 
 
 def fill_slots(

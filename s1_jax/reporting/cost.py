@@ -15,35 +15,46 @@ from s1_jax.reporting.summary import Setting
 COSTS = "decoding.jsonl"  # in run_dir: a line for every start
 
 
-def add_cost(run_dir: Path, records: int, decoded_tokens: int, seconds: float) -> None:
-    """Notes what one start decoded: thinking and answer tokens, those lost to an interruption left out."""
+def add_cost(run_dir: Path, **cost: float) -> None:
+    """Notes what one start brought and took, what was lost to an interruption left out.
+
+    `records`; `decoded_tokens`, of thinking and answers; `seconds`; `slot_steps` and `slot_tokens`, steps of the rows
+    of a batch and the tokens they brought; `programs` compiled.
+    """
     path = run_dir / COSTS
     cut_torn_line(path)
     with path.open("a") as file:
-        cost = {"records": records, "decoded_tokens": decoded_tokens, "seconds": round(seconds, 3)}
-        file.write(json.dumps(cost) + "\n")
+        file.write(json.dumps({name: round(value, 3) for name, value in cost.items()}) + "\n")
 
 
 def cost_of(run_dir: Path, records: Sequence[Record]) -> dict[str, Any]:
-    """What `summary.json` holds of it; `decoded_tokens` is None where not every record's start was noted."""
+    """What `summary.json` holds of it; sums over starts are None where not every record's start was noted."""
     starts = read_records(run_dir / COSTS)
     by_setting: Counter[Setting] = Counter()
     for record in records:
         by_setting[Setting.of(record)] += record["num_thinking_tokens"] + record["num_answer_tokens"]
     known = sum(start["records"] for start in starts) >= len(records)
+
+    def total(name: str) -> float | None:
+        return sum(start[name] for start in starts) if known else None
+
+    steps = total("slot_steps")
     return {
-        "decoded_tokens": sum(start["decoded_tokens"] for start in starts) if known else None,
-        "seconds": sum(start["seconds"] for start in starts) if known else None,
+        "decoded_tokens": total("decoded_tokens"),
+        "seconds": total("seconds"),
+        "slot_use": total("slot_tokens") / steps if steps else None,  # type: ignore[operator]
+        "programs": max(start["programs"] for start in starts) if known else None,
         "tokens_of_all_settings": by_setting.total(),
         "tokens_of_longest_setting": max(by_setting.values()),
     }
 
 
 def format_cost(cost: dict[str, Any]) -> str:
-    """One line."""
+    """One line or two."""
     alone = f"{cost['tokens_of_all_settings']:,} with every setting by itself"
     longest = f"{cost['tokens_of_longest_setting']:,} with the longest alone"
     if cost["decoded_tokens"] is None:
         return f"Thinking and answer tokens: {alone}, {longest}"
     decoded = f"{cost['decoded_tokens']:,} decoded in {clock_time(cost['seconds'])}"
-    return f"Thinking and answer tokens: {decoded}; {alone}, {longest}"
+    used = f"{cost['slot_use']:.0%} of slot-steps brought a token" if cost["slot_use"] else "no step was made"
+    return f"Thinking and answer tokens: {decoded}; {alone}, {longest}\n{used}; {cost['programs']} programs compiled"

@@ -23,24 +23,32 @@ RECORDS = [
 ]
 
 
+def start(records, decoded_tokens, seconds):
+    steps = {"slot_steps": 40 * records, "slot_tokens": 30 * records, "programs": 4 + records}
+    return {"records": records, "decoded_tokens": decoded_tokens, "seconds": seconds} | steps
+
+
 def test_starts_add_up_and_settings_are_told_apart(tmp_path):
     assert len({Setting.of(record) for record in RECORDS}) == 2
-    add_cost(tmp_path, 1, 11, 1.5)
+    add_cost(tmp_path, **start(1, 11, 1.5))
     with (tmp_path / "decoding.jsonl").open("a") as file:
         file.write('{"records": 9')  # a start that was killed while it wrote
-    add_cost(tmp_path, 3, 9, 60.0)
+    add_cost(tmp_path, **start(3, 9, 60.0))
     cost = cost_of(tmp_path, RECORDS)
     assert cost == {
         "decoded_tokens": 20,
         "seconds": pytest.approx(61.5),
+        "slot_use": 0.75,
+        "programs": 7,
         "tokens_of_all_settings": 4 + 3 + 9 + 3 + 4 * 2,
         "tokens_of_longest_setting": 9 + 3 + 2 * 2,
     }
     assert "20 decoded in 0:01:02" in format_cost(cost)
+    assert "75% of slot-steps brought a token; 7 programs compiled" in format_cost(cost)
 
 
 def test_no_cost_is_told_where_a_start_left_none(tmp_path):
-    add_cost(tmp_path, 3, 11, 1.5)
+    add_cost(tmp_path, **start(3, 11, 1.5))
     cost = cost_of(tmp_path, RECORDS)
     assert cost["decoded_tokens"] is None and cost["seconds"] is None
     assert "decoded" not in format_cost(cost) and "27 with every setting by itself" in format_cost(cost)

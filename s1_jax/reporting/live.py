@@ -1,0 +1,66 @@
+"""What a sweep shows while it runs: how far every setting is, and how often it has been right so far."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+from rich.console import Console, RenderableType
+from rich.progress import Progress
+from rich.table import Table
+
+from s1_jax.progress import BAR_COLUMNS
+from s1_jax.reporting.records import Record
+from s1_jax.reporting.summary import Setting
+
+LINES_BESIDE = 6  # of the terminal that the table leaves to bar, header and prompt
+
+
+class LiveTable(Progress):
+    """The progress bar of `progress.progress_bar`, in a terminal under a table of the settings.
+
+    `records` are there already, of `total` in all; `runs` says how they are decoded.
+    """
+
+    def __init__(self, records: Iterable[Record], total: int, runs: str, console: Console | None = None) -> None:
+        self._settings: dict[Setting, list[int]] = {}  # records, right ones, thinking tokens
+        self._runs = runs
+        super().__init__(*BAR_COLUMNS, console=console or Console(stderr=True), redirect_stdout=sys.stdout.isatty())
+        self._before = sum(1 for _ in map(self.add, records))
+        self._bar = self.add_task("decoding", total=total, completed=self._before, note=runs)
+        self._since: tuple[float, int] | None = None
+
+    def add(self, record: Record) -> None:
+        """Counts a record."""
+        counts = self._settings.setdefault(Setting.of(record), [0, 0, 0])
+        for i, value in enumerate((1, bool(record["correct"]), record["num_thinking_tokens"])):
+            counts[i] += value
+
+    def show(self, done: int, decoded_tokens: int, slot_use: float) -> None:
+        """Of this start: records done, tokens decoded, share of slot-steps that brought one."""
+        now = self.get_time()
+        if self._since is None:
+            self._since = now, decoded_tokens
+        seconds, tokens = now - self._since[0], decoded_tokens - self._since[1]
+        speed = f", {tokens / seconds:,.0f} tokens/s" if seconds > 0 and tokens else ""
+        note = f"{self._runs}{speed}, {slot_use:.0%} of slots in use"
+        self.update(self._bar, completed=self._before + done, note=note)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The table where there is a terminal, then the bar."""
+        if self._settings and self.console.is_terminal:  # in this order: rich asks before there is a console
+            yield self._table()
+        yield self.make_tasks_table(self.tasks)
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("setting")
+        for name in ("records", "accuracy so far", "thinking tokens"):
+            table.add_column(name, justify="right")
+        settings = list(self._settings.items())
+        room = max(self.console.height - LINES_BESIDE, 1)
+        for setting, (count, right, thinking) in settings[:room]:
+            table.add_row(setting.label, f"{count:,}", f"{right / count:.1%}", f"{thinking / count:,.1f}")
+        if len(settings) > room:
+            table.add_row(f"and {len(settings) - room} more", "", "", "")
+        return table
