@@ -45,7 +45,7 @@ from s1_jax.data.synthetic import generate_problems
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.markers import END_TOKENS, single_id, start_ids
 from s1_jax.decoding.requests import Request
-from s1_jax.model.qwen2 import Params, init_params
+from s1_jax.model.qwen2 import Params, init_params, unstack
 from s1_jax.model.sizes import QWEN2_5
 from s1_jax.progress import progress_bar
 from s1_jax.reporting.table import align
@@ -93,14 +93,14 @@ class Sides:
     """One model, ours and transformers'."""
 
     config: ModelConfig
-    params: Params
+    layers: Params  # each layer's as arrays of their own
     tokenizer: PreTrainedTokenizerBase
     reference: Any
 
     @property
     def weight_bytes(self) -> int:
         """Of all parameters, the tied head counted once."""
-        return sum(leaf.nbytes for leaf in jax.tree.leaves(self.params))
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(self.layers))
 
     @property
     def prompt_tokens(self) -> int:
@@ -184,7 +184,7 @@ def make_sides(name: str, layers: int | None) -> Sides:
     drawn = np.isin(np.arange(config.vocab_size), list(tokenizer.get_vocab().values()))
     drawn[[single_id(tokenizer, text) for text in END_TOKENS]] = False
     params |= {"embed_tokens": {"weight": table * jnp.where(drawn, 1.0, 1e-3)[:, None]}}
-    return Sides(config, params, tokenizer, to_transformers(config, params))
+    return Sides(config, unstack(params), tokenizer, to_transformers(config, params))
 
 
 def make_prompts(tokenizer: PreTrainedTokenizerBase, rows: int) -> list[list[int]]:
@@ -199,7 +199,7 @@ def make_prompts(tokenizer: PreTrainedTokenizerBase, rows: int) -> list[list[int
 def our_decode(sides: Sides, prompts: Sequence[list[int]], n: int) -> Decode:
     """Our side, as a user has it. The model writes on alone to the end of a context that holds `n` tokens more."""
     length, batch = sides.prompt_tokens + n, len(prompts)
-    engine = Engine(sides.config, sides.params, sides.tokenizer, max_model_len=length, batch_size=batch)
+    engine = Engine(sides.config, sides.layers, sides.tokenizer, max_model_len=length, batch_size=batch)
     budget = BudgetConfig(forcing=False)
     requests = [Request(tuple(ids), budget, problem_id=i, max_answer_tokens=0) for i, ids in enumerate(prompts)]
 

@@ -172,7 +172,7 @@ def transformers(options: argparse.Namespace) -> tuple[Engine, list[Request], Ro
     count = options.problems or 4
     rng = np.random.default_rng(0)
     prompts = {i: tuple(map(int, rng.integers(3, 256, PROMPT))) for i in range(count)}
-    engine = Engine(model, params, tokenizer, max_model_len=CONTEXT, batch_size=count)
+    engine = Engine(model, unstack(params), tokenizer, max_model_len=CONTEXT, batch_size=count)
     requests = _requests(GRIDS[options.case], prompts, SamplingConfig(), 2 * ANSWER)
     return engine, requests, Rounds(to_transformers(model, params), tokenizer, CONTEXT)
 

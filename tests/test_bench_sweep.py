@@ -8,7 +8,7 @@ from _reference import Rounds, to_transformers
 from s1_jax.checkpoints import hf
 from s1_jax.config import SamplingConfig
 from s1_jax.decoding.engine import Engine
-from s1_jax.model.qwen2 import init_params
+from s1_jax.model.qwen2 import init_params, unstack
 
 SETTINGS = [(10, 0), (None, 0), (None, 2)]
 
@@ -18,7 +18,7 @@ def test_rounds_of_generate_give_the_records_of_one_trace():
     config = hf.load_config(bench_sweep.BASE)
     params = bench_sweep.follow(init_params(config, jax.random.key(0)), bench_sweep.successors(tokenizer))
     requests = bench_sweep._requests(SETTINGS, {0: (50, 60, 70), 1: (80, 90)}, SamplingConfig(), 20)
-    engine = Engine(config, params, tokenizer, max_model_len=256, batch_size=2)
+    engine = Engine(config, unstack(params), tokenizer, max_model_len=256, batch_size=2)
     shared = dict(engine.run_shared(requests))
     rounds = Rounds(to_transformers(config, params), tokenizer, 256)
     for place, alone in enumerate(rounds.run(requests)):
