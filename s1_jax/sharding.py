@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from s1_jax.config import MeshConfig, UserError
 
 MESH_AXES = ("data", "fsdp", "context", "tensor")  # `data` may cross slices (DCN); the others stay on ICI
-RESIDUAL = ("batch", "residual_length", "act_embed")  # logical axes of [B, T, D] between layers
+RESIDUAL = ("residual_batch", "residual_length", "act_embed")  # logical axes of [B, T, D] between layers
 Rules = Mapping[str, str | tuple[str, ...] | None]
 
 TRAIN_RULES: Rules = {
@@ -40,6 +40,7 @@ TRAIN_RULES: Rules = {
     # activations
     "micro": None,
     "batch": ("data", "fsdp"),
+    "residual_batch": ("data", "fsdp"),
     "length": "context",
     "residual_length": ("context", "tensor"),  # between attention and MLP, which cut heads and mlp instead
     "act_embed": None,
@@ -50,16 +51,21 @@ TRAIN_RULES: Rules = {
     "head_dim": None,
     "cache": None,
 }
-# Decoding reads every weight once a step: gathering them over `fsdp` each time would cost more than it saves.
+# Decoding reads every weight once a step, for few tokens: weights stay where they are, in pieces over all chips but
+# those of `data`, and tokens travel (2D weight-stationary, arXiv 2211.05102). Between layers each chip has its columns
+# of all rows; in attention `tensor` cuts the heads and the other axes the rows, so more chips than kv heads can share a
+# cache without keeping any of it twice.
 DECODE_RULES: Rules = {
     **TRAIN_RULES,
-    "embed": None,
     "table_vocab": "tensor",
-    "table_embed": None,
+    "table_embed": ("fsdp", "context"),
     "vocab": "tensor",
-    "head_embed": None,
+    "head_embed": ("fsdp", "context"),
+    "batch": ("data", "fsdp", "context"),
+    "residual_batch": "data",
     "length": None,
     "residual_length": None,
+    "act_embed": ("fsdp", "context"),
     "act_vocab": "tensor",
 }
 
@@ -113,6 +119,11 @@ class Layout:
     def size(self, name: str) -> int:
         """Into how many pieces a logical axis is cut."""
         return self.parts(self.axes(name))
+
+    @property
+    def moves_weights(self) -> bool:
+        """Whether weights are gathered where tokens are, as in training; else the tokens go to the weights."""
+        return bool(self.axes("embed")) and not self.axes("act_embed")
 
     def planes(self, axes: tuple[str, ...]) -> list[tuple[str, ...]]:
         """`axes` in groups that each span at most two dimensions of the torus, as far as they can be split."""

@@ -94,9 +94,9 @@ contract.defvjp(lambda x, kernel, axes: (contract(x, kernel, axes), (x, kernel))
 
 
 def _training_layout(x: jax.Array) -> Layout | None:
-    """The layout in use where it cuts weights along D and `x` [B, T, ...] divides over it; elsewhere XLA partitions."""
+    """The layout in use where it gathers weights and `x` [B, T, ...] divides over it; elsewhere XLA partitions."""
     layout = current_layout()
-    if layout is None or not is_sharded() or not layout.axes("embed"):
+    if layout is None or not is_sharded() or not layout.moves_weights:
         return None
     divides = x.shape[0] % layout.size("batch") == 0 and x.shape[1] % layout.size("residual_length") == 0
     return layout if divides else None

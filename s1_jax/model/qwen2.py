@@ -207,7 +207,9 @@ class Qwen2(nnx.Module):
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """hidden [..., D] -> [..., V] float32."""
-        return jnp.matmul(hidden, self.head.astype(hidden.dtype), preferred_element_type=jnp.float32)
+        scores = jnp.matmul(hidden, self.head.astype(hidden.dtype), preferred_element_type=jnp.float32)
+        # in pieces first: whoever wants them whole would else have XLA gather the head
+        return constrain(scores, "batch", *[None] * (scores.ndim - 2), "act_vocab")
 
     @property
     def head(self) -> jax.Array:
@@ -224,6 +226,7 @@ def lookup(table: jax.Array, token_ids: jax.Array, compute_dtype: jnp.dtype) -> 
     layout = current_layout()
     if (
         layout is None
+        or not layout.moves_weights
         or (parts := layout.size("table_embed")) == 1
         or token_ids.shape[0] % layout.size("batch")
         or token_ids.shape[1] % layout.size("residual_length")
