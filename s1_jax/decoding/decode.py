@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from s1_jax.sharding import constrain
+
 
 class Controller(NamedTuple):
     """Decides what enters each row.
@@ -47,7 +49,17 @@ def start(control: Any, cache: Any, logits: Array, position: Array, capacity: in
     """State after prefill: `logits` [B, V] follow the prompt, the next token goes to `position` [B]."""
     nothing = jnp.zeros((position.shape[0], capacity), jnp.int32)
     zero = jnp.zeros((), jnp.int32)
-    return DecodeState(zero, control, cache, logits, position, nothing, nothing, jnp.zeros_like(position))
+    return placed(DecodeState(zero, control, cache, logits, position, nothing, nothing, jnp.zeros_like(position)))
+
+
+def placed(state: DecodeState) -> DecodeState:
+    """The state with each row on the devices that hold its cache, which the model places.
+
+    So whatever gives a state gives it in one and the same place, and nothing that takes it is compiled twice.
+    """
+    rows = dataclasses.replace(state, cache=None)
+    rows = jax.tree.map(lambda x: constrain(x, "batch", *[None] * (x.ndim - 1)) if x.ndim else x, rows)
+    return dataclasses.replace(rows, cache=state.cache)
 
 
 def decode(
@@ -79,7 +91,7 @@ def decode(
         slot = jnp.where(kind > 0, state.num_tokens, capacity)  # out of range: dropped
         position = jnp.where(control.done, capacity, state.position)
         logits, cache = forward(token[:, None], position[:, None], state.cache)
-        return DecodeState(
+        after = DecodeState(
             step=state.step + 1,
             control=control,
             cache=cache,
@@ -89,5 +101,6 @@ def decode(
             kinds=state.kinds.at[rows, slot].set(kind, mode="drop"),
             num_tokens=state.num_tokens + (kind > 0),
         )
+        return placed(after)
 
-    return jax.lax.while_loop(unfinished, step, state)
+    return jax.lax.while_loop(unfinished, step, placed(state))

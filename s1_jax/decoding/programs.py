@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -18,11 +19,11 @@ from jax import Array
 from s1_jax.config import ModelConfig
 from s1_jax.decoding import budget as control
 from s1_jax.decoding.branches import decode_branches, start_branches
-from s1_jax.decoding.decode import Controller, DecodeState, decode, start
+from s1_jax.decoding.decode import Controller, DecodeState, decode, placed, start
 from s1_jax.decoding.prefill import PromptBlock, empty_block, prefill_chunk
 from s1_jax.decoding.sampling import Sampling, sample
 from s1_jax.model import cached, qwen2
-from s1_jax.model.kv_cache import KVCache, copy_rows, init_cache, resize, take_rows
+from s1_jax.model.kv_cache import KVCache, LayerCache, copy_rows, init_cache, resize, take_rows
 from s1_jax.sharding import Layout, constrain
 
 SHORTEST_BUCKET = 64  # prompts and caches are padded to this times a power of two, so that little is compiled
@@ -54,36 +55,63 @@ class Programs:
         layout: Layout | None,
     ) -> None:
         self._layout = layout
-        self._jitted: list[Any] = []
-        self.empty_block = self._compiled(partial(empty_block, config, cache_dtype), static_argnums=(0, 1))
-        self.prefill = self._compiled(partial(prefill_chunk, config, dtype), params, donate_argnums=1)
+        self._programs: list[Program] = []
+        self.empty_block = self._program(partial(empty_block, config, cache_dtype), static_argnums=(0, 1))
+        self.prefill = self._program(partial(prefill_chunk, config, dtype), params, donate_argnums=1)
         slots = partial(empty_slots, config, max_model_len, cache_dtype)
-        self.empty_slots = self._compiled(slots, static_argnums=(0, 1))
-        self.fill = self._compiled(fill_slots, markers, donate_argnums=1)
-        self.resize = self._compiled(_resize, static_argnums=1)
-        self.take = self._compiled(_take)
-        self.decode = self._compiled(partial(decode_slots, config, dtype), params, markers, donate_argnums=2)
-        self.prefix = self._compiled(_prefix, static_argnums=2)
-        self.start_branches = self._compiled(partial(start_branches, config, dtype), params, markers, static_argnums=2)
-        self.decode_branches = self._compiled(
-            partial(decode_branches, config, dtype), params, markers, donate_argnums=2
-        )
+        self.empty_slots = self._program(slots, static_argnums=(0, 1))
+        self.fill = self._program(fill_slots, markers, donate_argnums=1)
+        self.resize_layer = self._program(_resize_layer, static_argnums=1)
+        self.take = self._program(_take)
+        self.decode = self._program(partial(decode_slots, config, dtype), params, markers, donate_argnums=2)
+        self.prefix = self._program(_prefix, static_argnums=2)
+        self.start_branches = self._program(partial(start_branches, config, dtype), params, markers, static_argnums=2)
+        self.decode_branches = self._program(partial(decode_branches, config, dtype), params, markers, donate_argnums=2)
+
+    def resize(self, state: DecodeState, capacity: int) -> DecodeState:
+        """The state with a cache of `capacity` tokens.
+
+        One layer at a time, each old one let go before the next: twice the whole cache would not fit.
+        """
+        layers = []
+        for layer in state.cache:
+            layers.append(self.resize_layer(layer, capacity))
+            for array in jax.tree.leaves(layer):
+                array.delete()
+        return dataclasses.replace(state, cache=tuple(layers))
 
     def count(self) -> int:
         """How many programs have been compiled."""
-        return sum(function._cache_size() for function in self._jitted)
+        return sum(program.jitted._cache_size() for program in self._programs)
 
-    def _compiled(self, function: Callable[..., Any], *bound: Any, **options: Any) -> Callable[..., Any]:
-        compiled = jax.jit(function, **options)
-        self._jitted.append(compiled)
+    def _program(self, function: Callable[..., Any], *bound: Any, **options: Any) -> Program:
+        self._programs.append(Program(function, bound, self._layout, **options))
+        return self._programs[-1]
 
-        def call(*arguments: Any) -> Any:
-            if self._layout is None:
-                return compiled(*bound, *arguments)
-            with self._layout.use():  # only here: the caller's own arrays are none of this mesh's business
-                return compiled(*bound, *arguments)
 
-        return call
+class Program:
+    """A jitted function under a layout, whose first arguments are `bound`."""
+
+    def __init__(
+        self, function: Callable[..., Any], bound: tuple[Any, ...], layout: Layout | None, **options: Any
+    ) -> None:
+        self.jitted: Any = jax.jit(function, **options)
+        self._bound = bound
+        self._layout = layout
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Runs it."""
+        with self._use():
+            return self.jitted(*self._bound, *arguments)
+
+    def lower(self, *arguments: Any) -> jax.stages.Lowered:
+        """What a call would compile; arrays may be jax.ShapeDtypeStruct."""
+        with self._use():
+            return self.jitted.lower(*self._bound, *arguments)
+
+    def _use(self) -> AbstractContextManager[Any]:
+        # only within a call: the caller's own arrays are none of this mesh's business
+        return nullcontext() if self._layout is None else self._layout.use()
 
 
 def empty_slots(config: ModelConfig, max_model_len: int, cache_dtype: Any, B: int, capacity: int) -> DecodeState:
@@ -108,7 +136,7 @@ def fill_slots(
     `lengths` [P] are the prompts', `budget` [B] the slots' as they will be, `new` [B] says which of them are filled.
     """
     fresh = control.initial_state(budget, markers, new)
-    return dataclasses.replace(
+    filled = dataclasses.replace(
         state,
         control=jax.tree.map(lambda new_row, row: jnp.where(new, new_row, row), fresh, state.control),
         cache=copy_rows(block.cache, sources, state.cache, slots),
@@ -117,6 +145,7 @@ def fill_slots(
         kinds=jnp.where(new[:, None], 0, state.kinds),
         num_tokens=jnp.where(new, 0, state.num_tokens),
     )
+    return placed(filled)
 
 
 def decode_slots(
@@ -147,15 +176,15 @@ def decode_slots(
     return decode(forward, draw, controller, state, stop_step, stop_done)
 
 
-def _resize(state: DecodeState, capacity: int) -> DecodeState:
-    return dataclasses.replace(state, cache=resize(state.cache, capacity))
+def _resize_layer(layer: LayerCache, capacity: int) -> LayerCache:
+    return resize((layer,), capacity)[0]
 
 
 def _take(state: DecodeState, slots: Array) -> DecodeState:
     """The state of these `slots` [M] alone."""
     cache = take_rows(state.cache, slots)
     rows = dataclasses.replace(state, cache=())
-    return dataclasses.replace(jax.tree.map(lambda x: x[slots] if x.ndim else x, rows), cache=cache)
+    return placed(dataclasses.replace(jax.tree.map(lambda x: x[slots] if x.ndim else x, rows), cache=cache))
 
 
 def _prefix(cache: KVCache, slots: Array, capacity: int) -> KVCache:

@@ -91,7 +91,7 @@ def copy_rows(source: KVCache, rows: jax.Array, target: KVCache, slots: jax.Arra
 def write(cache: LayerCache, positions: jax.Array, keys: jax.Array, values: jax.Array) -> LayerCache:
     """`keys` and `values` [B, T, K, H] put into slots `positions` [B, T] of their rows; none behind the last slot."""
     rows, heads = jnp.arange(positions.shape[0])[:, None, None], jnp.arange(keys.shape[2])
-    return _put(cache, (rows, heads, positions[:, :, None]), (keys, values))
+    return _put(cache, (rows, heads, positions[:, :, None]), (keys, values), AXES)
 
 
 def write_tails(tails: LayerCache, slots: jax.Array, keys: jax.Array, values: jax.Array) -> LayerCache:
@@ -99,12 +99,16 @@ def write_tails(tails: LayerCache, slots: jax.Array, keys: jax.Array, values: ja
     rows, branches = (jnp.arange(size) for size in slots.shape[:2])
     heads = jnp.arange(keys.shape[3])
     at = (rows[:, None, None, None], heads, branches[:, None, None], slots[..., None])
-    return _put(tails, at, (keys, values))
+    return _put(tails, at, (keys, values), TAIL_AXES)
 
 
-def _put(cache: LayerCache, at: tuple[jax.Array, ...], new: tuple[jax.Array, jax.Array]) -> LayerCache:
+def _put(
+    cache: LayerCache, at: tuple[jax.Array, ...], new: tuple[jax.Array, jax.Array], axes: tuple[str | None, ...]
+) -> LayerCache:
     # with every axis but H indexed: a slice over the heads makes XLA on TPU change the layout of the whole cache
-    return jax.tree.map(lambda old, x: old.at[at].set(x, mode="drop"), cache, as_stored(cache, *new))
+    return jax.tree.map(
+        lambda old, x: constrain(old.at[at].set(x, mode="drop"), *axes[: old.ndim]), cache, as_stored(cache, *new)
+    )
 
 
 def as_stored(cache: LayerCache, keys: jax.Array, values: jax.Array) -> LayerCache:
