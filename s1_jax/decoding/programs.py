@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from s1_jax.config import ModelConfig
 from s1_jax.decoding import budget as control
@@ -62,23 +63,28 @@ class Programs:
         self.empty_slots = self._program(slots, static_argnums=(0, 1))
         self.fill = self._program(fill_slots, markers, donate_argnums=1)
         self.resize_layer = self._program(_resize_layer, static_argnums=1)
-        self.take = self._program(_take)
+        self.take_layer = self._program(_take_layer)
+        self.take_others = self._program(_take_others)
         self.decode = self._program(partial(decode_slots, config, dtype), params, markers, donate_argnums=2)
-        self.prefix = self._program(_prefix, static_argnums=2)
+        self.prefix_layer = self._program(_prefix_layer, static_argnums=2)
         self.start_branches = self._program(partial(start_branches, config, dtype), params, markers, static_argnums=2)
         self.decode_branches = self._program(partial(decode_branches, config, dtype), params, markers, donate_argnums=2)
 
-    def resize(self, state: DecodeState, capacity: int) -> DecodeState:
-        """The state with a cache of `capacity` tokens.
+    # Whole caches are copied one layer at a time: what that takes for itself, on a mesh several times the copy, is then
+    # one layer's, and where the old cache is used up no two whole ones are there at once.
 
-        One layer at a time, each old one let go before the next: twice the whole cache would not fit.
-        """
-        layers = []
-        for layer in state.cache:
-            layers.append(self.resize_layer(layer, capacity))
-            for array in jax.tree.leaves(layer):
-                array.delete()
-        return dataclasses.replace(state, cache=tuple(layers))
+    def resize(self, state: DecodeState, capacity: int) -> DecodeState:
+        """The state with a cache of `capacity` tokens."""
+        return dataclasses.replace(state, cache=_each(self.resize_layer, state.cache, capacity, used_up=True))
+
+    def take(self, state: DecodeState, slots: ArrayLike) -> DecodeState:
+        """The state of these `slots` [M] alone."""
+        others = self.take_others(dataclasses.replace(state, cache=()), slots)
+        return dataclasses.replace(others, cache=_each(self.take_layer, state.cache, slots, used_up=True))
+
+    def prefix(self, cache: KVCache, slots: ArrayLike, capacity: int) -> KVCache:
+        """A copy of the first `capacity` tokens of these `slots` [M]."""
+        return _each(self.prefix_layer, cache, slots, capacity, used_up=False)
 
     def count(self) -> int:
         """How many programs have been compiled."""
@@ -176,17 +182,28 @@ def decode_slots(
     return decode(forward, draw, controller, state, stop_step, stop_done)
 
 
+def _each(program: Program, cache: KVCache, *arguments: Any, used_up: bool) -> KVCache:
+    """What `program` makes of each layer, which is let go before the next if it is `used_up`."""
+    layers = []
+    for layer in cache:
+        layers.append(program(layer, *arguments))
+        if used_up:
+            for array in jax.tree.leaves(layer):
+                array.delete()
+    return tuple(layers)
+
+
 def _resize_layer(layer: LayerCache, capacity: int) -> LayerCache:
     return resize((layer,), capacity)[0]
 
 
-def _take(state: DecodeState, slots: Array) -> DecodeState:
-    """The state of these `slots` [M] alone."""
-    cache = take_rows(state.cache, slots)
-    rows = dataclasses.replace(state, cache=())
-    return placed(dataclasses.replace(jax.tree.map(lambda x: x[slots] if x.ndim else x, rows), cache=cache))
+def _take_layer(layer: LayerCache, slots: Array) -> LayerCache:
+    return take_rows((layer,), slots)[0]
 
 
-def _prefix(cache: KVCache, slots: Array, capacity: int) -> KVCache:
-    """The first `capacity` tokens of these `slots` [M]."""
-    return take_rows(resize(cache, capacity), slots)
+def _take_others(state: DecodeState, slots: Array) -> DecodeState:
+    return placed(jax.tree.map(lambda x: x[slots] if x.ndim else x, state))
+
+
+def _prefix_layer(layer: LayerCache, slots: Array, capacity: int) -> LayerCache:
+    return _take_layer(_resize_layer(layer, capacity), slots)
