@@ -1,11 +1,13 @@
-"""What a training run needs on a TPU slice, before anyone owns one.
+"""What a training run or a sweep needs on a TPU slice, before anyone owns one.
 
     python -m s1_jax.plan CONFIG.py --topology v5p:4x4x2 [the run's own options]
 
-Takes the config of a run and its options, compiles its train step with the real TPU compiler on this machine (a minute
-or two for each length of rows; no TPU needed) and tells: does it fit into the chips' memory, how much does it compute
-and send, how long must a step and the whole run take. Times are bounds at 75% of the chips' matmul peak and full memory
-and interconnect speed, with everything overlapped and with nothing; FLOPs are of all chips together.
+Takes the config of a run and its options and compiles what it would run with the real TPU compiler on this machine (a
+minute or two for each program; no TPU needed). Of a training run it tells: does its step fit into the chips' memory,
+how much does it compute and send, how long must a step and the whole run take. Of a sweep (python -m s1_jax.evaluate):
+how many rows fit, what a decoding step reads and sends, how many tokens a second that makes. Times are bounds at 75% of
+the chips' matmul peak and full memory and interconnect speed, with everything overlapped and with nothing; FLOPs are of
+all chips together.
 """
 
 from __future__ import annotations
@@ -14,15 +16,17 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from s1_jax.checkpoints import hf
 from s1_jax.chips import GIB
 from s1_jax.cli import load_config, parse, parse_with_file, run_main
-from s1_jax.config import TrainConfig, UserError
+from s1_jax.config import EvaluateConfig, TrainConfig, UserError
 from s1_jax.data.tokens import Corpus, load_corpus
 from s1_jax.model.sizes import QWEN2_5
+from s1_jax.planning.decode_estimate import DecodePlan, make_decode_plan, most_rows
 from s1_jax.planning.estimate import Plan, capacity, make_plan, slice_layout
 from s1_jax.planning.search import Result, label, search
 from s1_jax.planning.topology import KNOWN, Topology, describe, parse_topology, say_on_stderr
@@ -31,6 +35,13 @@ from s1_jax.reporting.table import align
 from s1_jax.training.checks import check_sizes
 
 PROG = "python -m s1_jax.plan"
+TIMES = {  # of a step, by their names in the program
+    "compute": "matmuls",
+    "hbm": "HBM",
+    "ici": "interconnect",
+    "step_overlap": "all overlapped",
+    "step_no_overlap": "nothing overlapped",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +56,15 @@ class PlanConfig(TrainConfig):
     search_limit: int = 12  # how many programs a search compiles at most
 
 
+@dataclasses.dataclass(frozen=True)
+class DecodePlanConfig(EvaluateConfig):
+    """The options of the sweep that is planned, and these."""
+
+    topology: str | None = None  # the slice: v5p:4x4x2, v5e:16x16, v6e:8x8, or its name for gcloud, such as v6e-8
+    rows: bool = False  # find how many rows fit, and plan with so many instead of batch_size
+    json: bool = False  # print one JSON object and nothing else
+
+
 def main(argv: list[str] | None = None) -> None:
     """From options to the printed plan. Raises UserError, RunError."""
     # Options
@@ -53,13 +73,23 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--topology is missing: {KNOWN}")
     topology = parse_topology(config.topology)
 
-    # Devices, model, examples
+    # Devices, model
     jax.config.update("jax_platforms", "cpu")  # the slice is compiled for, never run on
     devices = describe(topology, say_on_stderr)
     model = QWEN2_5.get(config.model.path) or hf.load_config(hf.resolve(config.model.path))
-    corpus = examples(config)
 
-    # The plan, or many
+    # A sweep
+    if isinstance(config, DecodePlanConfig):
+        needs = None
+        if config.rows:
+            rows, needs = most_rows(config, model, devices, say_on_stderr)
+            config = dataclasses.replace(config, batch_size=rows)
+        decoding = make_decode_plan(config, model, devices, say_on_stderr, needs)
+        print(to_json(decoding) if config.json else format_decode_plan(decoding, config.model.path, topology))
+        return
+
+    # Or a training run: its examples, then one plan or many
+    corpus = examples(config)
     if config.search:
         results = search(config, model, corpus, devices, config.search_limit, say_on_stderr)
         print(search_json(results) if config.json else format_search(results))
@@ -67,18 +97,20 @@ def main(argv: list[str] | None = None) -> None:
     layout, _ = slice_layout(config, devices)
     check_sizes(config, model, 0, layout)
     plan = make_plan(config, model, corpus, devices, say_on_stderr)
-    print(json.dumps(plan.to_dict(), indent=2) if config.json else format_plan(plan, config.model.path, topology))
+    print(to_json(plan) if config.json else format_plan(plan, config.model.path, topology))
 
 
-def options(argv: list[str]) -> PlanConfig:
-    """`CONFIG.py [overrides]`, where the file is a training run's."""
+def options(argv: list[str]) -> PlanConfig | DecodePlanConfig:
+    """`CONFIG.py [overrides]`, where the file is a training run's or a sweep's."""
     if not argv or argv[0].startswith("-"):
         return parse_with_file(PlanConfig, argv, PROG, __doc__)
     run = load_config(argv[0])
-    if not isinstance(run, TrainConfig):
-        raise UserError(f"{argv[0]} gives a {type(run).__name__}; {PROG} needs a TrainConfig")
-    default = PlanConfig(**{field.name: getattr(run, field.name) for field in dataclasses.fields(run)})
-    return parse(PlanConfig, argv[1:], f"{PROG} {argv[0]}", default=default, description=__doc__)
+    kinds = {TrainConfig: PlanConfig, EvaluateConfig: DecodePlanConfig}
+    if type(run) not in kinds:
+        raise UserError(f"{argv[0]} gives a {type(run).__name__}; {PROG} needs a TrainConfig or an EvaluateConfig")
+    cls: Any = kinds[type(run)]
+    default = cls(**{field.name: getattr(run, field.name) for field in dataclasses.fields(run)})
+    return parse(cls, argv[1:], f"{PROG} {argv[0]}", default=default, description=__doc__)
 
 
 def examples(config: PlanConfig) -> Corpus:
@@ -143,11 +175,7 @@ def format_plan(plan: Plan, path: str, topology: Topology) -> str:
             align(
                 [
                     ("a step", "seconds"),
-                    ("matmuls", f"{times.compute:.3f}"),
-                    ("HBM", f"{times.hbm:.3f}"),
-                    ("interconnect", f"{times.ici:.3f}"),
-                    ("all overlapped", f"{times.step_overlap:.3f}"),
-                    ("nothing overlapped", f"{times.step_no_overlap:.3f}"),
+                    *((name, f"{getattr(times, field):.3f}") for field, name in TIMES.items()),
                 ]
             )
         )
@@ -157,6 +185,45 @@ def format_plan(plan: Plan, path: str, topology: Topology) -> str:
         )
     parts.append(f"compiled in {plan.compile_seconds:.0f} s")
     return "\n\n".join(parts)
+
+
+def format_decode_plan(plan: DecodePlan, path: str, topology: Topology) -> str:
+    """The plan as a few aligned tables."""
+    mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
+    head = f"{path} ({plan.parameters:,} parameters) on {topology}: {plan.chips} {plan.device_kind}, {mesh}"
+    most, room = max(plan.needs.values()), capacity(plan.chip)
+    gib = [
+        ("HBM of a chip", "GiB"),
+        ("weights", f"{plan.weights / GIB:.2f}"),
+        ("cache", f"{plan.cache / GIB:.2f}"),
+        *((f"while: {name}", f"{size / GIB:.2f}") for name, size in sorted(plan.needs.items(), key=lambda n: n[1])),
+        ("capacity", f"{room / GIB:.2f}"),
+        ("fits" if plan.fits else "DOES NOT FIT", f"{most / room:.0%}"),
+    ]
+    parts = [head, f"{plan.sizes.rows} rows of {plan.sizes.capacity:,} tokens", align(gib)]
+    if (step := plan.step) is not None:
+        least = [(name, f"{step.least(live) / GIB:.2f}", live) for name, live in (("full", 1.0), ("half full", 0.5))]
+        moved = [("a step, one chip", "GiB", "x least", "of roofline"), ("moved", f"{step.moved / GIB:.2f}", "", "")]
+        for name, size, live in least:
+            ratio = f"{step.moved / step.least(live):.3f}"
+            moved.append((f"least, caches {name}", size, ratio, f"{plan.roofline_share(live):.0%}"))
+        parts.append(align(moved))
+        sent = [(f"{kind} over {axis}", f"{n}", f"{size / 2**20:.2f}") for kind, axis, size, n in step.collectives]
+        parts.append(align([("a step sends", "times", "MiB"), *sent]) if sent else "a step sends nothing")
+        times, rows = step.seconds, plan.sizes.rows
+        speed = [("a step", "ms", "tokens/s", "a chip")]
+        for name in ("compute", "hbm", "ici", "step_overlap", "step_no_overlap"):
+            took = getattr(times, name)
+            total = (f"{rows / took:.0f}", f"{rows / took / plan.chips:.0f}") if name.startswith("step") else ("", "")
+            speed.append((TIMES[name], f"{1000 * took:.2f}", *total))
+        parts.append(align(speed))
+    parts.append(f"compiled in {plan.compile_seconds:.0f} s")
+    return "\n\n".join(parts)
+
+
+def to_json(plan: Plan | DecodePlan) -> str:
+    """The plan as one object."""
+    return json.dumps(plan.to_dict(), indent=2)
 
 
 def format_search(results: list[Result]) -> str:

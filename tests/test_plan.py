@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -19,6 +20,16 @@ from s1_jax.config import DataConfig, ModelSource, TrainConfig
 
 def get_config():
     return TrainConfig(model=ModelSource(path="Qwen/Qwen2.5-7B-Instruct"), data=DataConfig(max_length=8192))
+"""
+SWEEP = """
+from s1_jax.config import EvaluateConfig, MeshConfig, ModelSource
+
+
+def get_config():
+    return EvaluateConfig(
+        model=ModelSource(path="Qwen/Qwen2.5-7B-Instruct"), max_model_len=32768, max_answer_tokens=16, batch_size=16,
+        mesh=MeshConfig(fsdp=2, tensor=2),
+    )
 """
 MODEL = ModelConfig(512, 256, 512, 2, 2, 2)
 
@@ -43,6 +54,14 @@ def tiny(file, tmp_path_factory):
         *("--mesh.fsdp", "2", "--mesh.tensor", "2", "--train.epochs", "2"),
         *("--data.max-length", "512", "--data.batch-examples", "3", "--data.micro-batch-rows", "2"),
     ]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """The config of a sweep, of 7B on four chips."""
+    path = tmp_path_factory.mktemp("sweep") / "sweep.py"
+    path.write_text(SWEEP)
+    return str(path)
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess:
@@ -92,6 +111,44 @@ def test_a_search_ranks_what_it_compiled(tiny):
     header, _, *choices = done.stdout.splitlines()
     assert header.split()[0] == "choice" and len(choices) == 1
     assert all("rows of" in choice for choice in choices) and "1/1" in done.stderr
+
+
+@NEEDS_LIBTPU
+def test_a_plan_of_a_sweep(sweep, tmp_path):
+    """A tiny model whose cache, too large for VMEM, is most of what a step reads."""
+    (tmp_path / "config.json").write_text(json.dumps(dataclasses.replace(MODEL, num_hidden_layers=4).to_dict()))
+    done = command(sweep, "--model.path", str(tmp_path), "--topology", "v5e:2x2", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["mesh"] == {"data": 1, "fsdp": 2, "context": 1, "tensor": 2} and told["fits"] is True
+    assert told["rows"] == 16 and told["capacity"] == 32768
+    memory, step = told["hbm_gib"], told["step"]
+    assert memory["cache"] == 4 * 2 * 2 * 128 * 32768 * 16 * 2 / 4 / 2**30  # layers, keys and values, heads, ...
+    assert memory["weights"] + memory["cache"] < memory["programs"]["decode"] <= memory["total"] < memory["capacity"]
+    assert 1.0 < step["ratio"] < 1.25 < step["ratio_half_full"]
+    assert step["bytes_least"] < 2**30 * (memory["weights"] + memory["cache"]) < 1.1 * step["bytes_least"]
+    kernel = 256 * 256 * 2
+    assert {each["axis"] for each in step["collectives"]} == {"fsdp", "tensor"}
+    assert all(each["bytes"] / each["count"] < kernel for each in step["collectives"])  # no weight travels
+    times = step["seconds"]
+    assert step["tokens_per_second_per_chip"] == pytest.approx(16 / 4 / times["step_no_overlap"])
+    least = step["bytes_least"] / 8.1e11
+    assert step["roofline_share"] == pytest.approx(least / times["step_no_overlap"]) and times["hbm"] > least
+
+
+@NEEDS_LIBTPU
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        (["--batch-size", "15"], "batch_size 15 must be a multiple of 2"),
+        (["--model.path", "Qwen/Qwen2.5-72B-Instruct"], "weights (33.9 GiB) and the cache of 16 rows of 32768 tokens"),
+        (["--model.path", "Qwen/Qwen2.5-72B-Instruct", "--rows"], "not even 2 rows of 32768 tokens fit on 4 chips"),
+    ],
+)
+def test_a_sweep_that_cannot_be(sweep, options, message):
+    done = command(sweep, "--topology", "v5e:2x2", *options)
+    assert done.returncode == 2 and done.stdout == ""
+    assert f"error: {message}" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,11 @@ STEPS_PER_CALL = 32  # between two looks at progress and Ctrl-C
 TAIL_MULTIPLES = {"tpu": 128}  # tails hold a multiple of this, 16 elsewhere: few programs, and tiles that are full
 
 
+def tiles_of(slots: int, parts: int) -> int:
+    """M: how many tiles a wave has beside so many slots, of a batch that a mesh cuts into `parts`."""
+    return -(-max(slots // R, 1) // parts) * parts
+
+
 class _Tile(NamedTuple):
     run: int
     points: list[BranchPoint]  # at most R
@@ -38,7 +43,7 @@ class Waves:
         self._programs, self._slots, self._use = programs, slots, use
         self._is_newline = np.asarray(markers.is_newline)
         self._longest_suffix = int(markers.suffix_lengths.max())
-        self._size = -(-max(slots.size // R, 1) // parts) * parts
+        self._size = tiles_of(slots.size, parts)
         self._tiles: list[_Tile] = []
         self._answers: dict[int, dict[BranchPoint, Row]] = {}  # of runs that are held
         self._missing: dict[int, int] = {}  # tiles of each

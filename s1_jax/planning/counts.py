@@ -174,7 +174,8 @@ Traffic = Iterator[tuple[float, int]]  # bytes, and the memory space they are re
 def _traffic(module: Module, computation: Computation, instruction: Instruction) -> Traffic:
     """What one top-level instruction reads and writes; a slice counts, not the array it is cut from or put into.
 
-    A Pallas kernel counts its operands and results once, though it may read a block again.
+    A Pallas kernel counts its operands and results once, though it may read a block again or none of it; of a result
+    that is an operand in place it is not known what was written, and nothing is counted.
     """
     opcode = instruction.opcode
     if opcode in FREE or _target(instruction) in FREE_CALLS:
@@ -200,7 +201,8 @@ def _traffic(module: Module, computation: Computation, instruction: Instruction)
             update = computation[begun.operands[UPDATES[kind]]].arrays[0]
             yield update.bytes, instruction.arrays[0].space
         else:
-            yield from ((array.bytes, array.space) for array in instruction.arrays)
+            kept = _in_place(instruction)
+            yield from ((array.bytes, array.space) for i, array in enumerate(instruction.arrays) if i not in kept)
 
 
 SLICES = ("dynamic-slice", "slice", "gather")
@@ -232,7 +234,7 @@ def _wanted(module: Module, computation: Computation, name: str, whole: float) -
             inner = module[user.called[0]]
             for parameter, operand in zip(inner.parameters, user.operands, strict=True):
                 total += _wanted(module, inner, parameter, whole) if operand == name else 0.0
-        elif user.opcode != "tuple" and _target(user) is None and not _goes_on(computation, user):
+        elif user.opcode != "tuple" and _target(user) in (None, KERNEL) and not _goes_on(computation, user):
             total += whole
     return total
 
@@ -240,6 +242,10 @@ def _wanted(module: Module, computation: Computation, name: str, whole: float) -
 def _written(module: Module, computation: Computation, results: tuple[Array, ...]) -> Traffic:
     """What a fused computation writes into its `results`."""
     root = computation[computation.root]
+    if _target(root) == KERNEL:
+        kept = _in_place(root)
+        yield from ((array.bytes, array.space) for i, array in enumerate(results) if i not in kept)
+        return
     if _target(root) is not None:  # an asynchronous collective's: its operand, its result, flags
         if _target(root) == STARTS:
             yield results[1].bytes, results[1].space
@@ -253,8 +259,19 @@ def _written(module: Module, computation: Computation, results: tuple[Array, ...
             yield computation[source.operands[UPDATES[source.opcode]]].arrays[0].bytes, result.space
         elif source.opcode == "fusion":
             yield from _written(module, module[source.called[0]], (result,))
+        elif source.opcode == "get-tuple-element":
+            if int(source.attribute("index") or 0) not in _in_place(computation[source.operands[0]]):
+                yield result.bytes, result.space
         elif source.opcode != "parameter" and not _goes_on(computation, source):
             yield result.bytes, result.space
+
+
+def _in_place(instruction: Instruction) -> set[int]:
+    """Which results of a Pallas kernel lie where its operands do."""
+    if _target(instruction) != KERNEL:
+        return set()
+    pairs = instruction.attribute("output_to_operand_aliasing") or ""
+    return {int(number or 0) for number in re.findall(r"\{(\d*)\}: \(", pairs)}
 
 
 def _shown(module: Module, instruction: Instruction) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from s1_jax.chips import GIB, Chip, chip_of
-from s1_jax.config import ModelConfig, RunError, TrainConfig, UserError
+from s1_jax.config import EvaluateConfig, ModelConfig, RunError, TrainConfig, UserError
 from s1_jax.data.tokens import Corpus
 from s1_jax.model.qwen2 import abstract_params
 from s1_jax.planning.counts import Counts, count
@@ -19,7 +19,7 @@ from s1_jax.planning.groups import mesh_axes
 from s1_jax.planning.program import Memory, Program, compile_program
 from s1_jax.planning.roofline import Seconds, seconds
 from s1_jax.planning.workload import StepWork, steps
-from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh
+from s1_jax.sharding import TRAIN_RULES, Layout, Rules, make_mesh
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,14 @@ def capacity(chip: Chip) -> float:
     return chip.hbm_bytes
 
 
-def slice_layout(config: TrainConfig, devices: Sequence[jax.Device]) -> tuple[Layout, Chip]:
+def slice_layout(
+    config: TrainConfig | EvaluateConfig, devices: Sequence[jax.Device], rules: Rules = TRAIN_RULES
+) -> tuple[Layout, Chip]:
     """The run's layout on these devices, as on the real ones. Raises UserError where the mesh does not fit."""
     chip = chip_of(devices[0].device_kind)
     if chip is None:
         raise UserError(f"no figures for {devices[0].device_kind}; they would stand in s1_jax/chips.py")
-    return Layout(make_mesh(config.mesh, list(devices)), TRAIN_RULES), chip
+    return Layout(make_mesh(config.mesh, list(devices)), rules), chip
 
 
 def make_plan(

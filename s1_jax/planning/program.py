@@ -77,22 +77,32 @@ def compile_program(
     state = state_of(config, model, layout)
     params, optimizer = local_bytes(state.params), local_bytes(state.opt_state)
     started = time.perf_counter()
-    lowered = lower_step(config, model, layout, shape, total_steps)
+    compiled, total = compile_lowered(lower_step(config, model, layout, shape, total_steps))
+    took = time.perf_counter() - started
+    if compiled is None:
+        memory = Memory(params, optimizer, max(total - params - optimizer, 0.0), total, fits=False)
+        return Program(memory, None, took)
+    stats: Any = compiled.memory_analysis()
+    memory = Memory(params, optimizer, total - params - optimizer, total, True, stats.host_temp_size_in_bytes)
+    return Program(memory, parse(compiled.as_text() or ""), took)
+
+
+def compile_lowered(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | None, float]:
+    """The compiled program and the bytes of HBM that it takes at its peak, itself included.
+
+    None where it does not fit, with the bytes it would have taken. Raises RunError for what else goes wrong.
+    """
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         total = too_large(str(error))
         if total is None:
             raise RunError(f"the TPU compiler failed: {str(error).splitlines()[0]}") from None
-        memory = Memory(params, optimizer, max(total - params - optimizer, 0.0), total, fits=False)
-        return Program(memory, None, time.perf_counter() - started)
-    took = time.perf_counter() - started
+        return None, total
     stats: Any = compiled.memory_analysis()
     # Not arguments + temporaries: libtpu accepts programs for which these add up to a fifth more than there is, and
     # refuses those whose peak comes within a hundredth of it.
-    total = stats.peak_memory_in_bytes + stats.generated_code_size_in_bytes
-    memory = Memory(params, optimizer, total - params - optimizer, total, True, stats.host_temp_size_in_bytes)
-    return Program(memory, parse(compiled.as_text() or ""), took)
+    return compiled, float(stats.peak_memory_in_bytes + stats.generated_code_size_in_bytes)
 
 
 def compute_dtype(name: str) -> jnp.dtype:

@@ -211,3 +211,29 @@ ENTRY %main (x: bf16[8,128]) -> bf16[8,128] {
 
 def test_a_kernel_counts_by_itself_and_where_it_is_fused_with_a_neighbour():
     assert count(parse(FUSED_KERNEL), 1).kernels == {"splash_fwd": 1, "splash_dkv": 1}
+
+
+IN_PLACE = """HloModule m
+
+%appended (q: bf16[8,128], cache: bf16[64,128]) -> (f32[8,128], bf16[64,128]) {
+  %q = bf16[8,128]{1,0} parameter(0)
+  %cache = bf16[64,128]{1,0} parameter(1)
+  %both = (f32[8,128]{1,0}, bf16[64,128]{1,0}) custom-call(%q, %cache), custom_call_target="tpu_custom_call", output_to_operand_aliasing={{1}: (1, {})}
+  %out = f32[8,128]{1,0} get-tuple-element(%both), index=0
+  %stored = bf16[64,128]{1,0} get-tuple-element(%both), index=1
+  ROOT %results = (f32[8,128]{1,0}, bf16[64,128]{1,0}) tuple(%out, %stored)
+}
+
+ENTRY %main (x: bf16[8,128], kept: bf16[64,128]) -> bf16[64,128] {
+  %x = bf16[8,128]{1,0} parameter(0)
+  %kept = bf16[64,128]{1,0} parameter(1)
+  %first = (f32[8,128]{1,0}, bf16[64,128]{1,0}) custom-call(%x, %kept), custom_call_target="tpu_custom_call", output_to_operand_aliasing={{1}: (1, {})}
+  %cache.1 = bf16[64,128]{1,0} get-tuple-element(%first), index=1
+  %second = (f32[8,128]{1,0}, bf16[64,128]{1,0}) fusion(%x, %cache.1), kind=kCustom, calls=%appended
+  ROOT %cache.2 = bf16[64,128]{1,0} get-tuple-element(%second), index=1
+}
+"""  # noqa: E501
+
+
+def test_a_kernel_that_works_in_place_reads_its_operand_and_writes_no_copy_of_it():
+    assert count(parse(IN_PLACE), 1).hbm_bytes == 2 * (2 * 8 * 128 + 2 * 64 * 128 + 4 * 8 * 128)

@@ -1,0 +1,259 @@
+"""A sweep on a slice: what a decoding step moves, how fast it can be, and how many rows fit beside all that it needs.
+
+The roofline is the memory bandwidth: a step can do no less than read every weight and every row's cache once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from s1_jax.chips import GIB, Chip
+from s1_jax.config import EvaluateConfig, ModelConfig, UserError
+from s1_jax.decoding.engine import context_length
+from s1_jax.decoding.waves import R, tiles_of
+from s1_jax.model.qwen2 import Params
+from s1_jax.planning.counts import Counts, count
+from s1_jax.planning.decode_program import Sizes, Sweep, cache_bytes, decode_params
+from s1_jax.planning.estimate import capacity, slice_layout
+from s1_jax.planning.groups import mesh_axes
+from s1_jax.planning.hlo import Module, parse
+from s1_jax.planning.program import compile_lowered, compute_dtype, local_bytes
+from s1_jax.planning.roofline import Seconds, seconds
+from s1_jax.sharding import DECODE_RULES, Layout
+
+FEW_LAYERS = (2, 3)  # programs of so many are compiled, and their memory taken on to all
+
+
+@dataclass(frozen=True)
+class Step:
+    """One decoding step, which gives every row a token; bytes are one chip's."""
+
+    weights: float  # all but the embedding table, of which a step reads a few rows
+    cache: float  # of all rows, full
+    moved: float  # that the compiled step reads and writes in HBM
+    collectives: tuple[tuple[str, str, float, int], ...]  # kind, mesh axes, bytes of one group's whole arrays, how many
+    seconds: Seconds
+
+    def least(self, live: float = 1.0) -> float:
+        """Bytes no step can do without: weights once, and once the share of the cache that is `live`."""
+        return self.weights + live * self.cache
+
+
+@dataclass(frozen=True)
+class DecodePlan:
+    """A sweep's decoding on a slice. Bytes are one chip's."""
+
+    chip: Chip
+    device_kind: str
+    mesh: dict[str, int]
+    parameters: int
+    sizes: Sizes
+    weights: float
+    cache: float
+    needs: dict[str, float]  # program of the sweep -> what is taken in HBM while it runs, at its peak
+    compile_seconds: float
+    step: Step | None = None  # None where it does not fit
+
+    @property
+    def chips(self) -> int:
+        """Of the slice."""
+        return math.prod(self.mesh.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether every program of the sweep does."""
+        return max(self.needs.values()) <= capacity(self.chip)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Of all rows on all chips, with nothing overlapped."""
+        return None if self.step is None else self.sizes.rows / self.step.seconds.step_no_overlap
+
+    def roofline_share(self, live: float = 1.0) -> float | None:
+        """The time that memory bandwidth leaves no way around, over that of the planned step."""
+        if self.step is None:
+            return None
+        return self.step.least(live) / self.chip.hbm_bandwidth / self.step.seconds.step_no_overlap
+
+    def to_dict(self) -> dict[str, Any]:
+        """As one JSON object; what a step does is null where the sweep does not fit."""
+        step, told = self.step, None
+        if step is not None:
+            told = {
+                "bytes_moved": step.moved,
+                "bytes_least": step.least(),
+                "ratio": step.moved / step.least(),
+                "ratio_half_full": step.moved / step.least(0.5),
+                "collectives": [
+                    {"kind": kind, "axis": axis, "bytes": size, "count": times}
+                    for kind, axis, size, times in step.collectives
+                ],
+                "seconds": {
+                    name: getattr(step.seconds, name)
+                    for name in ("compute", "hbm", "ici", "step_overlap", "step_no_overlap")
+                },
+                "tokens_per_second": self.tokens_per_second,
+                "tokens_per_second_per_chip": self.sizes.rows / step.seconds.step_no_overlap / self.chips,
+                "roofline_share": self.roofline_share(),
+                "roofline_share_half_full": self.roofline_share(0.5),
+            }
+        return {
+            "chips": self.chips,
+            "device_kind": self.device_kind,
+            "mesh": self.mesh,
+            "parameters": self.parameters,
+            **self.sizes._asdict(),
+            "hbm_gib": {
+                "weights": self.weights / GIB,
+                "cache": self.cache / GIB,
+                "programs": {name: size / GIB for name, size in self.needs.items()},
+                "total": max(self.needs.values()) / GIB,
+                "capacity": capacity(self.chip) / GIB,
+            },
+            "fits": self.fits,
+            "step": told,
+            "compile_seconds": self.compile_seconds,
+        }
+
+
+def make_decode_plan(
+    config: EvaluateConfig,
+    model: ModelConfig,
+    devices: Sequence[jax.Device],
+    say: Callable[[str], None] = lambda line: None,
+    needs: dict[str, float] | None = None,
+) -> DecodePlan:
+    """Compiles the step of `batch_size` rows of `max_model_len` tokens, and weighs what a sweep runs beside it.
+
+    `needs` are what `needs_of` gives, where it is known already.
+
+    Raises UserError for rows that do not divide over the mesh, and for weights and caches that alone are too large,
+    RunError where the compiler fails.
+    """
+    layout, chip = slice_layout(config, devices, DECODE_RULES)
+    sizes, dtype = sizes_of(config, model, layout), compute_dtype(config.model.dtype)
+    weights, cache = local_bytes(decode_params(model, dtype, layout)), cache_bytes(model, dtype, layout, sizes)
+    if weights + cache > capacity(chip):
+        raise UserError(
+            f"weights ({weights / GIB:.1f} GiB) and the cache of {sizes.rows} rows of {sizes.capacity} tokens "
+            f"({cache / GIB:.1f} GiB) do not fit into the {capacity(chip) / GIB:.2f} GiB of a chip; "
+            "take fewer rows (--batch-size; --rows finds how many fit) or more chips"
+        )
+    started = time.perf_counter()
+    if needs is None:
+        say(f"weighing the programs of a sweep of {sizes.rows} rows")
+        needs = needs_of(model, dtype, layout, sizes)
+    say(f"compiling the step with all {model.num_hidden_layers} layers; this takes a minute or two")
+    sweep = Sweep(model, dtype, layout, sizes)
+    compiled, total = compile_lowered(sweep.decode())
+    needs = needs | {"decode": total + local_bytes(sweep.block)}
+    return DecodePlan(
+        chip=chip,
+        device_kind=devices[0].device_kind,
+        mesh=dict(layout.mesh.shape),
+        parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(sweep.params)),
+        sizes=sizes,
+        weights=weights,
+        cache=cache,
+        needs=needs,
+        compile_seconds=time.perf_counter() - started,
+        step=None if compiled is None else step_of(parse(compiled.as_text() or ""), sweep, layout, chip),
+    )
+
+
+def most_rows(
+    config: EvaluateConfig,
+    model: ModelConfig,
+    devices: Sequence[jax.Device],
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[int, dict[str, float]]:
+    """The largest `batch_size` with which every program of the sweep fits, and `needs_of` it.
+
+    Estimated from what is held of caches, weighed, and estimated again with what was found to come on top. Raises
+    UserError where not even the fewest rows fit.
+    """
+    layout, chip = slice_layout(config, devices, DECODE_RULES)
+    parts, room = layout.size("batch"), capacity(chip)
+    one = sizes_of(dataclasses.replace(config, batch_size=parts), model, layout)
+    dtype = compute_dtype(config.model.dtype)
+    weights = local_bytes(decode_params(model, dtype, layout))
+    row = cache_bytes(model, dtype, layout, one) / parts
+
+    def held(rows: int) -> float:
+        tiles = tiles_of(rows, parts)
+        return weights + row * (rows + tiles * (1 + R * one.max_answer_tokens / one.capacity))
+
+    def estimate(on_top: float) -> int:
+        rows = 0
+        while held(rows + parts) + on_top <= room:
+            rows += parts
+        return rows
+
+    weighed: dict[int, dict[str, float]] = {}
+    rows = estimate(room / 64)
+    while rows and rows not in weighed:
+        weighed[rows] = needs_of(model, dtype, layout, one._replace(rows=rows))
+        total = max(weighed[rows].values())
+        say(f"{rows} rows take {total / GIB:.2f} of {room / GIB:.2f} GiB")
+        rows = estimate(total - held(rows))
+    fitting = [rows for rows, needs in weighed.items() if max(needs.values()) <= room]
+    if not fitting:
+        raise UserError(f"not even {parts} rows of {one.capacity} tokens fit on {layout.mesh.size} chips")
+    return max(fitting), weighed[max(fitting)]
+
+
+def sizes_of(config: EvaluateConfig, model: ModelConfig, layout: Layout) -> Sizes:
+    """What the sweep's arrays hold. Raises UserError for rows that do not divide over the mesh."""
+    parts = layout.size("batch")
+    if config.batch_size < 1 or config.batch_size % parts:
+        raise UserError(
+            f"batch_size {config.batch_size} must be a multiple of {parts}, the mesh's data x fsdp x context"
+        )
+    return Sizes(config.batch_size, config.max_model_len or context_length(model), config.max_answer_tokens)
+
+
+def needs_of(model: ModelConfig, dtype: Any, layout: Layout, sizes: Sizes) -> dict[str, float]:
+    """Bytes that each program of a sweep takes on each chip: of few layers, and taken on to all of them.
+
+    Each layer has arrays of its own and takes what every other does; of the step that was checked with all layers.
+    """
+    few = []
+    for layers in FEW_LAYERS:
+        sweep = Sweep(dataclasses.replace(model, num_hidden_layers=layers), dtype, layout, sizes)
+        few.append(sweep.needs() | {"decode": compile_lowered(sweep.decode())[1] + local_bytes(sweep.block)})
+    (less, more), (a, b) = few, FEW_LAYERS
+    further = (model.num_hidden_layers - a) / (b - a)
+    return {name: less[name] + further * (more[name] - less[name]) for name in less}
+
+
+def step_of(module: Module, sweep: Sweep, layout: Layout, chip: Chip) -> Step:
+    """What the body of the program's loop does once."""
+    counts = Counts()
+    counts.add(count(module, 1), 1)
+    counts.add(count(module, 0), -1)
+    sent: Counter[tuple[str, str]] = Counter()
+    times: Counter[tuple[str, str]] = Counter()
+    for collective, often in counts.collectives.items():
+        key = collective.kind, "+".join(mesh_axes(collective.groups, layout.mesh))
+        sent[key] += collective.bytes * often  # type: ignore[assignment]
+        times[key] += round(often)
+    return Step(
+        weights=weights_read(sweep.params),
+        cache=local_bytes(sweep.state.cache),
+        moved=counts.hbm_bytes,
+        collectives=tuple((*key, size, times[key]) for key, size in sent.most_common() if times[key]),
+        seconds=seconds(counts, 0.0, layout.mesh, chip),
+    )
+
+
+def weights_read(params: Params) -> float:
+    """Bytes of weights that a step reads on one chip: of an embedding table of its own a few rows, so none."""
+    return local_bytes(params) - (local_bytes(params["embed_tokens"]) if "lm_head" in params else 0.0)

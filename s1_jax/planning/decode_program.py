@@ -1,0 +1,149 @@
+"""The programs of a sweep for devices nobody has: those that `decoding.programs` jits, on arrays without content.
+
+Letters: B slots, S tokens of a row's cache, P prompts of T tokens, R branches of a tile, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from s1_jax.chips import GIB
+from s1_jax.config import ModelConfig, RunError
+from s1_jax.decoding.branches import BranchPoints
+from s1_jax.decoding.budget import Budget, Markers
+from s1_jax.decoding.markers import IGNORE_STRINGS, IGNORE_WIDTH
+from s1_jax.decoding.programs import Program, Programs
+from s1_jax.decoding.sampling import Sampling
+from s1_jax.decoding.slots import BLOCK_TOKENS, CHUNK
+from s1_jax.decoding.waves import TAIL_MULTIPLE, R, tiles_of
+from s1_jax.model.kv_cache import AXES, init_cache
+from s1_jax.model.qwen2 import Params, abstract_params, param_axes, unstack
+from s1_jax.planning.program import compile_lowered, local_bytes
+from s1_jax.sharding import Layout
+
+SUFFIX_TOKENS = 8  # of the longest suffix, about: the tokenizer knows how many
+PROMPT_TOKENS = 512  # a long question; a block holds as many such prompts as it may
+
+
+class Sizes(NamedTuple):
+    """Of a sweep's arrays."""
+
+    rows: int  # B, decoded together
+    capacity: int  # S, which is max_model_len once a row is long
+    max_answer_tokens: int
+
+
+class Sweep:
+    """A model's programs over the arrays of one sweep."""
+
+    def __init__(
+        self, config: ModelConfig, dtype: Any, layout: Layout, sizes: Sizes, suffix_tokens: int = SUFFIX_TOKENS
+    ) -> None:
+        self._sizes, self._layout = sizes, layout
+        self.params = decode_params(config, dtype, layout)
+        self._programs = Programs(
+            config, self.params, _markers(config.vocab_size, suffix_tokens), sizes.capacity, dtype, layout
+        )
+        self.state: Any = _compiled(self._programs.empty_slots, sizes.rows, sizes.capacity)[0]
+        T = min(PROMPT_TOKENS, sizes.capacity)
+        P = min(max(BLOCK_TOKENS // T, 1), 1 << (sizes.rows - 1).bit_length())
+        self.block: Any = _compiled(self._programs.empty_block, P, T)[0]  # prompts, which may wait beside the slots
+
+    def decode(self) -> jax.stages.Lowered:
+        """The decoding loop, whose every step reads caches of S tokens."""
+        B = self._sizes.rows
+        return self._programs.decode.lower(self.state, _budget(B), _sampling(B), *_ints((), ()))
+
+    def needs(self) -> dict[str, float]:
+        """Bytes taken on each chip while each other program of a sweep runs, with all that lives beside its arrays."""
+        B, S, most = self._sizes
+        params, slots, programs = local_bytes(self.params), local_bytes(self.state), self._programs
+        P, T = self.block.cache[0].keys.shape[0], self.block.cache[0].capacity
+        chunk, start, lengths = _ints((P, min(T, CHUNK)), (), (P,))
+        found = {"prefill": _compiled(programs.prefill, self.block, chunk, start, lengths)[1] + slots}
+        of_slots = (_array((B,), bool), *_ints((B,), (B,)))
+        found["fill"] = _compiled(programs.fill, self.state, self.block, lengths, _budget(B), *of_slots)[1] + params
+        first = self.state.cache[0]
+        found["growth"] = _compiled(programs.resize_layer, first, S)[1] + params + slots - local_bytes(first)
+
+        tiles = tiles_of(B, self._layout.size("batch"))
+        copied, total = _compiled(programs.prefix_layer, first, *_ints((tiles,)), S)
+        prefix = (copied,) * len(self.state.cache)
+        found["prefix"] = total + params + slots - local_bytes(first) + local_bytes(prefix[1:])
+        tail = -(-(SUFFIX_TOKENS + most + 1) // TAIL_MULTIPLE) * TAIL_MULTIPLE
+        points = BranchPoints(*_ints((tiles, R), (tiles, R)), *(_array((tiles, R), bool) for _ in range(2)))
+        trunks = (prefix, *_ints((tiles,)), points, _budget(tiles))
+        answers, total = _compiled(programs.start_branches, tail, *trunks)
+        found["suffixes"] = total + slots
+        stop = _ints(())
+        found["answers"] = _compiled(programs.decode_branches, answers, *trunks, _sampling(tiles), *stop)[1] + slots
+        return found
+
+
+def decode_params(config: ModelConfig, dtype: Any, layout: Layout) -> Params:
+    """Parameters as decoding takes them, as shapes with shardings. Raises UserError where they do not divide."""
+    shapes = jax.eval_shape(unstack, abstract_params(config, dtype))
+    axes = param_axes(config)
+    of_layer = jax.tree.map(lambda names: names[1:], axes["layers"], is_leaf=lambda names: type(names) is tuple)
+    axes |= {"layers": dict.fromkeys(range(config.num_hidden_layers), of_layer)}
+    return jax.tree.map(_placed, shapes, layout.tree(axes, shapes))
+
+
+def cache_bytes(config: ModelConfig, dtype: Any, layout: Layout, sizes: Sizes) -> float:
+    """Bytes of these rows' cache on one chip."""
+    cache = jax.eval_shape(lambda: init_cache(config, sizes.rows, sizes.capacity, dtype))
+    return local_bytes(jax.tree.map(lambda leaf: _placed(leaf, layout.sharding(*AXES)), cache))
+
+
+def _compiled(program: Program, *arguments: Any) -> tuple[Any, float]:
+    """What a program gives, as shapes with shardings, and the bytes it takes on each chip at its peak.
+
+    Raises RunError where it does not fit by itself.
+    """
+    lowered = program.lower(*arguments)
+    compiled, total = compile_lowered(lowered)
+    if compiled is None:
+        raise RunError(f"a program of the sweep takes {total / GIB:.1f} GiB by itself")
+    return jax.tree.map(_placed, lowered.out_info, compiled.output_shardings), total
+
+
+def _placed(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _array(shape: tuple[int, ...], dtype: Any) -> Any:
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def _ints(*shapes: tuple[int, ...]) -> list[Any]:
+    return [_array(shape, jnp.int32) for shape in shapes]
+
+
+def _markers(V: int, X: int) -> Markers:
+    """The arrays of a tokenizer whose longest suffix has X tokens."""
+    return Markers(*(_array((V,), bool) for _ in range(4)), *_ints((3, X), (3,)))
+
+
+def _budget(B: int) -> Budget:
+    counts, strings = iter(_ints(*[(B,)] * 7)), _ints((B, IGNORE_STRINGS, IGNORE_WIDTH), (B, IGNORE_STRINGS))
+    return Budget(
+        min_thinking_tokens=next(counts),
+        max_thinking_tokens=next(counts),
+        num_ignore=next(counts),
+        ignore_ids=strings[0],
+        ignore_lengths=strings[1],
+        ignore_count=next(counts),
+        context_limit=next(counts),
+        max_answer_tokens=next(counts),
+        max_new_tokens=next(counts),
+        forcing=_array((B,), bool),
+    )
+
+
+def _sampling(B: int) -> Sampling:
+    temperature, top_p, min_p = (_array((B,), jnp.float32) for _ in range(3))
+    return Sampling(temperature, _array((B,), jnp.int32), top_p, min_p, _array((B, 2), np.uint32))
