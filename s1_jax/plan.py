@@ -26,7 +26,7 @@ from s1_jax.cli import load_config, parse, parse_with_file, run_main
 from s1_jax.config import EvaluateConfig, TrainConfig, UserError
 from s1_jax.data.tokens import Corpus, load_corpus
 from s1_jax.model.sizes import QWEN2_5
-from s1_jax.planning.decode_estimate import DecodePlan, make_decode_plan, most_rows
+from s1_jax.planning.decode_estimate import LIVE, DecodePlan, make_decode_plan, most_rows
 from s1_jax.planning.estimate import Plan, capacity, make_plan, slice_layout
 from s1_jax.planning.search import Result, label, search
 from s1_jax.planning.topology import KNOWN, Topology, describe, parse_topology, say_on_stderr
@@ -202,21 +202,19 @@ def format_decode_plan(plan: DecodePlan, path: str, topology: Topology) -> str:
     ]
     parts = [head, f"{plan.sizes.rows} rows of {plan.sizes.capacity:,} tokens", align(gib)]
     if (step := plan.step) is not None:
-        least = [(name, f"{step.least(live) / GIB:.2f}", live) for name, live in (("full", 1.0), ("half full", 0.5))]
-        moved = [("a step, one chip", "GiB", "x least", "of roofline"), ("moved", f"{step.moved / GIB:.2f}", "", "")]
-        for name, size, live in least:
-            ratio = f"{step.moved / step.least(live):.3f}"
-            moved.append((f"least, caches {name}", size, ratio, f"{plan.roofline_share(live):.0%}"))
-        parts.append(align(moved))
         sent = [(f"{kind} over {axis}", f"{n}", f"{size / 2**20:.2f}") for kind, axis, size, n in step.collectives]
         parts.append(align([("a step sends", "times", "MiB"), *sent]) if sent else "a step sends nothing")
-        times, rows = step.seconds, plan.sizes.rows
-        speed = [("a step", "ms", "tokens/s", "a chip")]
-        for name in ("compute", "hbm", "ici", "step_overlap", "step_no_overlap"):
-            took = getattr(times, name)
-            total = (f"{rows / took:.0f}", f"{rows / took / plan.chips:.0f}") if name.startswith("step") else ("", "")
-            speed.append((TIMES[name], f"{1000 * took:.2f}", *total))
-        parts.append(align(speed))
+        columns = [("a step, caches", "least GiB", "moved", "x least", *(f"ms {name}" for name in TIMES.values()))]
+        columns[0] += ("tokens/s", "a chip", "of roofline")
+        for name, live in LIVE.items():
+            times = step.seconds(live)
+            rate = plan.sizes.rows / times.step_no_overlap
+            size = (f"{step.least(live) / GIB:.2f}", f"{step.moved(live) / GIB:.2f}")
+            took = (f"{1000 * getattr(times, field):.2f}" for field in TIMES)
+            shares = (f"{rate:.0f}", f"{rate / plan.chips:.0f}", f"{step.roofline_share(live):.0%}")
+            ratio = f"{step.moved(live) / step.least(live):.4f}"
+            columns.append((name.replace("_", " "), *size, ratio, *took, *shares))
+        parts.append(align(list(zip(*columns, strict=True))))
     parts.append(f"compiled in {plan.compile_seconds:.0f} s")
     return "\n\n".join(parts)
 

@@ -21,30 +21,46 @@ from s1_jax.decoding.engine import context_length
 from s1_jax.decoding.waves import R, tiles_of
 from s1_jax.model.qwen2 import Params
 from s1_jax.planning.counts import Counts, count
-from s1_jax.planning.decode_program import Sizes, Sweep, cache_bytes, decode_params
+from s1_jax.planning.decode_program import Sizes, Sweep, Types, cache_bytes, decode_params
 from s1_jax.planning.estimate import capacity, slice_layout
 from s1_jax.planning.groups import mesh_axes
 from s1_jax.planning.hlo import Module, parse
 from s1_jax.planning.program import compile_lowered, compute_dtype, local_bytes
-from s1_jax.planning.roofline import Seconds, seconds
+from s1_jax.planning.roofline import TIMES, Seconds, seconds
 from s1_jax.sharding import DECODE_RULES, Layout
 
+LIVE = {"full": 1.0, "half_full": 0.5}  # how much of the caches is in use
 FEW_LAYERS = (2, 3)  # programs of so many are compiled, and their memory taken on to all
 
 
 @dataclass(frozen=True)
 class Step:
-    """One decoding step, which gives every row a token; bytes are one chip's."""
+    """One decoding step, which gives every row a token; bytes are one chip's. `live` is the share of caches in use."""
 
     weights: float  # all but the embedding table, of which a step reads a few rows
     cache: float  # of all rows, full
-    moved: float  # that the compiled step reads and writes in HBM
+    moved_full: float  # that the compiled step reads and writes in HBM where all caches are full
+    skips: bool  # attention does not read what is not live
     collectives: tuple[tuple[str, str, float, int], ...]  # kind, mesh axes, bytes of one group's whole arrays, how many
-    seconds: Seconds
+    seconds_full: Seconds
+    bandwidth: float  # bytes/s of HBM
 
-    def least(self, live: float = 1.0) -> float:
-        """Bytes no step can do without: weights once, and once the share of the cache that is `live`."""
+    def least(self, live: float) -> float:
+        """Bytes no step can do without: weights once, and what is live of the cache once."""
         return self.weights + live * self.cache
+
+    def moved(self, live: float) -> float:
+        """Bytes that the compiled step reads and writes in HBM."""
+        return self.moved_full - (1 - live) * self.cache * self.skips
+
+    def seconds(self, live: float) -> Seconds:
+        """What it takes."""
+        full = self.seconds_full
+        return Seconds(full.compute, self.moved(live) / self.bandwidth, full.ici)
+
+    def roofline_share(self, live: float) -> float:
+        """The time that memory bandwidth leaves no way around, over that of the step with nothing overlapped."""
+        return self.least(live) / self.bandwidth / self.seconds(live).step_no_overlap
 
 
 @dataclass(frozen=True)
@@ -72,39 +88,10 @@ class DecodePlan:
         """Whether every program of the sweep does."""
         return max(self.needs.values()) <= capacity(self.chip)
 
-    @property
-    def tokens_per_second(self) -> float | None:
-        """Of all rows on all chips, with nothing overlapped."""
-        return None if self.step is None else self.sizes.rows / self.step.seconds.step_no_overlap
-
-    def roofline_share(self, live: float = 1.0) -> float | None:
-        """The time that memory bandwidth leaves no way around, over that of the planned step."""
-        if self.step is None:
-            return None
-        return self.step.least(live) / self.chip.hbm_bandwidth / self.step.seconds.step_no_overlap
-
     def to_dict(self) -> dict[str, Any]:
         """As one JSON object; what a step does is null where the sweep does not fit."""
-        step, told = self.step, None
-        if step is not None:
-            told = {
-                "bytes_moved": step.moved,
-                "bytes_least": step.least(),
-                "ratio": step.moved / step.least(),
-                "ratio_half_full": step.moved / step.least(0.5),
-                "collectives": [
-                    {"kind": kind, "axis": axis, "bytes": size, "count": times}
-                    for kind, axis, size, times in step.collectives
-                ],
-                "seconds": {
-                    name: getattr(step.seconds, name)
-                    for name in ("compute", "hbm", "ici", "step_overlap", "step_no_overlap")
-                },
-                "tokens_per_second": self.tokens_per_second,
-                "tokens_per_second_per_chip": self.sizes.rows / step.seconds.step_no_overlap / self.chips,
-                "roofline_share": self.roofline_share(),
-                "roofline_share_half_full": self.roofline_share(0.5),
-            }
+        step = self.step
+        told = None if step is None else {name: self._at(step, live) for name, live in LIVE.items()}
         return {
             "chips": self.chips,
             "device_kind": self.device_kind,
@@ -119,8 +106,25 @@ class DecodePlan:
                 "capacity": capacity(self.chip) / GIB,
             },
             "fits": self.fits,
+            "collectives": [
+                {"kind": kind, "axis": axis, "bytes": size, "count": times}
+                for kind, axis, size, times in (step.collectives if step is not None else ())
+            ],
             "step": told,
             "compile_seconds": self.compile_seconds,
+        }
+
+    def _at(self, step: Step, live: float) -> dict[str, Any]:
+        times = step.seconds(live)
+        rate = self.sizes.rows / times.step_no_overlap
+        return {
+            "bytes_moved": step.moved(live),
+            "bytes_least": step.least(live),
+            "ratio": step.moved(live) / step.least(live),
+            "seconds": {name: getattr(times, name) for name in TIMES},
+            "tokens_per_second": rate,
+            "tokens_per_second_per_chip": rate / self.chips,
+            "roofline_share": step.roofline_share(live),
         }
 
 
@@ -139,8 +143,8 @@ def make_decode_plan(
     RunError where the compiler fails.
     """
     layout, chip = slice_layout(config, devices, DECODE_RULES)
-    sizes, dtype = sizes_of(config, model, layout), compute_dtype(config.model.dtype)
-    weights, cache = local_bytes(decode_params(model, dtype, layout)), cache_bytes(model, dtype, layout, sizes)
+    sizes, types = sizes_of(config, model, layout), types_of(config)
+    weights, cache = local_bytes(decode_params(model, types, layout)), cache_bytes(model, types, layout, sizes)
     if weights + cache > capacity(chip):
         raise UserError(
             f"weights ({weights / GIB:.1f} GiB) and the cache of {sizes.rows} rows of {sizes.capacity} tokens "
@@ -150,9 +154,9 @@ def make_decode_plan(
     started = time.perf_counter()
     if needs is None:
         say(f"weighing the programs of a sweep of {sizes.rows} rows")
-        needs = needs_of(model, dtype, layout, sizes)
+        needs = needs_of(model, types, layout, sizes)
     say(f"compiling the step with all {model.num_hidden_layers} layers; this takes a minute or two")
-    sweep = Sweep(model, dtype, layout, sizes)
+    sweep = Sweep(model, types, layout, sizes)
     compiled, total = compile_lowered(sweep.decode())
     needs = needs | {"decode": total + local_bytes(sweep.block)}
     return DecodePlan(
@@ -165,7 +169,7 @@ def make_decode_plan(
         cache=cache,
         needs=needs,
         compile_seconds=time.perf_counter() - started,
-        step=None if compiled is None else step_of(parse(compiled.as_text() or ""), sweep, layout, chip),
+        step=None if compiled is None else step_of(parse(compiled.as_text() or ""), sweep, model, layout, chip),
     )
 
 
@@ -183,9 +187,9 @@ def most_rows(
     layout, chip = slice_layout(config, devices, DECODE_RULES)
     parts, room = layout.size("batch"), capacity(chip)
     one = sizes_of(dataclasses.replace(config, batch_size=parts), model, layout)
-    dtype = compute_dtype(config.model.dtype)
-    weights = local_bytes(decode_params(model, dtype, layout))
-    row = cache_bytes(model, dtype, layout, one) / parts
+    types = types_of(config)
+    weights = local_bytes(decode_params(model, types, layout))
+    row = cache_bytes(model, types, layout, one) / parts
 
     def held(rows: int) -> float:
         tiles = tiles_of(rows, parts)
@@ -200,7 +204,7 @@ def most_rows(
     weighed: dict[int, dict[str, float]] = {}
     rows = estimate(room / 64)
     while rows and rows not in weighed:
-        weighed[rows] = needs_of(model, dtype, layout, one._replace(rows=rows))
+        weighed[rows] = needs_of(model, types, layout, one._replace(rows=rows))
         total = max(weighed[rows].values())
         say(f"{rows} rows take {total / GIB:.2f} of {room / GIB:.2f} GiB")
         rows = estimate(total - held(rows))
@@ -220,21 +224,29 @@ def sizes_of(config: EvaluateConfig, model: ModelConfig, layout: Layout) -> Size
     return Sizes(config.batch_size, config.max_model_len or context_length(model), config.max_answer_tokens)
 
 
-def needs_of(model: ModelConfig, dtype: Any, layout: Layout, sizes: Sizes) -> dict[str, float]:
+def types_of(config: EvaluateConfig) -> Types:
+    """Of the sweep's arrays on the slice."""
+    compute = compute_dtype(config.model.dtype).name
+    stored = config.stored.resolved(compute)
+    return Types(compute, stored.weights, stored.cache)
+
+
+def needs_of(model: ModelConfig, types: Types, layout: Layout, sizes: Sizes) -> dict[str, float]:
     """Bytes that each program of a sweep takes on each chip: of few layers, and taken on to all of them.
 
-    Each layer has arrays of its own and takes what every other does; of the step that was checked with all layers.
+    Each layer has arrays of its own and takes what every other does. Of the step, 32 rows on v6e-16, that gives 20.009
+    GiB, and so does compiling all 64 layers.
     """
     few = []
     for layers in FEW_LAYERS:
-        sweep = Sweep(dataclasses.replace(model, num_hidden_layers=layers), dtype, layout, sizes)
+        sweep = Sweep(dataclasses.replace(model, num_hidden_layers=layers), types, layout, sizes)
         few.append(sweep.needs() | {"decode": compile_lowered(sweep.decode())[1] + local_bytes(sweep.block)})
     (less, more), (a, b) = few, FEW_LAYERS
     further = (model.num_hidden_layers - a) / (b - a)
     return {name: less[name] + further * (more[name] - less[name]) for name in less}
 
 
-def step_of(module: Module, sweep: Sweep, layout: Layout, chip: Chip) -> Step:
+def step_of(module: Module, sweep: Sweep, model: ModelConfig, layout: Layout, chip: Chip) -> Step:
     """What the body of the program's loop does once."""
     counts = Counts()
     counts.add(count(module, 1), 1)
@@ -245,12 +257,16 @@ def step_of(module: Module, sweep: Sweep, layout: Layout, chip: Chip) -> Step:
         key = collective.kind, "+".join(mesh_axes(collective.groups, layout.mesh))
         sent[key] += collective.bytes * often  # type: ignore[assignment]
         times[key] += round(often)
+    skips = "decode_attention" in counts.kernels
+    attention = 4.0 * math.prod(sweep.sizes[:2]) * model.num_attention_heads * model.head_dim * model.num_hidden_layers
     return Step(
         weights=weights_read(sweep.params),
         cache=local_bytes(sweep.state.cache),
-        moved=counts.hbm_bytes,
+        moved_full=counts.hbm_bytes,
+        skips=skips,
         collectives=tuple((*key, size, times[key]) for key, size in sent.most_common() if times[key]),
-        seconds=seconds(counts, 0.0, layout.mesh, chip),
+        seconds_full=seconds(counts, skips * attention / layout.mesh.size, layout.mesh, chip),
+        bandwidth=chip.hbm_bandwidth,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from s1_jax.chips import GIB
 from s1_jax.config import ModelConfig, RunError
@@ -19,7 +20,8 @@ from s1_jax.decoding.markers import IGNORE_STRINGS, IGNORE_WIDTH
 from s1_jax.decoding.programs import Program, Programs
 from s1_jax.decoding.sampling import Sampling
 from s1_jax.decoding.slots import BLOCK_TOKENS, CHUNK
-from s1_jax.decoding.waves import TAIL_MULTIPLE, R, tiles_of
+from s1_jax.decoding.waves import TAIL_MULTIPLES, R, tiles_of
+from s1_jax.model import int8
 from s1_jax.model.kv_cache import AXES, init_cache
 from s1_jax.model.qwen2 import Params, abstract_params, param_axes, unstack
 from s1_jax.planning.program import compile_lowered, local_bytes
@@ -37,17 +39,24 @@ class Sizes(NamedTuple):
     max_answer_tokens: int
 
 
+class Types(NamedTuple):
+    """Names of what products are made in, and of what weights and cache are kept in."""
+
+    compute: str
+    weights: str
+    cache: str
+
+
 class Sweep:
     """A model's programs over the arrays of one sweep."""
 
     def __init__(
-        self, config: ModelConfig, dtype: Any, layout: Layout, sizes: Sizes, suffix_tokens: int = SUFFIX_TOKENS
+        self, config: ModelConfig, types: Types, layout: Layout, sizes: Sizes, suffix_tokens: int = SUFFIX_TOKENS
     ) -> None:
-        self._sizes, self._layout = sizes, layout
-        self.params = decode_params(config, dtype, layout)
-        self._programs = Programs(
-            config, self.params, _markers(config.vocab_size, suffix_tokens), sizes.capacity, dtype, layout
-        )
+        self.sizes, self._layout = sizes, layout
+        self.params = decode_params(config, types, layout)
+        markers, (compute, _, kept) = _markers(config.vocab_size, suffix_tokens), map(jnp.dtype, types)
+        self._programs = Programs(config, self.params, markers, sizes.capacity, compute, kept, layout)
         self.state: Any = _compiled(self._programs.empty_slots, sizes.rows, sizes.capacity)[0]
         T = min(PROMPT_TOKENS, sizes.capacity)
         P = min(max(BLOCK_TOKENS // T, 1), 1 << (sizes.rows - 1).bit_length())
@@ -55,12 +64,12 @@ class Sweep:
 
     def decode(self) -> jax.stages.Lowered:
         """The decoding loop, whose every step reads caches of S tokens."""
-        B = self._sizes.rows
+        B = self.sizes.rows
         return self._programs.decode.lower(self.state, _budget(B), _sampling(B), *_ints((), ()))
 
     def needs(self) -> dict[str, float]:
         """Bytes taken on each chip while each other program of a sweep runs, with all that lives beside its arrays."""
-        B, S, most = self._sizes
+        B, S, most = self.sizes
         params, slots, programs = local_bytes(self.params), local_bytes(self.state), self._programs
         P, T = self.block.cache[0].keys.shape[0], self.block.cache[0].capacity
         chunk, start, lengths = _ints((P, min(T, CHUNK)), (), (P,))
@@ -74,7 +83,8 @@ class Sweep:
         copied, total = _compiled(programs.prefix_layer, first, *_ints((tiles,)), S)
         prefix = (copied,) * len(self.state.cache)
         found["prefix"] = total + params + slots - local_bytes(first) + local_bytes(prefix[1:])
-        tail = -(-(SUFFIX_TOKENS + most + 1) // TAIL_MULTIPLE) * TAIL_MULTIPLE
+        multiple = TAIL_MULTIPLES["tpu"]
+        tail = -(-(SUFFIX_TOKENS + most + 1) // multiple) * multiple
         points = BranchPoints(*_ints((tiles, R), (tiles, R)), *(_array((tiles, R), bool) for _ in range(2)))
         trunks = (prefix, *_ints((tiles,)), points, _budget(tiles))
         answers, total = _compiled(programs.start_branches, tail, *trunks)
@@ -84,19 +94,32 @@ class Sweep:
         return found
 
 
-def decode_params(config: ModelConfig, dtype: Any, layout: Layout) -> Params:
+def decode_params(config: ModelConfig, types: Types, layout: Layout) -> Params:
     """Parameters as decoding takes them, as shapes with shardings. Raises UserError where they do not divide."""
-    shapes = jax.eval_shape(unstack, abstract_params(config, dtype))
+    kept = jnp.dtype(types.compute if types.weights == "int8" else types.weights)
+    shapes = jax.eval_shape(unstack, abstract_params(config, kept))
     axes = param_axes(config)
     of_layer = jax.tree.map(lambda names: names[1:], axes["layers"], is_leaf=lambda names: type(names) is tuple)
     axes |= {"layers": dict.fromkeys(range(config.num_hidden_layers), of_layer)}
-    return jax.tree.map(_placed, shapes, layout.tree(axes, shapes))
+    params = jax.tree.map(_placed, shapes, layout.tree(axes, shapes))
+    return jax.tree_util.tree_map_with_path(_rounded, params) if types.weights == "int8" else params
 
 
-def cache_bytes(config: ModelConfig, dtype: Any, layout: Layout, sizes: Sizes) -> float:
+def _rounded(path: Any, leaf: jax.ShapeDtypeStruct) -> Any:
+    """As `int8.quantize` leaves a parameter: scales lie with what they scale."""
+    names = [key.key for key in path]
+    if names[0] != "layers" or names[-1] != "kernel":
+        return leaf
+    sharding: Any = leaf.sharding
+    of_scales = NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[1]))
+    kernel: Any = jax.eval_shape(int8.rounded, leaf)
+    return kernel._replace(values=_placed(kernel.values, sharding), scales=_placed(kernel.scales, of_scales))
+
+
+def cache_bytes(config: ModelConfig, types: Types, layout: Layout, sizes: Sizes) -> float:
     """Bytes of these rows' cache on one chip."""
-    cache = jax.eval_shape(lambda: init_cache(config, sizes.rows, sizes.capacity, dtype))
-    return local_bytes(jax.tree.map(lambda leaf: _placed(leaf, layout.sharding(*AXES)), cache))
+    cache = jax.eval_shape(lambda: init_cache(config, sizes.rows, sizes.capacity, jnp.dtype(types.cache)))
+    return local_bytes(jax.tree.map(lambda leaf: _placed(leaf, layout.sharding(*AXES[: leaf.ndim])), cache))
 
 
 def _compiled(program: Program, *arguments: Any) -> tuple[Any, float]:

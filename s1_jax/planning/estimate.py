@@ -17,7 +17,7 @@ from s1_jax.model.qwen2 import abstract_params
 from s1_jax.planning.counts import Counts, count
 from s1_jax.planning.groups import mesh_axes
 from s1_jax.planning.program import Memory, Program, compile_program
-from s1_jax.planning.roofline import Seconds, seconds
+from s1_jax.planning.roofline import TIMES, Seconds, seconds
 from s1_jax.planning.workload import StepWork, steps
 from s1_jax.sharding import TRAIN_RULES, Layout, Rules, make_mesh
 
@@ -85,10 +85,7 @@ class Plan:
                 "ratio": None if self.compiled_flops is None else self.compiled_flops / self.model_flops,
             },
             "collectives": [{"kind": kind, "axis": axis, "bytes": size} for kind, axis, size in self.collectives],
-            "seconds": {
-                name: None if times is None else getattr(times, name)
-                for name in ("compute", "hbm", "ici", "step_overlap", "step_no_overlap")
-            },
+            "seconds": {name: None if times is None else getattr(times, name) for name in TIMES},
             "mfu": self.mfu,
             "run": {
                 "steps": self.steps,

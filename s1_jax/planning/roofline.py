@@ -17,6 +17,7 @@ from s1_jax.planning.counts import Collective, Counts
 from s1_jax.planning.groups import Groups, mesh_axes
 
 Link = tuple[tuple[int, ...], int, int]  # from which chip, along which axis, and which way
+TIMES = ("compute", "hbm", "ici", "step_overlap", "step_no_overlap")  # of `Seconds`
 MATMUL_SHARE = 0.75  # of peak, that the matmuls of a step are taken to reach
 
 

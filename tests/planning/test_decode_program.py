@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import pytest
 
 from s1_jax import evaluate
-from s1_jax.config import EvaluateConfig, MeshConfig, ModelConfig, ModelSource, TaskConfig, UserError
+from s1_jax.config import EvaluateConfig, MeshConfig, ModelConfig, ModelSource, StoredConfig, TaskConfig, UserError
 from s1_jax.decoding.programs import Program, decode_slots
 from s1_jax.planning.counts import count
 from s1_jax.planning.decode_estimate import Step, sizes_of, weights_read
-from s1_jax.planning.decode_program import Sizes, Sweep, cache_bytes, decode_params
+from s1_jax.planning.decode_program import Sizes, Sweep, Types, cache_bytes, decode_params
 from s1_jax.planning.hlo import parse
 from s1_jax.planning.program import local_bytes
 from s1_jax.planning.roofline import Seconds
@@ -21,6 +20,7 @@ from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
 from tests.tokenizer import byte_tokenizer
 
 ROWS, LENGTH, ANSWER = 8, 128, 4
+FLOAT32 = Types("float32", "float32", "float32")
 MODEL = ModelConfig(512, 128, 256, 2, 4, 2)
 
 
@@ -45,6 +45,7 @@ def test_the_planned_loop_is_the_one_evaluate_runs(tiny_model, tmp_path, monkeyp
         max_model_len=LENGTH,
         batch_size=ROWS,
         mesh=MeshConfig(data=2, fsdp=2, tensor=2),
+        stored=StoredConfig("float32", "float32"),
     )
     seen = {}
     call = Program.__call__
@@ -65,7 +66,7 @@ def test_the_planned_loop_is_the_one_evaluate_runs(tiny_model, tmp_path, monkeyp
     layout = layout_of(data=2, fsdp=2, tensor=2)
     sizes = sizes_of(config, tiny.config, layout)
     assert sizes == Sizes(ROWS, LENGTH, ANSWER)
-    planned = Sweep(tiny.config, jnp.float32, layout, sizes, seen["suffix_tokens"])
+    planned = Sweep(tiny.config, FLOAT32, layout, sizes, seen["suffix_tokens"])
     assert planned.decode().as_text() == seen["text"]
 
 
@@ -73,7 +74,7 @@ def test_the_planned_loop_is_the_one_evaluate_runs(tiny_model, tmp_path, monkeyp
 def compiled():
     """A step on 2 x 4 simulated devices, where rows and heads are both cut."""
     layout = layout_of(fsdp=2, tensor=2, context=2)
-    sweep = Sweep(MODEL, jnp.float32, layout, Sizes(ROWS, LENGTH, ANSWER))
+    sweep = Sweep(MODEL, FLOAT32, layout, Sizes(ROWS, LENGTH, ANSWER))
     return sweep, layout, sweep.decode().compile()
 
 
@@ -102,11 +103,15 @@ def test_the_least_a_step_moves(compiled):
     cache = 4 * L * 2 * K * H * LENGTH * ROWS / 8
     sweep, layout, _ = compiled
     assert weights_read(sweep.params) == weights
-    assert local_bytes(sweep.state.cache) == cache == cache_bytes(MODEL, jnp.float32, layout, Sizes(ROWS, LENGTH, 0))
+    assert local_bytes(sweep.state.cache) == cache == cache_bytes(MODEL, FLOAT32, layout, Sizes(ROWS, LENGTH, 0))
     tied = dataclasses.replace(MODEL, tie_word_embeddings=True)
-    assert weights_read(decode_params(tied, jnp.float32, layout)) == weights  # the table is the head
-    step = Step(weights, cache, moved=0.0, collectives=(), seconds=Seconds(0.0, 0.0, 0.0))
-    assert step.least() == weights + cache and step.least(0.5) == weights + cache / 2
+    assert weights_read(decode_params(tied, FLOAT32, layout)) == weights  # the table is the head
+    dense = Step(weights, cache, 1.5 * (weights + cache), False, (), Seconds(0.0, 0.0, 0.0), bandwidth=2.0)
+    skipping = dataclasses.replace(dense, skips=True)
+    assert dense.least(1.0) == weights + cache and dense.least(0.5) == weights + cache / 2
+    assert dense.moved(0.5) == skipping.moved(1.0) == 1.5 * (weights + cache)
+    assert skipping.moved(0.5) == 1.5 * (weights + cache) - cache / 2
+    assert dense.roofline_share(1.0) == pytest.approx(1 / 1.5)
 
 
 def config_of(**options):
