@@ -23,11 +23,14 @@ class Controller(NamedTuple):
     `propose(control)` gives (forced bool [B], token [B], allowed bool [B, V]); `advance(control, token [B])` gives the
     next control and (token [B], kind [B], feeds bool [B]): a token is recorded unless its kind is 0, and fed to the
     model if `feeds`.
-    `control.done` [B] tells which rows have ended.
+    `control.done` [B] tells which rows have ended; every array of `control` is [B].
     """
 
     propose: Callable[[Any], tuple[Array, Array, Array]]
     advance: Callable[[Any, Array], tuple[Any, tuple[Array, Array, Array]]]
+
+
+Draw = Callable[[Array, Array, Array], Array]  # see `decode`
 
 
 @jax.tree_util.register_dataclass
@@ -43,13 +46,15 @@ class DecodeState:
     tokens: Array  # int32 [B, C], recorded
     kinds: Array  # int32 [B, C], 0: nothing recorded
     num_tokens: Array  # int32 [B]
+    num_accepted: Array  # int32 [B], of these, such as a draft had right
+    context: Array | None = None  # int32 [B, C], the token in each slot of the cache, where drafts are looked up
 
 
 def start(control: Any, cache: Any, logits: Array, position: Array, capacity: int) -> DecodeState:
     """State after prefill: `logits` [B, V] follow the prompt, the next token goes to `position` [B]."""
     nothing = jnp.zeros((position.shape[0], capacity), jnp.int32)
-    zero = jnp.zeros((), jnp.int32)
-    return placed(DecodeState(zero, control, cache, logits, position, nothing, nothing, jnp.zeros_like(position)))
+    zero, zeros = jnp.zeros((), jnp.int32), jnp.zeros_like(position)
+    return placed(DecodeState(zero, control, cache, logits, position, nothing, nothing, zeros, zeros))
 
 
 def placed(state: DecodeState) -> DecodeState:
@@ -64,7 +69,7 @@ def placed(state: DecodeState) -> DecodeState:
 
 def decode(
     forward: Callable[[Array, Array, Any], tuple[Array, Any]],
-    draw: Callable[[Array, Array, Array], Array],
+    draw: Draw,
     controller: Controller,
     state: DecodeState,
     stop_step: Array,
@@ -77,30 +82,47 @@ def decode(
     nothing keeps its logits: the model runs on a slot that its next token overwrites. Rows that are done are
     fed at position C, behind the last slot, which must leave the cache as it is.
     """
-    rows = jnp.arange(state.position.shape[0])
-    capacity = state.tokens.shape[1]
+
+    def step(state: DecodeState) -> DecodeState:
+        control, outcome = next_token(draw, controller, state)
+        token, _, _ = outcome
+        position = jnp.where(control.done, state.tokens.shape[1], state.position)
+        logits, cache = forward(token[:, None], position[:, None], state.cache)
+        state = dataclasses.replace(state, step=state.step + 1, cache=cache)
+        return record(state, control, outcome, logits)
+
+    return loop(step, state, stop_step, stop_done)
+
+
+def loop(
+    step: Callable[[DecodeState], DecodeState], state: DecodeState, stop_step: Array, stop_done: Array
+) -> DecodeState:
+    """Takes steps until `stop_done` [] rows are done or `stop_step` [] is reached."""
 
     def unfinished(state: DecodeState) -> Array:
         return (state.step < stop_step) & (jnp.sum(state.control.done) < stop_done)
 
-    def step(state: DecodeState) -> DecodeState:
-        forced, forced_token, allowed = controller.propose(state.control)
-        drawn = draw(state.logits, allowed, state.num_tokens)
-        control, (token, kind, feeds) = controller.advance(state.control, jnp.where(forced, forced_token, drawn))
+    return jax.lax.while_loop(unfinished, lambda state: placed(step(state)), placed(state))
 
-        slot = jnp.where(kind > 0, state.num_tokens, capacity)  # out of range: dropped
-        position = jnp.where(control.done, capacity, state.position)
-        logits, cache = forward(token[:, None], position[:, None], state.cache)
-        after = DecodeState(
-            step=state.step + 1,
-            control=control,
-            cache=cache,
-            logits=jnp.where(feeds[:, None], logits, state.logits),
-            position=state.position + feeds,
-            tokens=state.tokens.at[rows, slot].set(token, mode="drop"),
-            kinds=state.kinds.at[rows, slot].set(kind, mode="drop"),
-            num_tokens=state.num_tokens + (kind > 0),
-        )
-        return placed(after)
 
-    return jax.lax.while_loop(unfinished, step, placed(state))
+def next_token(draw: Draw, controller: Controller, state: DecodeState) -> tuple[Any, tuple[Array, Array, Array]]:
+    """What follows the logits at hand: the next control and (token, kind, feeds) [B], as `advance` gives them."""
+    forced, forced_token, allowed = controller.propose(state.control)
+    drawn = draw(state.logits, allowed, state.num_tokens)
+    return controller.advance(state.control, jnp.where(forced, forced_token, drawn))
+
+
+def record(state: DecodeState, control: Any, outcome: tuple[Array, Array, Array], logits: Array) -> DecodeState:
+    """The state after an outcome (token, kind, feeds) [B]; `logits` [B, V] follow the token where it was fed."""
+    token, kind, feeds = outcome
+    rows = jnp.arange(token.shape[0])
+    slot = jnp.where(kind > 0, state.num_tokens, state.tokens.shape[1])  # out of range: dropped
+    return dataclasses.replace(
+        state,
+        control=control,
+        logits=jnp.where(feeds[:, None], logits, state.logits),
+        position=state.position + feeds,
+        tokens=state.tokens.at[rows, slot].set(token, mode="drop"),
+        kinds=state.kinds.at[rows, slot].set(kind, mode="drop"),
+        num_tokens=state.num_tokens + (kind > 0),
+    )

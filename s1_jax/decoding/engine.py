@@ -35,6 +35,7 @@ class Status(NamedTuple):
     total: int
     decoded_tokens: int  # of thinking and answers, since the engine was made
     slot_use: float  # share of slot-steps that brought a token, since the engine was made
+    tokens_per_step: float  # of those that did, more than 1 with drafts
 
 
 Progress = Callable[[Status], None]
@@ -45,8 +46,9 @@ class Engine:
 
     Parameters are those of `qwen2.unstack`, kernels in int8 or not; products are made in `dtype`, the cache is kept in
     `cache_dtype` (none: the same), which may be int8. `end_tokens` may end the thinking. `layout` places activations
-    and cache on a mesh; the parameters come placed. Raises UserError where the lengths or the tokenizer do not fit the
-    model.
+    and cache on a mesh; the parameters come placed. `draft_tokens` are looked up ahead for each pass of the model
+    (speculate.py); the records are the same but for draws where two tokens are as good as equal. Raises UserError where
+    the lengths or the tokenizer do not fit the model.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Engine:
         cache_dtype: Any = None,
         layout: Layout | None = None,
         end_tokens: Sequence[str] = END_TOKENS,
+        draft_tokens: int = 0,
     ) -> None:
         self.config, self.tokenizer = config, tokenizer
         self.max_model_len = context_length(config) if max_model_len is None else max_model_len
@@ -69,6 +72,8 @@ class Engine:
             raise UserError(f"max_model_len {max_model_len} is not between 1 and the model's {context_length(config)}")
         if batch_size < 1:
             raise UserError(f"batch_size {batch_size} is below 1")
+        if draft_tokens < 0:
+            raise UserError(f"draft_tokens {draft_tokens} is negative")
         self.start_ids = start_ids(tokenizer)
         self.decoded_tokens = 0  # of thinking and answers, since the engine was made
         self.use = Use()
@@ -77,7 +82,7 @@ class Engine:
         self._known_strings: set[str | tuple[str, ...]] = set()
         self._parts = 1 if layout is None else layout.size("batch")
         types = (dtype, dtype if cache_dtype is None else cache_dtype)
-        self._programs = Programs(config, params, self._markers, self.max_model_len, *types, layout)
+        self._programs = Programs(config, params, self._markers, self.max_model_len, *types, layout, draft_tokens)
 
     @property
     def programs(self) -> int:
@@ -106,7 +111,7 @@ class Engine:
         return self._decode(requests, plan_trunks(requests), progress)
 
     def steps(self, request: Request) -> Iterator[DecodeState]:
-        """States of one checked request after every step, in row 0, until it is done.
+        """States of one checked request after every step, in row 0, until it is done; drafts may add several tokens.
 
         A state is gone once the next one is asked for.
         """
@@ -127,7 +132,7 @@ class Engine:
 
         def show() -> None:
             if progress is not None:
-                progress(Status(done, len(requests), self.decoded_tokens, self.use.share))
+                progress(Status(done, len(requests), self.decoded_tokens, self.use.share, self.use.tokens_per_step))
 
         while not slots.idle:
             for run, row in slots.advance(STEPS_PER_CALL).items():

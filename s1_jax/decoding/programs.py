@@ -23,6 +23,7 @@ from s1_jax.decoding.branches import decode_branches, start_branches
 from s1_jax.decoding.decode import Controller, DecodeState, decode, placed, start
 from s1_jax.decoding.prefill import PromptBlock, empty_block, prefill_chunk
 from s1_jax.decoding.sampling import Sampling, sample
+from s1_jax.decoding.speculate import decode_speculatively
 from s1_jax.model import cached, qwen2
 from s1_jax.model.kv_cache import KVCache, LayerCache, copy_rows, init_cache, resize, take_rows
 from s1_jax.sharding import Layout, constrain
@@ -42,7 +43,8 @@ class Programs:
     """The functions of one model under one type of arithmetic, compiled when they first meet a size.
 
     Products are made in `dtype`, the cache is kept in `cache_dtype`. Every call takes what changes; parameters and
-    markers are bound. States and blocks are used up by the call that takes them.
+    markers are bound. States and blocks are used up by the call that takes them. A step of `decode` drafts
+    `draft_tokens` tokens of each slot.
     """
 
     def __init__(
@@ -54,18 +56,20 @@ class Programs:
         dtype: Any,
         cache_dtype: Any,
         layout: Layout | None,
+        draft_tokens: int = 0,
     ) -> None:
-        self._layout = layout
+        self._layout, self.draft_tokens = layout, draft_tokens
         self._programs: list[Program] = []
         self.empty_block = self._program(partial(empty_block, config, cache_dtype), static_argnums=(0, 1))
         self.prefill = self._program(partial(prefill_chunk, config, dtype), params, donate_argnums=1)
-        slots = partial(empty_slots, config, max_model_len, cache_dtype)
+        slots = partial(empty_slots, config, max_model_len, cache_dtype, draft_tokens)
         self.empty_slots = self._program(slots, static_argnums=(0, 1))
         self.fill = self._program(fill_slots, markers, donate_argnums=1)
         self.resize_layer = self._program(_resize_layer, static_argnums=1)
         self.take_layer = self._program(_take_layer)
         self.take_others = self._program(_take_others)
-        self.decode = self._program(partial(decode_slots, config, dtype), params, markers, donate_argnums=2)
+        decode = partial(decode_slots, config, dtype, draft_tokens)
+        self.decode = self._program(decode, params, markers, donate_argnums=2)
         self.prefix_layer = self._program(_prefix_layer, static_argnums=2)
         self.start_branches = self._program(partial(start_branches, config, dtype), params, markers, static_argnums=2)
         self.decode_branches = self._program(partial(decode_branches, config, dtype), params, markers, donate_argnums=2)
@@ -120,17 +124,21 @@ class Program:
         return nullcontext() if self._layout is None else self._layout.use()
 
 
-def empty_slots(config: ModelConfig, max_model_len: int, cache_dtype: Any, B: int, capacity: int) -> DecodeState:
+def empty_slots(
+    config: ModelConfig, max_model_len: int, cache_dtype: Any, draft_tokens: int, B: int, capacity: int
+) -> DecodeState:
     """B slots with nothing in them; their cache holds `capacity` tokens for now."""
     logits = constrain(jnp.zeros((B, config.vocab_size), jnp.float32), "batch", None)
     cache = init_cache(config, B, capacity, cache_dtype)
-    return start(control.empty_state(B), cache, logits, jnp.zeros((B,), jnp.int32), max_model_len)
+    state = start(control.empty_state(B), cache, logits, jnp.zeros((B,), jnp.int32), max_model_len)
+    return dataclasses.replace(state, context=jnp.zeros_like(state.tokens) if draft_tokens else None)
 
 
 def fill_slots(
     markers: control.Markers,
     state: DecodeState,
     block: PromptBlock,
+    token_ids: Array,
     lengths: Array,
     budget: control.Budget,
     new: Array,
@@ -139,9 +147,13 @@ def fill_slots(
 ) -> DecodeState:
     """Puts prompts into slots: row `sources` [M] of the block into slot `slots` [M]; slots out of range are dropped.
 
-    `lengths` [P] are the prompts', `budget` [B] the slots' as they will be, `new` [B] says which of them are filled.
+    `token_ids` [P, T] and `lengths` [P] are the prompts', `budget` [B] the slots' as they will be, `new` [B] says which
+    of them are filled.
     """
     fresh = control.initial_state(budget, markers, new)
+    context = state.context
+    if context is not None:
+        context = context.at[slots, : token_ids.shape[1]].set(token_ids[sources], mode="drop")
     filled = dataclasses.replace(
         state,
         control=jax.tree.map(lambda new_row, row: jnp.where(new, new_row, row), fresh, state.control),
@@ -150,6 +162,8 @@ def fill_slots(
         position=state.position.at[slots].set(lengths[sources], mode="drop"),
         kinds=jnp.where(new[:, None], 0, state.kinds),
         num_tokens=jnp.where(new, 0, state.num_tokens),
+        num_accepted=jnp.where(new, 0, state.num_accepted),
+        context=context,
     )
     return placed(filled)
 
@@ -157,6 +171,7 @@ def fill_slots(
 def decode_slots(
     config: ModelConfig,
     dtype: Any,
+    draft_tokens: int,
     params: qwen2.Params,
     markers: control.Markers,
     state: DecodeState,
@@ -165,12 +180,13 @@ def decode_slots(
     stop_step: Array,
     stop_done: Array,
 ) -> DecodeState:
-    """The loop with this model, the budget controller and sampling put in."""
+    """The loop, that with drafts if there are any, with this model, the budget controller and sampling put in."""
 
     def forward(token_ids: Array, positions: Array, cache: KVCache) -> tuple[Array, KVCache]:
         hidden, cache = cached.hidden_states(config, params, token_ids, positions, cache, compute_dtype=dtype)
+        hidden = hidden if draft_tokens else hidden[:, 0]
         # Whole rows on one device: sampling needs all of a row's logits.
-        return constrain(qwen2.logits(config, params, hidden[:, 0]), "batch", None), cache
+        return constrain(qwen2.logits(config, params, hidden), "batch", *[None] * (hidden.ndim - 1)), cache
 
     def draw(logits: Array, allowed: Array, index: Array) -> Array:
         return sample(logits, allowed, index, settings)
@@ -179,6 +195,8 @@ def decode_slots(
         propose=lambda state: control.propose(budget, markers, state),
         advance=lambda state, token: control.advance(budget, markers, state, token),
     )
+    if draft_tokens:
+        return decode_speculatively(forward, draw, controller, draft_tokens, state, stop_step, stop_done)
     return decode(forward, draw, controller, state, stop_step, stop_done)
 
 

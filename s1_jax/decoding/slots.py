@@ -41,11 +41,17 @@ class Use:
 
     slot_steps: int = 0  # rows x steps
     tokens: int = 0  # recorded in them, forced ones included
+    accepted: int = 0  # of these, beside another in the same step: drafts that were right
 
     @property
     def share(self) -> float:
         """Slot-steps that brought a token."""
-        return self.tokens / max(self.slot_steps, 1)
+        return (self.tokens - self.accepted) / max(self.slot_steps, 1)
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens of a slot-step that brought any: 1 without drafts."""
+        return self.tokens / max(self.tokens - self.accepted, 1)
 
 
 class Slots:
@@ -60,6 +66,7 @@ class Slots:
         self._active = np.zeros(size, bool)  # slots whose run goes on
         self._position = np.zeros(size, np.int64)
         self._counted = np.zeros(size, np.int64)  # tokens recorded of each slot's run
+        self._accepted = np.zeros(size, np.int64)  # of them, such as a draft had right
         self._step = self._idle_calls = 0
         self.state: DecodeState = programs.empty_slots(size, bucket(1, max_model_len))
 
@@ -104,13 +111,16 @@ class Slots:
             np.int32(self._step + steps),
             np.int32(stop_done),
         )
-        done, position, counted, step = jax.device_get(
-            (self.state.control.done, self.state.position, self.state.num_tokens, self.state.step)
+        state = self.state
+        done, position, counted, accepted, step = jax.device_get(
+            (state.control.done, state.position, state.num_tokens, state.num_accepted, state.step)
         )
         self._use.slot_steps += (int(step) - self._step) * self.size
         self._step = int(step)
         self._use.tokens += int((counted - self._counted)[self._active].sum())
-        self._position[self._active], self._counted[self._active] = position[self._active], counted[self._active]
+        self._use.accepted += int((accepted - self._accepted)[self._active].sum())
+        for known, now in ((self._position, position), (self._counted, counted), (self._accepted, accepted)):
+            known[self._active] = now[self._active]
         ended = np.flatnonzero(self._active & done)
         self._active &= ~done
         if not len(ended):
@@ -153,7 +163,7 @@ class Slots:
     def _take_from(self, block: _Block, free: np.ndarray, steps: int) -> None:
         runs, sources = block.next_runs(len(free))
         slots = free[: len(runs)]
-        self._held[slots], self._active[slots], self._counted[slots] = runs, True, 0
+        self._held[slots], self._active[slots], self._counted[slots], self._accepted[slots] = runs, True, 0, 0
         self._position[slots] = block.lengths[sources]
         self._make_room(steps, at_least=block.capacity)
         new = np.zeros(self.size, bool)
@@ -162,6 +172,7 @@ class Slots:
         self.state = self._programs.fill(
             self.state,
             block.content,
+            block.token_ids,
             block.lengths,
             self._of_slots()[0],
             new,
@@ -172,8 +183,9 @@ class Slots:
             self._block = None
 
     def _make_room(self, steps: int, at_least: int = 1) -> None:
-        """Gives the cache room for so many more tokens a row: attention reads all of it, so it grows as rows do."""
-        after = np.where(self._active, self._position + steps, self._position + 1)[self._held >= 0]
+        """Gives the cache room for so many more steps: attention reads all of it, so it grows as rows do."""
+        most = steps * (1 + self._programs.draft_tokens)
+        after = np.where(self._active, self._position + most, self._position + 1)[self._held >= 0]
         needed = bucket(max(int(after.max(initial=1)), at_least), self._max_model_len)
         capacity = self.state.cache[0].capacity
         if needed > capacity or needed * SHRINK_CACHE <= capacity:
@@ -196,7 +208,7 @@ class Slots:
         free = np.flatnonzero(self._held < 0)
         slots = np.concatenate([held, free[: smaller - len(held)]])
         self.state = self._programs.take(self.state, slots)
-        for name in ("_held", "_active", "_position", "_counted"):
+        for name in ("_held", "_active", "_position", "_counted", "_accepted"):
             setattr(self, name, getattr(self, name)[slots])
 
 
@@ -217,9 +229,9 @@ class _Block:
             self.sources.append(rows[prompt])
         P, self.capacity = _power_of_two(len(rows)), bucket(longest, max_model_len)
         self.lengths = np.zeros(P, np.int32)
-        self._token_ids = np.zeros((P, self.capacity), np.int32)
+        self.token_ids = np.zeros((P, self.capacity), np.int32)
         for row, prompt in enumerate(rows):
-            self._token_ids[row, : len(prompt)], self.lengths[row] = prompt, len(prompt)
+            self.token_ids[row, : len(prompt)], self.lengths[row] = prompt, len(prompt)
         self._longest = longest
         self.content = programs.empty_block(P, self.capacity)
 
@@ -238,7 +250,7 @@ class _Block:
         if self.whole:
             return
         start = min(self._read, max(self.capacity - CHUNK, 0))  # the last chunk may begin within the one before
-        chunk = self._token_ids[:, start : start + CHUNK]
+        chunk = self.token_ids[:, start : start + CHUNK]
         self.content = self._programs.prefill(self.content, chunk, np.int32(start), self.lengths)
         self._read = start + chunk.shape[1]
 
