@@ -75,6 +75,7 @@ def main(argv: list[str] | None = None) -> None:
 
     # Devices, model
     jax.config.update("jax_platforms", "cpu")  # the slice is compiled for, never run on
+    jax.config.update("jax_enable_compilation_cache", False)  # its programs cannot be read back without the devices
     devices = describe(topology, say_on_stderr)
     model = QWEN2_5.get(config.model.path) or hf.load_config(hf.resolve(config.model.path))
 

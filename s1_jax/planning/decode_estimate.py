@@ -30,6 +30,7 @@ from s1_jax.planning.roofline import TIMES, Seconds, seconds
 from s1_jax.sharding import DECODE_RULES, Layout
 
 LIVE = {"full": 1.0, "half_full": 0.5}  # how much of the caches is in use
+FIRST_GUESS = 1.3 * GIB  # that a program takes on top of weights and caches
 FEW_LAYERS = (2, 3)  # programs of so many are compiled, and their memory taken on to all
 
 
@@ -202,7 +203,7 @@ def most_rows(
         return rows
 
     weighed: dict[int, dict[str, float]] = {}
-    rows = estimate(room / 64)
+    rows = estimate(FIRST_GUESS)
     while rows and rows not in weighed:
         weighed[rows] = needs_of(model, types, layout, one._replace(rows=rows))
         total = max(weighed[rows].values())
@@ -232,17 +233,16 @@ def types_of(config: EvaluateConfig) -> Types:
 
 
 def needs_of(model: ModelConfig, types: Types, layout: Layout, sizes: Sizes) -> dict[str, float]:
-    """Bytes that each program of a sweep takes on each chip: of few layers, and taken on to all of them.
+    """Bytes that each program of a sweep but the loop takes on each chip: of few layers, and taken on to all of them.
 
-    Each layer has arrays of its own and takes what every other does. Of the step, 32 rows on v6e-16, that gives 20.009
-    GiB, and so does compiling all 64 layers.
+    Each layer has arrays of its own and takes what every other does. Of the loop, 32 rows on v6e-16, that gave 20.009
+    GiB, and so did compiling all 64 layers.
     """
-    few = []
-    for layers in FEW_LAYERS:
-        sweep = Sweep(dataclasses.replace(model, num_hidden_layers=layers), types, layout, sizes)
-        few.append(sweep.needs() | {"decode": compile_lowered(sweep.decode())[1] + local_bytes(sweep.block)})
-    (less, more), (a, b) = few, FEW_LAYERS
-    further = (model.num_hidden_layers - a) / (b - a)
+    less, more = (
+        Sweep(dataclasses.replace(model, num_hidden_layers=layers), types, layout, sizes).needs()
+        for layers in FEW_LAYERS
+    )
+    further = (model.num_hidden_layers - FEW_LAYERS[0]) / (FEW_LAYERS[1] - FEW_LAYERS[0])
     return {name: less[name] + further * (more[name] - less[name]) for name in less}
 
 

@@ -74,8 +74,9 @@ class Sweep:
         P, T = self.block.cache[0].keys.shape[0], self.block.cache[0].capacity
         chunk, start, lengths = _ints((P, min(T, CHUNK)), (), (P,))
         found = {"prefill": _compiled(programs.prefill, self.block, chunk, start, lengths)[1] + slots}
-        of_slots = (_array((B,), bool), *_ints((B,), (B,)))
-        found["fill"] = _compiled(programs.fill, self.state, self.block, lengths, _budget(B), *of_slots)[1] + params
+        prompts = (self.block, *_ints((P, T)), lengths)
+        of_slots = (_budget(B), _array((B,), bool), *_ints((B,), (B,)))
+        found["fill"] = _compiled(programs.fill, self.state, *prompts, *of_slots)[1] + params
         first = self.state.cache[0]
         found["growth"] = _compiled(programs.resize_layer, first, S)[1] + params + slots - local_bytes(first)
 

@@ -20,7 +20,7 @@ def make_programs(tiny_model, layout=None):
     params = tiny.params
     if layout is not None:
         params = jax.device_put(params, layout.tree(param_axes(tiny.config), params))
-    return Programs(tiny.config, unstack(params), markers, LENGTH, jnp.float32, layout)
+    return Programs(tiny.config, unstack(params), markers, LENGTH, jnp.float32, jnp.float32, layout)
 
 
 def test_a_cache_grows_layer_by_layer_and_the_old_one_is_gone(tiny_model):
@@ -28,7 +28,7 @@ def test_a_cache_grows_layer_by_layer_and_the_old_one_is_gone(tiny_model):
     state = programs.empty_slots(4, 64)
     grown = programs.resize(state, 128)
     assert all(layer.capacity == 128 for layer in grown.cache)
-    assert all(array.is_deleted() for layer in state.cache for array in layer)
+    assert all(array.is_deleted() for array in jax.tree.leaves(state.cache))
     np.testing.assert_array_equal(np.asarray(grown.logits), 0.0)
 
 
