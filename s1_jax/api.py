@@ -71,11 +71,13 @@ class LoadedModel:
         max_model_len: int | None = None,
         seed: int = 0,
         batch_size: int = 8,
+        draft_tokens: int = 0,
     ) -> list[dict[str, Any]]:
         """Records of the prompts, in order; a string is a user message for the chat template, a list is token ids.
 
         Token ids stop before the start marker of thinking. `budget` and `sampling` hold fields of BudgetConfig and
-        SamplingConfig. Raises UserError on what cannot be decoded.
+        SamplingConfig; `draft_tokens` are looked up ahead and change no token. Raises UserError on what cannot be
+        decoded.
         """
         if isinstance(prompts, str):
             raise UserError("prompts must be a list; put the one prompt into brackets")
@@ -90,11 +92,18 @@ class LoadedModel:
             dataclasses.replace(shared, prompt_token_ids=prompt_token_ids(self.tokenizer, prompt), name=f"prompt {i}")
             for i, prompt in enumerate(prompts)
         ]
-        return list(self.engine(max_model_len, min(batch_size, max(len(requests), 1))).run(requests))
+        engine = self.engine(max_model_len, min(batch_size, max(len(requests), 1)), draft_tokens=draft_tokens)
+        return list(engine.run(requests))
 
-    def engine(self, max_model_len: int | None, batch_size: int, end_tokens: Sequence[str] = END_TOKENS) -> Engine:
+    def engine(
+        self,
+        max_model_len: int | None,
+        batch_size: int,
+        end_tokens: Sequence[str] = END_TOKENS,
+        draft_tokens: int = 0,
+    ) -> Engine:
         """The engine of these shapes; made and compiled once."""
-        key = (max_model_len, batch_size, tuple(end_tokens))
+        key = (max_model_len, batch_size, tuple(end_tokens), draft_tokens)
         if key not in self._engines:
             self._engines[key] = Engine(
                 self.config,
@@ -105,6 +114,7 @@ class LoadedModel:
                 dtype=self.dtype,
                 cache_dtype=self.cache_dtype,
                 end_tokens=end_tokens,
+                draft_tokens=draft_tokens,
             )
         return self._engines[key]
 

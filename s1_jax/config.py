@@ -366,6 +366,7 @@ class EvaluateConfig:
     max_answer_tokens: int = 512
     max_model_len: int | None = None  # none: the model's max_position_embeddings
     batch_size: int = 64
+    draft_tokens: int = 0  # looked up in prompt and thinking, and checked by one pass of the model; no token changes
     stored: StoredConfig = StoredConfig()
     mesh: MeshConfig = MeshConfig()
 

@@ -213,6 +213,7 @@ def decode(config: EvaluateConfig, source: Path, task: Task, rows: Sequence[Row]
         dtype=dtype,
         cache_dtype=jnp.dtype(config.stored.cache),
         layout=layout,
+        draft_tokens=config.draft_tokens,
     )
     run_dir = Path(config.run_dir)
     path = run_dir / "records.jsonl"
@@ -223,7 +224,7 @@ def decode(config: EvaluateConfig, source: Path, task: Task, rows: Sequence[Row]
     with StopFlag() as stop, path.open("a", encoding="utf-8") as file, live:
 
         def show(status: Status) -> None:
-            live.show(status.done, status.decoded_tokens, status.slot_use)
+            live.show(status.done, status.decoded_tokens, status.slot_use, status.tokens_per_step)
             stop.check()
 
         try:
@@ -242,6 +243,7 @@ def decode(config: EvaluateConfig, source: Path, task: Task, rows: Sequence[Row]
                 seconds=time.perf_counter() - started,
                 slot_steps=engine.use.slot_steps,
                 slot_tokens=engine.use.tokens,
+                accepted_tokens=engine.use.accepted,
                 programs=engine.programs,
             )
 

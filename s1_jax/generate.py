@@ -55,6 +55,7 @@ class GenerateConfig:
     max_model_len: int | None = None  # tokens of prompt, thinking and answer together; none: the model's
     end_tokens: tuple[str, ...] = END_TOKENS  # what ends the thinking
     batch_size: int = 8
+    draft_tokens: int = 0  # looked up in prompt and thinking, and checked by one pass of the model; no token changes
     seed: int = 0
     dtype: Literal["float32", "bfloat16"] = "float32"  # of products
     stored: StoredConfig = StoredConfig()
@@ -72,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     if config.prompt is not None:
         model = load_model(config.model, config.dtype, config.stored)
         request = _request(config, model, {"prompt": config.prompt}, "--prompt")
-        stream(model.engine(config.max_model_len, 1, config.end_tokens), request)
+        stream(model.engine(config.max_model_len, 1, config.end_tokens, config.draft_tokens), request)
         return
 
     # Many prompts, from file to file: all of the input is read and checked before anything is decoded
@@ -81,7 +82,8 @@ def main(argv: list[str] | None = None) -> None:
     rows = list(read_rows(config.input))
     model = load_model(config.model, config.dtype, config.stored)
     requests = [_request(config, model, row, where) for where, row in rows]
-    engine = model.engine(config.max_model_len, min(config.batch_size, max(len(requests), 1)), config.end_tokens)
+    batch_size = min(config.batch_size, max(len(requests), 1))
+    engine = model.engine(config.max_model_len, batch_size, config.end_tokens, config.draft_tokens)
     made_by = {"model": config.model, "dtype": config.dtype, "stored": asdict(config.stored)}
     made_by["end_tokens"] = list(config.end_tokens)
     for request in requests:

@@ -119,6 +119,15 @@ def test_summary_and_plot(finished):
     assert (finished / "scaling.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_drafts_go_on_with_a_run_and_change_no_record(folder, finished, run_dir):
+    path = run_dir / "records.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[::3]))
+    evaluated(folder, run_dir, *GRID, "--draft-tokens", "4")
+    assert sorted(path.read_text().splitlines(keepends=True)) == sorted(lines)
+    assert json.loads((run_dir / "summary.json").read_text())["cost"]["tokens_per_step"] > 1
+
+
 def test_each_setting_by_itself_gives_the_same_records_and_costs_more(folder, finished, tmp_path):
     alone = tmp_path / "alone"
     evaluated(folder, alone, *GRID, "--sweep.shared-trace", "false")

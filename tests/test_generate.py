@@ -228,6 +228,12 @@ def test_a_killed_run_goes_on(run, tmp_path):
     assert run(ROWS, "--batch-size", "3") == whole
 
 
+def test_drafts_change_no_record(run, tmp_path):
+    whole = run(ROWS)
+    (tmp_path / "out.jsonl").unlink()
+    assert run(ROWS, "--draft-tokens", "3") == whole
+
+
 def test_an_output_of_another_command_is_not_touched(run, tmp_path):
     run(ROWS[:2])
     before = (tmp_path / "out.jsonl").read_bytes()

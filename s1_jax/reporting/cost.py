@@ -19,7 +19,8 @@ def add_cost(run_dir: Path, **cost: float) -> None:
     """Notes what one start brought and took, what was lost to an interruption left out.
 
     `records`; `decoded_tokens`, of thinking and answers; `seconds`; `slot_steps` and `slot_tokens`, steps of the rows
-    of a batch and the tokens they brought; `programs` compiled.
+    of a batch and the tokens they brought; `accepted_tokens`, those of them that a draft had right; `programs`
+    compiled.
     """
     path = run_dir / COSTS
     cut_torn_line(path)
@@ -36,13 +37,15 @@ def cost_of(run_dir: Path, records: Sequence[Record]) -> dict[str, Any]:
     known = sum(start["records"] for start in starts) >= len(records)
 
     def total(name: str) -> float | None:
-        return sum(start[name] for start in starts) if known else None
+        return sum(start.get(name, 0) for start in starts) if known else None
 
-    steps = total("slot_steps")
+    steps, tokens = total("slot_steps"), total("slot_tokens")
+    bringing = tokens - total("accepted_tokens") if tokens else None  # type: ignore[operator]
     return {
         "decoded_tokens": total("decoded_tokens"),
         "seconds": total("seconds"),
-        "slot_use": total("slot_tokens") / steps if steps else None,  # type: ignore[operator]
+        "slot_use": bringing / steps if steps and bringing else None,
+        "tokens_per_step": tokens / bringing if tokens and bringing else None,
         "programs": max(start["programs"] for start in starts) if known else None,
         "tokens_of_all_settings": by_setting.total(),
         "tokens_of_longest_setting": max(by_setting.values()),
@@ -57,4 +60,6 @@ def format_cost(cost: dict[str, Any]) -> str:
         return f"Thinking and answer tokens: {alone}, {longest}"
     decoded = f"{cost['decoded_tokens']:,} decoded in {clock_time(cost['seconds'])}"
     used = f"{cost['slot_use']:.0%} of slot-steps brought a token" if cost["slot_use"] else "no step was made"
+    if (cost["tokens_per_step"] or 1) > 1:
+        used += f", {cost['tokens_per_step']:.2f} on average"
     return f"Thinking and answer tokens: {decoded}; {alone}, {longest}\n{used}; {cost['programs']} programs compiled"

@@ -36,14 +36,15 @@ class LiveTable(Progress):
         for i, value in enumerate((1, bool(record["correct"]), record["num_thinking_tokens"])):
             counts[i] += value
 
-    def show(self, done: int, decoded_tokens: int, slot_use: float) -> None:
-        """Of this start: records done, tokens decoded, share of slot-steps that brought one."""
+    def show(self, done: int, decoded_tokens: int, slot_use: float, tokens_per_step: float) -> None:
+        """Of this start: records done, tokens decoded, share of slot-steps that brought any, and how many these did."""
         now = self.get_time()
         if self._since is None:
             self._since = now, decoded_tokens
         seconds, tokens = now - self._since[0], decoded_tokens - self._since[1]
         speed = f", {tokens / seconds:,.0f} tokens/s" if seconds > 0 and tokens else ""
-        note = f"{self._runs}{speed}, {slot_use:.0%} of slots in use"
+        drafts = f", {tokens_per_step:.2f} tokens a step" if tokens_per_step > 1 else ""
+        note = f"{self._runs}{speed}, {slot_use:.0%} of slots in use{drafts}"
         self.update(self._bar, completed=self._before + done, note=note)
 
     def get_renderables(self) -> Iterable[RenderableType]:
