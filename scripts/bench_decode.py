@@ -12,7 +12,8 @@ run counts its prefill; a step is what one more token costs: whole runs less run
 
 What a step is set beside: the memory's limit, which is the rate at which the machine streams an array as large as the
 weights, over the bytes that a step has to read (all weights once, the tied head among them, and the KV cache as far as
-it is filled); and the step's matmuls alone, in one jitted function of XLA's, kernels either way round.
+it is filled); and the step's matmuls alone, in one jitted function of XLA's, kernels either way round. What budget
+forcing costs is the same loop without the model: the controller and the choice of a token from given logits.
 """
 
 from __future__ import annotations
@@ -39,12 +40,15 @@ from _reference import to_transformers
 from transformers import CompileConfig, PreTrainedTokenizerBase
 
 from s1_jax.checkpoints import hf
-from s1_jax.config import BudgetConfig, ModelConfig
+from s1_jax.config import BudgetConfig, ModelConfig, SamplingConfig
 from s1_jax.data.chat import prompt_ids
 from s1_jax.data.synthetic import generate_problems
+from s1_jax.decoding import budget as control
+from s1_jax.decoding.decode import Controller, decode, start
 from s1_jax.decoding.engine import Engine
-from s1_jax.decoding.markers import END_TOKENS, single_id, start_ids
+from s1_jax.decoding.markers import END_TOKENS, make_budget, make_markers, single_id, start_ids
 from s1_jax.decoding.requests import Request
+from s1_jax.decoding.sampling import make_sampling, sample
 from s1_jax.model.qwen2 import Params, init_params, unstack
 from s1_jax.model.sizes import QWEN2_5
 from s1_jax.progress import progress_bar
@@ -67,6 +71,8 @@ SEARCH_RUNS = 2  # of each way, after its first; the faster counts
 # XLA's products by YNNPACK, which is what it does by itself, and by Eigen
 XLA_WAYS: tuple[dict[str, str], ...] = ({}, {"xla_cpu_experimental_ynn_fusion_type": ""})
 STREAM_COLUMNS = 7168  # of the matrix that is streamed
+CONTROL_STEPS = 64
+MOST_CONTROL = 0.03  # of a step
 MACHINE_RUNS = 3  # a round, of each way of the matmuls and of each stream; the fastest of all counts
 
 
@@ -243,6 +249,25 @@ def search(sides: Sides, prompts: Sequence[list[int]], case: Case) -> list[dict[
     return trials
 
 
+def control_steps(sides: Sides, rows: int) -> Callable[[], Any]:
+    """A run of CONTROL_STEPS steps of the decoding loop in which the logits are given."""
+    markers = make_markers(sides.tokenizer, sides.config.vocab_size)
+    limits = [(BudgetConfig(CONTROL_STEPS, None, 2), 1, 0)] * rows
+    budget = make_budget(sides.tokenizer, limits, 2 * CONTROL_STEPS, markers)
+    settings = make_sampling([SamplingConfig()] * rows, [np.zeros(2, np.uint32)] * rows)
+    logits = jax.random.normal(jax.random.key(0), (rows, sides.config.vocab_size))
+
+    @jax.jit
+    def run(logits: jax.Array) -> jax.Array:
+        begun = control.initial_state(budget, markers, jnp.ones(rows, bool))
+        state = start(begun, logits, logits, jnp.zeros(rows, jnp.int32), 2 * CONTROL_STEPS)
+        controller = Controller(partial(control.propose, budget, markers), partial(control.advance, budget, markers))
+        draw = partial(sample, settings=settings)
+        return decode(lambda ids, places, given: (given, given), draw, controller, state, CONTROL_STEPS, rows).tokens
+
+    return lambda: run(logits).block_until_ready()
+
+
 class Machine:
     """What limits a step, on arrays as large as the model's weights. Their values are of no consequence."""
 
@@ -315,6 +340,8 @@ class Bench:
         tokens = {name: decode() for name, decode in self.decodes.items()}
         self.rows_equal = int((tokens["ours"] == tokens["generate"]).all(axis=1).sum())
         self.matmuls, self.streams = machine.matmuls(len(prompts)), machine.streams
+        self.control = control_steps(sides, len(prompts))
+        self.control()
         # over a run, half of the new tokens are in the cache on average
         cached = len(prompts) * (sides.prompt_tokens + new_tokens / 2)
         config = sides.config
@@ -330,6 +357,8 @@ class Bench:
         for name in ("", "_first", "_step"):
             figures[f"ratio{name}"] = figures[f"generate{name}"] / figures[f"ours{name}"]
         figures["matmuls"] = min(seconds(run) for run in self.matmuls for _ in range(MACHINE_RUNS))
+        figures["control"] = min(seconds(self.control) for _ in range(MACHINE_RUNS)) / CONTROL_STEPS
+        figures["share_of_control"] = figures["control"] / figures["ours_step"]
         figures["share_of_matmuls"] = figures["matmuls"] / figures["ours_step"]
         if self.streams:
             read = min(seconds(run) for run in self.streams for _ in range(MACHINE_RUNS))
@@ -358,6 +387,7 @@ def bars(case: Case, measured: Sequence[Mapping[str, Any]]) -> list[dict[str, An
             asked.append(
                 (f"batch of {rows}: the memory's limit over a step", medians["share_of_limit"], case.least_share[rows])
             )
+        asked.append((f"batch of {rows}: a step over its control", 1 / medians["share_of_control"], 1 / MOST_CONTROL))
         if case.must_agree:
             asked.append((f"batch of {rows}: rows with generate's tokens", one["rows_equal"] / rows, 1.0))
     return [{"what": what, "is": value, "least": least, "met": value >= least} for what, value, least in asked]
@@ -369,7 +399,9 @@ def format_result(result: Mapping[str, Any]) -> str:
     trials = [("generate", "rows", "batch", "tokens/s")]
     sides = [("float32 decoding", "rows", "tokens/s", "first token", "step", "equal rows")]
     ratios = [("ratio to generate", "whole run", "first token", "step")]
-    limits = [("our step", "seconds", "XLA's matmuls alone", "share", "memory's limit", "share", "GB/s")]
+    limits = [
+        ("our step", "seconds", "control", "share", "XLA's matmuls alone", "share", "memory's limit", "share", "GB/s")
+    ]
     for one in result["measured"]:
         rows, medians = one["rows"], one["medians"]
         for trial in one["trials"]:
@@ -383,8 +415,8 @@ def format_result(result: Mapping[str, Any]) -> str:
         if "limit" in medians:
             rate = f"{medians['stream_bytes_per_s'] / 1e9:.1f}"
             limit = (f"{medians['limit']:.4f}", f"{medians['share_of_limit']:.0%}", rate)
-        matmuls = (f"{medians['matmuls']:.4f}", f"{medians['share_of_matmuls']:.0%}")
-        limits.append((f"batch of {rows}", f"{medians['ours_step']:.4f}", *matmuls, *limit))
+        parts = [(f"{medians[name]:.4f}", f"{medians['share_of_' + name]:.1%}") for name in ("control", "matmuls")]
+        limits.append((f"batch of {rows}", f"{medians['ours_step']:.4f}", *itertools.chain(*parts), *limit))
     asked = [("bar", "least", "is", "")]
     for bar in result["bars"]:
         asked.append((bar["what"], f"{bar['least']:.2f}", f"{bar['is']:.2f}", "met" if bar["met"] else "missed"))

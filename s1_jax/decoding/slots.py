@@ -85,10 +85,6 @@ class Slots:
         """B."""
         return len(self._held)
 
-    def bucket(self, length: int) -> int:
-        """The capacity that holds so many tokens."""
-        return bucket(length, self._max_model_len)
-
     def slot_of(self, run: int) -> int:
         """Where a run is held."""
         return int(np.flatnonzero(self._held == run)[0])
@@ -166,19 +162,21 @@ class Slots:
         self._held[slots], self._active[slots], self._counted[slots], self._accepted[slots] = runs, True, 0, 0
         self._position[slots] = block.lengths[sources]
         self._make_room(steps, at_least=block.capacity)
-        new = np.zeros(self.size, bool)
-        new[slots] = True
-        M = self._spare if len(runs) <= self._spare else self.size  # two sizes, so that little is compiled
-        self.state = self._programs.fill(
-            self.state,
-            block.content,
-            block.token_ids,
-            block.lengths,
-            self._of_slots()[0],
-            new,
-            _padded(slots, M, self.size),  # out of range: dropped
-            _padded(sources, M, 0),
-        )
+        budget, M = self._of_slots()[0], self._spare
+        for first in range(0, len(slots), M):  # always of one size, so that little is compiled
+            some = slice(first, first + M)
+            new = np.zeros(self.size, bool)
+            new[slots[some]] = True
+            self.state = self._programs.fill(
+                self.state,
+                block.content,
+                block.token_ids,
+                block.lengths,
+                budget,
+                new,
+                _padded(slots[some], M, self.size),  # out of range: dropped
+                _padded(sources[some], M, 0),
+            )
         if block.exhausted:
             self._block = None
 

@@ -86,10 +86,10 @@ class Waves:
         budget, settings = jax.tree.map(lambda x: x[held], (runs.budget, runs.settings))
         lengths = np.asarray([len(runs.prompts[run]) for run in held], np.int32)
         at = self._branch_points(wave)
-        longest = int((lengths[:, None] + at.position).max())
         slots = np.zeros(self._size, np.int32)
         slots[: len(wave)] = [self._slots.slot_of(tile.run) for tile in wave]
-        prefix = self._programs.prefix(self._slots.state.cache, slots, self._slots.bucket(longest))
+        cache = self._slots.state.cache
+        prefix = self._programs.prefix(cache, slots, cache[0].capacity)
         needed = self._longest_suffix + int(runs.budget.max_answer_tokens.max()) + 1
         multiple = TAIL_MULTIPLES.get(jax.default_backend(), 16)
         capacity = -(-needed // multiple) * multiple

@@ -20,6 +20,7 @@ from tests.reference import to_params
 from tests.tokenizer import byte_tokenizer
 
 V, MAX_MODEL_LEN, MAX_ANSWER, ROWS = 264, 160, 5, 8
+MOST_PROGRAMS = 40  # of one sweep: ten functions, each for the few sizes of batch and cache that it meets
 TOKENIZER = byte_tokenizer()
 STRINGS = ("Wait", "", ("Hm", "", "no"))
 
@@ -127,3 +128,24 @@ def test_branch_points_by_hand(kinds, end, expected):
         budget = BudgetConfig(0, maximum, num_ignore)
         found = branch_point(budget, ignored_ends(np.array([letters[kind] for kind in kinds])), len(kinds), end)
         assert found == ((position, End[name]), used)
+
+
+def test_another_sweep_compiles_nothing(tiny_model):
+    """As long as it meets no new size of the cache, which here has one."""
+    config, params = ending_model(tiny_model, 2)
+    engine = Engine(config, unstack(params), TOKENIZER, max_model_len=64, batch_size=ROWS)
+
+    def sweep(maxima, counts, string):
+        budgets = [BudgetConfig(1, maximum, count, string) for maximum in maxima for count in counts]
+        prompts = [(i + 1, 7, 3) for i in range(40)]
+        requests = [
+            Request(prompt, budget, problem_id=i, max_answer_tokens=MAX_ANSWER)
+            for budget in budgets
+            for i, prompt in enumerate(prompts)
+        ]
+        list(engine.run_shared(requests))
+        return engine.programs
+
+    programs = sweep((4, 16, None), (0, 1, 3), "Wait")
+    assert 0 < programs <= MOST_PROGRAMS
+    assert sweep((2, 9, 11, 30, None), (0, 2, 3), "Wait") == programs
