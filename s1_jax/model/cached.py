@@ -20,6 +20,8 @@ from s1_jax.model.kv_cache import KVCache, LayerCache, as_stored, write, write_t
 from s1_jax.model.qwen2 import DecoderLayer, Params, bind
 from s1_jax.sharding import platform
 
+KERNEL_TOKENS = 16  # of a row, that the kernel attends for at a time at most: those of a draft
+
 Mixer = Callable[..., tuple[jax.Array, LayerCache]]  # (what there is of a layer, q, k, v) -> attended, its new cache
 
 
@@ -37,7 +39,7 @@ def hidden_states(
     A query at position p sees slots up to p, so slots beyond a row's length may hold anything. A position behind the
     last slot is that of a row that has ended: its cache is left alone, and its hidden states mean nothing.
     """
-    by_kernel = platform() == "tpu" and token_ids.shape[1] == 1
+    by_kernel = platform() == "tpu" and token_ids.shape[1] <= KERNEL_TOKENS
     mix = (_mix_by_kernel if by_kernel else _mix)(positions, cache[0])
     return _through_layers(config, params, token_ids, positions, cache, mix, compute_dtype)
 
@@ -53,11 +55,13 @@ def _mix(positions: jax.Array, first: LayerCache) -> Mixer:
 
 
 def _mix_by_kernel(positions: jax.Array, first: LayerCache) -> Mixer:
-    """The same for one token a row on TPU."""
+    """The same for few tokens a row on TPU; where it is one, the kernel stores it too."""
     visits = plan_visits(_seen(positions, first), first)
 
     def mix(of_layer: LayerCache, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, LayerCache]:
-        return attend_cache(q, of_layer, visits, as_stored(of_layer, k, v))
+        if positions.shape[1] == 1:
+            return attend_cache(q, of_layer, visits, as_stored(of_layer, k, v))
+        return attend_cache(q, write(of_layer, positions, k, v), visits)
 
     return mix
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from s1_jax.config import MeshConfig
 from s1_jax.model.decode_attention import attend_branches, attend_cache, plan_visits
-from s1_jax.model.kv_cache import AXES, TAIL_AXES, LayerCache
+from s1_jax.model.kv_cache import AXES, TAIL_AXES, LayerCache, write
 from s1_jax.planning.program import local_bytes
 from s1_jax.planning.topology import describe, parse_topology
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
@@ -24,13 +24,14 @@ MODELS = {"32b": (8, 5, 128), "0.5b": (2, 7, 64)}
 
 
 def decode(branches, queries, prefix, cache, lengths, count):
-    """`count` steps of layers that only attend, with queries [B, R, N, H] of R branches a row, or of R = 1 token."""
+    """`count` steps of layers that only attend, with queries [B, R, N, H] of R branches a row, or of R tokens."""
     B, R, _, H = queries.shape
     K = cache[0].keys.shape[1]
 
     def step(i, carry):
         queries, cache = carry
-        visits = plan_visits(lengths.reshape(-1, 1) + i, cache[0])
+        positions = lengths[:, :1] + i + jnp.arange(R)
+        visits = plan_visits(lengths.reshape(-1, 1) + i if branches else positions + 1, cache[0])
         if branches:
             visits = plan_visits(lengths, prefix[0]), visits
         written = []
@@ -39,8 +40,10 @@ def decode(branches, queries, prefix, cache, lengths, count):
             if branches:
                 queries, new = queries[:, :, None], tuple(x[:, :, None] for x in new)
                 out, of_layer = attend_branches(queries, prefix[layer], of_layer, visits, new)
-            else:
+            elif R == 1:
                 out, of_layer = attend_cache(queries, of_layer, visits, new)
+            else:
+                out, of_layer = attend_cache(queries, write(of_layer, positions, *new), visits)
             queries = out.reshape(B, R, -1, H)
             written.append(of_layer)
         return queries, tuple(written)
@@ -48,8 +51,8 @@ def decode(branches, queries, prefix, cache, lengths, count):
     return jax.lax.fori_loop(0, count, step, (queries, cache))
 
 
-def memory(topology, model, tensor, B, S, R=None, C=1152):
-    """Of the loop over rows of capacity S, or over R branches a row with tails of C, on `tensor` devices."""
+def memory(topology, model, tensor, B, S, T=1, R=None, C=1152):
+    """Of the loop of T tokens a row of capacity S, or of R branches a row with tails of C, on `tensor` devices."""
     K, G, H = MODELS[model]
     layout = Layout(make_mesh(MeshConfig(tensor=tensor), describe(parse_topology(topology))[:tensor]), DECODE_RULES)
 
@@ -64,7 +67,7 @@ def memory(topology, model, tensor, B, S, R=None, C=1152):
 
     written = cache(B, K, S, H) if R is None else cache(B, K, R, C, H)
     inputs = (
-        array(B, R or 1, K * G, H, axes=("batch", None, None, None)),
+        array(B, R or T, K * G, H, axes=("batch", None, None, None)),
         None if R is None else cache(B, K, S, H),
         written,
         array(B, R or 1, axes=("batch", None), dtype=jnp.int32),
@@ -88,6 +91,7 @@ def main() -> None:
         for model, options in (
             ("32b", dict(tensor=8, B=64, S=32768)),
             ("32b", dict(tensor=1, B=8, S=32768)),
+            ("32b", dict(tensor=8, B=64, S=32768, T=8)),
             ("0.5b", dict(tensor=1, B=8, S=32768)),
             ("0.5b", dict(tensor=8, B=8, S=5000)),
             ("32b", dict(tensor=4, B=8, S=32768, R=16)),

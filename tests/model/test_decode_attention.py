@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -14,9 +15,10 @@ import numpy as np
 import pytest
 
 from s1_jax.config import MeshConfig
-from s1_jax.model import attention, decode_attention, decode_kernel
+from s1_jax.model import attention, cached, decode_attention, decode_kernel
 from s1_jax.model.decode_attention import attend_branches, attend_cache, attend_partial, plan_visits
-from s1_jax.model.kv_cache import LayerCache
+from s1_jax.model.kv_cache import LayerCache, init_cache
+from s1_jax.model.qwen2 import unstack
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
 from tests.planning.conftest import NEEDS_LIBTPU, PATIENCE, PROJECT
 
@@ -230,3 +232,21 @@ def test_programs_for_tpus_work_in_the_cache_and_copy_none_of_it():
     for name, memory in programs.items():
         assert memory["aliased"] >= memory["caches"], name  # capacities are padded
         assert memory["temporaries"] < 0.1 * memory["caches"], name
+
+
+def test_a_draft_through_the_model_by_the_kernel(tiny_model, monkeypatch):
+    """Hidden states and cache of the tokens within the cache; what lies behind its last slot counts for nothing."""
+    tiny = tiny_model(0)
+    params, T, S = unstack(tiny.params), 5, 64
+    positions = jnp.asarray([[0], [7], [S - 2], [S]]) + jnp.arange(T)
+    token_ids = jnp.asarray(np.random.default_rng(0).integers(0, tiny.config.vocab_size, positions.shape))
+    empty = init_cache(tiny.config, B, S, jnp.float32)
+    filled = tuple(random_cache(i, *empty[0].keys.shape) for i in range(len(empty)))
+    expected, written = cached.hidden_states(tiny.config, params, token_ids, positions, filled)
+    monkeypatch.setattr(cached, "platform", lambda: "tpu")
+    monkeypatch.setattr(cached, "attend_cache", partial(attend_cache, interpret=True))
+    found, stored = cached.hidden_states(tiny.config, params, token_ids, positions, filled)
+    within = np.asarray(positions < S)
+    assert_close(np.asarray(found)[within], np.asarray(expected)[within], 1e-5)
+    for mine, reference in zip(jax.tree.leaves(stored), jax.tree.leaves(written), strict=True):
+        assert_close(mine, reference, 1e-5)
