@@ -48,7 +48,7 @@ from s1_jax.decoding.decode import Controller, decode, start
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.markers import END_TOKENS, make_budget, make_markers, single_id, start_ids
 from s1_jax.decoding.requests import Request
-from s1_jax.decoding.sampling import make_sampling, sample
+from s1_jax.decoding.sampling import Sampling, make_sampling, sample
 from s1_jax.model.qwen2 import Params, init_params, unstack
 from s1_jax.model.sizes import QWEN2_5
 from s1_jax.progress import progress_bar
@@ -258,14 +258,14 @@ def control_steps(sides: Sides, rows: int) -> Callable[[], Any]:
     logits = jax.random.normal(jax.random.key(0), (rows, sides.config.vocab_size))
 
     @jax.jit
-    def run(logits: jax.Array) -> jax.Array:
+    def run(logits: jax.Array, budget: control.Budget, settings: Sampling) -> jax.Array:
         begun = control.initial_state(budget, markers, jnp.ones(rows, bool))
         state = start(begun, logits, logits, jnp.zeros(rows, jnp.int32), 2 * CONTROL_STEPS)
         controller = Controller(partial(control.propose, budget, markers), partial(control.advance, budget, markers))
         draw = partial(sample, settings=settings)
         return decode(lambda ids, places, given: (given, given), draw, controller, state, CONTROL_STEPS, rows).tokens
 
-    return lambda: run(logits).block_until_ready()
+    return lambda: run(logits, budget, settings).block_until_ready()
 
 
 class Machine:
