@@ -34,6 +34,6 @@ def test_a_round_holds_every_figure_of_the_tables(sides):
     assert bench.step_bytes > bench.weight_bytes == 4 * 562_816
     one = {"rows": 3, "rows_equal": bench.rows_equal, "trials": [best], "medians": figures, "rounds": [figures]}
     bars = bench_decode.bars(case, [one])
-    assert [bar["met"] for bar in bars] == [True, False, True]
+    assert [bar["met"] for bar in bars if "control" not in bar["what"]] == [True, False, True]
     text = bench_decode.format_result({"new_tokens": N, "bars": bars, "measured": [one]})
     assert "missed" in text and "batch of 3" in text
