@@ -30,6 +30,7 @@ from s1_jax.planning.roofline import TIMES, Seconds, seconds
 from s1_jax.sharding import DECODE_RULES, Layout
 
 LIVE = {"full": 1.0, "half_full": 0.5}  # how much of the caches is in use
+ROOM = 0.99  # of HBM: the compiler refuses programs that come within a hundredth of it (see `compile_lowered`)
 FIRST_GUESS = 1.3 * GIB  # that a program takes on top of weights and caches
 FEW_LAYERS = (2, 3)  # programs of so many are compiled, and their memory taken on to all
 
@@ -87,7 +88,7 @@ class DecodePlan:
     @property
     def fits(self) -> bool:
         """Whether every program of the sweep does."""
-        return max(self.needs.values()) <= capacity(self.chip)
+        return max(self.needs.values()) <= room(self.chip)
 
     def to_dict(self) -> dict[str, Any]:
         """As one JSON object; what a step does is null where the sweep does not fit."""
@@ -186,7 +187,7 @@ def most_rows(
     UserError where not even the fewest rows fit.
     """
     layout, chip = slice_layout(config, devices, DECODE_RULES)
-    parts, room = layout.size("batch"), capacity(chip)
+    parts, free = layout.size("batch"), room(chip)
     one = sizes_of(dataclasses.replace(config, batch_size=parts), model, layout)
     types = types_of(config)
     weights = local_bytes(decode_params(model, types, layout))
@@ -198,7 +199,7 @@ def most_rows(
 
     def estimate(on_top: float) -> int:
         rows = 0
-        while held(rows + parts) + on_top <= room:
+        while held(rows + parts) + on_top <= free:
             rows += parts
         return rows
 
@@ -207,12 +208,17 @@ def most_rows(
     while rows and rows not in weighed:
         weighed[rows] = needs_of(model, types, layout, one._replace(rows=rows))
         total = max(weighed[rows].values())
-        say(f"{rows} rows take {total / GIB:.2f} of {room / GIB:.2f} GiB")
+        say(f"{rows} rows take {total / GIB:.2f} of {free / GIB:.2f} GiB")
         rows = estimate(total - held(rows))
-    fitting = [rows for rows, needs in weighed.items() if max(needs.values()) <= room]
+    fitting = [rows for rows, needs in weighed.items() if max(needs.values()) <= free]
     if not fitting:
         raise UserError(f"not even {parts} rows of {one.capacity} tokens fit on {layout.mesh.size} chips")
     return max(fitting), weighed[max(fitting)]
+
+
+def room(chip: Chip) -> float:
+    """Bytes of HBM that the programs of a sweep may take."""
+    return ROOM * capacity(chip)
 
 
 def sizes_of(config: EvaluateConfig, model: ModelConfig, layout: Layout) -> Sizes:
@@ -222,7 +228,8 @@ def sizes_of(config: EvaluateConfig, model: ModelConfig, layout: Layout) -> Size
         raise UserError(
             f"batch_size {config.batch_size} must be a multiple of {parts}, the mesh's data x fsdp x context"
         )
-    return Sizes(config.batch_size, config.max_model_len or context_length(model), config.max_answer_tokens)
+    length = config.max_model_len or context_length(model)
+    return Sizes(config.batch_size, length, config.max_answer_tokens, config.draft_tokens)
 
 
 def types_of(config: EvaluateConfig) -> Types:

@@ -19,7 +19,7 @@ from s1_jax.decoding.budget import Budget, Markers
 from s1_jax.decoding.markers import IGNORE_STRINGS, IGNORE_WIDTH
 from s1_jax.decoding.programs import Program, Programs
 from s1_jax.decoding.sampling import Sampling
-from s1_jax.decoding.slots import BLOCK_TOKENS, CHUNK
+from s1_jax.decoding.slots import BLOCK_TOKENS, CHUNK, SPARE_SLOTS
 from s1_jax.decoding.waves import TAIL_MULTIPLES, R, tiles_of
 from s1_jax.model import int8
 from s1_jax.model.kv_cache import AXES, init_cache
@@ -37,6 +37,7 @@ class Sizes(NamedTuple):
     rows: int  # B, decoded together
     capacity: int  # S, which is max_model_len once a row is long
     max_answer_tokens: int
+    draft_tokens: int = 0  # that a step checks beside each row's next
 
 
 class Types(NamedTuple):
@@ -56,7 +57,8 @@ class Sweep:
         self.sizes, self._layout = sizes, layout
         self.params = decode_params(config, types, layout)
         markers, (compute, _, kept) = _markers(config.vocab_size, suffix_tokens), map(jnp.dtype, types)
-        self._programs = Programs(config, self.params, markers, sizes.capacity, compute, kept, layout)
+        drafts = sizes.draft_tokens
+        self._programs = Programs(config, self.params, markers, sizes.capacity, compute, kept, layout, drafts)
         self.state: Any = _compiled(self._programs.empty_slots, sizes.rows, sizes.capacity)[0]
         T = min(PROMPT_TOKENS, sizes.capacity)
         P = min(max(BLOCK_TOKENS // T, 1), 1 << (sizes.rows - 1).bit_length())
@@ -69,13 +71,14 @@ class Sweep:
 
     def needs(self) -> dict[str, float]:
         """Bytes taken on each chip while each other program of a sweep runs, with all that lives beside its arrays."""
-        B, S, most = self.sizes
+        B, S, most, _ = self.sizes
         params, slots, programs = local_bytes(self.params), local_bytes(self.state), self._programs
         P, T = self.block.cache[0].keys.shape[0], self.block.cache[0].capacity
         chunk, start, lengths = _ints((P, min(T, CHUNK)), (), (P,))
         found = {"prefill": _compiled(programs.prefill, self.block, chunk, start, lengths)[1] + slots}
         prompts = (self.block, *_ints((P, T)), lengths)
-        of_slots = (_budget(B), _array((B,), bool), *_ints((B,), (B,)))
+        M = max(1, B // SPARE_SLOTS)
+        of_slots = (_budget(B), _array((B,), bool), *_ints((M,), (M,)))
         found["fill"] = _compiled(programs.fill, self.state, *prompts, *of_slots)[1] + params
         first = self.state.cache[0]
         found["growth"] = _compiled(programs.resize_layer, first, S)[1] + params + slots - local_bytes(first)
