@@ -128,15 +128,21 @@ def main() -> None:
     measured = []
     with progress_bar() as bar:
         for rows_at_once in case.rows:
-            task = bar.add_task(f"batch of {rows_at_once}", total=2 + options.rounds, note="settings of generate")
+            settings = list_settings(rows_at_once, case)
+            task = bar.add_task(f"batch of {rows_at_once}", total=len(settings) + 1 + options.rounds, note="")
             prompts = make_prompts(sides.tokenizer, rows_at_once)
-            trials = search(sides, prompts, case)
-            bar.update(task, advance=1, note="compiling")
+            trials = []
+            for setting in settings:
+                bar.update(task, note="{way}, batch of {batch}".format(**setting))
+                trials.append(setting | {"tokens_per_s": try_generate(sides, prompts, case.new_tokens, setting)})
+                bar.advance(task)
             best = max(trials, key=lambda trial: trial["tokens_per_s"])
+            bar.update(task, note="compiling")
             bench = Bench(sides, machine, prompts, case.new_tokens, best)
-            bar.update(task, advance=1, note="rounds")
+            bar.advance(task)
             rounds = []
-            for _ in range(options.rounds):
+            for number in range(options.rounds):
+                bar.update(task, note=f"round {number + 1}")
                 rounds.append(bench.round())
                 bar.advance(task)
             medians = {name: statistics.median(figures[name] for figures in rounds) for name in rounds[0]}
@@ -234,19 +240,21 @@ def their_decode(sides: Sides, prompts: Sequence[list[int]], n: int, *, batch: i
     return decode
 
 
-def search(sides: Sides, prompts: Sequence[list[int]], case: Case) -> list[dict[str, Any]]:
-    """Each way and batch size of `generate` with its tokens/s on all prompts, 0 where it does not run."""
-    trials, n = [], -(-case.new_tokens // SEARCH_SHARE)
-    batches = sorted({min(batch, len(prompts)) for batch in case.batches or (len(prompts),)})
-    for way, batch in itertools.product(WAYS, batches):
-        decode = their_decode(sides, prompts, n, batch=batch, way=way)
-        try:
-            decode()
-            speed = len(prompts) * n / min(seconds(decode) for _ in range(SEARCH_RUNS))
-        except RuntimeError:
-            speed = 0.0
-        trials.append({"way": way, "batch": batch, "tokens_per_s": speed})
-    return trials
+def list_settings(rows: int, case: Case) -> list[dict[str, Any]]:
+    """The settings of `generate` that are tried: its ways at each of the batch sizes, at most `rows`."""
+    batches = sorted({min(batch, rows) for batch in case.batches or (rows,)})
+    return [{"way": way, "batch": batch} for way, batch in itertools.product(WAYS, batches)]
+
+
+def try_generate(sides: Sides, prompts: Sequence[list[int]], new_tokens: int, setting: Mapping[str, Any]) -> float:
+    """Tokens/s of `generate` on all prompts, for one in SEARCH_SHARE of the new tokens; 0 where it does not run."""
+    n = -(-new_tokens // SEARCH_SHARE)
+    decode = their_decode(sides, prompts, n, **setting)
+    try:
+        decode()
+        return len(prompts) * n / min(seconds(decode) for _ in range(SEARCH_RUNS))
+    except RuntimeError:
+        return 0.0
 
 
 def control_steps(sides: Sides, rows: int) -> Callable[[], Any]:

@@ -24,6 +24,13 @@ def test_both_sides_decode_the_same_tokens(sides, way):
     np.testing.assert_array_equal(ours, theirs)
 
 
+def test_batches_of_generate_are_no_larger_than_the_rows():
+    tried = bench_decode.list_settings(64, bench_decode.CASES["tiny"])
+    assert sorted({setting["batch"] for setting in tried}) == [32, 64]
+    assert {setting["way"] for setting in tried} == set(bench_decode.WAYS)
+    assert {setting["batch"] for setting in bench_decode.list_settings(8, bench_decode.CASES["0.5b"])} == {8}
+
+
 def test_a_round_holds_every_figure_of_the_tables(sides):
     case = dataclasses.replace(bench_decode.CASES["tiny"], least_ratio={3: 0.0}, least_share={3: 1e9})
     best = {"way": "dynamic cache", "batch": 3, "tokens_per_s": 1.0}
