@@ -81,6 +81,9 @@ def copy_rows(source: KVCache, rows: jax.Array, target: KVCache, slots: jax.Arra
 
     Slots out of range are dropped.
     """
+    if len(slots) == 1:  # XLA makes a dynamic-update-slice of one row, for which a mesh gathers the whole cache
+        nowhere = jnp.full_like(slots, len(target[0].keys))
+        rows, slots = jnp.concatenate([rows, rows]), jnp.concatenate([slots, nowhere])
 
     def copied(new: jax.Array, old: jax.Array) -> jax.Array:
         return constrain(old.at[slots, :, : new.shape[2]].set(new[rows], mode="drop"), *AXES[: old.ndim])

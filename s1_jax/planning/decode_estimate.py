@@ -209,7 +209,7 @@ def most_rows(
         weighed[rows] = needs_of(model, types, layout, one._replace(rows=rows))
         total = max(weighed[rows].values())
         say(f"{rows} rows take {total / GIB:.2f} of {free / GIB:.2f} GiB")
-        rows = estimate(total - held(rows))
+        rows = estimate(total - held(rows)) or rows // (2 * parts) * parts
     fitting = [rows for rows, needs in weighed.items() if max(needs.values()) <= free]
     if not fitting:
         raise UserError(f"not even {parts} rows of {one.capacity} tokens fit on {layout.mesh.size} chips")
