@@ -130,7 +130,7 @@ def test_a_plan_of_a_sweep(sweep, tmp_path):
     )  # attention reads what is live
     assert full["bytes_least"] < 2**30 * (memory["weights"] + memory["cache"]) < 1.1 * full["bytes_least"]
     kernel = 256 * 256 * 2
-    assert {each["axis"] for each in told["collectives"]} == {"fsdp", "tensor"}
+    assert {each["axis"] for each in told["collectives"]} >= {"fsdp", "tensor"}
     assert all(each["bytes"] / each["count"] < kernel for each in told["collectives"])  # no weight travels
     times = full["seconds"]
     assert full["tokens_per_second_per_chip"] == pytest.approx(16 / 4 / times["step_no_overlap"])
