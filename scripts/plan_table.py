@@ -1,9 +1,10 @@
-"""Plans every TPU config shipped and writes the table of docs/plan.md.
+"""Plans every TPU config shipped and writes the tables of docs/plan.md.
 
     python scripts/plan_table.py --lengths LENGTHS.json [--only s1_32b_v5p64 ...] [--write docs/plan.md]
 
 Each row is one `python -m s1_jax.plan ... --json`; results are kept in runs/plan/, so a stopped table goes on where it
-was. LENGTHS.json holds the token counts of s1's 1,000 examples (a list, or as `--lengths` of the plan takes it).
+was. LENGTHS.json holds the token counts of s1's 1,000 examples (a list, or as `--lengths` of the plan takes it); sweeps
+need none.
 """
 
 from __future__ import annotations
@@ -43,48 +44,73 @@ ROWS: list[tuple[str, str, list[str] | None]] = [
     ("s1_1p5b_v6e1", "v6e-1", None),
     ("s1_0p5b_v5e1", "v5litepod-1", None),
 ]
-HEAD = ("config", "slice", "step", "mesh", "remat", "GiB a chip", "of HBM", "FLOPs x model", "compute", "HBM", "ICI")
-HEAD += ("minutes", "overlapped", "chip-hours", "MFU")
+# config of a sweep -> slice
+SWEEPS = {
+    "sweep_32b_v6e8": "v6e-8",
+    "sweep_32b_v6e16": "v6e-16",
+    "sweep_32b_v5p8": "v5p-8",
+    "sweep_32b_v5e16": "v5litepod-16",
+}
+HEAD = "config|slice|step|mesh|remat|GiB a chip|of HBM|FLOPs x model|compute|HBM|ICI".split("|")
+HEAD += "minutes|overlapped|chip-hours|MFU".split("|")
+SWEEP_HEAD = "config|slice|mesh|rows|weights|cache|GiB a chip|of HBM|moved|x least".split("|")
+SWEEP_HEAD += "HBM|ICI|collectives|tokens/s|a chip|of roofline|half full: tokens/s|a chip|of roofline".split("|")
 
 
 def main() -> None:
-    """Plans what is not planned yet, then writes or prints the table."""
+    """Plans what is not planned yet, then writes or prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lengths", required=True, type=Path, help="JSON file of token counts, one an example")
+    parser.add_argument("--lengths", type=Path, help="JSON file of token counts, one an example")
     parser.add_argument("--only", nargs="*", help="plan only these configs")
     parser.add_argument("--kept", type=Path, default=PROJECT / "runs" / "plan", help="where results are kept")
-    parser.add_argument(
-        "--write", type=Path, help="put the table between the marks of this file instead of printing it"
-    )
+    parser.add_argument("--write", type=Path, help="put the tables between the marks of this file, print nothing")
     options = parser.parse_args()
     options.kept.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows, sweeps = [HEAD], [SWEEP_HEAD]
     for number, (config, topology, full) in enumerate(ROWS, start=1):
-        kept = options.kept / f"{number:02}_{config}.json"
-        if not kept.exists() and (options.only is None or config in options.only):
-            started = time.perf_counter()
-            print(f"{number}/{len(ROWS)} {config}{' full' if full else ''} ...", file=sys.stderr, flush=True)
-            kept.write_text(json.dumps(plan(config, topology, full, options.lengths)))
-            print(f"    {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
-        if kept.exists():
-            rows.append(row(config, topology, full, json.loads(kept.read_text())))
-    table = markdown([HEAD, *rows])
+        change = full or (["--lengths", str(options.lengths.resolve())] if options.lengths else [])
+        told = kept(f"{number:02}_{config}", config, topology, change, options)
+        if told:
+            remat = option(config, full, "--model.remat")
+            rows.append(row(config, topology, full, told | {"remat": remat}))
+    for config, topology in SWEEPS.items():
+        told = kept(config, config, topology, ["--rows"], options)
+        if told:
+            sweeps.append(sweep_row(config, topology, told))
+    tables = {"table": markdown(rows), "decoding": markdown(sweeps)}
     if options.write is None:
-        print(table)
+        print("\n".join(tables.values()))
         return
-    before, mark, rest = options.write.read_text().partition("<!-- table -->\n")
-    _, end, after = rest.partition("<!-- end -->")
-    options.write.write_text(before + mark + table + end + after)
+    text = options.write.read_text()
+    for mark, table in tables.items():
+        if table.count("\n") == 2:  # nothing was planned for it: what is there stays
+            continue
+        before, begin, rest = text.partition(f"<!-- {mark} -->\n")
+        _, end, after = rest.partition("<!-- end -->")
+        text = before + begin + table + end + after
+    options.write.write_text(text)
 
 
-def plan(config: str, topology: str, full: list[str] | None, lengths: Path) -> dict[str, Any]:
-    """One plan as a dict, with the remat policy that was planned."""
-    change = full or ["--lengths", str(lengths.resolve())]
+def kept(
+    name: str, config: str, topology: str, change: list[str], options: argparse.Namespace
+) -> dict[str, Any] | None:
+    """A plan that was made earlier, or is made now; None where `--only` leaves it out."""
+    path = options.kept / f"{name}.json"
+    if not path.exists() and (options.only is None or config in options.only):
+        started = time.perf_counter()
+        print(f"{config} {' '.join(change)} ...", file=sys.stderr, flush=True)
+        path.write_text(json.dumps(plan(config, topology, change)))
+        print(f"    {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def plan(config: str, topology: str, change: list[str]) -> dict[str, Any]:
+    """One plan as a dict."""
     command = [sys.executable, "-m", "s1_jax.plan", f"configs/{config}.py", "--topology", topology, "--json", *change]
     done = subprocess.run(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)} ended with exit code {done.returncode}")
-    return json.loads(done.stdout) | {"remat": option(config, full, "--model.remat")}
+    return json.loads(done.stdout)
 
 
 def option(config: str, full: list[str] | None, name: str) -> str:
@@ -96,23 +122,41 @@ def option(config: str, full: list[str] | None, name: str) -> str:
     return getattr(load_config(PROJECT / "configs" / f"{config}.py").model, name.rsplit(".", 1)[1])
 
 
-def row(config: str, topology: str, full: list[str] | None, plan: dict[str, Any]) -> tuple[str, ...]:
+def row(config: str, topology: str, full: list[str] | None, plan: dict[str, Any]) -> list[str]:
     """One line of the table."""
     memory, times, run = plan["hbm_gib"], plan["seconds"], plan["run"]
-    mesh = " x ".join(f"{axis} {size}" for axis, size in plan["mesh"].items() if size > 1) or "1"
-    cells = [config, topology, "full" if full else "real", mesh, plan["remat"], f"{memory['total']:.1f}"]
+    cells = [config, topology, "full" if full else "real", mesh_of(plan), plan["remat"], f"{memory['total']:.1f}"]
     cells.append(f"{memory['total'] / memory['capacity']:.0%}" + ("" if plan["fits"] else ", does not fit"))
     if not plan["fits"]:
-        return (*cells, *[""] * (len(HEAD) - len(cells)))
+        return cells + [""] * (len(HEAD) - len(cells))
     cells.append(f"{plan['flops']['ratio']:.3f}")
     cells += [f"{times[name]:.2f}" for name in ("compute", "hbm", "ici")]
     if full:  # one step, not a run
-        return (*cells, "", "", "", f"{plan['mfu']:.0%}")
+        return [*cells, "", "", "", f"{plan['mfu']:.0%}"]
     minutes = [f"{run[name]:.1f}" for name in ("minutes_no_overlap", "minutes_overlap", "chip_hours")]
-    return (*cells, *minutes, f"{plan['mfu']:.0%}")
+    return [*cells, *minutes, f"{plan['mfu']:.0%}"]
 
 
-def markdown(rows: list[tuple[str, ...]]) -> str:
+def sweep_row(config: str, topology: str, plan: dict[str, Any]) -> list[str]:
+    """One line of the table of sweeps."""
+    memory, full, half = plan["hbm_gib"], plan["step"]["full"], plan["step"]["half_full"]
+    cells = [config, topology, mesh_of(plan), str(plan["rows"])]
+    cells += [f"{memory[name]:.2f}" for name in ("weights", "cache", "total")]
+    cells += [f"{memory['total'] / memory['capacity']:.0%}", f"{full['bytes_moved'] / 2**30:.2f}"]
+    cells += [f"{full['ratio']:.4f}", *(f"{1000 * full['seconds'][name]:.2f}" for name in ("hbm", "ici"))]
+    cells.append(str(sum(each["count"] for each in plan["collectives"])))
+    for step in (full, half):
+        cells += [f"{step['tokens_per_second']:.0f}", f"{step['tokens_per_second_per_chip']:.0f}"]
+        cells.append(f"{step['roofline_share']:.0%}")
+    return cells
+
+
+def mesh_of(plan: dict[str, Any]) -> str:
+    """The axes that cut anything."""
+    return " x ".join(f"{axis} {size}" for axis, size in plan["mesh"].items() if size > 1) or "1"
+
+
+def markdown(rows: list[list[str]]) -> str:
     """A table in Markdown; the first row is its head."""
     lines = ["| " + " | ".join(cells) + " |" for cells in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]) + "\n"

@@ -36,5 +36,6 @@ def _config(size: str) -> ModelConfig:
 
 
 QWEN2_5: dict[str, ModelConfig] = {
-    f"Qwen/Qwen2.5-{size}{suffix}": _config(size) for size in _SIZES for suffix in ("", "-Instruct")
+    **{f"Qwen/Qwen2.5-{size}{suffix}": _config(size) for size in _SIZES for suffix in ("", "-Instruct")},
+    **{f"simplescaling/{name}-32B": _config("32B") for name in ("s1", "s1.1")},  # fine-tuned, and nothing else changed
 }
