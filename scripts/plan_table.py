@@ -101,7 +101,7 @@ def kept(
         print(f"{config} {' '.join(change)} ...", file=sys.stderr, flush=True)
         path.write_text(json.dumps(plan(config, topology, change)))
         print(f"    {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def plan(config: str, topology: str, change: list[str]) -> dict[str, Any]:
