@@ -154,9 +154,10 @@ class Engine:
         ids, name = request.prompt_token_ids, request.name
         if not ids:
             raise UserError(f"{name}: the prompt is empty")
-        if wrong := [i for i in ids if not 0 <= i < self.config.vocab_size]:
-            vocab_size = self.config.vocab_size
-            raise UserError(f"{name}: token id {wrong[0]} lies outside the model's vocabulary of {vocab_size}")
+        vocab_size = self.config.vocab_size
+        if min(ids) < 0 or max(ids) >= vocab_size:
+            wrong = next(i for i in ids if not 0 <= i < vocab_size)
+            raise UserError(f"{name}: token id {wrong} lies outside the model's vocabulary of {vocab_size}")
         if list(ids[-len(self.start_ids) :]) == self.start_ids:
             raise UserError(f"{name}: the prompt ends in the start marker {THINK_START}; leave it out, it is appended")
         if not request.budget.forcing and (request.budget.max_thinking_tokens is not None or request.budget.num_ignore):
@@ -213,17 +214,19 @@ class Engine:
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         """Records of the requests that one trunk holds, by their places; text is made once for each branch point."""
         outcomes: dict[BranchPoint, dict[str, Any]] = {}
+        last = trunk.branch_point
         for place, (point, ignores_used) in sorted(points.items()):
             if point not in outcomes:
-                row = trunk if point == trunk.branch_point else _cut(trunk, point, answers[point])
+                row = trunk if point == last else _cut(trunk, point, answers[point])
                 outcomes[point] = records.outcome(self.tokenizer, self.start_ids, **row._asdict())
             yield place, self.identity(requests[place]) | outcomes[point] | {"ignores_used": ignores_used}
 
 
 def _points(requests: Sequence[Request], trunk: Trunk, row: Row) -> dict[int, tuple[BranchPoint, int]]:
     """Where each branch of a trunk leaves it, and the ends it has ignored, by its place."""
-    ends = ignored_ends(row.kinds[: row.num_thinking])
-    return {place: branch_point(requests[place].budget, ends, *row.branch_point) for place in trunk.branches}
+    last = row.branch_point
+    ends = ignored_ends(row.kinds[: last.position])
+    return {place: branch_point(requests[place].budget, ends, *last) for place in trunk.branches}
 
 
 def _cut(trunk: Row, point: BranchPoint, answer: Row) -> Row:

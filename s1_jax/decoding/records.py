@@ -43,7 +43,7 @@ def identity(
         "ignore_string": strings if isinstance(strings, str) else list(strings),
         "max_answer_tokens": max_answer_tokens,
         "max_model_len": max_model_len,
-        "prompt_token_ids": [int(i) for i in prompt_token_ids],
+        "prompt_token_ids": list(map(int, prompt_token_ids)),
     }
 
 
@@ -71,7 +71,7 @@ def outcome(
         "end": End(end).name.lower(),
         "answer_end": AnswerEnd(answer_end).name.lower(),
         "ignores_used": int(ignores_used),
-        "text": tokenizer.decode(np.concatenate([start_ids, ids]), skip_special_tokens=False),
+        "text": tokenizer.decode([*start_ids, *ids.tolist()], skip_special_tokens=False),
         "extracted_answer": None,
         "gold": None,
         "correct": None,

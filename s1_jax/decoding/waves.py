@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterator
+from operator import attrgetter
 from typing import NamedTuple
 
 import jax
@@ -50,9 +51,11 @@ class Waves:
 
     def add(self, run: int, row: Row, points: Collection[BranchPoint]) -> None:
         """Asks for the answers of a run that has ended; its own is there."""
-        missing = sorted(set(points) - {row.branch_point})
+        missing = sorted(set(points) - {row.branch_point}, key=attrgetter("end", "position"))
         tiles = [missing[first : first + R] for first in range(0, len(missing), R)]
         self._tiles += [_Tile(run, tile, [self._after_newline(row, point) for point in tile]) for tile in tiles]
+        # a wave takes as long as its longest answer, and what follows "Final Answer:" is short
+        self._tiles.sort(key=lambda tile: tile.points[0].end)
         self._answers[run], self._missing[run] = {row.branch_point: row}, len(tiles)
 
     def run(self, everything: bool, show: Callable[[], None]) -> Iterator[tuple[int, dict[BranchPoint, Row]]]:
