@@ -337,16 +337,29 @@ class SettingConfig:
     budget: BudgetConfig = BudgetConfig()
     sampling: SamplingConfig = SamplingConfig()
     samples: int = 1
+    instruction: str | None = None  # behind the question: "token N", "step N", "short", "long" (data/instructions.py)
+    max_tries: int = 1  # rejection sampling: drawn again until thinking ends by itself, at most so often
+
+    def __post_init__(self) -> None:
+        if self.max_tries < 1:
+            raise UserError(f"max_tries {self.max_tries} is below 1")
+        if self.max_tries > 1 and not (self.sampling.temperature > 0 and self.budget.forcing):
+            raise UserError(
+                f"max_tries {self.max_tries} needs forcing and a temperature above 0, else every try is the same"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
-    """The grid max_thinking_tokens x num_ignore x ignore_strings, and single settings beside it."""
+    """The grid instructions x max_thinking_tokens x num_ignore x ignore_strings, and single settings beside it."""
 
     max_thinking_tokens: tuple[int | None, ...] = (None,)  # on the command line: 16 32 64 None
     num_ignore: tuple[int, ...] = (0,)
     ignore_strings: tuple[str, ...] = ("Wait",)
     min_thinking_tokens: int = 1
+    # what the question asks of the thinking: None "token 2048" "step 32" short long
+    instructions: tuple[str | None, ...] = (None,)
+    max_tries: int = 1  # more: rejection sampling, a run is drawn again until its thinking ends within the maximum
     shared_trace: Switch = True  # settings that think alike are one run, read at several points; false: each by itself
     scaling: Literal["within", "across"] = "across"  # the Scaling metric within one ignore count, or across all runs
     extra: Annotated[tuple[SettingConfig, ...], tyro.conf.Suppress] = ()  # set in config files only

@@ -12,7 +12,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from s1_jax.checkpoints import hf
 from s1_jax.cli import StopFlag, parse_with_file, run_main, to_json
 from s1_jax.config import BudgetConfig, EvaluateConfig, SettingConfig, UserError, resolve_dtype
 from s1_jax.data.chat import prompt_ids
+from s1_jax.data.instructions import instructed
 from s1_jax.decoding.engine import Engine, Status, context_length
 from s1_jax.decoding.records import identity
 from s1_jax.decoding.requests import Request
@@ -34,6 +35,7 @@ from s1_jax.reporting.plot import save_scaling_plot
 from s1_jax.reporting.records import Record, cut_torn_line, read_records, record_line
 from s1_jax.reporting.summary import Setting, methods, summarize, to_dict
 from s1_jax.reporting.table import format_report
+from s1_jax.search.rejection import sample_until_natural
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
 from s1_jax.tasks import Problem, Task, load_task
 
@@ -61,6 +63,11 @@ class Row:
     problem: Problem
     request: Request
     known: Record
+
+    @property
+    def max_tries(self) -> int:
+        """More than 1: rejection sampling."""
+        return self.known["max_tries"]
 
     @property
     def key(self) -> Hashable:
@@ -105,13 +112,21 @@ def sweep_settings(config: EvaluateConfig) -> list[SettingConfig]:
     """
     sweep = config.sweep
     grid = [
-        SettingConfig(BudgetConfig(sweep.min_thinking_tokens, maximum, count, string), config.sampling, config.samples)
-        for string, count, maximum in product(sweep.ignore_strings, sweep.num_ignore, sweep.max_thinking_tokens)
+        SettingConfig(
+            BudgetConfig(sweep.min_thinking_tokens, maximum, count, string),
+            config.sampling,
+            config.samples,
+            instruction,
+            sweep.max_tries,
+        )
+        for instruction, string, count, maximum in product(
+            sweep.instructions, sweep.ignore_strings, sweep.num_ignore, sweep.max_thinking_tokens
+        )
     ]
     settings: dict[Hashable, SettingConfig] = {}
     for setting in (*grid, *sweep.extra):
         string = setting.budget.ignore_string if setting.budget.num_ignore else ""
-        key = (dataclasses.replace(setting.budget, ignore_string=string), setting.sampling)
+        key = dataclasses.replace(setting, budget=dataclasses.replace(setting.budget, ignore_string=string), samples=1)
         settings[key] = max(settings.get(key, setting), setting, key=lambda one: one.samples)
     if not settings:
         raise UserError("the sweep is empty: each of max_thinking_tokens, num_ignore and ignore_strings needs a value")
@@ -133,7 +148,10 @@ def plan_rows(
     """Setting after setting, so that the rows of a batch end at about the same time."""
     length = config.max_model_len
     assert length is not None  # filled in by with_model_defaults
-    prompts = {problem.id: tuple(prompt_ids(tokenizer, problem.question)) for problem in task.problems}
+    prompts = {
+        (problem.id, words): tuple(prompt_ids(tokenizer, instructed(problem.question, words)))
+        for problem, words in product(task.problems, {setting.instruction for setting in settings})
+    }
     rows = []
     for setting, problem in product(settings, task.problems):
         for sample in range(setting.samples):
@@ -141,12 +159,14 @@ def plan_rows(
                 "problem_id": problem.id,
                 "sample": sample,
                 "seed": config.seed,
-                "prompt_token_ids": prompts[problem.id],
+                "prompt_token_ids": prompts[problem.id, setting.instruction],
                 "budget": setting.budget,
                 "sampling": setting.sampling,
                 "max_answer_tokens": config.max_answer_tokens,
             }
-            known = identity(**asked, max_model_len=length) | {"task": task.name, "gold": problem.gold}
+            known = identity(**asked, max_model_len=length)
+            known |= {"task": task.name, "gold": problem.gold}
+            known |= {"instruction": setting.instruction, "max_tries": setting.max_tries}
             rows.append(Row(problem, Request(**asked, name=f"problem {problem.id}"), known))
     return rows
 
@@ -228,9 +248,8 @@ def decode(config: EvaluateConfig, source: Path, task: Task, rows: Sequence[Row]
             stop.check()
 
         try:
-            run = engine.run_shared(requests, show) if shared else enumerate(engine.run(requests, show))
-            for place, record in run:
-                record = graded(task, rows[place].problem, record)
+            for place, record in run_all(engine, rows, shared, show):
+                record = rows[place].known | graded(task, rows[place].problem, record)
                 file.write(record_line(record))
                 file.flush()
                 live.add(record)
@@ -246,6 +265,26 @@ def decode(config: EvaluateConfig, source: Path, task: Task, rows: Sequence[Row]
                 accepted_tokens=engine.use.accepted,
                 programs=engine.programs,
             )
+
+
+def run_all(
+    engine: Engine, rows: Sequence[Row], shared: bool, show: Callable[[Status], None]
+) -> Iterator[tuple[int, Record]]:
+    """Records of the rows with their places: first those that are drawn once, then rejection sampling's."""
+    once = [place for place, row in enumerate(rows) if row.max_tries == 1]
+    requests = [rows[place].request for place in once]
+    run = engine.run_shared(requests, show) if shared else enumerate(engine.run(requests, show))
+    for i, record in run:
+        yield once[i], record
+    several = [place for place, row in enumerate(rows) if row.max_tries > 1]
+    requests, tries = [rows[place].request for place in several], [rows[place].max_tries for place in several]
+
+    def show_after(status: Status) -> None:
+        show(status._replace(done=status.done + len(once)))
+
+    if requests:
+        for i, record in sample_until_natural(engine, requests, tries, show_after):
+            yield several[i], record
 
 
 def rows_at_a_time(batch_size: int, runs: int, parts: int) -> int:

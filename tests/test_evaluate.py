@@ -243,3 +243,22 @@ def test_the_command_says_mistakes_in_one_line():
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: no config file no_such_config.py") and ended.stderr.count("\n") == 1
+
+
+def test_instructions_stand_behind_the_question_and_rejected_runs_are_drawn_again(folder, tmp_path):
+    asked = ["--sweep.instructions", "None", "short", "token 12", "--sweep.max-thinking-tokens", "12"]
+    drawn = ["--sampling.temperature", "1", "--sweep.max-tries", "3"]
+    records = evaluated(folder, tmp_path, *asked, *drawn)
+    assert len(records) == 3 * PROBLEMS
+    texts = {None: "", "short": "Answer after a short amount of thinking.", "token 12": "Think for up to 12 tokens."}
+    for record in records:
+        question = byte_tokenizer().decode(record["prompt_token_ids"])
+        assert "=?" in question and texts[record["instruction"]] in question
+        assert all(text not in question for words, text in texts.items() if words != record["instruction"] and text)
+        assert 1 <= record["tries"] <= 3 and record["sample"] == 0
+        assert record["end"] == "natural" or record["tries"] == 3
+        assert record["num_thinking_tokens"] <= record["tried_tokens"] <= 12 * record["tries"]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert {run["setting"]["max_tries"] for run in summary["runs"]} == {3}
+    assert {method["name"] for method in summary["methods"]} >= {"rejection sampling, T 1"}
+    assert evaluated(folder, tmp_path, *asked, *drawn) == records

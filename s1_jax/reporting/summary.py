@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal
 
+from s1_jax.data.instructions import METHODS, parse_instruction
 from s1_jax.reporting.metrics import control, majority_accuracy, performance, scaling, wilson_interval
 from s1_jax.reporting.records import Record
 
 Interval = tuple[float, float]
+Bounds = tuple[float | None, float | None]
 ScalingOver = Literal["within", "across"]
 
 
@@ -28,18 +30,20 @@ class Setting:
     top_k: int
     top_p: float
     min_p: float
+    instruction: str | None = None  # behind the question, see data/instructions.py
+    max_tries: int = 1  # more: rejection sampling
 
     @classmethod
     def of(cls, record: Record) -> Setting:
         """The setting of a record. Where no end is ignored the string says nothing: it does not tell settings apart."""
         string = record["ignore_string"] if record["num_ignore"] else None
-        values = {field.name: record[field.name] for field in dataclasses.fields(cls)}
+        values = {field.name: record.get(field.name, field.default) for field in dataclasses.fields(cls)}
         return cls(**values | {"ignore_string": tuple(string) if isinstance(string, list) else string})
 
     @property
     def label(self) -> str:
         """The setting in a few words: "max 64, 2 x Wait, T 0.8"."""
-        parts = []
+        parts = [] if self.instruction is None else [self.instruction]
         if self.max_thinking_tokens is not None:
             parts.append(f"max {self.max_thinking_tokens}")
         if self.num_ignore:
@@ -47,9 +51,11 @@ class Setting:
         if self.min_thinking_tokens > 1:
             parts.append(f"min {self.min_thinking_tokens}")
         if not self.forcing:
-            parts = ["no forcing"]
+            parts = [*parts[: self.instruction is not None], "no forcing"]
         if self.temperature:
             parts += [f"T {self.temperature:g}"]
+        if self.max_tries > 1:
+            parts.append(f"up to {self.max_tries} tries")
         return ", ".join(parts) or "natural end"
 
 
@@ -78,6 +84,8 @@ class Run:
     answer_ends: dict[str, int]
     ignores_used: float  # mean per record
     without_answer: int  # records
+    tries: float  # mean per record, more than 1 with rejection sampling
+    tried_tokens: float  # thinking tokens of all tries, mean per record
     majority: tuple[Majority, ...]  # empty where there is one sample per problem
 
 
@@ -105,7 +113,11 @@ def methods(runs: Sequence[Run], scaling_over: ScalingOver) -> list[Method]:
 
     A family shares its ignore string, minimum and sampling; runs that ignore no end belong to every string's family.
     With `within` it shares the ignore count too. Control asks whether a run's mean keeps its own minimum and maximum.
+    Runs whose question carries an instruction are families of their own, those with a maximum beside it another; what
+    the instruction allows is their maximum (paper, appendix D.1), and where that is more or less than no instruction,
+    the run without one has to be there.
     """
+    without_instruction = {run.setting: run.thinking_tokens for run in runs if run.setting.instruction is None}
     families: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
     for run in runs:
         if run.setting.forcing:
@@ -117,7 +129,7 @@ def methods(runs: Sequence[Run], scaling_over: ScalingOver) -> list[Method]:
                 families[family] = families[plain] + families[family]
             if strings:
                 del families[plain]
-    return [_method(family, scaling_over) for family in families.values()]
+    return [_method(family, scaling_over, without_instruction) for family in families.values()]
 
 
 def to_dict(records: Sequence[Record], runs: Sequence[Run], found: Sequence[Method], scaling_over: ScalingOver) -> dict:
@@ -159,6 +171,10 @@ def _run(setting: Setting, records: Sequence[Record]) -> Run:
         answer_ends=dict(Counter(record["answer_end"] for record in records)),
         ignores_used=fmean(record["ignores_used"] for record in records),
         without_answer=sum(record["extracted_answer"] is None for record in records),
+        tries=fmean(record.get("tries", 1) for record in records),
+        tried_tokens=fmean(
+            record["tried_tokens" if "tried_tokens" in record else "num_thinking_tokens"] for record in records
+        ),
         majority=tuple(_majority(list(by_problem.values()), tokens)),
     )
 
@@ -192,15 +208,27 @@ def _sampling(setting: Setting) -> tuple[Any, ...]:
 
 def _family(setting: Setting, scaling_over: ScalingOver) -> tuple[Any, ...]:
     count = setting.num_ignore if scaling_over == "within" else None
-    return (*_sampling(setting), count, setting.ignore_string)
+    return (*_sampling(setting), setting.max_tries > 1, _instructed(setting), count, setting.ignore_string)
 
 
-def _method(runs: Sequence[Run], scaling_over: ScalingOver) -> Method:
+def _instructed(setting: Setting) -> str | None:
+    """What runs with an instruction are called, with a maximum beside it or without."""
+    if setting.instruction is None:
+        return None
+    forced = "" if setting.max_thinking_tokens is None else " + budget forcing"
+    return parse_instruction(setting.instruction).method + forced
+
+
+def _method(runs: Sequence[Run], scaling_over: ScalingOver, without_instruction: Mapping[Setting, float]) -> Method:
     settings = [run.setting for run in runs]
     last = settings[-1]
-    name = string_label(last.ignore_string) if last.num_ignore else "no end ignored"
+    name = string_label(last.ignore_string) if last.num_ignore else _instructed(last) or "no end ignored"
     if scaling_over == "within" and last.num_ignore:
         name = f"{last.num_ignore} x {name}"
+    if last.num_ignore and last.instruction is not None:
+        name = f"{_instructed(last)}, {name}"
+    if last.max_tries > 1:
+        name = "rejection sampling" + (f", {name}" if last.num_ignore or last.instruction else "")
     if last.min_thinking_tokens > 1:
         name += f", min {last.min_thinking_tokens}"
     if last.temperature:
@@ -209,16 +237,43 @@ def _method(runs: Sequence[Run], scaling_over: ScalingOver) -> Method:
     return Method(
         name=name,
         runs=len(runs),
-        control=control(
-            tokens,
-            [setting.max_thinking_tokens for setting in settings],
-            [setting.min_thinking_tokens if setting.min_thinking_tokens > 1 else None for setting in settings],
-        ),
+        control=_control(tokens, [_bounds(setting, without_instruction) for setting in settings]),
         scaling=scaling(tokens, accuracies),
         performance=performance(accuracies),
     )
 
 
+def _control(tokens: Sequence[float], bounds: Sequence[Bounds | None]) -> float | None:
+    known = [pair for pair in bounds if pair is not None]
+    if len(known) < len(bounds):
+        return None
+    return control(tokens, [most for _, most in known], [least for least, _ in known])
+
+
+def _bounds(setting: Setting, without_instruction: Mapping[Setting, float]) -> Bounds | None:
+    """The fewest and the most thinking tokens a run may have; None where it takes a run that is not there to tell."""
+    least = setting.min_thinking_tokens if setting.min_thinking_tokens > 1 else None
+    most = setting.max_thinking_tokens
+    if setting.instruction is None or most is not None:
+        return least, most
+    instruction = parse_instruction(setting.instruction)
+    if instruction.thinking_tokens is not None:
+        return least, instruction.thinking_tokens
+    usual = without_instruction.get(dataclasses.replace(setting, instruction=None))
+    if usual is None:
+        return None
+    return (least, usual) if instruction.kind == "short" else (usual, most)
+
+
 def _order(setting: Setting) -> tuple[Any, ...]:
     budget = float("inf") if setting.max_thinking_tokens is None else setting.max_thinking_tokens
-    return (*_sampling(setting), not setting.forcing, str(setting.ignore_string or ""), setting.num_ignore, budget)
+    instruction = _instruction_order(setting.instruction)
+    rest = str(setting.ignore_string or ""), setting.num_ignore, instruction, setting.max_tries, budget
+    return (*_sampling(setting), not setting.forcing, *rest)
+
+
+def _instruction_order(words: str | None) -> tuple[Any, ...]:
+    if words is None:
+        return ()
+    kind, limit = parse_instruction(words)
+    return METHODS[kind], kind == "long", limit or 0

@@ -15,6 +15,7 @@ def format_report(runs: Sequence[Run], methods: Sequence[Method], scaling_over: 
     rows = []
     for run in runs:
         label = run.setting.label + (f", {run.records // run.problems} samples" if run.majority else "")
+        label += f" (mean {run.tries:.1f})" if run.setting.max_tries > 1 else ""
         ends = "/".join(str(run.ends.get(end, 0)) for end in ("natural", "forced", "context"))
         rows.append((label, *_outcome(run.thinking_tokens, run.accuracy, run.interval), str(run.problems), ends))
         for vote in run.majority[1:]:

@@ -98,3 +98,61 @@ def test_summary_is_json():
     summary = json.loads(json.dumps(to_dict(records, runs, methods(runs, "across"), "across"), allow_nan=False))
     assert summary["tasks"] == ["made up"] and summary["records"] == len(records)
     assert [run["label"] for run in summary["runs"]] == [run.setting.label for run in runs]
+
+
+PAPER = {"TCC": ("token {}", None), "TCC+BF": ("token {}", 1), "SCC": ("step {}", None), "SCC+BF": ("step {}", 100)}
+PAPER_NAMES = {
+    "TCC": "token-conditional control",
+    "TCC+BF": "token-conditional control + budget forcing",
+    "SCC": "step-conditional control",
+    "SCC+BF": "step-conditional control + budget forcing",
+    "CCC": "class-conditional control",
+}
+
+
+def paper_records(case):
+    """Records of 30 problems whose means and right answers are those of a table of the paper."""
+    if case["method"] == "CCC":
+        settings = [{"instruction": "short"}, {"instruction": "long"}, {"instruction": None}]
+        means, right = [*case["thinking_tokens"], case["reference"]], [*case["correct"], 15]
+    else:
+        words, forced = PAPER[case["method"]]
+        unit = 100 if words.startswith("step") else 1
+        settings = [
+            {"instruction": words.format(limit // unit), "max_thinking_tokens": limit if forced else None}
+            for limit in case["limits"]
+        ]
+        means, right = case["thinking_tokens"], case["correct"]
+    runs = zip(settings, means, right, strict=True)
+    return [record(i, i < count, mean, **setting) for setting, mean, count in runs for i in range(30)]
+
+
+@pytest.mark.parametrize("method", PAPER_NAMES)
+def test_conditional_control_gives_the_papers_metrics(method, shared_data):
+    cases = json.loads((shared_data / "s1_metrics" / "scaling_metric_cases.json").read_text())["cases"]
+    (case,) = [case for case in cases if case["method"] == method]
+    found = {one.name: one for one in methods(summarize(paper_records(case)), "across")}
+    of_method = found[PAPER_NAMES[method]]
+    assert of_method.runs == len(case["thinking_tokens"])
+    assert of_method.control == case["control"]
+    assert round(of_method.scaling) == case["scaling"]
+    assert round(of_method.performance, 1) == case["performance"]
+
+
+def test_a_class_without_the_run_it_is_measured_by_has_no_control():
+    records = [record(0, True, tokens, instruction=words) for words, tokens in (("short", 10), ("long", 30))]
+    (found,) = methods(summarize(records), "across")
+    assert (found.name, found.control) == ("class-conditional control", None)
+
+
+def test_instructions_tell_settings_apart_and_stand_first():
+    settings = [
+        {"instruction": "token 64"},
+        {"instruction": "token 64", "max_thinking_tokens": 64},
+        {"instruction": "long", "forcing": False},
+        {},
+    ]
+    runs = summarize(record(0, True, 5, **setting) for setting in settings)
+    assert {run.setting.label for run in runs} == {"token 64", "token 64, max 64", "long, no forcing", "natural end"}
+    old = record(0, True, 5)
+    assert "instruction" not in old and Setting.of(old).instruction is None
