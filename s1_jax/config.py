@@ -271,6 +271,9 @@ class TrainConfig:
     mesh: MeshConfig = MeshConfig()
 
 
+MOST_GRACE = 0.1
+
+
 @dataclasses.dataclass(frozen=True)
 class BudgetConfig:
     """Budget forcing of one row (paper section 3.1)."""
@@ -280,6 +283,7 @@ class BudgetConfig:
     num_ignore: int = 0  # how many drawn ends are discarded
     ignore_string: str | tuple[str, ...] = "Wait"  # what follows a discarded end; several take turns
     forcing: bool = True  # off: the model writes on freely after the start marker
+    newline_grace: float = 0.0  # share of the maximum that thinking may pass it by, to the end of a line
 
     def __post_init__(self) -> None:
         for name in ("min_thinking_tokens", "max_thinking_tokens", "num_ignore"):
@@ -291,6 +295,13 @@ class BudgetConfig:
                 f"min_thinking_tokens {self.min_thinking_tokens} is above "
                 f"max_thinking_tokens {self.max_thinking_tokens}"
             )
+        if not 0 <= self.newline_grace <= MOST_GRACE:
+            raise UserError(f"newline_grace {self.newline_grace} is not between 0 and {MOST_GRACE}")
+
+    @property
+    def grace_tokens(self) -> int:
+        """How many tokens thinking may go on behind the maximum, at most."""
+        return int((self.max_thinking_tokens or 0) * self.newline_grace)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -357,6 +368,7 @@ class SweepConfig:
     num_ignore: tuple[int, ...] = (0,)
     ignore_strings: tuple[str, ...] = ("Wait",)
     min_thinking_tokens: int = 1
+    newline_grace: float = 0.0
     # what the question asks of the thinking: None "token 2048" "step 32" short long
     instructions: tuple[str | None, ...] = (None,)
     max_tries: int = 1  # more: rejection sampling, a run is drawn again until its thinking ends within the maximum

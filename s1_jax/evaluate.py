@@ -113,7 +113,9 @@ def sweep_settings(config: EvaluateConfig) -> list[SettingConfig]:
     sweep = config.sweep
     grid = [
         SettingConfig(
-            BudgetConfig(sweep.min_thinking_tokens, maximum, count, string),
+            BudgetConfig(
+                sweep.min_thinking_tokens, maximum, count, string, newline_grace=sweep.newline_grace if maximum else 0
+            ),
             config.sampling,
             config.samples,
             instruction,

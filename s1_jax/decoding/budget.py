@@ -4,7 +4,8 @@ Budget forcing (s1, arXiv 2501.19393, section 3.1) as a state machine over integ
 the decoding loop. Nothing here knows of models or loops. All limits are arrays, so changing them never recompiles.
 
     THINKING --end token, no ignores left--> SUFFIX (natural) --> ANSWER --stop token or limit--> DONE
-    THINKING --maximum or end of context---> SUFFIX (forced)  --> ANSWER
+    THINKING --maximum or end of context---> SUFFIX (forced)  --> ANSWER     a grace: at the maximum or, some tokens
+                                                                             later, at the first end of a line
     THINKING --end token, ignores left-----> the token is dropped, an ignore string follows, THINKING goes on
 
 Letters: B rows, V vocabulary, A strings of a rotation, W tokens of an ignore string, X tokens of a suffix.
@@ -78,6 +79,7 @@ class Budget:
 
     min_thinking_tokens: Array  # int32 [B]
     max_thinking_tokens: Array  # int32 [B], NO_LIMIT: none
+    grace_tokens: Array  # int32 [B], more that thinking may take until a line ends
     num_ignore: Array  # int32 [B]
     ignore_ids: Array  # int32 [B, A, W], a rotation: the i-th ignore takes string i mod ignore_count
     ignore_lengths: Array  # int32 [B, A], 0: an empty string
@@ -251,7 +253,8 @@ def advance(budget: Budget, markers: Markers, state: BudgetState, token: Array) 
 def _settle(budget: Budget, markers: Markers, state: BudgetState) -> BudgetState:
     """Ends whatever has reached its limit, in the order in which limits win at a tie."""
     thinking = (state.phase == Phase.THINKING) & budget.forcing
-    forced = thinking & (state.num_thinking >= budget.max_thinking_tokens)
+    passed = state.num_thinking - budget.max_thinking_tokens
+    forced = thinking & (passed >= jnp.where(state.last_is_newline, 0, budget.grace_tokens))
     cut = forced | (thinking & (state.num_thinking >= budget.context_limit))
     end = jnp.where(forced, End.FORCED, jnp.where(cut, End.CONTEXT, state.end))
     after_cut = jnp.where(state.last_is_newline, Suffix.FORCED, Suffix.NEWLINE_FORCED)

@@ -79,6 +79,7 @@ class Engine:
         self.use = Use()
         self._markers = make_markers(tokenizer, config.vocab_size, end_tokens)
         self._longest_suffix = int(self._markers.suffix_lengths.max())
+        self._is_newline = np.asarray(self._markers.is_newline)
         self._known_strings: set[str | tuple[str, ...]] = set()
         self._parts = 1 if layout is None else layout.size("batch")
         types = (dtype, dtype if cache_dtype is None else cache_dtype)
@@ -136,7 +137,7 @@ class Engine:
 
         while not slots.idle:
             for run, row in slots.advance(STEPS_PER_CALL).items():
-                points = _points(requests, trunks[run], row)
+                points = self._points(requests, trunks[run], row)
                 waiting[run] = row, points
                 waves.add(run, row, {point for point, _ in points.values()})
             show()
@@ -205,6 +206,12 @@ class Engine:
         )
         return Slots(self._programs, runs, self.batch_size, self._parts, self.max_model_len, self.use)
 
+    def _points(self, requests: Sequence[Request], trunk: Trunk, row: Row) -> dict[int, tuple[BranchPoint, int]]:
+        """Where each branch of a trunk leaves it, and the ends it has ignored, by its place."""
+        length, end = row.branch_point
+        ends, is_newline = ignored_ends(row.kinds[:length]), self._is_newline[row.tokens[:length]]
+        return {place: branch_point(requests[place].budget, ends, is_newline, end) for place in trunk.branches}
+
     def _records(
         self,
         requests: Sequence[Request],
@@ -220,13 +227,6 @@ class Engine:
                 row = trunk if point == last else _cut(trunk, point, answers[point])
                 outcomes[point] = records.outcome(self.tokenizer, self.start_ids, **row._asdict())
             yield place, self.identity(requests[place]) | outcomes[point] | {"ignores_used": ignores_used}
-
-
-def _points(requests: Sequence[Request], trunk: Trunk, row: Row) -> dict[int, tuple[BranchPoint, int]]:
-    """Where each branch of a trunk leaves it, and the ends it has ignored, by its place."""
-    last = row.branch_point
-    ends = ignored_ends(row.kinds[: last.position])
-    return {place: branch_point(requests[place].budget, ends, *last) for place in trunk.branches}
 
 
 def _cut(trunk: Row, point: BranchPoint, answer: Row) -> Row:

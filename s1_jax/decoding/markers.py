@@ -91,6 +91,7 @@ def make_budget(
     columns: dict[str, Any] = dict(
         min_thinking_tokens=_column([config.min_thinking_tokens for config, _, _ in rows]),
         max_thinking_tokens=_column(maxima),
+        grace_tokens=_column([config.grace_tokens for config, _, _ in rows]),
         num_ignore=_column([config.num_ignore for config, _, _ in rows]),
         ignore_ids=ids,
         ignore_lengths=lengths,

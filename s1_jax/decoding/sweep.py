@@ -35,10 +35,12 @@ class BranchPoint(NamedTuple):
 def begins(short: BudgetConfig, long: BudgetConfig) -> bool:
     """Whether a run under `short` thinks as one under `long` does, up to its own end."""
     same_string = short.ignore_string == long.ignore_string or short.num_ignore == 0
+    same_grace = short.newline_grace == long.newline_grace or long.max_thinking_tokens is None
     return (
         short.forcing
         and long.forcing
         and same_string
+        and same_grace
         and short.min_thinking_tokens == long.min_thinking_tokens
         and _maximum(short) <= _maximum(long)
         and short.num_ignore <= long.num_ignore
@@ -76,22 +78,33 @@ def ignored_ends(kinds: np.ndarray) -> np.ndarray:
     return np.flatnonzero(begins_string | (kinds == int(Kind.REDRAWN)))
 
 
-def branch_point(budget: BudgetConfig, ends: np.ndarray, length: int, end: End) -> tuple[BranchPoint, int]:
+def branch_point(budget: BudgetConfig, ends: np.ndarray, is_newline: np.ndarray, end: End) -> tuple[BranchPoint, int]:
     """Where a run under `budget` leaves a trunk it begins, and the ends it has ignored by then.
 
-    The trunk's thinking is `length` tokens long and ended as `end` says; `ends` are those it ignored.
+    The trunk's thinking ended as `end` says; `ends` are those it ignored, `is_newline` [n] says which of its tokens'
+    texts end in a newline.
     """
+    length = len(is_newline)
     natural = math.inf
     if len(ends) > budget.num_ignore:
         natural = int(ends[budget.num_ignore])
     elif end == End.NATURAL:
         natural = length
-    maximum = _maximum(budget)
-    if natural < maximum:  # at the maximum itself no end is drawn any more
+    cut = _cut(budget, is_newline)
+    if natural < cut:  # at the cut itself no end is drawn any more
         return BranchPoint(int(natural), End.NATURAL), budget.num_ignore
-    if maximum <= length:
-        return BranchPoint(int(maximum), End.FORCED), int((ends < maximum).sum())
+    if cut <= length:
+        return BranchPoint(int(cut), End.FORCED), int((ends < cut).sum())
     return BranchPoint(length, end), len(ends)
+
+
+def _cut(budget: BudgetConfig, is_newline: np.ndarray) -> float:
+    """After how many of these tokens thinking is cut, if it does not end before."""
+    most = _maximum(budget) + budget.grace_tokens
+    if not budget.grace_tokens:
+        return most
+    ends_line = np.flatnonzero(is_newline[int(_maximum(budget)) - 1 : int(most)])
+    return _maximum(budget) + ends_line[0] if len(ends_line) else most
 
 
 def _maximum(budget: BudgetConfig) -> float:

@@ -156,10 +156,11 @@ def _markers(V: int, X: int) -> Markers:
 
 
 def _budget(B: int) -> Budget:
-    counts, strings = iter(_ints(*[(B,)] * 7)), _ints((B, IGNORE_STRINGS, IGNORE_WIDTH), (B, IGNORE_STRINGS))
+    counts, strings = iter(_ints(*[(B,)] * 8)), _ints((B, IGNORE_STRINGS, IGNORE_WIDTH), (B, IGNORE_STRINGS))
     return Budget(
         min_thinking_tokens=next(counts),
         max_thinking_tokens=next(counts),
+        grace_tokens=next(counts),
         num_ignore=next(counts),
         ignore_ids=strings[0],
         ignore_lengths=strings[1],

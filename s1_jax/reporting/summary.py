@@ -32,6 +32,7 @@ class Setting:
     min_p: float
     instruction: str | None = None  # behind the question, see data/instructions.py
     max_tries: int = 1  # more: rejection sampling
+    newline_grace: float = 0.0  # share of the maximum
 
     @classmethod
     def of(cls, record: Record) -> Setting:
@@ -45,7 +46,8 @@ class Setting:
         """The setting in a few words: "max 64, 2 x Wait, T 0.8"."""
         parts = [] if self.instruction is None else [self.instruction]
         if self.max_thinking_tokens is not None:
-            parts.append(f"max {self.max_thinking_tokens}")
+            grace = f" + {self.newline_grace:.0%}" if self.newline_grace else ""
+            parts.append(f"max {self.max_thinking_tokens}{grace}")
         if self.num_ignore:
             parts.append(f"{self.num_ignore} x {string_label(self.ignore_string)}")
         if self.min_thinking_tokens > 1:

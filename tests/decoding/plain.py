@@ -56,10 +56,17 @@ def plain_decode(
     maximum: int | None = None,
     num_ignore: int = 0,
     strings: Sequence[Sequence[int]] = ((),),
+    grace: int = 0,
 ) -> Plain:
     out = Plain()
     text = [*prompt, *words.start]
     first = len(text)
+
+    def at_maximum() -> bool:
+        if maximum is None or len(out.thinking) < maximum:
+            return False
+        line_ends = bool(out.thinking) and out.thinking[-1] in words.newlines
+        return line_ends or len(out.thinking) == maximum + grace
 
     def take(banned: frozenset[int] = frozenset()) -> int:
         token, gap = draw(scores(text), banned, words)
@@ -73,7 +80,7 @@ def plain_decode(
 
     after_ignore = False
     while not out.end:
-        if maximum is not None and len(out.thinking) == maximum:
+        if at_maximum():
             out.end = "forced"
         elif not thoughts_fit():
             out.end = "context"
@@ -87,7 +94,7 @@ def plain_decode(
                 out.end = "natural"
             else:
                 for token in strings[out.ignores_used % len(strings)]:
-                    if len(out.thinking) != maximum and thoughts_fit():
+                    if not at_maximum() and thoughts_fit():
                         text.append(token)
                         out.thinking.append(token)
                 out.ignores_used += 1

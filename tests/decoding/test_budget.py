@@ -57,6 +57,7 @@ class Script:
     strings: tuple[tuple[int, ...], ...]
     max_answer_tokens: int
     forcing: bool = True
+    grace: int = 0
 
 
 def mock_scores(history) -> np.ndarray:
@@ -81,7 +82,8 @@ def random_script(rng: np.random.Generator, forcing: bool = True) -> Script:
     longest = C - len(WORDS.start) - 1 - len(WORDS.forced)
     max_answer_tokens = int(rng.integers(0, 7))
     prompt = tuple(map(int, rng.integers(3, KNOWN, rng.integers(1, longest - max_answer_tokens + 1))))
-    return Script(prompt, minimum, maximum, int(rng.integers(0, 5)), strings, max_answer_tokens, forcing)
+    grace = 0 if maximum is None or rng.random() < 0.5 else int(rng.integers(0, maximum + 1))
+    return Script(prompt, minimum, maximum, int(rng.integers(0, 5)), strings, max_answer_tokens, forcing, grace)
 
 
 def budget_of(scripts: list[Script]) -> Budget:
@@ -97,6 +99,7 @@ def budget_of(scripts: list[Script]) -> Budget:
     return Budget(
         min_thinking_tokens=column(s.minimum for s in scripts),
         max_thinking_tokens=column(NO_LIMIT if s.maximum is None else s.maximum for s in scripts),
+        grace_tokens=column(s.grace for s in scripts),
         num_ignore=column(s.num_ignore for s in scripts),
         ignore_ids=ids,
         ignore_lengths=lengths,
@@ -162,6 +165,7 @@ def plain(script: Script) -> Plain:
         maximum=script.maximum,
         num_ignore=script.num_ignore,
         strings=script.strings,
+        grace=script.grace,
         **limits,
     )
 
@@ -179,6 +183,8 @@ def test_controller_equals_plain_python(seed):
         assert sum(r.end == end for r in wanted) > 20
     for answer_end in ("stop", "length"):
         assert sum(r.answer_end == answer_end for r in wanted) > 20
+    assert sum(s.maximum < len(r.thinking) < s.maximum + s.grace for s, r in pairs if r.end == "forced") > 20
+    assert sum(len(r.thinking) == s.maximum + s.grace for s, r in pairs if r.end == "forced" and s.grace) > 20
     assert sum(len(s.strings) > 1 and r.ignores_used > len(s.strings) for s, r in pairs) > 20
     assert sum(r.end == "forced" and s.maximum == 0 for s, r in pairs) > 5
     assert sum(r.ignores_used > 0 and any(s.strings) and r.end != "natural" for s, r in pairs) > 20
@@ -198,7 +204,7 @@ def test_without_forcing_the_text_is_taken_apart_at_the_models_own_marker():
 
 def test_a_maximum_gives_the_first_tokens_of_the_run_without_one():
     rng = np.random.default_rng(3)
-    scripts = [dataclasses.replace(random_script(rng), maximum=None, minimum=1) for _ in range(300)]
+    scripts = [dataclasses.replace(random_script(rng), maximum=None, minimum=1, grace=0) for _ in range(300)]
     unlimited = rows_of(run(scripts))
     for maximum in range(0, 24, 2):
         limited = rows_of(run([dataclasses.replace(s, maximum=maximum) for s in scripts]))

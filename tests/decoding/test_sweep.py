@@ -26,10 +26,11 @@ STRINGS = ("Wait", "", ("Hm", "", "no"))
 
 
 def ending_model(tiny_model, seed):
-    """A random model that likes to end: its head is larger at the end tokens."""
+    """A random model that likes to end, thinking and lines: its head is larger at these tokens."""
     reference = copy.deepcopy(tiny_model(seed, vocab_size=V, max_position_embeddings=256).torch_model)
     with torch.no_grad():
         reference.lm_head.weight[256:259] *= 1.3 + 0.2 * seed
+        reference.lm_head.weight[ord("\n")] *= 1.5
     return ModelConfig.from_dict(reference.config.to_dict()), to_params(reference)
 
 
@@ -49,9 +50,10 @@ def random_requests(rng):
                 maxima = [None, *map(int, rng.integers(minimum, 60, rng.integers(0, 5)))]
                 counts = list(map(int, rng.integers(0, 5, rng.integers(1, 4))))
                 sampling = SamplingConfig(temperature=float(rng.choice([0.0, 0.9])))
+                grace = float(rng.choice([0.0, 0.1]))
                 for maximum in rng.permutation(np.array(maxima, object)):
                     for count in counts:
-                        budget = BudgetConfig(int(minimum), maximum, count, STRINGS[string])
+                        budget = BudgetConfig(int(minimum), maximum, count, STRINGS[string], newline_grace=grace)
                         for sample in range(1 if sampling.temperature == 0 else 2):
                             requests.append(Request(prompt, budget, sampling, problem, sample, 7, MAX_ANSWER))
     return [requests[i] for i in rng.permutation(len(requests))]
@@ -109,6 +111,8 @@ def test_only_runs_that_think_alike_share_one():
         Request(prompt, BudgetConfig(forcing=False), max_answer_tokens=MAX_ANSWER),
     ]
     assert plan_trunks(requests) == [(1, (0, 2, 3, 4)), (5, ()), (6, ()), (7, ()), (8, ()), (9, ())]
+    graces = [*grid(prompt, (5, 9), (0,), newline_grace=0.1), *grid(prompt, (5,), (0,)), *grid(prompt, (None,), (0,))]
+    assert plan_trunks(graces) == [(3, (0, 1, 2))] and plan_trunks(graces[:3]) == [(1, (0,)), (2, ())]
     # no run is longer than what was asked: neither of these is the beginning of the other
     assert plan_trunks(grid(prompt, (5,), (2,)) + grid(prompt, (None,), (0,))) == [(0, ()), (1, ())]
 
@@ -126,8 +130,27 @@ def test_branch_points_by_hand(kinds, end, expected):
     letters = {"t": Kind.THINKING, "i": Kind.IGNORE, "r": Kind.REDRAWN}
     for (maximum, num_ignore), (position, name, used) in expected.items():
         budget = BudgetConfig(0, maximum, num_ignore)
-        found = branch_point(budget, ignored_ends(np.array([letters[kind] for kind in kinds])), len(kinds), end)
-        assert found == ((position, End[name]), used)
+        ends, no_newline = ignored_ends(np.array([letters[kind] for kind in kinds])), np.zeros(len(kinds), bool)
+        assert branch_point(budget, ends, no_newline, end) == ((position, End[name]), used)
+
+
+@pytest.mark.parametrize(
+    "newlines,ends,maximum,expected",
+    [
+        ((19,), (), 20, (20, "FORCED", 0)),  # the maximum itself ends a line
+        ((20, 21), (), 20, (21, "FORCED", 0)),
+        ((3, 22), (), 20, (22, "FORCED", 0)),  # two tokens are all the grace there is
+        ((20,), (21,), 20, (21, "FORCED", 0)),
+        ((), (21,), 20, (21, "NATURAL", 0)),  # an end that is drawn in the grace
+        ((), (22,), 20, (22, "FORCED", 0)),
+        ((), (), 23, (24, "CONTEXT", 0)),  # the trunk ended before the grace did
+    ],
+)
+def test_branch_points_under_a_grace_by_hand(newlines, ends, maximum, expected):
+    position, name, used = expected
+    budget = BudgetConfig(0, maximum, newline_grace=0.1)
+    found = branch_point(budget, np.array(ends, int), np.isin(np.arange(24), newlines), End.CONTEXT)
+    assert found == ((position, End[name]), used)
 
 
 def test_another_sweep_compiles_nothing(tiny_model):
