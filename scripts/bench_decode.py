@@ -49,6 +49,7 @@ from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.markers import END_TOKENS, make_budget, make_markers, single_id, start_ids
 from s1_jax.decoding.requests import Request
 from s1_jax.decoding.sampling import Sampling, make_sampling, sample
+from s1_jax.model import kernels
 from s1_jax.model.qwen2 import Params, init_params, unstack
 from s1_jax.model.sizes import QWEN2_5
 from s1_jax.progress import progress_bar
@@ -196,7 +197,8 @@ def make_sides(name: str, layers: int | None) -> Sides:
     drawn = np.isin(np.arange(config.vocab_size), list(tokenizer.get_vocab().values()))
     drawn[[single_id(tokenizer, text) for text in END_TOKENS]] = False
     params |= {"embed_tokens": {"weight": table * jnp.where(drawn, 1.0, 1e-3)[:, None]}}
-    return Sides(config, unstack(params), tokenizer, to_transformers(config, params))
+    # as `hf.load_for_decoding` has them on a CPU
+    return Sides(config, kernels.transpose(unstack(params)), tokenizer, to_transformers(config, params))
 
 
 def make_prompts(tokenizer: PreTrainedTokenizerBase, rows: int) -> list[list[int]]:

@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--max-thinking-tokens", type=int, default=128, help="(default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="that count (default: %(default)s)")
     options = parser.parse_args()
-    config, params = hf.load_params(options.model, stacked=False)
+    config, params = hf.load_params(options.model, stacked=False, kept="transposed")
     if options.width:
         names = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
         config = dataclasses.replace(config, **{name: getattr(config, name) * options.width for name in names})

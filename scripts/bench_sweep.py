@@ -42,6 +42,7 @@ from s1_jax.data.chat import ANSWER_START, FINAL_ANSWER, encode, prompt_ids
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.markers import END_TOKENS, single_id
 from s1_jax.decoding.requests import Request
+from s1_jax.model import kernels
 from s1_jax.model.qwen2 import Params, init_params, unstack
 from s1_jax.model.sizes import QWEN2_5
 from s1_jax.progress import progress_bar
@@ -142,7 +143,7 @@ def main() -> None:
 def quickstart(options: argparse.Namespace) -> tuple[Engine, list[Request], None]:
     """The quickstart's fine-tuned model and held-out problems, greedy."""
     source = hf.resolve(options.model)
-    model, params = hf.load_params(source, stacked=False)
+    model, params = hf.load_params(source, stacked=False, kept="transposed")
     tokenizer = hf.load_tokenizer(source)
     problems = load_task(TaskConfig("synthetic", limit=options.problems or 256)).problems
     engine = Engine(model, params, tokenizer, max_model_len=256, batch_size=len(problems))
@@ -155,7 +156,7 @@ def long(options: argparse.Namespace) -> tuple[Engine, list[Request], None]:
     tokenizer = hf.load_tokenizer(hf.resolve(BASE))
     model = dataclasses.replace(hf.load_config(hf.resolve(BASE)), max_position_embeddings=1280)
     count = options.problems or 16
-    params = unstack(init_params(model, jax.random.key(0)))
+    params = kernels.transpose(unstack(init_params(model, jax.random.key(0))))
     engine = Engine(model, params, tokenizer, max_model_len=1280, batch_size=count, end_tokens=("<|im_start|>",))
     rng = np.random.default_rng(0)
     prompts = {i: tuple(map(int, rng.integers(0, 256, 40))) for i in range(count)}
@@ -172,7 +173,8 @@ def transformers(options: argparse.Namespace) -> tuple[Engine, list[Request], Ro
     count = options.problems or 4
     rng = np.random.default_rng(0)
     prompts = {i: tuple(map(int, rng.integers(3, 256, PROMPT))) for i in range(count)}
-    engine = Engine(model, unstack(params), tokenizer, max_model_len=CONTEXT, batch_size=count)
+    layers = kernels.transpose(unstack(params))
+    engine = Engine(model, layers, tokenizer, max_model_len=CONTEXT, batch_size=count)
     requests = _requests(GRIDS[options.case], prompts, SamplingConfig(), 2 * ANSWER)
     return engine, requests, Rounds(to_transformers(model, params), tokenizer, CONTEXT)
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import mmap
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSha
 from s1_jax.checkpoints.folder import copy_tokenizer, resolve, whole_folder
 from s1_jax.checkpoints.tensor_file import DTYPES, StoredTensor, read_header, read_json, write
 from s1_jax.config import ModelConfig, StoredConfig, UserError
-from s1_jax.model import int8
+from s1_jax.model import kernels
 from s1_jax.model.qwen2 import Params, abstract_params, param_axes
 from s1_jax.sharding import Layout
 
@@ -37,6 +37,12 @@ UNPICKLE = (
     "M.from_pretrained('%(folder)s', dtype='auto').save_pretrained('%(folder)s')\""
 )
 NAMES_SHOWN = 4  # of each kind of problem
+Kept = Literal["plain", "transposed", "int8"]
+KEEP: dict[Kept, Callable[[jax.Array], Any]] = {
+    "plain": lambda kernel: kernel,
+    "transposed": kernels.transposed,
+    "int8": kernels.rounded,
+}
 
 
 def load_config(path: str | Path) -> ModelConfig:
@@ -64,14 +70,15 @@ def load_params(
     dtype: Any = None,
     layout: Layout | None = None,
     stacked: bool = True,
-    int8_kernels: bool = False,
+    kept: Kept = "plain",
 ) -> tuple[ModelConfig, Params]:
     """The model in a folder or behind a hub id.
 
     Parameters take `dtype`, or where it is None the file's, and are placed by `layout`, or where it is None on the
     first device. Layers come `stacked`, as training takes them, or each by itself, as decoding does (see
-    `qwen2.unstack`), then with their kernels in int8 or not. Host memory beyond the parameters stays under two of the
-    file's largest tensors. Raises one UserError with all that is wrong with the checkpoint.
+    `qwen2.unstack`), then with kernels `kept` in one of the ways of model/kernels.py; transposed ones are for one
+    device. Host memory beyond the parameters stays under two of the file's largest tensors. Raises one UserError with
+    all that is wrong with the checkpoint.
     """
     folder = resolve(path)
     config = load_config(folder)
@@ -92,9 +99,11 @@ def load_params(
             first, *rest = name.split(".")
             for i, tensor in enumerate(tensors):
                 x = _place(one, [tensor], _of_layer(sharding), False, transposed)
-                params[first, i, *rest] = int8.rounded(x) if int8_kernels and rest[-1] == "kernel" else x
+                params[first, i, *rest] = KEEP[kept](x) if rest[-1] == "kernel" else x
         else:
-            params[tuple(name.split("."))] = _place(leaf, tensors, sharding, stack, transposed)
+            x = _place(leaf, tensors, sharding, stack, transposed)
+            head = kept == "transposed" and transposed
+            params[tuple(name.split("."))] = kernels.transposed(x) if head else x
     return config, unflatten_dict(params)
 
 
@@ -102,9 +111,12 @@ def load_for_decoding(
     path: str | Path, stored: StoredConfig, dtype: Any, layout: Layout | None = None
 ) -> tuple[ModelConfig, Params]:
     """`load_params` with layers apart and weights kept as `stored` says, where `dtype` is the compute type."""
-    in_int8 = stored.weights == "int8"
-    kept = dtype if in_int8 else stored.resolved(jnp.dtype(dtype).name).weights
-    return load_params(path, dtype=jnp.dtype(kept), layout=layout, stacked=False, int8_kernels=in_int8)
+    if stored.weights == "int8":
+        return load_params(path, dtype=jnp.dtype(dtype), layout=layout, stacked=False, kept="int8")
+    weights = jnp.dtype(stored.resolved(jnp.dtype(dtype).name).weights)
+    alone = layout is None or layout.mesh.size == 1
+    kept: Kept = "transposed" if alone and jax.default_backend() == "cpu" else "plain"
+    return load_params(path, dtype=weights, layout=layout, stacked=False, kept=kept)
 
 
 def save_params(

@@ -44,7 +44,7 @@ Progress = Callable[[Status], None]
 class Engine:
     """A model that decodes `batch_size` rows at a time, each of at most `max_model_len` tokens.
 
-    Parameters are those of `qwen2.unstack`, kernels in int8 or not; products are made in `dtype`, the cache is kept in
+    Parameters are those of `qwen2.unstack`, kernels kept in any way; products are made in `dtype`, the cache is kept in
     `cache_dtype` (none: the same), which may be int8. `end_tokens` may end the thinking. `layout` places activations
     and cache on a mesh; the parameters come placed. `draft_tokens` are looked up ahead for each pass of the model
     (speculate.py); the records are the same but for draws where two tokens are as good as equal. Raises UserError where

@@ -19,7 +19,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from s1_jax.config import ModelConfig, UserError
-from s1_jax.model import int8, splash
+from s1_jax.model import kernels, splash
 from s1_jax.model.attention import apply_rope, rope_angles
 from s1_jax.model.linear import KernelAxes, contract, expand
 from s1_jax.model.packed_attention import attend_packed
@@ -275,8 +275,8 @@ def _graph(config: ModelConfig, stacked: bool) -> nnx.GraphDef:
 
 
 def bind(config: ModelConfig, params: Params) -> Qwen2:
-    """The NNX module over these parameters, stacked or not, with kernels in int8 or not."""
-    return nnx.merge(_graph(config, 0 not in params["layers"]), nnx.State(int8.whole(params)))
+    """The NNX module over these parameters, stacked or not, with kernels kept in any way."""
+    return nnx.merge(_graph(config, 0 not in params["layers"]), nnx.State(kernels.whole(params)))
 
 
 def hidden_states(

@@ -21,7 +21,7 @@ from s1_jax.decoding.programs import Program, Programs
 from s1_jax.decoding.sampling import Sampling
 from s1_jax.decoding.slots import BLOCK_TOKENS, CHUNK, SPARE_SLOTS
 from s1_jax.decoding.waves import TAIL_MULTIPLES, R, tiles_of
-from s1_jax.model import int8
+from s1_jax.model import kernels
 from s1_jax.model.kv_cache import AXES, init_cache
 from s1_jax.model.qwen2 import Params, abstract_params, param_axes, unstack
 from s1_jax.planning.program import compile_lowered, local_bytes
@@ -110,13 +110,13 @@ def decode_params(config: ModelConfig, types: Types, layout: Layout) -> Params:
 
 
 def _rounded(path: Any, leaf: jax.ShapeDtypeStruct) -> Any:
-    """As `int8.quantize` leaves a parameter: scales lie with what they scale."""
+    """As `kernels.quantize` leaves a parameter: scales lie with what they scale."""
     names = [key.key for key in path]
     if names[0] != "layers" or names[-1] != "kernel":
         return leaf
     sharding: Any = leaf.sharding
     of_scales = NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[1]))
-    kernel: Any = jax.eval_shape(int8.rounded, leaf)
+    kernel: Any = jax.eval_shape(kernels.rounded, leaf)
     return kernel._replace(values=_placed(kernel.values, sharding), scales=_placed(kernel.scales, of_scales))
 
 

@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM
 
 from s1_jax.checkpoints import folder as folder_module
 from s1_jax.checkpoints import hf
-from s1_jax.config import MeshConfig, UserError
+from s1_jax.config import MeshConfig, StoredConfig, UserError
+from s1_jax.model import kernels
 from s1_jax.model.qwen2 import param_axes, unstack
 from s1_jax.sharding import DECODE_RULES, TRAIN_RULES, Layout, assert_sharded, make_mesh
 
@@ -99,6 +100,15 @@ def test_dtype_is_cast_on_the_way_in_and_out(source, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, hf.load_params(tmp_path / "out")[1], rounded)
 
 
+def test_for_decoding_on_one_cpu_kernels_stay_as_they_are_stored(tiny_model, source):
+    tiny = tiny_model(**SHAPES)
+    _, params = hf.load_for_decoding(source, StoredConfig(), jnp.float32)
+    jax.tree.map(np.testing.assert_array_equal, kernels.whole(params), unstack(tiny.params))
+    mlp, stored = params["layers"][1]["mlp"], tiny.torch_model.model.layers[1].mlp
+    np.testing.assert_array_equal(mlp["up_proj"]["kernel"].values, stored.up_proj.weight.detach().numpy())
+    assert isinstance(params["lm_head"]["kernel"], kernels.TransposedKernel) == ("lm_head" in params)
+
+
 @pytest.mark.parametrize(
     ("rules", "mesh"),
     [(TRAIN_RULES, {"fsdp": 8}), (TRAIN_RULES, {"fsdp": 4, "tensor": 2}), (DECODE_RULES, {"fsdp": 4, "tensor": 2})],
@@ -113,6 +123,8 @@ def test_tensors_go_straight_into_sharded_arrays(tiny_model, source, tmp_path, r
     _, apart = hf.load_params(source, layout=place, stacked=False)
     assert_sharded(apart, jax.tree.map(lambda x: x.sharding, unstack(params)))
     jax.tree.map(np.testing.assert_array_equal, apart, unstack(params))
+    _, decoded = hf.load_for_decoding(source, StoredConfig(), jnp.float32, place)
+    jax.tree.map(np.testing.assert_array_equal, decoded, unstack(params))
     hf.save_params(tmp_path / "out", config, params)
     other = layout(TRAIN_RULES, fsdp=2, tensor=2, data=2)
     jax.tree.map(np.testing.assert_array_equal, hf.load_params(tmp_path / "out", layout=other)[1], tiny.params)

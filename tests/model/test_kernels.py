@@ -1,4 +1,4 @@
-"""Weights and caches in int8: how far off they may be, and that everything takes them."""
+"""Kernels transposed and in int8, caches in int8: how far off they may be, and that everything takes them."""
 
 from functools import partial
 
@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s1_jax.model import cached, int8, qwen2
+from s1_jax.model import cached, kernels, qwen2
 from s1_jax.model.kv_cache import as_stored, copy_rows, init_cache, resize, take_rows
 from tests.model.test_logits import random_ids
 
 WHOLE_LOGITS = 0.08  # of the largest: half a step in 127 a weight, averaged over no more than 64 of them
+SAME_SUMS = 2e-6  # of the largest logit: float32 sums in another order
 MESSAGE = "a rounding error is at most half a step"
 
 
@@ -33,16 +34,30 @@ def logits(tiny, layers, ids, cache_dtype=jnp.float32):
     return np.asarray(run(layers, ids))
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_transposed_kernels_give_the_same_logits(tiny_model, tied):
+    tiny = tiny_model(1, tie_word_embeddings=tied)
+    ids = random_ids(tiny, (2, 24))
+    layers = qwen2.unstack(tiny.params)
+    exact, kept = logits(tiny, layers, ids), jax.tree.map(np.asarray, layers)
+    layers = kernels.transpose(layers | ({} if tied else {"lm_head": {"kernel": jnp.array(kept["lm_head"]["kernel"])}}))
+    found = jax.tree.leaves(layers, is_leaf=lambda x: isinstance(x, kernels.TransposedKernel))
+    of_layers = 7 * tiny.config.num_hidden_layers
+    assert sum(isinstance(x, kernels.TransposedKernel) for x in found) == of_layers + (not tied)
+    assert np.abs(logits(tiny, layers, ids) - exact).max() <= SAME_SUMS * np.abs(exact).max()
+    jax.tree.map(np.testing.assert_array_equal, kernels.whole(layers), kept)
+
+
 def test_kernels_are_off_by_half_a_step_at_most(tiny):
     layers = qwen2.unstack(tiny.params)
     kept = jax.tree.map(np.asarray, layers)
-    rounded = int8.quantize(layers)
+    rounded = kernels.quantize(layers)
     for i, layer in kept["layers"].items():
         for part in ("self_attn", "mlp"):
             for name, linear in layer[part].items():
                 kernel = rounded["layers"][i][part][name]["kernel"]
                 assert kernel.values.dtype == jnp.int8
-                off = np.abs(np.asarray(int8.whole(kernel)) - linear["kernel"])
+                off = np.abs(np.asarray(kernels.whole(kernel)) - linear["kernel"])
                 assert (off <= 0.5001 * np.asarray(kernel.scales)).all(), MESSAGE
     for name in ("embed_tokens", "norm"):
         jax.tree.map(np.testing.assert_array_equal, rounded[name], kept[name])
@@ -53,7 +68,7 @@ def test_logits_stay_close(tiny, weights, cache):
     ids = random_ids(tiny, (2, 24))
     exact = logits(tiny, qwen2.unstack(tiny.params), ids)
     layers = qwen2.unstack(tiny.params)
-    layers = int8.quantize(layers) if weights == "int8" else layers
+    layers = kernels.quantize(layers) if weights == "int8" else layers
     mine = logits(tiny, layers, ids, jnp.dtype(cache))
     off = np.abs(mine - exact).max() / np.abs(exact).max()
     assert 0 < off <= WHOLE_LOGITS
@@ -81,4 +96,4 @@ def test_nothing_is_zero_divided_by_zero(tiny):
     stored = as_stored(cache, jnp.zeros((1, 1, K, H)), jnp.zeros((1, 1, K, H)))
     assert all(np.isfinite(x).all() for x in stored)
     kernel = partial(jnp.zeros, (4, 4))()
-    assert np.isfinite(int8.whole(int8.rounded(kernel))).all()
+    assert np.isfinite(kernels.whole(kernels.rounded(kernel))).all()
