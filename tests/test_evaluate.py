@@ -31,7 +31,7 @@ FIELDS = {
     *("task", "problem_id", "sample", "seed", "temperature"),
     *("min_thinking_tokens", "max_thinking_tokens", "num_ignore", "ignore_string"),
     *("prompt_token_ids", "thinking_token_ids", "answer_token_ids", "num_thinking_tokens", "num_answer_tokens"),
-    *("end", "answer_end", "ignores_used", "text", "extracted_answer", "gold", "correct"),
+    *("end", "answer_end", "ignores_used", "text", "extracted_answer", "gold", "correct", "graded_by"),
 }
 PROBLEMS = 5
 GRID = [

@@ -75,4 +75,5 @@ def outcome(
         "extracted_answer": None,
         "gold": None,
         "correct": None,
+        "graded_by": None,
     }

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from s1_jax.reporting.metrics import control, majority_accuracy, performance, scaling, wilson_interval
 from s1_jax.reporting.records import Record
 
+UNDECIDED = ("unparsed", "undecided")
 Interval = tuple[float, float]
 ScalingOver = Literal["within", "across"]
 
@@ -78,6 +79,7 @@ class Run:
     answer_ends: dict[str, int]
     ignores_used: float  # mean per record
     without_answer: int  # records
+    undecided: int  # records whose answer no rule could read: wrong, until a judge has seen them
     majority: tuple[Majority, ...]  # empty where there is one sample per problem
 
 
@@ -159,6 +161,7 @@ def _run(setting: Setting, records: Sequence[Record]) -> Run:
         answer_ends=dict(Counter(record["answer_end"] for record in records)),
         ignores_used=fmean(record["ignores_used"] for record in records),
         without_answer=sum(record["extracted_answer"] is None for record in records),
+        undecided=sum(record.get("graded_by") in UNDECIDED for record in records),  # none in records of old
         majority=tuple(_majority(list(by_problem.values()), tokens)),
     )
 
