@@ -3,7 +3,8 @@
 The rules are those of the task in the run's config.json, and need nothing but the records: no model, no network. With
 --judge.model, an LLM decides on the answers that the rules leave open: at an endpoint (--judge.base-url URL
 --judge.model NAME), or decoded here (--judge.model DIR_OR_HUB_ID alone). What it said is kept in judge.jsonl, and never
-asked again. Then records.jsonl is replaced as a whole, and the report made again. Not beside a sweep that still writes.
+asked again: without these options the rules alone decide, with them again its verdicts are back at once. Then
+records.jsonl is replaced as a whole, and the report made again. Not beside a sweep that still writes.
 """
 
 from __future__ import annotations

@@ -110,10 +110,16 @@ def test_the_judge_sees_what_is_open_once(run_dir, server, capsys):
 
 def test_the_judge_gives_up_and_goes_on(run_dir, server):
     before = (run_dir / "records.jsonl").read_bytes()
-    said = iter(["yes"])
-    server.says = lambda prompt: next(said, (500, KEY))
+    said, kept = iter(["yes"]), []
+
+    def says(prompt):
+        kept.append(len(read_records(run_dir / "judge.jsonl")))
+        return next(said, (500, KEY))
+
+    server.says = says
     with pytest.raises(RunError, match="status 500"):
         by_server(run_dir, server)
+    assert kept == [0, 1, 1], "a reply is on its way to the disk before the next is asked for"
     assert (run_dir / "records.jsonl").read_bytes() == before
     assert len(read_records(run_dir / "judge.jsonl")) == 1
     with (run_dir / "judge.jsonl").open("a") as file:

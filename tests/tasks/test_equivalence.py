@@ -144,13 +144,12 @@ def test_what_is_too_long_is_undecided_before_anyone_reads_it(no_worker):
     assert grade_math("x" * (LONGEST + 1), "x") == grade_math("x", "x" * (LONGEST + 1)) == UNDECIDED
 
 
-def test_time_is_kept_even_inside_c_code(helper):
-    start = time.perf_counter()
+def test_time_is_kept_even_inside_c_code_by_the_worker_itself(helper):
     assert helper.ask("2", "3") == "different"
-    begun = time.perf_counter()
+    worker, start = helper._process.pid, time.perf_counter()
     assert helper.ask(*ENDLESS) == "killed"
-    assert time.perf_counter() - begun > math_helper.SECONDS_OF_A_PAIR * 0.9, "it ended by itself: a test of nothing"
-    assert begun - start < math_helper.SECONDS_OF_A_START
+    assert time.perf_counter() - start > math_helper.SECONDS_OF_A_PAIR * 0.9, "it ended by itself: a test of nothing"
+    assert helper._process.pid == worker
 
 
 def test_memory_is_bounded(tmp_path):
