@@ -39,7 +39,7 @@ def grade_plain(answer: str | None, gold: str) -> Verdict:
 def grade_math(answer: str | None, gold: str) -> Verdict:
     """As `grade_plain`, but of other texts math-verify says whether they mean the same.
 
-    Takes at most 2 seconds, whatever is written. Raises RunError where math-verify cannot be started.
+    Takes less than 2 seconds, whatever is written. Raises RunError where math-verify cannot be started.
     """
     if verdict := _settled(answer, gold):
         return verdict
@@ -58,7 +58,8 @@ def plain_number(text: str) -> tuple[str, str] | None:
     """
     if len(text) > LONGEST:
         return None
-    bare = ORNAMENT.sub("", text.replace("{,}", ",").replace("−", "-")).strip().removesuffix(".")
+    bare = ORNAMENT.sub("", text.replace("{,}", ",").replace("−", "-"))
+    bare = " ".join(bare.split()).removesuffix(".")  # runs of spaces would cost a search the square of their length
     unit = UNIT.search(bare)
     if unit and MULTIPLIER.search(unit[0]):
         return None
@@ -71,7 +72,16 @@ def plain_number(text: str) -> tuple[str, str] | None:
 
 
 ORNAMENT = re.compile(r"\\! *|\\[$,;]|\$")
-UNIT = re.compile(r"\s*(?:\\?%|\^\\circ|\^\{\\circ\}|°|\\(?:text|textrm|mathrm|mbox)\s*\{[^{}]*\}(?:\^\{?[0-9]\}?)?)$")
+UNIT_NAMES = (
+    r"(?:(?:square|cubic)\s+)?(?:cents?|dollars?|euros?|percent|degrees?|units?|mph|seconds?|minutes?|hours?|days?|weeks?"
+    r"|months?|years?|inch(?:es)?|feet|foot|yards?|miles?|(?:milli|centi|kilo)?(?:met(?:er|re)|gram)s?|lit(?:er|re)s?"
+    r"|pounds?|ounces?)"
+)
+UNIT = re.compile(
+    r"(?:\s*(?:\\?%|\^\\circ|\^\{\\circ\}|°|\\(?:text|textrm|mathrm|mbox)\s*\{[^{}]*\}(?:\^\{?[0-9]\}?)?)"
+    rf"|\s+{UNIT_NAMES}(?:\s+(?:per|an?)\s+[a-z]+)?|\s+per\s+[a-z]+)$",
+    re.IGNORECASE,
+)
 MULTIPLIER = re.compile(r"\b(?:hundred|thousand|million|billion|trillion|dozen)", re.IGNORECASE)  # no unit of measure
 NUMBER = re.compile(r"(?P<sign>[+-]?)\s*(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.(?P<part>[0-9]*))?\s*")
 WHOLE = re.compile(r"\s*[0-9]+\s*")

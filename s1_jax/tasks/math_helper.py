@@ -20,9 +20,9 @@ from typing import IO
 from s1_jax.config import RunError
 
 WORKER = Path(__file__).with_name("math_worker.py")
-SECONDS_OF_A_PAIR = 1.5
-SECONDS_OF_AN_ANSWER = 1.9  # then the worker itself is ended: it has not even said that it ended a fork
-SECONDS_OF_A_START = 120.0  # about one, where nothing else is running
+SECONDS_OF_A_PAIR = 1.0  # formulas that people write take a tenth
+SECONDS_OF_AN_ANSWER = 1.5  # then the worker itself is ended: it has not even said that it ended a fork
+SECONDS_OF_A_START = 120.0  # less than one, where nothing else is running
 REMEMBERED = 2**14  # pairs: a sweep meets the same answer to the same problem again and again
 
 

@@ -16,6 +16,7 @@ from s1_jax.tasks import math_helper
 from s1_jax.tasks.equivalence import LONGEST, Verdict, grade_math, grade_plain, plain_number
 
 BAR = 2.0  # seconds that any answer may take
+IN_PROCESS = 0.1  # seconds, of what nothing can end; it takes a hundredth of that
 NUMBER, TEXT, MATH = (Verdict(True, by) for by in ("number", "text", "math"))
 OTHER_NUMBER, OTHER_TEXT, OTHER_MATH = (verdict._replace(correct=False) for verdict in (NUMBER, TEXT, MATH))
 UNDECIDED = Verdict(False, "undecided")
@@ -60,6 +61,9 @@ def no_worker(monkeypatch):
         ("15", "15\\mbox{ cm}^2", NUMBER),
         ("90", "90^\\circ", NUMBER),
         ("90^{\\circ}", "90°", NUMBER),
+        ("18 dollars", "18", NUMBER),
+        ("$18 per day", "\\$18", NUMBER),
+        ("864 square inches a day", "864 \\mbox{ inches}^2", NUMBER),
         (".1", "0.1", NUMBER),
         ("-.50", "-0.5", NUMBER),
         ("−5", "-5", NUMBER),
@@ -79,7 +83,13 @@ def test_plain_grading_knows_numbers_and_text_alone():
     assert grade_plain("\\frac12", "0.5") == grade_plain("²", "2") == grade_plain("5 million", "5") == OTHER_TEXT
 
 
-@pytest.mark.parametrize("text", ["", ".", "1,00", "1,0000", "1e5", "x", "5 6", "½", "5\\text{ dozen}", "4, 10", "1/2"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", ".", "1,00", "1,0000", "1e5", "x", "5 6", "½", "4, 10", "1/2"),
+        *("5 halves", "2 pi", "5\\text{ dozen}", "5 million dollars"),
+    ],
+)
 def test_what_is_no_plain_number(text):
     assert plain_number(text) is None
 
@@ -138,6 +148,16 @@ def test_hostile_answers_are_wrong_in_time_and_the_next_is_graded(name):
     assert not grade_math(HOSTILE[name], "\\frac{x}{7}").correct
     assert time.perf_counter() - start < BAR
     assert grade_math("0.25", "\\frac{1}{4}") == MATH
+
+
+@pytest.mark.parametrize(
+    "filling", [" ", "\t", "7", ",7", "\\! ", "\\text{", "\\mbox{a}^2", "°", " per day", " square"]
+)
+def test_plain_numbers_take_no_time_in_this_process(filling):
+    start = time.perf_counter()
+    for text in (f"1{filling * (LONGEST // len(filling) - 1)}", f"1{filling * (LONGEST // len(filling) - 1)}x"):
+        plain_number(text)
+    assert time.perf_counter() - start < IN_PROCESS
 
 
 def test_what_is_too_long_is_undecided_before_anyone_reads_it(no_worker):
