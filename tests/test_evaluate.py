@@ -150,6 +150,13 @@ def test_once_all_is_done_it_only_reports(folder, run_dir, capsys):
         assert "max 12, 1 x Hmm" in printed and "Control" in printed and str(run_dir / "scaling.png") in printed
 
 
+@pytest.mark.usefixtures("no_weights")
+def test_records_that_do_not_say_how_they_were_graded_are_records(folder, run_dir):
+    old = [{key: value for key, value in record.items() if key != "graded_by"} for record in records_in(run_dir)]
+    (run_dir / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in old))
+    assert evaluated(folder, run_dir, *GRID) == old
+
+
 def test_interrupted_anywhere_it_goes_on_to_the_same_bytes(folder, run_dir, monkeypatch):
     path = run_dir / "records.jsonl"
     whole = path.read_bytes()
