@@ -336,9 +336,10 @@ class TaskConfig:
     """The problems and the rule that grades them."""
 
     name: str = "synthetic"  # a key of s1_jax.tasks.TASKS
-    path: str | None = None  # JSONL file or hub id; none: the task's own problems
+    path: str | None = None  # file, folder or hub id; none: the task's own data set on the hub
     limit: int | None = None  # only the first so many problems (synthetic: how many are made; none: 500)
-    seed: int = 0  # of the problems that are made (synthetic)
+    seed: int = 0  # of the problems that are made (synthetic), of the order of choices (gpqa_diamond)
+    no_letter_is_a: Switch = False  # gpqa_diamond: an answer that names no letter is A, as in the reference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -394,6 +395,34 @@ class EvaluateConfig:
     draft_tokens: int = 0  # looked up in prompt and thinking, and checked by one pass of the model; no token changes
     stored: StoredConfig = StoredConfig()
     mesh: MeshConfig = MeshConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeConfig:
+    """An LLM that decides on answers which no rule could: behind an endpoint, or decoded here."""
+
+    model: str | None = None  # its name at the endpoint, or a folder or hub id where there is none; none: rules alone
+    base_url: str | None = None  # of an endpoint that speaks OpenAI's protocol, up to and with /v1
+    key_variable: str = "OPENAI_API_KEY"  # the environment variable that holds the endpoint's key, if it needs one
+    requests_per_minute: int = 60  # at most
+    timeout_seconds: float = 60.0  # of one request
+    attempts: int = 8  # at one request, ever longer apart
+
+    def __post_init__(self) -> None:
+        for name in ("requests_per_minute", "timeout_seconds", "attempts"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"judge.{name} is {getattr(self, name)}; it must be positive")
+        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+            raise UserError(f"judge.base_url {self.base_url!r} must begin with http:// or https://")
+        if self.base_url is not None and self.model is None:
+            raise UserError("judge.base_url needs judge.model, the model's name at the endpoint")
+
+
+@dataclasses.dataclass(frozen=True)
+class GradeConfig:
+    """Options of `python -m s1_jax.grade RUN_DIR`."""
+
+    judge: JudgeConfig = JudgeConfig()
 
 
 def resolve_dtype(name: str) -> jnp.dtype:

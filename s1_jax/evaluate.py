@@ -300,9 +300,10 @@ def rows_at_a_time(batch_size: int, runs: int, parts: int) -> int:
 
 def graded(task: Task, problem: Problem, record: Record) -> Record:
     """The record with what only the task knows."""
-    extracted = task.extract(record["text"])
-    correct = task.grade(extracted, problem.gold)
-    return record | {"task": task.name, "extracted_answer": extracted, "gold": problem.gold, "correct": correct}
+    extracted = task.rules.extract(record["text"])
+    verdict = task.rules.grade(extracted, problem.gold)
+    known = {"task": task.name, "extracted_answer": extracted, "gold": problem.gold}
+    return record | known | {"correct": verdict.correct, "graded_by": verdict.by}
 
 
 def report(run_dir: Path) -> None:
@@ -318,6 +319,10 @@ def report(run_dir: Path) -> None:
     plot = run_dir / "scaling.png"
     save_scaling_plot(plot, runs, f"{', '.join(summary['tasks'])}, {max(run.problems for run in runs)} problems")
     print(f"\n{format_report(runs, found, scaling_over)}\n{format_cost(cost)}\n\nplot: {plot}")
+    if undecided := sum(run.undecided for run in runs):
+        print(
+            f"{undecided} answers no rule could read; a judge may: python -m s1_jax.grade {run_dir} --judge.model ..."
+        )
 
 
 def _at(options: Any, names: Sequence[str]) -> Any:

@@ -31,7 +31,7 @@ FIELDS = {
     *("task", "problem_id", "sample", "seed", "temperature"),
     *("min_thinking_tokens", "max_thinking_tokens", "num_ignore", "ignore_string"),
     *("prompt_token_ids", "thinking_token_ids", "answer_token_ids", "num_thinking_tokens", "num_answer_tokens"),
-    *("end", "answer_end", "ignores_used", "text", "extracted_answer", "gold", "correct"),
+    *("end", "answer_end", "ignores_used", "text", "extracted_answer", "gold", "correct", "graded_by"),
 }
 PROBLEMS = 5
 GRID = [
@@ -148,6 +148,13 @@ def test_once_all_is_done_it_only_reports(folder, run_dir, capsys):
         assert (run_dir / "summary.json").read_bytes() == summary
         printed = capsys.readouterr().out
         assert "max 12, 1 x Hmm" in printed and "Control" in printed and str(run_dir / "scaling.png") in printed
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_records_that_do_not_say_how_they_were_graded_are_records(folder, run_dir):
+    old = [{key: value for key, value in record.items() if key != "graded_by"} for record in records_in(run_dir)]
+    (run_dir / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in old))
+    assert evaluated(folder, run_dir, *GRID) == old
 
 
 def test_interrupted_anywhere_it_goes_on_to_the_same_bytes(folder, run_dir, monkeypatch):

@@ -1,4 +1,4 @@
-"""Where examples come from: a hub id, a local folder, a JSONL or a Parquet file; and which of their columns mean what.
+"""Where examples come from: a hub id, a local folder, a JSONL, Parquet or CSV file; and what their columns mean.
 
 A data set's layout is known by its columns. Where several fit, the first in `LAYOUTS` is taken: finished text before
 its parts (the tokenized releases hold both), s1K-1.1 before s1K, and `attempt` before `answer` (which may hold the bare
@@ -7,6 +7,7 @@ result). Any other layout is a mapping in the config (`data.columns`).
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -22,7 +23,8 @@ LAYOUTS: dict[str, dict[str, str]] = {
     "plain": {"question": "question", "thinking": "thinking", "answer": "answer"},
 }
 SPLITS = ("train", "validation", "test")
-SUFFIXES = (".jsonl", ".parquet")
+SUFFIXES = (".jsonl", ".parquet")  # of the files of a folder
+LONGEST_CELL = 2**27  # characters of a CSV file's cell: Python's own limit is 131,072, a long trace has more
 
 
 class Row(NamedTuple):
@@ -42,26 +44,28 @@ class Conversation(NamedTuple):
     text: str | None = None
 
 
-def read_rows(path: str, split: str) -> Iterator[Row]:
-    """Rows of a JSONL or Parquet file, of all such files of a folder (in order of name), or of a hub data set.
+def read_rows(path: str, split: str, subset: str | None = None) -> Iterator[Row]:
+    """Rows of a JSONL, Parquet or CSV file, of all JSONL and Parquet files of a folder (in order of name), or of a hub
+    data set.
 
     Where a folder, or its `data/`, has files named after splits ("train-00000-of-00001.parquet"), those of `split` are
-    read. Raises UserError where there is nothing to read, and names a line that is no object.
+    read. `subset` is what the hub calls a configuration. Raises UserError where there is nothing to read, and names a
+    line that is no object.
     """
     local = Path(path).expanduser()
     if local.is_file():
         files = [local]
-        if local.suffix not in SUFFIXES:
-            raise UserError(f"{path} is neither .jsonl nor .parquet")
+        if local.suffix not in READERS:
+            raise UserError(f"{path} is none of {', '.join(READERS)}")
     elif local.is_dir():
         files = _files_of(local, split)
-    elif local.suffix in SUFFIXES or path.startswith(("/", ".", "~")) or path.count("/") > 1 or not path:
+    elif local.suffix in READERS or path.startswith(("/", ".", "~")) or path.count("/") > 1 or not path:
         raise UserError(f"no such file or folder: {path!r}")
     else:
-        yield from _hub_rows(path, split)
+        yield from _hub_rows(path, split, subset)
         return
     for file in files:
-        yield from (_jsonl_rows if file.suffix == ".jsonl" else _parquet_rows)(file)
+        yield from READERS[file.suffix](file)
 
 
 def resolve_layout(columns: Iterable[str], layout: str, mapping: Mapping[str, str] | None) -> Mapping[str, str]:
@@ -184,11 +188,26 @@ def _parquet_rows(file: Path) -> Iterator[Row]:
         yield _row(file.name, "row", number, columns, str(file))
 
 
-def _hub_rows(name: str, split: str) -> Iterator[Row]:
+def _csv_rows(file: Path) -> Iterator[Row]:
+    csv.field_size_limit(LONGEST_CELL)
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            for number, columns in enumerate(csv.DictReader(lines, strict=True), start=1):
+                if None in columns or None in columns.values():
+                    raise UserError(f"{file}, row {number}: not as many cells as the first line has names")
+                yield _row(file.name, "row", number, columns, str(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{file} cannot be read as CSV in UTF-8 ({error})") from None
+
+
+READERS = {".jsonl": _jsonl_rows, ".parquet": _parquet_rows, ".csv": _csv_rows}
+
+
+def _hub_rows(name: str, split: str, subset: str | None) -> Iterator[Row]:
     import datasets
 
     try:
-        rows = datasets.load_dataset(name, split=split)
+        rows = datasets.load_dataset(name, subset, split=split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         said = _first_line(error)
         raise UserError(f"{name!r} is no local path and could not be loaded as a hub data set ({said})") from None

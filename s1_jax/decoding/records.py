@@ -76,4 +76,5 @@ def outcome(
         "extracted_answer": None,
         "gold": None,
         "correct": None,
+        "graded_by": None,
     }

@@ -12,6 +12,7 @@ from s1_jax.data.instructions import METHODS, parse_instruction
 from s1_jax.reporting.metrics import control, majority_accuracy, performance, scaling, wilson_interval
 from s1_jax.reporting.records import Record
 
+UNDECIDED = ("unparsed", "undecided")
 Interval = tuple[float, float]
 Bounds = tuple[float | None, float | None]
 ScalingOver = Literal["within", "across"]
@@ -88,6 +89,7 @@ class Run:
     without_answer: int  # records
     tries: float  # mean per record, more than 1 with rejection sampling
     tried_tokens: float  # thinking tokens of all tries, mean per record
+    undecided: int  # records whose answer no rule could read: wrong, until a judge has seen them
     majority: tuple[Majority, ...]  # empty where there is one sample per problem
 
 
@@ -177,6 +179,7 @@ def _run(setting: Setting, records: Sequence[Record]) -> Run:
         tried_tokens=fmean(
             record["tried_tokens" if "tried_tokens" in record else "num_thinking_tokens"] for record in records
         ),
+        undecided=sum(record.get("graded_by") in UNDECIDED for record in records),  # none in records of old
         majority=tuple(_majority(list(by_problem.values()), tokens)),
     )
 

@@ -1,5 +1,7 @@
 """Tasks: problems with known answers, and the rule that finds and grades an answer in what a model wrote."""
 
-from s1_jax.tasks.task import TASKS, Problem, Task, load_task
+from s1_jax.tasks.equivalence import Verdict
+from s1_jax.tasks.registry import TASKS, load_rules, load_task
+from s1_jax.tasks.task import Problem, Rules, Task
 
-__all__ = ["TASKS", "Problem", "Task", "load_task"]
+__all__ = ["TASKS", "Problem", "Rules", "Task", "Verdict", "load_rules", "load_task"]

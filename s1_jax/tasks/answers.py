@@ -1,4 +1,4 @@
-r"""Finding the final answer in a response and telling whether it is right: the reference's rules, without its LLM.
+r"""Finding the final answer in a response: the reference's rules.
 
 <|im_start|>think ... <|im_start|>answer
 ... \boxed{204}            or   Answer: 204            or   204
@@ -46,15 +46,6 @@ def last_boxed(text: str) -> str | None:
     return None
 
 
-def same_answer(extracted: str | None, gold: str) -> bool:
-    """Whole numbers are compared as numbers ("025" is "25"), all else as strings."""
-    if extracted is None:
-        return False
-    if _is_number(extracted) and _is_number(gold):
-        return int(extracted) == int(gold)
-    return extracted == gold.strip()
-
-
 def _answer_part(text: str) -> str:
     if (marker := f"{ANSWER_START}\n") in text:
         return text.split(marker)[-1]
@@ -72,7 +63,3 @@ def _braced(text: str) -> str | None:
         if depth == 0:
             return text[1:i] if i else None
     return None
-
-
-def _is_number(text: str) -> bool:
-    return bool(re.fullmatch(r"\s*[0-9]+\s*", text))

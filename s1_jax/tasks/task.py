@@ -1,17 +1,16 @@
-"""The tasks by name, and their problems: made on the spot, or rows of a file, a folder or a hub data set."""
+"""What a task is: problems with known answers, and the rules that find and grade an answer in what a model wrote."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from s1_jax.config import TaskConfig, UserError
 from s1_jax.data.sources import Row, read_rows
-from s1_jax.data.synthetic import generate_problems
-from s1_jax.tasks.answers import extract_answer, same_answer
+from s1_jax.tasks.answers import extract_answer
+from s1_jax.tasks.equivalence import Verdict, grade_math, grade_plain
 
-DEFAULT_PROBLEMS = 500  # of a task that makes its own
 QUESTION_FIELDS = ("problem", "question")
 ID_FIELDS = ("id", "unique_id")
 
@@ -25,76 +24,73 @@ class Problem:
     gold: str
 
 
+class Rules(NamedTuple):
+    """How the answer is found in a response (None: there is none), and what is said of it beside the right one."""
+
+    extract: Callable[[str], str | None]
+    grade: Callable[[str | None, str], Verdict]
+
+
+PLAIN = Rules(extract_answer, grade_plain)
+MATH = Rules(extract_answer, grade_math)
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Problems, how the answer is found in a response (None: there is none), and when it is right."""
+    """A config's problems, and the rules of its benchmark."""
 
     name: str
     problems: tuple[Problem, ...]
-    extract: Callable[[str], str | None]
-    grade: Callable[[str | None, str], bool]
+    rules: Rules
 
 
-def load_task(config: TaskConfig) -> Task:
-    """The task a config names, with at most `limit` problems.
+class Benchmark(NamedTuple):
+    """What a file of this room says of a benchmark; the rules stand without the problems, to grade records again."""
 
-    Raises UserError on an unknown name, a path that cannot be read, and an unusable row, naming file, line and field.
-    """
-    if config.name not in TASKS:
-        raise UserError(f"unknown task {config.name!r}; known: {', '.join(TASKS)}")
-    if config.limit is not None and config.limit < 1:
-        raise UserError(f"task.limit {config.limit} is below 1")
-    return TASKS[config.name](config)
+    problems: Callable[[TaskConfig], tuple[Problem, ...]]
+    rules: Callable[[TaskConfig], Rules]
 
 
-def synthetic(config: TaskConfig) -> Task:
-    """The tiny task: held-out problems made from the seed, or those of a file."""
-    if config.path is not None:
-        return _from_rows(config, config.path)
-    made = generate_problems(config.seed, config.limit or DEFAULT_PROBLEMS)
-    problems = tuple(Problem(row["id"], row["problem"], row["answer"]) for row in made)
-    return Task(config.name, problems, extract_answer, same_answer)
+def on_hub(name: str, split: str = "train", subset: str | None = None) -> Callable[[TaskConfig], tuple[Problem, ...]]:
+    """The problems of a hub data set whose rows are as `problem_of` reads them, or of the config's own path."""
+    return lambda config: problems_of(config, rows_of(config, name, split, subset), problem_of)
 
 
-def aime24(config: TaskConfig) -> Task:
-    """AIME 2024, whose answers are whole numbers from 0 to 999: s1's release without figures, or another copy of it."""
-    return _from_rows(config, config.path or "simplescaling/aime24_nofigures")
+def rows_of(config: TaskConfig, name: str, split: str, subset: str | None = None) -> Iterable[Row]:
+    """Rows of the config's path, a file, folder or hub id; without one, of this hub data set. Raises UserError."""
+    return read_rows(name, split, subset) if config.path is None else read_rows(config.path, split)
 
 
-def jsonl(config: TaskConfig) -> Task:
-    """Any problems with one right answer each, a number or a string: rows of `problem`, `answer` and perhaps `id`."""
-    if config.path is None:
-        raise UserError("the task 'jsonl' needs --task.path, a JSONL file with fields problem, answer and perhaps id")
-    return _from_rows(config, config.path)
-
-
-TASKS: dict[str, Callable[[TaskConfig], Task]] = {"synthetic": synthetic, "aime24": aime24, "jsonl": jsonl}
-
-
-def _from_rows(config: TaskConfig, path: str) -> Task:
+def problems_of(config: TaskConfig, rows: Iterable[Row], read: Callable[[Row], Problem]) -> tuple[Problem, ...]:
+    """The first `limit` rows as problems. Raises UserError where there are none, or two have the same id."""
     problems: dict[str, Problem] = {}
-    for row in read_rows(path, "train"):
+    for row in rows:
         if len(problems) == config.limit:
             break
-        problem = _problem(row)
+        problem = read(row)
         if str(problem.id) in problems:
             raise UserError(f"{row.where}: the id {problem.id!r} is taken by an earlier row")
         problems[str(problem.id)] = problem
     if not problems:
-        raise UserError(f"{path} holds no problems")
-    return Task(config.name, tuple(problems.values()), extract_answer, same_answer)
+        raise UserError(f"{config.path or config.name} holds no problems")
+    return tuple(problems.values())
 
 
-def _problem(row: Row) -> Problem:
-    """A row as a problem; one without an id is called by its file and line."""
-    question = _value(row, QUESTION_FIELDS, str)
-    answer = _value(row, ("answer",), str, int)
-    has_id = any(row.columns.get(name) is not None for name in ID_FIELDS)
-    identity = _value(row, ID_FIELDS, str, int) if has_id else row.id
-    return Problem(identity, question, str(answer))
+def problem_of(row: Row) -> Problem:
+    """A row of `problem` or `question`, `answer` and perhaps `id`; one without is called by its file and line.
+
+    Raises UserError naming file, line and field.
+    """
+    return Problem(id_of(row), value_of(row, QUESTION_FIELDS, str), str(value_of(row, ("answer",), str, int)))
 
 
-def _value(row: Row, names: tuple[str, ...], *kinds: type) -> Any:
+def id_of(row: Row, names: tuple[str, ...] = ID_FIELDS) -> str | int:
+    """The first of these fields the row has, else its file and line. Raises UserError on an unfit one."""
+    has_id = any(row.columns.get(name) is not None for name in names)
+    return value_of(row, names, str, int) if has_id else row.id
+
+
+def value_of(row: Row, names: tuple[str, ...], *kinds: type) -> Any:
     """The first of these fields the row has. Raises UserError naming file, line and field."""
     present = [name for name in names if row.columns.get(name) is not None]
     if not present:

@@ -49,6 +49,11 @@ def test_layouts_are_known_by_their_columns(layout, tmp_path):
     assert conversations(tmp_path / "rows.parquet") == [EXPECTED[layout]]
 
 
+def test_a_csv_file_has_the_names_in_its_first_line(tmp_path):
+    (tmp_path / "rows.csv").write_text('question,thinking,answer\nq,"a, ""b""\nc",x\n')
+    assert conversations(tmp_path / "rows.csv") == [Conversation("q", 'a, "b"\nc', "x")]
+
+
 def test_a_layout_may_be_named_and_others_mapped(tmp_path):
     path = write_jsonl(tmp_path / "rows.jsonl", [ROWS["s1k_1_1"] | {"id": 7}])
     gemini = {"question": "question", "thinking": "gemini_thinking_trajectory", "answer": "gemini_attempt"}
@@ -129,12 +134,14 @@ def test_a_malformed_row_names_file_line_and_field(line, message, tmp_path):
 
 def test_sources_that_hold_nothing(tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n")
-    (tmp_path / "rows.csv").write_text("question\n")
+    (tmp_path / "rows.txt").write_text("question\n")
+    (tmp_path / "rows.csv").write_text("question\nwhat,who\n")
     (tmp_path / "broken.parquet").write_text("PAR1")
     (tmp_path / "folder").mkdir()
     for name, message in {
         "empty.jsonl": "holds no rows",
-        "rows.csv": "neither .jsonl nor .parquet",
+        "rows.txt": "none of .jsonl, .parquet, .csv",
+        "rows.csv": "rows.csv, row 1: not as many cells",
         "broken.parquet": "cannot be read as Parquet",
         "folder": "holds no .jsonl or .parquet",
         "absent.jsonl": "no such file",

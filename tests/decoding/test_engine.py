@@ -252,6 +252,7 @@ def test_records(engine):
         "extracted_answer": None,
         "gold": None,
         "correct": None,
+        "graded_by": None,
     }
     assert {name: record[name] for name in expected} == expected
     assert record["num_thinking_tokens"] == len(record["thinking_token_ids"]) <= 9

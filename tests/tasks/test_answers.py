@@ -1,8 +1,9 @@
-"""Extraction follows the reference's order of rules; whole numbers are compared as numbers."""
+"""Extraction follows the reference's order of rules."""
 
 import pytest
 
-from s1_jax.tasks.answers import extract_answer, last_boxed, same_answer
+from s1_jax.tasks.answers import extract_answer, last_boxed
+from s1_jax.tasks.equivalence import Verdict, grade_plain
 
 THINK = "<|im_start|>think\nSo Answer: 5 or \\boxed{6}.\n<|im_start|>answer"
 
@@ -50,22 +51,6 @@ def test_boxes(text, inside):
     assert last_boxed(text) == inside
 
 
-@pytest.mark.parametrize(
-    ("extracted", "gold", "right"),
-    [
-        ("25", "025", True),
-        ("025", "25", True),
-        ("0", "000", True),
-        ("25.", "25", False),
-        ("x+1", "x+1", True),
-        (None, "25", False),
-        ("²", "2", False),
-    ],
-)
-def test_grading(extracted, gold, right):
-    assert same_answer(extracted, gold) is right
-
-
 def test_every_real_gold_answer_is_found_again(shared_data):
     import json
 
@@ -76,4 +61,4 @@ def test_every_real_gold_answer_is_found_again(shared_data):
             f"\nAnswer: {gold}<|im_end|>",
             f"\nFinal Answer: {int(gold)}",
         ):
-            assert same_answer(extract_answer(f"{THINK}\n{written}"), gold)
+            assert grade_plain(extract_answer(f"{THINK}\n{written}"), gold) == Verdict(True, "number")

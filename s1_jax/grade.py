@@ -1,0 +1,156 @@
+"""Grades the records of a run again: `python -m s1_jax.grade RUN_DIR [--judge.option value ...]`.
+
+The rules are those of the task in the run's config.json, and need nothing but the records: no model, no network. With
+--judge.model, an LLM decides on the answers that the rules leave open: at an endpoint (--judge.base-url URL
+--judge.model NAME), or decoded here (--judge.model DIR_OR_HUB_ID alone). What it said is kept in judge.jsonl, and never
+asked again: without these options the rules alone decide, with them again its verdicts are back at once. Then
+records.jsonl is replaced as a whole, and the report made again. Not beside a sweep that still writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from s1_jax.cli import parse, run_main
+from s1_jax.config import GradeConfig, JudgeConfig, TaskConfig, UserError
+from s1_jax.evaluate import report
+from s1_jax.progress import progress_bar
+from s1_jax.reporting.records import Record, cut_torn_line, read_records, record_line
+from s1_jax.reporting.summary import UNDECIDED
+from s1_jax.reporting.table import align
+from s1_jax.tasks import Rules, Verdict, load_rules, load_task
+from s1_jax.tasks.judge import Ask, decision, judge_prompt, open_judge
+
+PROG = "python -m s1_jax.grade"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The whole command, in the order things happen. Raises UserError, RunError."""
+    # Options
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or (argv[0].startswith("-") and not {"-h", "--help"} & set(argv)):
+        raise UserError(f"usage: {PROG} RUN_DIR [--judge.option value ...]   (--help lists options)")
+    run_dir, options = (None, argv) if argv[0].startswith("-") else (Path(argv[0]), argv[1:])
+    config = parse(GradeConfig, options, f"{PROG} RUN_DIR", description=__doc__)
+    assert run_dir is not None  # --help has ended by now
+    task, before = read_run(run_dir)
+
+    # By the rules, from the texts alone
+    after = grade_by_rules(load_rules(task), before)
+
+    # By a judge, what they leave open
+    if config.judge.model is not None:
+        after = grade_by_judge(config.judge, task, after, run_dir / "judge.jsonl")
+
+    # The records anew, then the report
+    replace_records(run_dir / "records.jsonl", after)
+    print(changes(before, after))
+    report(run_dir)
+
+
+def read_run(run_dir: Path) -> tuple[TaskConfig, list[Record]]:
+    """The task of a run and its records. Raises UserError where there are none."""
+    records = read_records(run_dir / "records.jsonl")
+    if not records or not (run_dir / "config.json").exists():
+        raise UserError(f"{run_dir} holds no records with a config.json; run python -m s1_jax.evaluate CONFIG.py")
+    options = json.loads((run_dir / "config.json").read_text())["task"]
+    known = {field.name for field in dataclasses.fields(TaskConfig)}
+    return TaskConfig(**{name: value for name, value in options.items() if name in known}), records
+
+
+def grade_by_rules(rules: Rules, records: Sequence[Record]) -> list[Record]:
+    """The records with what the rules find in their texts, and say of it."""
+    graded = []
+    with progress_bar() as bar:
+        task = bar.add_task("by rules", total=len(records), note="")
+        for record in records:
+            extracted = rules.extract(record["text"])
+            graded.append(_with(record | {"extracted_answer": extracted}, rules.grade(extracted, record["gold"])))
+            bar.advance(task)
+    return graded
+
+
+def grade_by_judge(config: JudgeConfig, task: TaskConfig, records: Sequence[Record], kept: Path) -> list[Record]:
+    """The records with the judge's verdicts on those that are open; a reply that is no yes or no leaves them undecided.
+
+    `kept` holds the replies by a hash of model and prompt. Raises UserError where the problems cannot be read again,
+    RunError where the judge gives up.
+    """
+    problems = load_task(dataclasses.replace(task, limit=None)).problems
+    questions = {str(problem.id): problem.question for problem in problems}
+    prompts = {}
+    for i, record in enumerate(records):
+        if is_open(record):
+            question = questions.get(str(record["problem_id"]), "(not known)")
+            prompts[i] = judge_prompt(question, record["gold"], record["extracted_answer"])
+    replies = asked(config, list(dict.fromkeys(prompts.values())), kept)
+    graded = list(records)
+    for i, prompt in prompts.items():
+        said = decision(replies[prompt])
+        graded[i] = _with(records[i], Verdict(False, "undecided") if said is None else Verdict(said, "judge"))
+    return graded
+
+
+def is_open(record: Record) -> bool:
+    """Whether a judge may know better: no rule could read the answer, or two formulas were found to differ."""
+    return record["graded_by"] in UNDECIDED or (record["graded_by"] == "math" and not record["correct"])
+
+
+def asked(config: JudgeConfig, prompts: Sequence[str], kept: Path) -> dict[str, str]:
+    """The judge's reply to every prompt: what is kept of earlier starts, and what is asked now, kept as it comes."""
+    replies = {line["key"]: line["reply"] for line in read_records(kept)}
+    keys = {prompt: hashlib.sha256(json.dumps([config.model, prompt]).encode()).hexdigest() for prompt in prompts}
+    new = [prompt for prompt in prompts if keys[prompt] not in replies]
+    if new:
+        ask: Ask = open_judge(config)
+        cut_torn_line(kept)
+        with kept.open("a", encoding="utf-8") as file, progress_bar() as bar:
+            task = bar.add_task("by judge", total=len(new), note="")
+            for prompt in new:
+                replies[keys[prompt]] = ask(prompt)
+                line = {"key": keys[prompt], "model": config.model, "reply": replies[keys[prompt]], "prompt": prompt}
+                file.write(record_line(line))
+                file.flush()
+                bar.advance(task)
+    print(f"judge: {len(prompts)} different answers were open, {len(new)} of them asked now")
+    return {prompt: replies[key] for prompt, key in keys.items()}
+
+
+def replace_records(path: Path, records: Sequence[Record]) -> None:
+    """Writes the file beside, and puts it in place once it is on disk: at any moment it is the old one or the new."""
+    beside = path.with_name(path.name + ".new")
+    with beside.open("w", encoding="utf-8") as file:
+        file.writelines(map(record_line, records))
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def changes(before: Sequence[Record], after: Sequence[Record]) -> str:
+    """How many verdicts are others, and by what they were and are decided."""
+    changed = [pair for pair in zip(before, after, strict=True) if pair[0]["correct"] != pair[1]["correct"]]
+    pairs = [(_said(old), _said(new)) for old, new in changed]
+    head = f"{len(after):,} records graded again, {len(pairs):,} verdicts changed"
+    if not pairs:
+        return head
+    rows = [(was, now, f"{count:,}") for (was, now), count in Counter(pairs).most_common()]
+    return f"{head}\n\n{align([('was', 'is', 'records'), *rows])}"
+
+
+def _with(record: Record, verdict: Verdict) -> Record:
+    return record | {"correct": verdict.correct, "graded_by": verdict.by}
+
+
+def _said(record: Record) -> str:
+    return f"{'right' if record['correct'] else 'wrong'}, by {record.get('graded_by') or 'an earlier version'}"
+
+
+if __name__ == "__main__":
+    run_main(main)

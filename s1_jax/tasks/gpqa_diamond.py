@@ -1,0 +1,88 @@
+r"""GPQA diamond: 198 questions of physics, chemistry and biology with four choices each.
+
+problem    Which planet is closest to the Sun?
+
+           A) Venus
+           B) Mercury
+           C) Mars
+           D) Earth
+response   <|im_start|>think ... <|im_start|>answer
+           Answer: b<|im_end|>
+extracted  B
+verdict    right, by letter. "Mercury" would be wrong, unparsed: which letter it means is for a judge to say.
+
+The data set is gated, and its authors ask not to show its questions in plain text: it comes from the hub with the
+user's own access, or from the user's file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from s1_jax.config import TaskConfig, UserError
+from s1_jax.data.sources import Row
+from s1_jax.tasks.answers import extract_answer
+from s1_jax.tasks.equivalence import Verdict
+from s1_jax.tasks.task import Benchmark, Problem, Rules, id_of, problems_of, rows_of, value_of
+
+LETTERS = "ABCD"
+CHOICES = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+ID_FIELDS = ("Record ID", "id")
+AROUND_A_LETTER = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\b|[\s(){}*$.:]")
+LETTER_OF_A_CHOICE = re.compile(r"\(?([A-Da-d])[).:]\s")
+
+
+def problems(config: TaskConfig) -> tuple[Problem, ...]:
+    """The questions with their choices, in an order that `seed` decides. Raises UserError where there is no access."""
+    try:
+        rows = rows_of(config, "Idavidrein/gpqa", "train", "gpqa_diamond")
+        return problems_of(config, rows, lambda row: problem(row, config.seed))
+    except UserError as error:
+        if config.path is not None:
+            raise
+        advice = "accept its terms on the hub and log in (hf auth login), or give --task.path"
+        raise UserError(f"{error}; the data set is gated: {advice}") from None
+
+
+def problem(row: Row, seed: int) -> Problem:
+    """The question with its choices as A) to D). Their order depends on seed and question, on nothing else.
+
+    Raises UserError naming the field that is missing.
+    """
+    question = value_of(row, ("Question",), str).strip()
+    choices = [value_of(row, (name,), str).strip() for name in CHOICES]
+    shuffled = sorted(choices, key=lambda choice: hashlib.sha256(f"{seed}\n{question}\n{choice}".encode()).digest())
+    listed = "\n".join(f"{letter}) {choice}" for letter, choice in zip(LETTERS, shuffled, strict=True))
+    return Problem(id_of(row, ID_FIELDS), f"{question}\n\n{listed}", LETTERS[shuffled.index(choices[0])])
+
+
+def rules(config: TaskConfig) -> Rules:
+    """The letters' rules; with `no_letter_is_a`, as the reference has it, what names no letter is an A."""
+
+    def extract(text: str) -> str | None:
+        found = extract_answer(text)
+        letter = letter_in(found or "")
+        return letter or ("A" if config.no_letter_is_a else found)
+
+    return Rules(extract, grade)
+
+
+def letter_in(answer: str) -> str | None:
+    r"""The letter an answer is: "b", "(B)", "\text{B}.", "B) Mercury"; None where it is none."""
+    bare = AROUND_A_LETTER.sub("", answer)
+    if len(bare) == 1 and bare.upper() in LETTERS:
+        return bare.upper()
+    choice = LETTER_OF_A_CHOICE.match(answer)
+    return choice[1].upper() if choice else None
+
+
+def grade(answer: str | None, gold: str) -> Verdict:
+    """An answer that is no letter is wrong, and said to be unparsed."""
+    if answer is None:
+        return Verdict(False, "none")
+    letter = letter_in(answer)
+    return Verdict(letter == gold, "letter") if letter else Verdict(False, "unparsed")
+
+
+GPQA_DIAMOND = Benchmark(problems, rules)

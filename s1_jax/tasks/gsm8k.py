@@ -1,0 +1,34 @@
+r"""GSM8K: 1,319 word problems of primary school; answers are whole numbers.
+
+problem    A pen costs $2 and a book four times as much. What do both cost?
+           (its row's answer: "The book costs $8.\nBoth cost 2 + 8 = $10.\n#### 10")
+response   <|im_start|>think ... <|im_start|>answer
+           Answer: \$10.00<|im_end|>
+extracted  \$10.00
+verdict    gold is what stands after ####, 10: right, by number.
+"""
+
+from __future__ import annotations
+
+from s1_jax.config import TaskConfig, UserError
+from s1_jax.data.sources import Row
+from s1_jax.tasks.task import MATH, Benchmark, Problem, problem_of, problems_of, rows_of
+
+MARK = "####"
+
+
+def problems(config: TaskConfig) -> tuple[Problem, ...]:
+    """The test split, or rows of the same form from the config's path. Raises UserError on an unusable row."""
+    return problems_of(config, rows_of(config, "openai/gsm8k", "test", "main"), problem)
+
+
+def problem(row: Row) -> Problem:
+    """A row whose `answer` is a solution that ends in #### and the result. Raises UserError where it does not."""
+    found = problem_of(row)
+    _, mark, gold = found.gold.rpartition(MARK)
+    if not mark or not gold.strip():
+        raise UserError(f"{row.where}: field answer has no result after {MARK}")
+    return Problem(found.id, found.question, gold.strip())
+
+
+GSM8K = Benchmark(problems, lambda config: MATH)

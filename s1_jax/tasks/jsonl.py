@@ -1,0 +1,24 @@
+r"""The user's own problems: rows of `problem`, `answer` and perhaps `id`. An answer is a number, a formula or a text.
+
+problem    {"id": 1, "problem": "Which is the largest city of Brazil?", "answer": "Sao Paulo"}
+response   <|im_start|>think ... <|im_start|>answer
+           Answer: Sao Paulo<|im_end|>
+extracted  Sao Paulo
+verdict    right, by text.
+"""
+
+from __future__ import annotations
+
+from s1_jax.config import TaskConfig, UserError
+from s1_jax.data.sources import read_rows
+from s1_jax.tasks.task import MATH, Benchmark, Problem, problem_of, problems_of
+
+
+def problems(config: TaskConfig) -> tuple[Problem, ...]:
+    """The problems of the config's path, a file, folder or hub id (split train). Raises UserError without one."""
+    if config.path is None:
+        raise UserError("the task 'jsonl' needs --task.path, a JSONL file with fields problem, answer and perhaps id")
+    return problems_of(config, read_rows(config.path, "train"), problem_of)
+
+
+JSONL = Benchmark(problems, lambda config: MATH)

@@ -1,0 +1,118 @@
+"""Asks math_worker.py, which is started at the first pair that needs it and lives as long as this process."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import IO
+
+from s1_jax.config import RunError
+
+WORKER = Path(__file__).with_name("math_worker.py")
+SECONDS_OF_A_PAIR = 1.0  # formulas that people write take a tenth
+SECONDS_OF_AN_ANSWER = 1.5  # then the worker itself is ended: it has not even said that it ended a fork
+SECONDS_OF_A_START = 120.0  # less than one, where nothing else is running
+REMEMBERED = 2**14  # pairs: a sweep meets the same answer to the same problem again and again
+
+
+@lru_cache(maxsize=REMEMBERED)
+def mathematically_equal(gold: str, answer: str) -> bool | None:
+    """What math-verify says; None where it cannot read one of the two, or not within time and memory.
+
+    Raises RunError where math-verify cannot be started.
+    """
+    reply = _helper.ask(gold, answer)
+    return {"equal": True, "different": False}.get(reply)
+
+
+class Helper:
+    """One worker process; a new one after it was ended."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._turn = threading.Lock()
+
+    def ask(self, gold: str, answer: str) -> str:
+        """The worker's reply, or "killed", within SECONDS_OF_AN_ANSWER; a start comes on top. Raises RunError."""
+        with self._turn:
+            process = self._process or self._start()
+            try:
+                return self._asked(process, json.dumps([gold, answer]))
+            except BaseException:  # Ctrl-C, say: the reply would come to the next pair
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Ends the worker, and with it what it works on."""
+        if self._process is not None:
+            process, self._process = self._process, None
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            for pipe in (process.stdin, process.stdout):
+                _end(pipe).close()
+            process.wait()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with tempfile.TemporaryFile() as errors:
+            self._process = process = subprocess.Popen(
+                [sys.executable, "-P", str(WORKER), str(SECONDS_OF_A_PAIR)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                bufsize=0,
+                start_new_session=True,  # Ctrl-C is for this process
+            )
+            try:
+                said = _line(process, SECONDS_OF_A_START)
+            except BaseException:
+                self.close()
+                raise
+            if said != "ready":
+                self.close()
+                errors.seek(0)
+                lines = errors.read().decode(errors="replace").split("\n")
+                reason = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+                raise RunError(f"math-verify, which compares answers, could not be started ({reason})")
+        return process
+
+    def _asked(self, process: subprocess.Popen[bytes], pair: str) -> str:
+        try:
+            _end(process.stdin).write(pair.encode() + b"\n")
+            reply = _line(process, SECONDS_OF_AN_ANSWER)
+        except BrokenPipeError:
+            reply = None
+        if reply is None:
+            self.close()
+        return reply or "killed"
+
+
+def _line(process: subprocess.Popen[bytes], seconds: float) -> str | None:
+    """The next line the process writes; None where it has ended, or writes none in time."""
+    output, until, line = _end(process.stdout), time.monotonic() + seconds, b""
+    while not line.endswith(b"\n"):
+        ready, _, _ = select.select([output], [], [], max(until - time.monotonic(), 0))
+        piece = output.read(64) if ready else b""
+        if not piece:
+            return None
+        line += piece
+    return line.decode().strip()
+
+
+def _end(pipe: IO[bytes] | None) -> IO[bytes]:
+    assert pipe is not None
+    return pipe
+
+
+_helper = Helper()
+atexit.register(_helper.close)
