@@ -45,7 +45,7 @@ def test_budgets_are_lines_of_the_lowest_and_the_highest_ignore_count():
 @pytest.mark.parametrize("records", [sweep(), sweep(1), [record(0, True, 5)], [record(0, False, 0)]])
 def test_any_runs_make_a_png(records, tmp_path):
     path = tmp_path / "scaling.png"
-    save_scaling_plot(path, summarize(records), "a title")
+    save_scaling_plot([path], summarize(records), "a title")
     header = path.read_bytes()[:24]
     assert header[:8] == b"\x89PNG\r\n\x1a\n"
     width, height = struct.unpack(">II", header[16:])
