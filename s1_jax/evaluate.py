@@ -3,7 +3,8 @@
 Writes into `run_dir`: config.json, records.jsonl as they come, then summary.json, scaling.png and .svg, and report.html
 to read traces in. The same command goes on where a stopped one left off. A later sweep of the same model and task adds
 its settings to the same records, and the report covers them all. `python -m s1_jax.evaluate RUN_DIR` reports again from
-the records alone.
+the records alone; `--compare RUN_A RUN_B [COMPARE.json]` sets two runs beside each other, and `--parity RUN_DIR` one
+beside the paper's tables.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from s1_jax.decoding.engine import Engine, Status, context_length
 from s1_jax.decoding.records import identity
 from s1_jax.decoding.requests import Request
 from s1_jax.decoding.sweep import plan_trunks
+from s1_jax.reporting import compare, parity
 from s1_jax.reporting.cost import add_cost, cost_of, format_cost
 from s1_jax.reporting.html import save_report
 from s1_jax.reporting.live import LiveTable
@@ -52,6 +54,7 @@ SHARED_OPTIONS = (
     ("stored", "weights"),
     ("stored", "cache"),
 )
+FROM_RECORDS = {"--compare": compare.command, "--parity": parity.command}
 BLOCK = 2**20  # bytes
 BLOCKS = 64  # of a weights file, evenly spread, that its fingerprint reads; smaller files are read whole
 
@@ -73,6 +76,9 @@ class Row:
 def main(argv: list[str] | None = None) -> None:
     """The whole evaluation, in the order things happen. Raises UserError, KeyboardInterrupt."""
     argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in FROM_RECORDS:
+        FROM_RECORDS[argv[0]](argv[1:])
+        return
     if len(argv) == 1 and Path(argv[0]).is_dir():
         report(Path(argv[0]))
         return
