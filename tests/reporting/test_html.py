@@ -175,6 +175,34 @@ def test_filters(plain, tmp_path, chosen, ids):
     assert run_in_page(plain, tmp_path, script) == [ids, str(len(ids))]
 
 
+def test_a_point_of_the_plot_tells_its_run_and_selects_it(plain, tmp_path):
+    script = """
+        const box = document.querySelector("#chart").getBoundingClientRect();
+        const point = all("#chart .point").find((one) => one.getAttribute("aria-label").startsWith("max 20:"));
+        const [, x, y] = point.getAttribute("d").match(/M([0-9.]+) ([0-9.]+)/).map(Number);
+        const at = { bubbles: true, clientX: box.left + x, clientY: box.top + y };
+        document.querySelector("#chart svg").dispatchEvent(new PointerEvent("pointermove", at));
+        const hovered = text(".tip");
+        document.querySelector("#chart svg").dispatchEvent(new MouseEvent("click", at));
+        const clicked = [text("#settings tr.chosen th"), text("#trace h4"), all("#chart .point.chosen").length];
+        document.querySelector("#chart svg").dispatchEvent(new PointerEvent("pointerleave"));
+        return [hovered, all(".tip").length, clicked];"""
+    hovered, shown, (row, heading, marked) = run_in_page(plain, tmp_path, script)
+    assert "20.0 thinking tokens" in hovered and "25.0% (4.6 to 69.9)" in hovered and "4 cut at its maximum" in hovered
+    assert shown == 0 and row == "max 20" and heading.startswith("max 20") and marked == 1
+
+
+def test_a_cell_of_a_strip_selects_problem_and_setting(plain, tmp_path):
+    script = """
+        click("#list a:nth-of-type(3) .strip i:nth-child(2)");
+        const first = [text("h3"), text("#trace h4")];
+        click("#list a:nth-of-type(1) bdi");
+        return [...first, text("h3"), text("#trace h4"), column.selectorText];"""
+    problem, setting, after, same, rule = run_in_page(plain, tmp_path, script)
+    assert (problem, after, rule) == ("b", "a-2", ".strip i:nth-child(2)")
+    assert setting.startswith("max 20") and same.startswith("max 20")
+
+
 def test_search_keys_and_links(plain, tmp_path):
     script = """
         const here = () => new URLSearchParams(location.hash.slice(1)).get("problem");

@@ -100,7 +100,7 @@ function mark(series, point, { x, y }) {
     role: "button",
     "aria-label": name,
     "data-setting": point.setting,
-    onclick: choose,
+    onclick: (event) => (event.stopPropagation(), choose()),
     onkeydown: (event) => (event.key === "Enter" || event.key === " ") && (event.preventDefault(), choose()),
   });
   return coloured(node, series.colour);
@@ -157,10 +157,12 @@ function tooltip(chart, drawn, scale) {
     const box = chart.getBoundingClientRect();
     const distance = ({ point }) =>
       Math.hypot(scale.x(point.tokens) - (event.clientX - box.left), scale.y(point.accuracy) - (event.clientY - box.top));
-    const found = all.reduce((a, b) => (distance(b) < distance(a) ? b : a));
+    const found = all.reduce((a, b) => (distance(b) <= distance(a) ? b : a));
     return distance(found) < 40 ? found : null;
   };
-  return { tip, show, nearest, hide: () => (tip.hidden = true) };
+  const points = [...chart.querySelectorAll(".point")];
+  const focused = (event) => points.includes(event.target) && show(all[points.indexOf(event.target)]);
+  return { tip, show, nearest, focused, hide: () => (tip.hidden = true) };
 }
 
 function drawChart() {
@@ -181,10 +183,12 @@ function drawChart() {
   );
   chart.replaceChildren(picture);
   if (!drawn.length) return;
-  const { tip, show, nearest, hide } = tooltip(chart, drawn, scale);
+  const { tip, show, nearest, focused, hide } = tooltip(chart, drawn, scale);
   chart.append(tip);
   picture.addEventListener("pointermove", (event) => (nearest(event) ? show(nearest(event)) : hide()));
   picture.addEventListener("pointerleave", hide);
+  picture.addEventListener("focusin", focused);
+  picture.addEventListener("focusout", hide);
   picture.addEventListener("click", (event) => nearest(event) && update({ setting: nearest(event).point.setting, sample: 0 }));
   byId("legend").replaceChildren(
     ...drawn.map((series) => {

@@ -39,7 +39,7 @@ function strip(problem) {
   const cells = places.map((i) => {
     const right = share(problem, i);
     const kind = right === null ? "none" : right === 1 ? "right" : right === 0 ? "wrong" : "part";
-    const cell = el("i", { class: kind });
+    const cell = el("i", { class: kind, title: runs[i].label });
     if (kind === "part") cell.style.setProperty("--share", `${100 * right}%`);
     return cell;
   });
@@ -49,7 +49,11 @@ function strip(problem) {
 
 function drawList() {
   const rows = problems.map((problem, i) => {
-    const choose = (event) => (event.preventDefault(), select(i));
+    const choose = (event) => {
+      event.preventDefault();
+      const cell = event.target.closest(".strip i");
+      update({ problem: i, sample: 0, setting: cell ? [...cell.parentNode.children].indexOf(cell) : state.setting });
+    };
     const href = `#${new URLSearchParams({ problem: problem.id })}`;
     return el("a", { href, onclick: choose, "data-problem": i }, el("bdi", { title: problem.id }, problem.id), strip(problem));
   });
@@ -96,6 +100,13 @@ function filterList() {
   }
 }
 
+// The chosen setting's cell of every strip, by a rule of the style sheet.
+const column = document.styleSheets[0].cssRules[document.styleSheets[0].insertRule(".strip i { box-shadow: 0 1px var(--ground), 0 3px var(--ink); }")];
+
+function markColumn() {
+  column.selectorText = `.strip i:nth-child(${state.setting + 1})`;
+}
+
 function markList() {
   const list = byId("list");
   list.querySelector("[aria-current]")?.removeAttribute("aria-current");
@@ -123,4 +134,5 @@ views.push((changed) => {
     }
   }
   if (changed.has("problem")) markList();
+  if (changed.has("setting")) markColumn();
 });

@@ -40,6 +40,7 @@ filterList();
 drawChart();
 markTable();
 showProblem();
+markColumn();
 markList();
 if (location.hash) byId("traces").scrollIntoView();
 addEventListener("hashchange", () => update(read(location.hash)));

@@ -108,7 +108,7 @@ function traceView(problem) {
       "div",
       { class: "answer", dir: "auto" },
       one.put_in && el("mark", { title: "put in by budget forcing, not drawn" }, one.put_in.trim()),
-      problem.answers[one.answer],
+      problem.answers[one.answer].replace(/^\n+/, ""),
     ),
   ];
   const after = all.filter((each) => !each.ignored && each.at >= one.at);
