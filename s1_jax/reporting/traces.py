@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from s1_jax.data.chat import ANSWER_START, FINAL_ANSWER, THINK_START
@@ -16,8 +17,8 @@ from s1_jax.reporting.records import Record
 from s1_jax.reporting.summary import Setting
 
 SHORTEST_SHARED = 64  # characters two traces begin with alike before the second is kept as a branch of the first
-# of all records' text together, so that a report stays one a browser opens at once; samples beyond it are only counted
-MOST_CHARACTERS = 2 * 10**8
+# of text that samples after the first may add, so that a browser opens the page at once; those beyond are only counted
+MOST_CHARACTERS = 4 * 10**7
 # what decides, beside the prompt, which tokens are drawn
 DRAWS = ("sample", "seed", "temperature", "top_k", "top_p", "min_p", "min_thinking_tokens")
 
@@ -155,13 +156,11 @@ def samples_shown(records: Sequence[Record]) -> int:
     characters: dict[int, int] = defaultdict(int)
     for record in records:
         characters[record["sample"]] += len(record.get("text") or "")
-    shown, total = 0, 0
-    for sample in sorted(characters):
-        total += characters[sample]
-        if shown and total > MOST_CHARACTERS:
-            break
-        shown = sample + 1
-    return shown
+    _, *further = sorted(characters)
+    for shown, total in zip(further, accumulate(characters[sample] for sample in further), strict=True):
+        if total > MOST_CHARACTERS:
+            return shown
+    return max(characters) + 1
 
 
 def _branches(

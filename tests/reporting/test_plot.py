@@ -52,6 +52,16 @@ def test_any_runs_make_a_png(records, tmp_path):
     assert width >= 1400 and height >= 800
 
 
+def test_the_same_runs_make_the_same_bytes(tmp_path):
+    runs = summarize(sweep())
+    made = []
+    for name in ("a", "b"):
+        paths = [tmp_path / f"{name}.png", tmp_path / f"{name}.svg"]
+        save_scaling_plot(paths, runs, "a title")
+        made.append([path.read_bytes() for path in paths])
+    assert made[0] == made[1] and b"<svg" in made[0][1]
+
+
 def test_labels_keep_apart_and_inside():
     rng = np.random.default_rng(0)
     for _ in range(5):

@@ -129,7 +129,7 @@ def test_samples_beyond_the_limit_are_counted_only():
     assert len(problem["traces"]) == 2
 
 
-@pytest.mark.parametrize(("most", "shown"), [(10**6, 8), (250, 3), (1, 1)])
+@pytest.mark.parametrize(("most", "shown"), [(10**6, 8), (250, 4), (1, 1)])
 def test_as_many_samples_are_shown_as_there_is_room_for(monkeypatch, most, shown):
     monkeypatch.setattr(traces, "MOST_CHARACTERS", most)
     records = [record(0, True, 9, sample=s, text="x" * 80) for s in range(8)]

@@ -121,7 +121,7 @@ function notes(drawn, scale) {
       const key = `${point.note} ${point.tokens} ${point.accuracy}`;
       if (!point.note || seen.has(key)) continue;
       seen.add(key);
-      const width = 6.5 * point.note.length;
+      const width = 8 * point.note.length;
       const [x, y] = [scale.x(point.tokens), scale.y(point.accuracy)];
       const free = [[8, -18], [-8 - width, -18], [8, 6], [-8 - width, 6], [-width / 2, -22], [-width / 2, 8]].find(([a, b]) => {
         const inside = x + a > scale.frame.left && x + a + width < scale.frame.right + 10 && y + b > 0;

@@ -55,7 +55,7 @@ function drawList() {
       update({ problem: i, sample: 0, setting: cell ? [...cell.parentNode.children].indexOf(cell) : state.setting });
     };
     const href = `#${new URLSearchParams({ problem: problem.id })}`;
-    return el("a", { href, onclick: choose, "data-problem": i }, el("bdi", { title: problem.id }, problem.id), strip(problem));
+    return el("a", { href, onclick: choose, "data-problem": i, tabindex: -1 }, el("bdi", { title: problem.id }, problem.id), strip(problem));
   });
   byId("list").append(...rows, el("p", { class: "note", id: "nothing" }, "No problem passes the filter and the search."));
   const options = () => runs.map((run, i) => el("option", { value: i }, run.label));
@@ -109,9 +109,13 @@ function markColumn() {
 
 function markList() {
   const list = byId("list");
-  list.querySelector("[aria-current]")?.removeAttribute("aria-current");
+  const before = list.querySelector("[aria-current]");
+  before?.removeAttribute("aria-current");
+  before?.setAttribute("tabindex", -1);
   const row = list.querySelector(`[data-problem="${state.problem}"]`);
   row.setAttribute("aria-current", "true");
+  row.setAttribute("tabindex", 0); // one stop of the tab key for the whole list
+  if (list.contains(document.activeElement)) row.focus({ preventScroll: true });
   const [top, bottom] = [row.offsetTop - list.scrollTop, row.offsetTop + row.offsetHeight - list.scrollTop];
   if (top < 0 || bottom > list.clientHeight) list.scrollTop = row.offsetTop - list.clientHeight / 2;
 }

@@ -24,10 +24,9 @@ const KEYS = {
 document.addEventListener("keydown", (event) => {
   const typing = event.target.matches?.("input, select");
   if (typing && event.key === "Escape") event.target.blur();
-  // arrows scroll the page until a problem is being read
-  const reading = byId("traces").contains(document.activeElement);
-  const arrow = event.key.startsWith("Arrow");
-  if (typing || event.ctrlKey || event.metaKey || event.altKey || !Object.hasOwn(KEYS, event.key) || (arrow && !reading)) return;
+  // up and down scroll the page until a problem is being read
+  const scrolls = ["ArrowUp", "ArrowDown"].includes(event.key) && !byId("traces").contains(document.activeElement);
+  if (typing || scrolls || event.ctrlKey || event.metaKey || event.altKey || !Object.hasOwn(KEYS, event.key)) return;
   event.preventDefault();
   KEYS[event.key]();
 });
