@@ -30,10 +30,9 @@ def command(argv: Sequence[str]) -> None:
         names = ", ".join(benchmark.name for benchmark in BENCHMARKS)
         raise UserError(f"{argv[0]} is of the task {task}, which the paper does not have; it has {names}")
     runs = summarize(records)
-    scaling_over = config["sweep"]["scaling"]
     sections = [f"{argv[0]} beside s1 (arXiv 2501.19393), {BENCHMARKS[place].name}", format_rows(runs, place)]
     if place == 0:  # Table 3 is of AIME 2024 alone
-        sections.append(format_methods({method.name: method for method in methods(runs, scaling_over)}))
+        sections.append(format_methods({method.name: method for method in methods(runs, "across")}))
     differing = [("", "paper", "here"), *set_up(config, runs, BENCHMARKS[place])]
     sections.append(f"What differs in the set-up:\n{align_left(differing)}")
     print("\n\n".join(sections))

@@ -88,16 +88,8 @@ def lay_out(records: Sequence[Record], places: Mapping[Setting, int], samples: i
     the first few of them.
     """
     shown = [record for record in records if record["sample"] < samples]
-    trunks: list[Record] = []
-    homes: dict[int, int] = {}
-    for place in sorted(range(len(shown)), key=lambda place: -len(_tokens(shown[place]))):
-        tokens = _tokens(shown[place])
-        home = next((i for i, trunk in enumerate(trunks) if _begins(tokens, _tokens(trunk))), len(trunks))
-        if home == len(trunks):
-            trunks.append(shown[place])
-        homes[place] = home
+    trunks, homes = _trunks(shown)
     texts = [parts(trunk).thinking for trunk in trunks]
-
     answers: dict[str, int] = {}
     results: list[dict[str, Any]] = [{"right": 0, "of": 0, "samples": []} for _ in places]
     for record in records:
@@ -107,25 +99,10 @@ def lay_out(records: Sequence[Record], places: Mapping[Setting, int], samples: i
     ends: dict[int, tuple[int, int]] = {}  # of a shown record: its setting, and its place among the samples
     for i, record in enumerate(shown):
         setting = places[Setting.of(record)]
-        thinking, put_in, answer = parts(record)
-        text, ignored = texts[homes[i]], ignored_ends(record, shown)
         ends[i] = setting, len(results[setting]["samples"])
-        results[setting]["samples"].append(
-            {
-                "sample": record["sample"],
-                "seed": record.get("seed", 0),
-                "trace": homes[i],
-                "at": _units(text, common_length(thinking, text)),
-                "end": record["end"],
-                "tokens": record["num_thinking_tokens"],
-                "ignored": [_units(text, character) for character in ignored],
-                "unmarked": record["ignores_used"] - len(ignored),
-                "put_in": put_in,
-                "answer": answers.setdefault(answer, len(answers)),
-                "found": record["extracted_answer"],
-                "right": bool(record["correct"]),
-            }
-        )
+        answer = answers.setdefault(parts(record).answer, len(answers))
+        sample = {"trace": homes[i], "answer": answer, **_sample(record, texts[homes[i]], shown)}
+        results[setting]["samples"].append(sample)
     return {
         "id": str(records[0]["problem_id"]),
         "gold": records[0].get("gold"),
@@ -161,6 +138,35 @@ def samples_shown(records: Sequence[Record]) -> int:
         if total > MOST_CHARACTERS:
             return shown
     return max(characters) + 1
+
+
+def _trunks(records: Sequence[Record]) -> tuple[list[Record], list[int]]:
+    """Records that no other one's tokens begin with, longest first, and for each record the first it begins."""
+    trunks: list[Record] = []
+    homes: dict[int, int] = {}
+    for place in sorted(range(len(records)), key=lambda place: -len(_tokens(records[place]))):
+        tokens = _tokens(records[place])
+        home = next((i for i, trunk in enumerate(trunks) if _begins(tokens, _tokens(trunk))), len(trunks))
+        if home == len(trunks):
+            trunks.append(records[place])
+        homes[place] = home
+    return trunks, [homes[place] for place in range(len(records))]
+
+
+def _sample(record: Record, text: str, others: Sequence[Record]) -> dict[str, Any]:
+    """What is shown of a record beside its trace, whose text this is."""
+    ignored = ignored_ends(record, others)
+    return {
+        "sample": record["sample"],
+        "at": _units(text, common_length(parts(record).thinking, text)),
+        "end": record["end"],
+        "tokens": record["num_thinking_tokens"],
+        "ignored": [_units(text, character) for character in ignored],
+        "unmarked": record["ignores_used"] - len(ignored),
+        "put_in": parts(record).put_in,
+        "found": record["extracted_answer"],
+        "right": bool(record["correct"]),
+    }
 
 
 def _branches(

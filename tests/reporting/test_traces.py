@@ -4,7 +4,7 @@ import pytest
 
 from s1_jax.data.chat import THINK_START
 from s1_jax.reporting import traces
-from s1_jax.reporting.summary import summarize
+from s1_jax.reporting.summary import Setting, summarize
 from s1_jax.reporting.traces import by_problem, common_length, ignored_ends, lay_out, parts, samples_shown
 from tests.reporting.made_up import record, spoken, spoken_sweep
 
@@ -32,7 +32,7 @@ def test_every_thinking_is_found_on_the_longest_that_begins_with_it():
     assert sum(len(trace["text"]) for trace in problem["traces"]) < 1.5 * max(r["num_thinking_tokens"] for r in records)
     assert places.keys() == {"max 4", "max 20", "natural end", "1 x Wait", "2 x Wait", "1 x Hmm"}
     for one in records:
-        sample = only_sample(problem, places[traces.Setting.of(one).label])
+        sample = only_sample(problem, places[Setting.of(one).label])
         thinking = "".join(map(chr, one["thinking_token_ids"]))
         assert full_text(problem, sample["trace"])[: sample["at"]] == thinking, "without a newline that was put in"
         assert problem["answers"][sample["answer"]].strip() == f"{one['extracted_answer']}<|im_end|>"
