@@ -1,8 +1,10 @@
 """A sweep of thinking budgets over a task: `python -m s1_jax.evaluate CONFIG.py [--section.option value ...]`.
 
-Writes into `run_dir`: config.json, records.jsonl as they come, then summary.json and scaling.png. The same command goes
-on where a stopped one left off. A later sweep of the same model and task adds its settings to the same records, and the
-report covers them all. `python -m s1_jax.evaluate RUN_DIR` reports again from the records alone.
+Writes into `run_dir`: config.json, records.jsonl as they come, then summary.json, scaling.png and .svg, and report.html
+to read traces in. The same command goes on where a stopped one left off. A later sweep of the same model and task adds
+its settings to the same records, and the report covers them all. `python -m s1_jax.evaluate RUN_DIR` reports again from
+the records alone; `--compare RUN_A RUN_B [COMPARE.json]` sets two runs beside each other, and `--parity RUN_DIR` one
+beside the paper's tables.
 """
 
 from __future__ import annotations
@@ -29,10 +31,12 @@ from s1_jax.decoding.engine import Engine, Status, context_length
 from s1_jax.decoding.records import identity
 from s1_jax.decoding.requests import Request
 from s1_jax.decoding.sweep import plan_trunks
+from s1_jax.reporting import compare, parity
 from s1_jax.reporting.cost import add_cost, cost_of, format_cost
+from s1_jax.reporting.html import save_report
 from s1_jax.reporting.live import LiveTable
 from s1_jax.reporting.plot import save_scaling_plot
-from s1_jax.reporting.records import Record, cut_torn_line, read_records, record_line
+from s1_jax.reporting.records import Record, cut_torn_line, read_records, read_run, record_line
 from s1_jax.reporting.summary import Setting, methods, summarize, to_dict
 from s1_jax.reporting.table import format_report
 from s1_jax.search.rejection import sample_until_natural
@@ -52,6 +56,7 @@ SHARED_OPTIONS = (
     ("stored", "weights"),
     ("stored", "cache"),
 )
+FROM_RECORDS = {"--compare": compare.command, "--parity": parity.command}
 BLOCK = 2**20  # bytes
 BLOCKS = 64  # of a weights file, evenly spread, that its fingerprint reads; smaller files are read whole
 
@@ -78,6 +83,9 @@ class Row:
 def main(argv: list[str] | None = None) -> None:
     """The whole evaluation, in the order things happen. Raises UserError, KeyboardInterrupt."""
     argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in FROM_RECORDS:
+        FROM_RECORDS[argv[0]](argv[1:])
+        return
     if len(argv) == 1 and Path(argv[0]).is_dir():
         report(Path(argv[0]))
         return
@@ -302,23 +310,29 @@ def graded(task: Task, problem: Problem, record: Record) -> Record:
     """The record with what only the task knows."""
     extracted = task.rules.extract(record["text"])
     verdict = task.rules.grade(extracted, problem.gold)
-    known = {"task": task.name, "extracted_answer": extracted, "gold": problem.gold}
-    return record | known | {"correct": verdict.correct, "graded_by": verdict.by}
+    known = {"task": task.name, "question": problem.question, "gold": problem.gold}
+    judged = {"extracted_answer": extracted, "correct": verdict.correct, "graded_by": verdict.by}
+    return record | known | judged
 
 
 def report(run_dir: Path) -> None:
-    """Writes summary.json and scaling.png from the records alone, prints the table. Raises UserError without any."""
-    records = read_records(run_dir / "records.jsonl")
-    if not records or not (run_dir / "config.json").exists():
-        raise UserError(f"{run_dir} holds no records with a config.json; run python -m s1_jax.evaluate CONFIG.py")
-    scaling_over = json.loads((run_dir / "config.json").read_text())["sweep"]["scaling"]
+    """Writes summary.json, scaling.png, scaling.svg and report.html from the records alone, prints the table.
+
+    Raises UserError without any.
+    """
+    records, config = read_run(run_dir)
+    scaling_over = config["sweep"]["scaling"]
     runs = summarize(records)
     found = methods(runs, scaling_over)
     summary = to_dict(records, runs, found, scaling_over) | {"cost": (cost := cost_of(run_dir, records))}
     (run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    plot = run_dir / "scaling.png"
-    save_scaling_plot(plot, runs, f"{', '.join(summary['tasks'])}, {max(run.problems for run in runs)} problems")
-    print(f"\n{format_report(runs, found, scaling_over)}\n{format_cost(cost)}\n\nplot: {plot}")
+    print(f"\n{format_report(runs, found, scaling_over)}\n{format_cost(cost)}\n")
+    plot, page = run_dir / "scaling.png", run_dir / "report.html"
+    title = f"{', '.join(summary['tasks'])}, {max(run.problems for run in runs)} problems"
+    save_scaling_plot([plot, plot.with_suffix(".svg")], runs, title)
+    print(f"plot: {plot}")
+    save_report(page, title, records, runs, summary, config)
+    print(f"report: {page}")
     if undecided := sum(run.undecided for run in runs):
         print(
             f"{undecided} answers no rule could read; a judge may: python -m s1_jax.grade {run_dir} --judge.model ..."

@@ -31,7 +31,8 @@ FIELDS = {
     *("task", "problem_id", "sample", "seed", "temperature"),
     *("min_thinking_tokens", "max_thinking_tokens", "num_ignore", "ignore_string"),
     *("prompt_token_ids", "thinking_token_ids", "answer_token_ids", "num_thinking_tokens", "num_answer_tokens"),
-    *("end", "answer_end", "ignores_used", "text", "extracted_answer", "gold", "correct", "graded_by"),
+    *("end", "answer_end", "ignores_used", "ignored_ends", "question", "text", "extracted_answer", "gold", "correct"),
+    "graded_by",
 }
 PROBLEMS = 5
 GRID = [
@@ -117,6 +118,9 @@ def test_summary_and_plot(finished):
     assert summary["records"] == SETTINGS * PROBLEMS and len(summary["runs"]) == SETTINGS
     assert {method["name"] for method in summary["methods"]} == {"Wait", "Hmm"}
     assert (finished / "scaling.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (finished / "scaling.svg").read_text()
+    page = (finished / "report.html").read_text()
+    assert all(f'"id":"{i}"' in page and f"{i}+{i}=?" in page for i in range(PROBLEMS))
 
 
 def test_drafts_go_on_with_a_run_and_change_no_record(folder, finished, run_dir):
@@ -147,7 +151,8 @@ def test_once_all_is_done_it_only_reports(folder, run_dir, capsys):
         assert (run_dir / "records.jsonl").read_bytes() == records
         assert (run_dir / "summary.json").read_bytes() == summary
         printed = capsys.readouterr().out
-        assert "max 12, 1 x Hmm" in printed and "Control" in printed and str(run_dir / "scaling.png") in printed
+        assert "max 12, 1 x Hmm" in printed and "Control" in printed
+        assert str(run_dir / "scaling.png") in printed and str(run_dir / "report.html") in printed
 
 
 @pytest.mark.usefixtures("no_weights")
@@ -184,6 +189,26 @@ def test_a_later_sweep_adds_what_is_new(folder, run_dir):
     )
     assert after[: len(before)] == before
     assert [(r["problem_id"], r["max_thinking_tokens"]) for r in after[len(before) :]] == [(0, 6), (1, 6)]
+
+
+def test_records_of_an_earlier_version_go_on_and_report(folder, run_dir):
+    path = run_dir / "records.jsonl"
+    earlier = [{k: v for k, v in one.items() if k not in ("ignored_ends", "question")} for one in records_in(run_dir)]
+    path.write_text("".join(json.dumps(one) + "\n" for one in earlier[::2]))
+    summary, records = (run_dir / "summary.json").read_bytes(), evaluated(folder, run_dir, *GRID)
+    assert records[: len(earlier[::2])] == earlier[::2] and len(records) == len(earlier)
+    before, after = (json.loads(one) for one in (summary, (run_dir / "summary.json").read_bytes()))
+    assert before["runs"] == after["runs"]
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_a_report_that_cannot_be_written_leaves_everything_else(folder, run_dir, capsys):
+    (run_dir / "summary.json").unlink()
+    (run_dir / "report.html").unlink()
+    (run_dir / "report.html").mkdir()  # in the way
+    with pytest.raises(OSError):
+        evaluated(folder, run_dir, *GRID)
+    assert (run_dir / "summary.json").exists() and "Control" in capsys.readouterr().out
 
 
 def test_samples_and_no_forcing_beside_the_grid(folder, tmp_path):

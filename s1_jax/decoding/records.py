@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import BudgetConfig, SamplingConfig
 from s1_jax.decoding.budget import IS_THOUGHT, AnswerEnd, End, Kind
+from s1_jax.decoding.sweep import ignored_ends
 
 FORCED = (Kind.IGNORE, Kind.SUFFIX)  # tokens that were put in, not drawn
 
@@ -59,11 +60,19 @@ def outcome(
 ) -> dict[str, Any]:
     """The fields of a record that decoding brings, from the tokens after the start marker and their kinds.
 
-    `text` runs from the start marker to the stop token, special tokens kept. What only a task knows is null.
+    `text` runs from the start marker to the stop token, special tokens kept. `ignored_ends` hold, for each end that was
+    ignored, the thinking tokens and the characters of `text` before it. What only a task knows is null.
     """
-    ids = np.asarray(tokens, np.int32)
-    thinking = ids[IS_THOUGHT[kinds]].tolist()
-    answer = ids[np.equal(kinds, int(Kind.ANSWER))].tolist()
+    ids, kind = np.asarray(tokens, np.int32), np.asarray(kinds)
+    is_thought = IS_THOUGHT[kind]
+    thinking = ids[is_thought].tolist()
+    answer = ids[kind == int(Kind.ANSWER)].tolist()
+    text = tokenizer.decode([*start_ids, *ids.tolist()], skip_special_tokens=False)
+
+    def characters(position: int) -> int:
+        before = tokenizer.decode([*start_ids, *thinking[:position]], skip_special_tokens=False)
+        return len(before if text.startswith(before) else before.rstrip("\ufffd"))  # a character may be cut in two
+
     return {
         "thinking_token_ids": thinking,
         "answer_token_ids": answer,
@@ -72,7 +81,8 @@ def outcome(
         "end": End(end).name.lower(),
         "answer_end": AnswerEnd(answer_end).name.lower(),
         "ignores_used": int(ignores_used),
-        "text": tokenizer.decode([*start_ids, *ids.tolist()], skip_special_tokens=False),
+        "ignored_ends": [[n, characters(n)] for n in ignored_ends(kind[is_thought]).tolist()],
+        "text": text,
         "extracted_answer": None,
         "gold": None,
         "correct": None,

@@ -46,7 +46,7 @@ def cost_of(run_dir: Path, records: Sequence[Record]) -> dict[str, Any]:
         "seconds": total("seconds"),
         "slot_use": bringing / steps if steps and bringing else None,
         "tokens_per_step": tokens / bringing if tokens and bringing else None,
-        "programs": max(start["programs"] for start in starts) if known else None,
+        "programs": max(start.get("programs", 0) for start in starts) if known else None,
         "tokens_of_all_settings": by_setting.total(),
         "tokens_of_longest_setting": max(by_setting.values()),
     }
@@ -60,6 +60,8 @@ def format_cost(cost: dict[str, Any]) -> str:
         return f"Thinking and answer tokens: {alone}, {longest}"
     decoded = f"{cost['decoded_tokens']:,} decoded in {clock_time(cost['seconds'])}"
     used = f"{cost['slot_use']:.0%} of slot-steps brought a token" if cost["slot_use"] else "no step was made"
+    if not cost["programs"]:  # an earlier version counted neither
+        return f"Thinking and answer tokens: {decoded}; {alone}, {longest}"
     if (cost["tokens_per_step"] or 1) > 1:
         used += f", {cost['tokens_per_step']:.2f} on average"
     return f"Thinking and answer tokens: {decoded}; {alone}, {longest}\n{used}; {cost['programs']} programs compiled"

@@ -1,4 +1,4 @@
-"""The paper's three metrics of test-time scaling, an interval for an accuracy, and majority voting.
+"""The paper's three metrics of test-time scaling, intervals of accuracies and differences, majority voting, pass@k.
 
 A run is one setting over all problems of a task; it has a mean number of thinking tokens and an accuracy in percent.
 """
@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import combinations
-from math import comb, log2, sqrt
+from math import comb, hypot, log2, sqrt
 
+import numpy as np
+
+RESAMPLES = 10_000  # of a bootstrap, as in the paper's Table 2
+BLOCK = 500  # of them at once
 Z95 = 1.959963984540054  # a standard normal lies within +-Z95 with probability 0.95
 
 Bounds = float | Sequence[float | None] | None
@@ -57,6 +61,38 @@ def wilson_interval(share: float, trials: int) -> tuple[float, float]:
     half = Z95 * sqrt(share * (1 - share) / trials + Z95**2 / (4 * trials**2)) / (1 + Z95**2 / trials)
     # at 0 and 1 the interval ends there exactly; rounding must not carry it past
     return (0.0 if share == 0 else centre - half), (1.0 if share == 1 else centre + half)
+
+
+def difference_interval(first: float, second: float, trials: tuple[int, int]) -> tuple[float, float]:
+    """95% interval, in [-1, 1], of `second` - `first`, shares seen in so many trials each, independent of one another.
+
+    Of two Wilson intervals (Newcombe 1998, Statistics in Medicine 17: 873-890, method 10).
+    """
+    (low1, high1), (low2, high2) = (wilson_interval(*seen) for seen in zip((first, second), trials, strict=True))
+    difference = second - first
+    return difference - hypot(second - low2, high1 - first), difference + hypot(high2 - second, first - low1)
+
+
+def paired_bootstrap(first: Sequence[float], second: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """95% interval of the mean of `second` - `first` [problems], in their unit: percentiles over resampled problems.
+
+    Both results of a problem are drawn together (paper Table 2: 10,000 resamples). The same seed, the same interval.
+    """
+    differences = np.asarray(second, float) - np.asarray(first, float)
+    rng, problems = np.random.default_rng(seed), len(differences)
+    draws = (rng.integers(problems, size=(BLOCK, problems)) for _ in range(RESAMPLES // BLOCK))
+    means = np.concatenate([differences[drawn].mean(axis=1) for drawn in draws])
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def pass_at_k(right: int, samples: int, k: int) -> float:
+    """Probability that one of k samples at least is right, drawn without replacement from `samples` with `right` ones.
+
+    The unbiased estimator (Chen et al. 2021, arXiv 2107.03374, section 2.1), so without the noise of "the first k
+    samples" (the reference's cov@k).
+    """
+    return 1 - comb(samples - right, k) / comb(samples, k)
 
 
 def majority_accuracy(votes: Sequence[str | None], gold: str, k: int) -> float:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from s1_jax.reporting.labels import Labeller
-from s1_jax.reporting.summary import Interval, Run, string_label
+from s1_jax.reporting.summary import Interval, Run, Setting, string_label
 
 # Okabe and Ito's palette, told apart by the colour-blind; marks differ as well, for print without colour.
 IGNORES, VOTING, UNFORCED = ("#D55E00", "s"), ("#AA4499", "D"), ("#000000", "X")
@@ -28,6 +28,7 @@ STYLE = {
     "axes.labelsize": 11,
     "axes.titlesize": 11,
     "axes.linewidth": 0.8,
+    "svg.hashsalt": "s1_jax",
 }
 
 
@@ -38,6 +39,7 @@ class Point:
     tokens: float
     accuracy: float  # percent
     interval: Interval  # percent
+    setting: Setting
     note: str = ""
 
 
@@ -51,8 +53,11 @@ class Series:
     points: tuple[Point, ...]
 
 
-def save_scaling_plot(path: Path, runs: Sequence[Run], title: str = "") -> None:
-    """Writes the plot of these runs as PNG, 95% intervals as bands; runs without thinking are left out."""
+def save_scaling_plot(paths: Sequence[Path], runs: Sequence[Run], title: str = "") -> None:
+    """Writes the plot of these runs in the formats of the paths' endings (png, svg), the same bytes every time.
+
+    95% intervals are bands; runs without thinking are left out.
+    """
     drawn = [thinking for series in series_of(runs) if (thinking := _thinking(series)).points]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 4.4), dpi=200)
@@ -62,7 +67,8 @@ def save_scaling_plot(path: Path, runs: Sequence[Run], title: str = "") -> None:
         _frame(axes, [point for series in drawn for point in series.points], title)
         if drawn:
             _label(axes, drawn)
-        figure.savefig(path, format="png")
+        for path in paths:
+            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def series_of(runs: Sequence[Run]) -> list[Series]:
@@ -101,7 +107,9 @@ def _others(runs: Sequence[Run]) -> Iterator[Series]:
     for run in runs:
         if run.majority:
             votes = run.majority
-            points = tuple(Point(vote.thinking_tokens, vote.accuracy, vote.interval, f"k={vote.k}") for vote in votes)
+            points = tuple(
+                Point(vote.thinking_tokens, vote.accuracy, vote.interval, run.setting, f"k={vote.k}") for vote in votes
+            )
             yield Series(f"majority of k samples, T = {run.setting.temperature:g}", *VOTING, points)
         elif not run.setting.forcing:
             yield Series("no forcing", *UNFORCED, (_point(run),))
@@ -122,7 +130,7 @@ def _maximum(run: Run) -> float:
 
 
 def _point(run: Run, note: str = "") -> Point:
-    return Point(run.thinking_tokens, run.accuracy, run.interval, note)
+    return Point(run.thinking_tokens, run.accuracy, run.interval, run.setting, note)
 
 
 def _thinking(series: Series) -> Series:

@@ -30,6 +30,14 @@ def read_records(path: Path) -> list[Record]:
     return records
 
 
+def read_run(run_dir: Path) -> tuple[list[Record], dict[str, Any]]:
+    """A run's records and its config.json. Raises UserError where one of them is missing."""
+    records, config = read_records(run_dir / "records.jsonl"), run_dir / "config.json"
+    if not records or not config.exists():
+        raise UserError(f"{run_dir} holds no records with a config.json; run python -m s1_jax.evaluate CONFIG.py")
+    return records, json.loads(config.read_text())
+
+
 def cut_torn_line(path: Path) -> None:
     """Shortens a records file to its whole lines, so that appending to it begins a new one."""
     if path.exists():

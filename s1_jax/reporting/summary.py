@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal
 
 from s1_jax.data.instructions import METHODS, parse_instruction
-from s1_jax.reporting.metrics import control, majority_accuracy, performance, scaling, wilson_interval
+from s1_jax.reporting.metrics import control, majority_accuracy, pass_at_k, performance, scaling, wilson_interval
 from s1_jax.reporting.records import Record
 
 UNDECIDED = ("unparsed", "undecided")
@@ -63,8 +63,8 @@ class Setting:
 
 
 @dataclasses.dataclass(frozen=True)
-class Majority:
-    """Majority voting over k samples; thinking tokens are those of all k together."""
+class OfSamples:
+    """An accuracy that takes k samples of a problem together; thinking tokens are those of all k."""
 
     k: int
     thinking_tokens: float
@@ -90,7 +90,8 @@ class Run:
     tries: float  # mean per record, more than 1 with rejection sampling
     tried_tokens: float  # thinking tokens of all tries, mean per record
     undecided: int  # records whose answer no rule could read: wrong, until a judge has seen them
-    majority: tuple[Majority, ...]  # empty where there is one sample per problem
+    majority: tuple[OfSamples, ...]  # the most common answer is right; empty where there is one sample per problem
+    pass_at: tuple[OfSamples, ...]  # any answer is right; empty where there is one sample per problem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,16 +181,31 @@ def _run(setting: Setting, records: Sequence[Record]) -> Run:
             record["tried_tokens" if "tried_tokens" in record else "num_thinking_tokens"] for record in records
         ),
         undecided=sum(record.get("graded_by") in UNDECIDED for record in records),  # none in records of old
-        majority=tuple(_majority(list(by_problem.values()), tokens)),
+        majority=tuple(_of_samples(list(by_problem.values()), tokens, _majority)),
+        pass_at=tuple(_of_samples(list(by_problem.values()), tokens, _passed)),
     )
 
 
-def _majority(problems: Sequence[Sequence[Record]], tokens: float) -> Iterable[Majority]:
+Votes = Sequence[str | None]
+
+
+def _of_samples(
+    problems: Sequence[Sequence[Record]], tokens: float, share: Callable[[Votes, int], float]
+) -> Iterable[OfSamples]:
+    """For k = 1, 2, 4, ... as far as every problem has samples."""
     votes = [[_vote(record) for record in records] for records in problems]
     samples = min(map(len, votes))
     for k in (2**i for i in range(samples.bit_length())) if samples > 1 else ():
-        accuracy, interval = _percent([majority_accuracy(of_problem, RIGHT, k) for of_problem in votes])
-        yield Majority(k, k * tokens, accuracy, interval)
+        accuracy, interval = _percent([share(of_problem, k) for of_problem in votes])
+        yield OfSamples(k, k * tokens, accuracy, interval)
+
+
+def _majority(votes: Votes, k: int) -> float:
+    return majority_accuracy(votes, RIGHT, k)
+
+
+def _passed(votes: Votes, k: int) -> float:
+    return pass_at_k(votes.count(RIGHT), len(votes), k)
 
 
 RIGHT = "right"  # all right answers are one vote, however they are written ("7", "07")

@@ -6,21 +6,30 @@ from collections.abc import Sequence
 
 from s1_jax.reporting.summary import Interval, Method, Run
 
-HEADER = ("setting", "thinking tokens", "accuracy", "95% interval", "problems", "ends: natural/forced/context")
+HEADER = (
+    *("setting", "thinking tokens", "accuracy", "95% interval", "problems"),
+    *("ends: natural/forced/context", "ignored", "no answer"),
+)
 METHOD_HEADER = ("method", "runs", "Control", "Scaling", "Performance")
 
 
 def format_report(runs: Sequence[Run], methods: Sequence[Method], scaling_over: str) -> str:
-    """The table of runs (mean thinking tokens, accuracy with its 95% interval), then the metrics of each method."""
+    """The table of runs, then the metrics of each method.
+
+    A run's line has means of thinking tokens and ignored ends per record, accuracy with its 95% interval, and counts of
+    records by how thinking ended and of those without an answer; "any right of k" is pass@k.
+    """
     rows = []
     for run in runs:
         label = run.setting.label + (f", {run.records // run.problems} samples" if run.majority else "")
         label += f" (mean {run.tries:.1f})" if run.setting.max_tries > 1 else ""
         ends = "/".join(str(run.ends.get(end, 0)) for end in ("natural", "forced", "context"))
-        rows.append((label, *_outcome(run.thinking_tokens, run.accuracy, run.interval), str(run.problems), ends))
-        for vote in run.majority[1:]:
-            label = f"  majority of {vote.k}"
-            rows.append((label, *_outcome(vote.thinking_tokens, vote.accuracy, vote.interval), str(run.problems), ""))
+        counts = (str(run.problems), ends, f"{run.ignores_used:.1f}", str(run.without_answer))
+        rows.append((label, *_outcome(run.thinking_tokens, run.accuracy, run.interval), *counts))
+        for name, of_samples in (("majority of", run.majority), ("any right of", run.pass_at)):
+            for one in of_samples[1:]:
+                outcome = _outcome(one.thinking_tokens, one.accuracy, one.interval)
+                rows.append((f"  {name} {one.k}", *outcome, str(run.problems), "", "", ""))
     metrics = []
     for method in methods:
         values = ((method.control, "{:.0f}%"), (method.scaling, "{:.1f}"), (method.performance, "{:.1f}%"))

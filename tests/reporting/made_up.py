@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from s1_jax.data.chat import ANSWER_START, FINAL_ANSWER, THINK_START
+
 
 def record(problem_id: Any, correct: bool, tokens: int, **fields: Any) -> dict[str, Any]:
     return {
@@ -41,3 +43,27 @@ def sweep(problems: int = 10) -> list[dict[str, Any]]:
         records += [record(i, (i + s) % 2 == 0, 40, temperature=0.8, sample=s) for s in range(4)]
         records.append(record(i, i < 4, 44, forcing=False))
     return records
+
+
+def spoken(problem_id: Any, thinking: str, answer: str = "7", correct: bool = True, **fields: Any) -> dict[str, Any]:
+    """A record with tokens and text; a token is a character. A thinking that is cut gets its newline and suffix."""
+    cut = fields.get("end", "natural") != "natural"
+    newline, put_in = "\n" if cut and not thinking.endswith("\n") else "", FINAL_ANSWER if cut else ""
+    text = f"{THINK_START}{thinking}{newline}{ANSWER_START}{put_in} {answer}<|im_end|>"
+    known = {"seed": 0, "gold": "7", "question": f"What is {problem_id}?", "extracted_answer": answer, "text": text}
+    made = record(problem_id, correct, len(thinking), thinking_token_ids=[*map(ord, thinking)], **known)
+    return made | fields
+
+
+def spoken_sweep(problem_id: Any = 0) -> list[dict[str, Any]]:
+    """One problem under maxima 4 and 20, no maximum, "Wait" once and twice, "Hmm" once; no place of an end is told."""
+    start = "\none two three four five six seven eight nine ten eleven twelve\n"
+    once = start + "Wait, thirteen\n"
+    return [
+        spoken(problem_id, start[:4], "1", False, max_thinking_tokens=4, end="forced"),
+        spoken(problem_id, start[:20], "5", False, max_thinking_tokens=20, end="forced"),
+        spoken(problem_id, start, "12", False),
+        spoken(problem_id, once, "13", False, num_ignore=1, ignores_used=1),
+        spoken(problem_id, once + "Wait, it is 7\n", "7", num_ignore=2, ignores_used=2),
+        spoken(problem_id, start + "Hmm, no\n", "8", False, num_ignore=1, ignore_string="Hmm", ignores_used=1),
+    ]

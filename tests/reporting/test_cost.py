@@ -55,6 +55,13 @@ def test_tokens_of_drafts_are_no_use_of_slots(tmp_path):
     assert "50% of slot-steps brought a token, 1.50 on average; 8 programs compiled" in format_cost(cost)
 
 
+def test_starts_of_an_earlier_version_are_told_without_what_they_did_not_count(tmp_path):
+    add_cost(tmp_path, records=4, decoded_tokens=20, seconds=1.5)
+    cost = cost_of(tmp_path, RECORDS)
+    assert cost["decoded_tokens"] == 20 and "20 decoded in 0:00:02" in format_cost(cost)
+    assert "programs" not in format_cost(cost) and "slot-steps" not in format_cost(cost)
+
+
 def test_no_cost_is_told_where_a_start_left_none(tmp_path):
     add_cost(tmp_path, **start(3, 11, 1.5))
     cost = cost_of(tmp_path, RECORDS)

@@ -6,10 +6,21 @@ import math
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 
-from s1_jax.reporting.metrics import control, majority_accuracy, performance, scaling, wilson_interval
+from s1_jax.reporting.metrics import (
+    control,
+    difference_interval,
+    majority_accuracy,
+    paired_bootstrap,
+    pass_at_k,
+    performance,
+    scaling,
+    wilson_interval,
+)
 
+RESAMPLING = 0.05  # of a standard error: what 10,000 resamples leave open, four times over
 ROUNDING = 1e-9  # float64 sums of a few terms
 QUESTIONS = 30  # of AIME24, what the paper's accuracies are shares of
 
@@ -101,3 +112,40 @@ def test_majority_of_one_is_the_mean_and_of_all_the_vote():
     assert majority_accuracy(votes, "7", 1) == pytest.approx(3 / 8)
     assert majority_accuracy(votes, "7", 8) == pytest.approx(1 / 2), "7 and 3 tie"
     assert majority_accuracy([None, None], "7", 2) == 0
+
+
+def test_pass_at_k_equals_counting_over_all_subsets():
+    for samples in range(1, 8):
+        for right, k in itertools.product(range(samples + 1), range(1, samples + 1)):
+            subsets = list(itertools.combinations([i < right for i in range(samples)], k))
+            assert pass_at_k(right, samples, k) == pytest.approx(sum(map(any, subsets)) / len(subsets), abs=ROUNDING)
+
+
+def test_pass_at_k_of_many_samples():
+    assert pass_at_k(1, 64, 64) == 1 and pass_at_k(0, 64, 64) == 0
+    assert pass_at_k(32, 64, 1) == pytest.approx(0.5)
+    values = [pass_at_k(3, 64, k) for k in range(1, 65)]
+    assert values == sorted(values)
+
+
+def test_a_difference_of_a_known_case():
+    # Newcombe 1998, Statistics in Medicine 17: 873-890, Table II, method 10: 56 of 70 less 48 of 80
+    assert difference_interval(48 / 80, 56 / 70, (80, 70)) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+def test_the_bootstrap_gives_what_the_normal_law_says_of_many_problems():
+    rng = np.random.default_rng(1)
+    first, second = rng.random(500) < 0.4, rng.random(500) < 0.6
+    differences = second.astype(float) - first
+    error = differences.std() / math.sqrt(len(differences))
+    low, high = paired_bootstrap(first, second)
+    expected = differences.mean() - 1.96 * error, differences.mean() + 1.96 * error
+    assert (low, high) == pytest.approx(expected, abs=RESAMPLING * error * 2)
+
+
+def test_the_bootstrap_keeps_pairs_together_and_repeats_itself():
+    shares = np.random.default_rng(2).random(30)
+    assert paired_bootstrap(shares, shares + 0.25) == pytest.approx((0.25, 0.25)), "the same difference everywhere"
+    other = shares[::-1]
+    assert paired_bootstrap(shares, other) == paired_bootstrap(shares, other)
+    assert paired_bootstrap(shares, other) != paired_bootstrap(shares, other, seed=1)

@@ -45,11 +45,21 @@ def test_budgets_are_lines_of_the_lowest_and_the_highest_ignore_count():
 @pytest.mark.parametrize("records", [sweep(), sweep(1), [record(0, True, 5)], [record(0, False, 0)]])
 def test_any_runs_make_a_png(records, tmp_path):
     path = tmp_path / "scaling.png"
-    save_scaling_plot(path, summarize(records), "a title")
+    save_scaling_plot([path], summarize(records), "a title")
     header = path.read_bytes()[:24]
     assert header[:8] == b"\x89PNG\r\n\x1a\n"
     width, height = struct.unpack(">II", header[16:])
     assert width >= 1400 and height >= 800
+
+
+def test_the_same_runs_make_the_same_bytes(tmp_path):
+    runs = summarize(sweep())
+    made = []
+    for name in ("a", "b"):
+        paths = [tmp_path / f"{name}.png", tmp_path / f"{name}.svg"]
+        save_scaling_plot(paths, runs, "a title")
+        made.append([path.read_bytes() for path in paths])
+    assert made[0] == made[1] and b"<svg" in made[0][1]
 
 
 def test_labels_keep_apart_and_inside():

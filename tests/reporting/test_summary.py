@@ -57,6 +57,13 @@ def test_majority_voting():
     )
 
 
+def test_pass_at_k():
+    run = by_label(summarize(sweep()))["T 0.8"]
+    assert [(one.k, one.thinking_tokens) for one in run.pass_at] == [(1, 40), (2, 80), (4, 160)]
+    assert [one.accuracy for one in run.pass_at] == pytest.approx([50, 500 / 6, 100]), "of six pairs one is all wrong"
+    assert by_label(summarize(sweep()))["natural end"].pass_at == ()
+
+
 def test_majority_takes_right_answers_as_one_however_they_are_written():
     samples = [("7", True), ("07", True), ("8", False), (None, False), (None, False), (None, False)]
     records = [record(0, right, 9, sample=i, extracted_answer=answer) for i, (answer, right) in enumerate(samples)]

@@ -15,11 +15,12 @@ def test_columns_line_up():
 def test_every_run_has_a_line():
     runs = summarize(sweep())
     text = format_report(runs, methods(runs, "across"), "across")
-    assert re.search(r"^max 32 +32\.0 +40\.0% +16\.8 to 68\.7 +10 +0/10/0$", text, re.MULTILINE)
+    assert re.search(r"^max 32 +32\.0 +40\.0% +16\.8 to 68\.7 +10 +0/10/0 +0\.0 +0$", text, re.MULTILINE)
     assert re.search(r"^2 x Wait +80\.0 +90\.0%", text, re.MULTILINE)
     assert re.search(
         r"^T 0\.8, 4 samples +40\.0 +50\.0%.*\n  majority of 2 +80\.0 .*\n  majority of 4 +160\.0 ", text, re.MULTILINE
     )
+    assert re.search(r"^  any right of 4 +160\.0 +100\.0%", text, re.MULTILINE)
     assert re.search(r"^Wait +6 +100% +\d+\.\d +90\.0%$", text, re.MULTILINE)
 
 

@@ -1,0 +1,51 @@
+// The page, in the order in which it is read; then the keys.
+
+function drawHeader() {
+  const { summary } = data;
+  const most = runs[best];
+  byId("facts").append([...data.facts, `${number(summary.records)} records`, `${number(runs.length)} settings`].join(" \u00b7 "));
+  byId("lead").append(
+    "Best: ",
+    el("strong", {}, percent(most.accuracy)),
+    ` at ${tokens(most.thinking_tokens)} thinking tokens (${most.label}), 95% interval ${number(most.interval[0], 1)} to ${number(most.interval[1], 1)}.`,
+  );
+}
+
+const KEYS = {
+  j: () => step(1),
+  ArrowDown: () => step(1),
+  k: () => step(-1),
+  ArrowUp: () => step(-1),
+  ArrowRight: () => state.setting + 1 < runs.length && update({ setting: state.setting + 1, sample: 0 }),
+  ArrowLeft: () => state.setting > 0 && update({ setting: state.setting - 1, sample: 0 }),
+  "/": () => byId("query").focus(),
+};
+
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.matches?.("input, select");
+  if (typing && event.key === "Escape") event.target.blur();
+  // up and down scroll the page until a problem is being read
+  const scrolls = ["ArrowUp", "ArrowDown"].includes(event.key) && !byId("traces").contains(document.activeElement);
+  if (typing || scrolls || event.ctrlKey || event.metaKey || event.altKey || !Object.hasOwn(KEYS, event.key)) return;
+  event.preventDefault();
+  KEYS[event.key]();
+});
+
+drawHeader();
+drawTables();
+drawList();
+Object.assign(state, read(location.hash));
+filterList();
+drawChart();
+markTable();
+showProblem();
+markColumn();
+markList();
+if (location.hash) byId("traces").scrollIntoView();
+addEventListener("hashchange", () => update(read(location.hash)));
+
+let width = byId("chart").clientWidth;
+new ResizeObserver(() => {
+  if (width !== byId("chart").clientWidth) drawChart();
+  width = byId("chart").clientWidth;
+}).observe(byId("chart"));

@@ -1,0 +1,76 @@
+// The tables of settings and methods; a row of the first selects its setting.
+
+function head(names) {
+  return el("thead", {}, el("tr", {}, names.map((name) => el("th", { scope: "col" }, name))));
+}
+
+function bar(accuracy, interval) {
+  const range = el("span", { class: "range" });
+  const mark = el("span", { class: "mark" });
+  range.style.left = `${interval[0]}%`;
+  range.style.width = `${interval[1] - interval[0]}%`;
+  mark.style.left = `${accuracy}%`;
+  return el("span", { class: "bar", "aria-hidden": "true" }, range, mark);
+}
+
+function outcome(one) {
+  return [
+    el("td", {}, tokens(one.thinking_tokens)),
+    el("td", {}, percent(one.accuracy)),
+    el("td", {}, `${number(one.interval[0], 1)} to ${number(one.interval[1], 1)}`),
+    el("td", { class: "bars" }, bar(one.accuracy, one.interval)),
+  ];
+}
+
+function settingRows(run, i) {
+  const samples = run.records / run.problems;
+  const label = run.label + (run.majority.length ? `, ${number(samples)} samples` : "");
+  const choose = () => update({ setting: i, sample: 0 });
+  const cells = [
+    ...["natural", "forced", "context"].map((end) => number(run.ends[end] ?? 0)),
+    number(run.ignores_used, 1),
+    number(run.answer_ends.length ?? 0),
+    number(run.without_answer),
+  ];
+  const first = el("th", { scope: "row" }, el("button", { type: "button", onclick: choose }, label));
+  const row = el("tr", { "data-setting": i }, first, ...outcome(run), ...cells.map((cell) => el("td", {}, cell)));
+  const votes = run.majority.slice(1).map((vote) => voteRow(`majority of ${vote.k}`, vote));
+  const passes = (run.pass_at ?? []).slice(1).map((pass) => voteRow(`any right of ${pass.k} (pass@${pass.k})`, pass));
+  return [row, ...votes, ...passes];
+}
+
+function voteRow(label, vote) {
+  return el("tr", { class: "vote" }, el("th", { scope: "row" }, label), ...outcome(vote), el("td", { colspan: 6 }));
+}
+
+function drawTables() {
+  const names = ["setting", "thinking tokens", "accuracy", "95% interval", ""];
+  const counts = ["by itself", "cut at maximum", "cut by context", "ends ignored", "answer cut", "no answer"];
+  byId("settings").append(head([...names, ...counts]), el("tbody", {}, runs.flatMap(settingRows)));
+  const methods = data.summary.methods.map((method) => [
+    method.name,
+    number(method.runs),
+    percent(method.control, 0),
+    number(method.scaling, 1),
+    percent(method.performance),
+  ]);
+  const rows = methods.map(([name, ...cells]) =>
+    el("tr", {}, el("th", { scope: "row" }, name), ...cells.map((cell) => el("td", {}, cell))),
+  );
+  byId("methods").append(head(["method", "runs", "Control", "Scaling", "Performance"]), el("tbody", {}, rows));
+  const scope = data.summary.scaling_over === "within" ? "within one ignore count" : "across all ignore counts";
+  byId("scaling-note").append(
+    `Control: runs that keep to their budget. Scaling: percentage points per doubling of thinking tokens, mean over all pairs of runs ${scope}. Performance: the best run.`,
+  );
+  byId("cost").append(data.cost);
+}
+
+function markTable() {
+  for (const row of byId("settings").querySelectorAll("[data-setting]")) {
+    const chosen = Number(row.dataset.setting) === state.setting;
+    row.classList.toggle("chosen", chosen);
+    row.querySelector("button").setAttribute("aria-pressed", chosen);
+  }
+}
+
+views.push((changed) => changed.has("setting") && markTable());

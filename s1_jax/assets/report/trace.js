@@ -1,0 +1,171 @@
+// One problem: what every setting answered, and the chosen one's thinking with all that was put in or passed by.
+
+const result = (problem, setting) => {
+  const samples = problem.results[setting].samples;
+  return samples[Math.min(state.sample, samples.length - 1)];
+};
+
+const verdict = (right) => el("span", { class: right ? "verdict right" : "verdict wrong" }, right ? "right" : "wrong");
+const shownAnswer = (one) => (one.found === null ? el("em", {}, "none") : el("bdi", {}, one.found));
+
+function answersTable(problem) {
+  const rows = places.map((i) => {
+    const { right, of, samples } = problem.results[i];
+    if (!of) return null;
+    const one = result(problem, i);
+    const name = of > 1 ? `${runs[i].label}, sample ${one.sample + 1}` : runs[i].label;
+    const choose = el("button", { type: "button", "aria-pressed": i === state.setting, onclick: () => update({ setting: i }) }, name);
+    const cells = [
+      el("td", { class: "word" }, shownAnswer(one)),
+      el("td", { class: "word" }, of > 1 ? `${right} of ${of} right` : verdict(one.right)),
+      el("td", {}, number(one.tokens)),
+      el("td", { class: "word" }, ENDS[one.end] ?? one.end),
+    ];
+    return el("tr", { class: i === state.setting ? "chosen" : "", "data-setting": i }, el("th", { scope: "row" }, choose), cells);
+  });
+  const names = ["setting", "answer", "", "thinking tokens", "thinking"];
+  return el("div", { class: "wide" }, el("table", { id: "answers" }, head(names), el("tbody", {}, rows)));
+}
+
+function sampleButtons(problem) {
+  const { samples, of } = problem.results[state.setting];
+  if (samples.length < 2) return null;
+  const buttons = samples.map((one, i) =>
+    el(
+      "button",
+      { type: "button", class: one.right ? "right" : "wrong", "aria-pressed": i === state.sample, onclick: () => update({ sample: i }) },
+      String(one.sample + 1),
+    ),
+  );
+  const rest = of > samples.length ? `the text of ${of - samples.length} more is in records.jsonl` : null;
+  return el("p", { class: "samples" }, "sample ", buttons, rest && el("span", { class: "note" }, rest));
+}
+
+// What stands at positions of the trace: ends that were ignored, with the string put in, and settings that stop there.
+function events(problem, one, text) {
+  const string = runs[state.setting].setting.ignore_string ?? "";
+  const strings = Array.isArray(string) ? string : [string];
+  const ignored = one.ignored.map((at, i) => {
+    const put = strings.length > 1 && one.unmarked ? "" : strings[i % strings.length];
+    const whole = text.startsWith(put, at) && at + put.length <= one.at;
+    return { at, ignored: true, length: whole ? put.length : 0 };
+  });
+  const stops = new Map();
+  for (const [setting, sample, at] of problem.traces[one.trace].branches) {
+    const other = problem.results[setting].samples[sample];
+    if (setting === state.setting) continue;
+    if (!stops.has(at)) stops.set(at, { at, stops: new Map() });
+    if (!stops.get(at).stops.has(setting)) stops.get(at).stops.set(setting, other);
+  }
+  return [...ignored, ...stops.values()].sort((a, b) => a.at - b.at || Boolean(a.ignored) - Boolean(b.ignored));
+}
+
+function tags(stops) {
+  const nodes = [...stops].map(([setting, other]) =>
+    el(
+      "button",
+      {
+        type: "button",
+        class: other.right ? "stop right" : "stop wrong",
+        title: `${runs[setting].label} ${ENDS[other.end] ?? other.end} here; its answer is ${other.right ? "right" : "wrong"}`,
+        onclick: () => update({ setting, sample: 0 }),
+      },
+      `${runs[setting].label}: ${other.found ?? "no answer"}`,
+    ),
+  );
+  return el("span", { class: "stops" }, nodes);
+}
+
+function annotated(text, from, to, all) {
+  const nodes = [];
+  let at = from;
+  for (const event of all.filter((one) => one.at >= from && (one.at < to || (one.at === to && !one.ignored)))) {
+    nodes.push(text.slice(at, event.at));
+    at = Math.max(at, event.at);
+    if (event.ignored) {
+      nodes.push(el("span", { class: "ignored", title: "an end of thinking was drawn here and ignored" }, "end ignored"));
+      nodes.push(el("mark", { title: "put in by budget forcing, not drawn" }, text.slice(event.at, event.at + event.length)));
+      at = event.at + event.length;
+    } else nodes.push(tags(event.stops));
+  }
+  return [...nodes, text.slice(at, to)];
+}
+
+function traceView(problem) {
+  const one = result(problem, state.setting);
+  if (!one) return el("p", { class: "note" }, "This setting has no record of this problem.");
+  const text = fullText(problem, one.trace);
+  const all = events(problem, one, text);
+  const count = one.ignored.length + one.unmarked;
+  const said = [`${number(one.tokens)} thinking tokens`, ENDS[one.end] ?? one.end];
+  if (count) said.push(`${count} end${count > 1 ? "s" : ""} ignored`);
+  const parts = [
+    el("h4", {}, runs[state.setting].label, el("span", {}, said.join(" \u00b7 "))),
+    one.unmarked > 0 &&
+      el("p", { class: "note" }, `${one.unmarked} of ${count} ignored ends cannot be marked: these records do not tell where they are.`),
+    el("div", { class: "thinking", dir: "auto" }, annotated(text, 0, one.at, all.filter((each) => each.at < one.at))),
+    el(
+      "div",
+      { class: "answer", dir: "auto" },
+      one.put_in && el("mark", { title: "put in by budget forcing, not drawn" }, one.put_in.trim()),
+      problem.answers[one.answer].replace(/^\n+/, ""),
+    ),
+  ];
+  const after = all.filter((each) => !each.ignored && each.at >= one.at);
+  if (one.at < text.length || after.length) {
+    parts.push(
+      el("p", { class: "beyond" }, one.at < text.length ? "How settings with more budget think on:" : "Other settings that end here:"),
+      el("div", { class: "thinking later", dir: "auto" }, annotated(text, one.at, text.length, after)),
+    );
+  }
+  return el("div", { id: "trace" }, parts.filter(Boolean));
+}
+
+function showProblem() {
+  const problem = problems[state.problem];
+  const here = visible.indexOf(state.problem);
+  const position = here < 0 ? "not in the list" : `${number(here + 1)} of ${number(visible.length)}`;
+  const detail = byId("detail");
+  const focused = detail.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") ?? "" : null;
+  detail.replaceChildren(
+    el(
+      "div",
+      { class: "steps" },
+      el("button", { type: "button", onclick: () => step(-1), title: "k or arrow up", "aria-label": "previous problem" }, "\u2190"),
+      el("button", { type: "button", onclick: () => step(1), title: "j or arrow down", "aria-label": "next problem" }, "\u2192"),
+      el("span", {}, position),
+    ),
+    el("h3", {}, el("bdi", {}, problem.id)),
+    el("p", { class: "question", dir: "auto" }, problem.question ?? el("em", {}, "These records do not hold the question.")),
+    el("p", { class: "gold" }, "right answer ", el("bdi", {}, problem.gold ?? "\u2013")),
+    ...[answersTable(problem), sampleButtons(problem), traceView(problem)].filter(Boolean),
+  );
+  if (focused !== null) {
+    const same = [...detail.querySelectorAll("button")].find((one) => one.getAttribute("aria-label") === focused);
+    (same ?? detail.querySelector("tr.chosen button"))?.focus({ preventScroll: true });
+  }
+  highlight();
+}
+
+// What was searched for, marked without touching the text (where the browser can).
+function highlight() {
+  if (!window.CSS?.highlights) return;
+  CSS.highlights.clear();
+  const words = state.query.toLowerCase();
+  if (!words) return;
+  const ranges = [];
+  const walker = document.createTreeWalker(byId("detail"), NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const text = walker.currentNode.data.toLowerCase();
+    if (text.length !== walker.currentNode.data.length) continue; // a letter whose small form is longer
+    for (let at = text.indexOf(words); at >= 0; at = text.indexOf(words, at + words.length)) {
+      const range = new Range();
+      range.setStart(walker.currentNode, at);
+      range.setEnd(walker.currentNode, at + words.length);
+      ranges.push(range);
+    }
+  }
+  CSS.highlights.set("found", new Highlight(...ranges));
+}
+
+views.push(showProblem);

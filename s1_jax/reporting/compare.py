@@ -1,0 +1,131 @@
+"""Two runs setting by setting, over the problems both have: `python -m s1_jax.evaluate --compare RUN_A RUN_B`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from s1_jax.config import UserError
+from s1_jax.reporting.metrics import RESAMPLES, paired_bootstrap
+from s1_jax.reporting.records import Record, read_run
+from s1_jax.reporting.summary import Interval, Setting, summarize
+from s1_jax.reporting.table import align
+
+Shares = Mapping[str, float]  # by problem: how many of its samples, over all seeds, are right
+
+HEADER = ("setting", "problems", "A", "B", "B - A", "95% interval", "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """Two accuracies over the same problems, in percent, and what lies between them."""
+
+    label: str
+    problems: int
+    first: float
+    second: float
+    difference: float  # percentage points, second - first
+    interval: Interval  # percentage points, 95%, paired bootstrap
+    within_noise: bool  # the interval holds 0
+
+
+def command(argv: Sequence[str]) -> None:
+    """Prints the comparison of two run folders; a third argument is where it is written as JSON.
+
+    Raises UserError where the folders hold no runs of the same problems and settings.
+    """
+    if len(argv) not in (2, 3):
+        raise UserError("usage: python -m s1_jax.evaluate --compare RUN_A RUN_B [COMPARE.json]")
+    first, second = (read_run(Path(folder))[0] for folder in argv[:2])
+    check_same_problems(first, second, argv[0], argv[1])
+    found, best = compare(first, second), compare_best(first, second)
+    if not found:
+        labels = ["; ".join(run.setting.label for run in summarize(records)) for records in (first, second)]
+        raise UserError(f"no setting in both runs: {argv[0]} has {labels[0]}, {argv[1]} has {labels[1]}")
+    if len(argv) == 3:
+        settings = [dataclasses.asdict(one) for one in found]
+        written = {"runs": list(argv[:2]), "settings": settings, "best": dataclasses.asdict(best)}
+        Path(argv[2]).write_text(json.dumps(written, indent=2) + "\n")
+    print(f"A: {argv[0]}\nB: {argv[1]}\n\n{format_comparison([*found, best])}")
+
+
+def check_same_problems(first: Sequence[Record], second: Sequence[Record], *names: str) -> None:
+    """Raises UserError where two runs, called by `names`, share no problem, or one id is of two problems."""
+    tasks = [", ".join(sorted({str(record["task"]) for record in records})) for records in (first, second)]
+    golds: list[dict[str, Any]] = [
+        {str(r["problem_id"]): r.get("gold") for r in records} for records in (first, second)
+    ]
+    if tasks[0] != tasks[1]:
+        raise UserError(f"{names[0]} is of the task {tasks[0]}, {names[1]} of {tasks[1]}; compare runs of one task")
+    shared = golds[0].keys() & golds[1].keys()
+    if not shared:
+        raise UserError(f"{names[0]} and {names[1]} have no problem in common")
+    if differing := sorted(problem for problem in shared if golds[0][problem] != golds[1][problem]):
+        raise UserError(
+            f"problem {differing[0]} is another one in {names[1]} than in {names[0]} (its right answer differs); "
+            "compare runs of the same problems"
+        )
+
+
+def compare(first: Sequence[Record], second: Sequence[Record]) -> list[Difference]:
+    """A difference for every setting that both have problems of, in the order of the report's table."""
+    ours, theirs = shares(first), shares(second)
+    both = [run.setting for run in summarize(first) if run.setting in theirs]
+    found = [difference(setting.label, ours[setting], theirs[setting]) for setting in both]
+    return [one for one in found if one is not None]
+
+
+def compare_best(first: Sequence[Record], second: Sequence[Record]) -> Difference:
+    """The best setting of each, whether the other has it or not; over the problems that both of these have.
+
+    Both were chosen with the answers they are judged by, so the interval is a little too narrow.
+    """
+    runs = [max(summarize(records), key=lambda run: run.accuracy) for records in (first, second)]
+    a, b = (shares(records)[run.setting] for records, run in zip((first, second), runs, strict=True))
+    best = difference(f"best of each: {runs[0].setting.label} | {runs[1].setting.label}", a, b)
+    if best is None:
+        raise UserError("the best settings of the two runs have no problem in common")
+    return best
+
+
+def shares(records: Sequence[Record]) -> dict[Setting, Shares]:
+    """Of each setting and problem the share of right records, over samples and seeds."""
+    right: dict[Setting, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        right[Setting.of(record)][str(record["problem_id"])].append(bool(record["correct"]))
+    return {setting: {name: fmean(of) for name, of in problems.items()} for setting, problems in right.items()}
+
+
+def difference(label: str, first: Shares, second: Shares) -> Difference | None:
+    """Over the problems that both have; None where there are none."""
+    both = sorted(first.keys() & second.keys())
+    if not both:
+        return None
+    a, b = ([100 * of[problem] for problem in both] for of in (first, second))
+    low, high = paired_bootstrap(a, b)
+    return Difference(label, len(both), fmean(a), fmean(b), fmean(b) - fmean(a), (low, high), low <= 0 <= high)
+
+
+def format_comparison(found: Sequence[Difference]) -> str:
+    """A line for each difference."""
+    rows = [
+        (
+            one.label,
+            str(one.problems),
+            f"{one.first:.1f}%",
+            f"{one.second:.1f}%",
+            f"{one.difference:+.1f}",
+            f"{one.interval[0]:+.1f} to {one.interval[1]:+.1f}",
+            "within noise" if one.within_noise else "",
+        )
+        for one in found
+    ]
+    return (
+        f"{align([HEADER, *rows])}\n"
+        f"Percentage points; intervals from {RESAMPLES:,} paired resamples of the problems. Within noise: 0 lies in it."
+    )

@@ -1,0 +1,89 @@
+"""The report as one page: plot, tables and every trace, in a file that needs no network and no server.
+
+The page is assets/report/, put together; what it shows is JSON inside it. Texts of records are hostile as far as the
+page is concerned: here nothing in them can end the JSON's element, and the script writes them as text only. The page's
+own policy forbids every script but that one, and every connection.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from s1_jax.reporting.cost import format_cost
+from s1_jax.reporting.plot import series_of
+from s1_jax.reporting.records import Record
+from s1_jax.reporting.summary import Run
+from s1_jax.reporting.traces import by_problem, lay_out, samples_shown
+
+ASSETS = files("s1_jax") / "assets" / "report"
+SCRIPTS = ("base.js", "tables.js", "chart.js", "problems.js", "trace.js", "report.js")
+
+
+def save_report(
+    path: Path,
+    title: str,
+    records: Sequence[Record],
+    runs: Sequence[Run],
+    summary: Mapping[str, Any],
+    config: Mapping[str, Any],
+) -> None:
+    """Writes the page at once or not at all. Raises OSError, then what was there before is still there."""
+    draft = path.with_suffix(".tmp")
+    try:
+        draft.write_text(page(title, page_data(records, runs, summary, config)), encoding="ascii")
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def page_data(
+    records: Sequence[Record], runs: Sequence[Run], summary: Mapping[str, Any], config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All the page shows: `summary` as in summary.json, series of the plot, each problem's traces (traces.lay_out)."""
+    places = {run.setting: i for i, run in enumerate(runs)}
+    samples = samples_shown(records)
+    model = config.get("model") or {}
+    series = [
+        dataclasses.asdict(one)
+        | {"points": [dataclasses.asdict(point) | {"setting": places[point.setting]} for point in one.points]}
+        for one in series_of(runs)
+    ]
+    return {
+        "facts": [str(fact) for fact in (model.get("path"), model.get("dtype")) if fact],
+        "summary": summary,
+        "cost": format_cost(summary["cost"]),
+        "series": series,
+        "problems": [lay_out(of_problem, places, samples) for of_problem in by_problem(records)],
+    }
+
+
+def page(title: str, data: Any) -> str:
+    """The page with this data in it, in ASCII."""
+    parts = {"style": _asset("report.css"), "script": "".join(_asset(name) for name in SCRIPTS)}
+    parts |= {f"{name} hash": _policy_hash(source) for name, source in parts.items()}
+    parts |= {"title": escape(title).encode("ascii", "xmlcharrefreplace").decode(), "data": inert_json(data)}
+    return re.sub(r"\{(\w+(?: hash)?)\}", lambda place: parts[place[1]], _asset("report.html"))
+
+
+def inert_json(data: Any) -> str:
+    """JSON in ASCII that can neither end a script element nor begin a comment or an entity in it."""
+    written = json.dumps(data, separators=(",", ":"))
+    return written.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _policy_hash(source: str) -> str:
+    return f"'sha256-{b64encode(sha256(source.encode()).digest()).decode()}'"
+
+
+def _asset(name: str) -> str:
+    return (ASSETS / name).read_text(encoding="ascii")

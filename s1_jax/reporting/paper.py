@@ -1,0 +1,87 @@
+"""The paper's tables that a run can be laid beside (s1, arXiv 2501.19393; table numbers are those of its version 2)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+# The reference's "auto" maximum is what a context of 32,768 leaves; Table 2 calls it "about 30,000 thinking tokens".
+NO_MAXIMUM = 30_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """A task of the paper; `prefix` begins the names of the tasks here that are the same."""
+
+    name: str
+    prefix: str
+    problems: int
+    source: str  # of the reference's problems
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """The setting that a row of the paper is; greedy, and with no maximum but the context's."""
+
+    forcing: bool = True
+    num_ignore: int = 0
+    ignore_string: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of a table: accuracy in percent and, where the paper has them, mean thinking tokens, by benchmark."""
+
+    table: str
+    name: str
+    accuracy: tuple[float | None, float | None, float | None]  # in the order of BENCHMARKS
+    tokens: tuple[int | None, int | None, int | None] = (None, None, None)
+    wanted: Wanted | None = None
+    best: bool = False  # the row is whichever forced setting is best
+    without: str = ""  # why there can be no such setting here
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodRow:
+    """A row of Table 3, of AIME 2024."""
+
+    name: str
+    control: int
+    scaling: int
+    performance: float
+    method: str | None = None  # as summary.methods calls it
+
+
+BENCHMARKS = (
+    Benchmark("AIME 2024", "aime24", 30, "simplescaling/aime24_nofigures"),
+    Benchmark("MATH 500", "math", 500, "simplescaling/openaimath"),
+    Benchmark("GPQA Diamond", "gpqa", 198, "GPQA's diamond set"),
+)
+
+NO_PROMPTS = "s1_jax has no conditional prompts"
+
+ROWS = (
+    Row("1", "s1 without budget forcing", (50.0, 92.6, 56.6), wanted=Wanted(forcing=False)),
+    Row("1", "s1-32B", (56.7, 93.0, 59.6), (7320, None, None), best=True),  # tokens: the text on Figure 1
+    Row("4, 13", "no extrapolation", (50.0, 93.0, 57.6), (6109, 3298, 3510), Wanted()),
+    Row("4", "2x without string", (50.0, 90.2, 55.1), wanted=Wanted(num_ignore=2, ignore_string="")),
+    Row("4", '2x "Alternatively"', (50.0, 92.2, 59.6), wanted=Wanted(num_ignore=2, ignore_string="Alternatively")),
+    Row("4", '2x "Hmm"', (50.0, 93.0, 59.6), wanted=Wanted(num_ignore=2, ignore_string="Hmm")),
+    Row("4", '2x "Wait"', (53.3, 93.0, 59.6), wanted=Wanted(num_ignore=2, ignore_string="Wait")),
+    Row("13", "short prompt", (30.0, 90.4, 56.6), (8033, 2537, 4177), without=NO_PROMPTS),
+    Row("13", "long prompt", (36.7, 91.4, 51.0), (9651, 3875, 4827), without=NO_PROMPTS),
+)
+
+METHODS = (
+    MethodRow("budget forcing", 100, 15, 56.7, method="Wait"),
+    MethodRow("token-conditional", 40, -24, 40.0),
+    MethodRow("token-conditional, forced", 100, 13, 40.0),
+    MethodRow("step-conditional", 60, 3, 36.7),
+    MethodRow("step-conditional, forced", 100, 6, 36.7),
+    MethodRow("class-conditional", 50, 25, 36.7),
+    MethodRow("rejection sampling", 100, -35, 40.0),
+)
+
+
+def benchmark_of(task: str) -> int | None:
+    """The place in BENCHMARKS of a task of s1_jax; None where the paper has no such task."""
+    return next((i for i, benchmark in enumerate(BENCHMARKS) if task.startswith(benchmark.prefix)), None)

@@ -1,0 +1,135 @@
+"""A run of an s1 model beside the paper's tables: `python -m s1_jax.evaluate --parity RUN_DIR`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from s1_jax.config import UserError
+from s1_jax.reporting.metrics import difference_interval
+from s1_jax.reporting.paper import BENCHMARKS, METHODS, NO_MAXIMUM, ROWS, Benchmark, Row, Wanted, benchmark_of
+from s1_jax.reporting.records import read_run
+from s1_jax.reporting.summary import Run, Setting, methods, summarize
+from s1_jax.reporting.table import align
+
+HEADER = ("row of the paper", "paper", "here", "difference", "95% interval", "tokens: paper", "here", "setting here")
+METHOD_HEADER = ("method (Table 3)", "Control: paper", "here", "Scaling: paper", "here", "Performance: paper", "here")
+ABSENT = "not in this run"
+
+
+def command(argv: Sequence[str]) -> None:
+    """Prints a run folder's results beside the paper's. Raises UserError where the paper has no such task."""
+    if len(argv) != 1:
+        raise UserError("usage: python -m s1_jax.evaluate --parity RUN_DIR")
+    records, config = read_run(Path(argv[0]))
+    task = str(records[0]["task"])
+    place = benchmark_of(task)
+    if place is None:
+        names = ", ".join(benchmark.name for benchmark in BENCHMARKS)
+        raise UserError(f"{argv[0]} is of the task {task}, which the paper does not have; it has {names}")
+    runs = summarize(records)
+    sections = [f"{argv[0]} beside s1 (arXiv 2501.19393), {BENCHMARKS[place].name}", format_rows(runs, place)]
+    if place == 0:  # Table 3 is of AIME 2024 alone
+        sections.append(format_methods({method.name: method for method in methods(runs, "across")}))
+    differing = [("", "paper", "here"), *set_up(config, runs, BENCHMARKS[place])]
+    sections.append(f"What differs in the set-up:\n{align_left(differing)}")
+    print("\n\n".join(sections))
+
+
+def format_rows(runs: Sequence[Run], place: int) -> str:
+    """The paper's rows of one benchmark with what the runs have of them, then the runs no row is of."""
+    found = [counterpart(row, runs) for row in ROWS]
+    rows = [_line(row, run, place) for row, run in zip(ROWS, found, strict=True)]
+    others = [run.setting.label for run in runs if run not in found]
+    return (
+        f"{align([HEADER, *rows])}\n"
+        "Percentage points; the interval takes both accuracies as shares of problems of their own, independently drawn."
+        + (f"\nNo row of the paper: {'; '.join(others)}" if others else "")
+    )
+
+
+def counterpart(row: Row, runs: Sequence[Run]) -> Run | None:
+    """The run that a row of the paper is of; for its best one, the best with forcing; None where there is none."""
+    greedy = [run for run in runs if not run.setting.temperature]
+    if row.best:
+        return max((run for run in greedy if run.setting.forcing), key=lambda run: run.accuracy, default=None)
+    wanted = row.wanted
+    return None if wanted is None else next((run for run in greedy if matches(run.setting, wanted)), None)
+
+
+def matches(setting: Setting, wanted: Wanted) -> bool:
+    """Whether a greedy setting is the wanted one, with no minimum and no maximum that could matter."""
+    maximum = inf if setting.max_thinking_tokens is None else setting.max_thinking_tokens
+    asked = (setting.forcing, setting.num_ignore, setting.ignore_string)
+    open_ended = maximum >= NO_MAXIMUM and setting.min_thinking_tokens <= 1
+    return open_ended and asked == (wanted.forcing, wanted.num_ignore, wanted.ignore_string)
+
+
+def format_methods(found: Mapping[str, Any]) -> str:
+    """Table 3 with the methods of the run, by their names."""
+    rows = []
+    for row in METHODS:
+        method = found.get(row.method or "")
+        ours = (method.control, method.scaling, method.performance) if method else (None, None, None)
+        cells = [ABSENT if value is None else f"{value:.1f}" for value in ours]
+        paper = (f"{row.control}", f"{row.scaling}", f"{row.performance}")
+        rows.append((row.name, *(cell for pair in zip(paper, cells, strict=True) for cell in pair)))
+    return align([METHOD_HEADER, *rows])
+
+
+def set_up(config: Mapping[str, Any], runs: Sequence[Run], benchmark: Benchmark) -> list[tuple[str, str, str]]:
+    """What the paper's evaluation had, and this run has not or cannot be known to have: name, paper's, this run's."""
+    model, task, stored = (config.get(name) or {} for name in ("model", "task", "stored"))
+    always = [
+        ("model", "s1-32B", str(model.get("path"))),
+        ("engine", "vLLM, by lm-evaluation-harness", "s1_jax"),
+        ("chat template", "Qwen2.5-Instruct's, default system message", "the model folder's own"),
+        ("answers", "exact, or gpt-4o-mini's judgement where not a number", "the task's own rule"),
+        ("data set", benchmark.source, f"{task.get('path') or 'the default'}, revision not recorded"),
+    ]
+    exact = [
+        ("products", "float32", model.get("dtype")),
+        ("weights kept in", "float32", stored.get("weights")),
+        ("cache kept in", "float32", stored.get("cache")),
+        ("problems", benchmark.problems, max(run.problems for run in runs)),
+        ("max_model_len", 32768, config.get("max_model_len")),
+        ("max_answer_tokens", 32768, config.get("max_answer_tokens")),
+        ("draft_tokens", 0, config.get("draft_tokens")),
+    ]
+    if any(not run.setting.forcing for run in runs):
+        always.append(("without forcing", "no start marker after the prompt", "starts after the start marker"))
+    differing = [(name, str(paper), ours) for name, paper, ours in exact if paper != ours]
+    return always + [(name, paper, "not recorded" if ours is None else str(ours)) for name, paper, ours in differing]
+
+
+def align_left(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as lines of columns, all to the left."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _line(row: Row, run: Run | None, place: int) -> tuple[str, ...]:
+    paper, tokens = row.accuracy[place], row.tokens[place]
+    known = (f"Table {row.table}: {row.name}", _number(paper, ".1f"))
+    if run is None or paper is None:
+        return (*known, "-", "-", "-", _number(tokens, ",.0f"), "-", row.without or ABSENT)
+    trials = BENCHMARKS[place].problems
+    exact = round(paper / 100 * trials) / trials  # what was rounded to be printed
+    low, high = difference_interval(exact, run.accuracy / 100, (trials, run.problems))
+    return (
+        *known,
+        f"{run.accuracy:.1f}",
+        f"{run.accuracy - 100 * exact:+.1f}",
+        f"{100 * low:+.1f} to {100 * high:+.1f}",
+        _number(tokens, ",.0f"),
+        f"{run.thinking_tokens:,.0f}",
+        run.setting.label,
+    )
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -1,0 +1,211 @@
+"""A problem's records as the report shows them: every thinking once, and where each setting leaves it.
+
+A record's thinking is put on every trace whose tokens begin with its own; that it ends there is a fact of the tokens,
+not of the text. Positions are UTF-16 units, which is what a browser counts in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+from s1_jax.data.chat import ANSWER_START, FINAL_ANSWER, THINK_START
+from s1_jax.reporting.records import Record
+from s1_jax.reporting.summary import Setting
+
+SHORTEST_SHARED = 64  # characters two traces begin with alike before the second is kept as a branch of the first
+# of text that samples after the first may add, so that a browser opens the page at once; those beyond are only counted
+MOST_CHARACTERS = 4 * 10**7
+# what decides, beside the prompt, which tokens are drawn
+DRAWS = ("sample", "seed", "temperature", "top_k", "top_p", "min_p", "min_thinking_tokens")
+
+
+class Parts(NamedTuple):
+    """What a record's text is made of."""
+
+    thinking: str
+    put_in: str  # what was forced between the answer's marker and the answer
+    answer: str
+
+
+def parts(record: Record) -> Parts:
+    """The text taken apart at the answer's marker; both markers belong to no part.
+
+    The newline that may be put before a forced marker stays with the thinking: text alone does not tell it apart.
+    """
+    thinking, _, rest = _body(record).partition(ANSWER_START)
+    forced = record["forcing"] and record["end"] != "natural" and rest.startswith(FINAL_ANSWER)
+    put_in = FINAL_ANSWER if forced else ""
+    return Parts(thinking, put_in, rest.removeprefix(put_in))
+
+
+def common_length(a: str, b: str) -> int:
+    """Characters in which two strings begin alike."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle - 1)
+    return low
+
+
+def ignored_ends(record: Record, others: Sequence[Record]) -> list[int]:
+    """Characters of thinking before each ignored end that the records tell exactly, ascending; perhaps not all.
+
+    Records of earlier versions do not hold the places. Then they are known where the string stands in the thinking
+    exactly as often as ends were ignored, and where one of the `others`, the problem's records, ends by itself with
+    fewer ends ignored and the same tokens.
+    """
+    if not record["ignores_used"]:
+        return []
+    thinking, start = parts(record).thinking, len(record.get("text") or "") - len(_body(record))
+    if "ignored_ends" in record:
+        return [character - start for _, character in record["ignored_ends"]]
+    string = record["ignore_string"]
+    if isinstance(string, str) and string:
+        found = [match.start() for match in re.finditer(f"(?={re.escape(string)})", thinking)]
+        cut = record["end"] != "natural" and any(
+            thinking.endswith((string[:i], f"{string[:i]}\n")) for i in range(1, len(string))
+        )
+        if len(found) == record["ignores_used"] and not cut:
+            return found
+    return sorted(
+        {
+            common_length(parts(other).thinking, thinking)
+            for other in others
+            if _ends_where_ignored(other, record) and _begins(_tokens(other), _tokens(record))
+        }
+    )
+
+
+def lay_out(records: Sequence[Record], places: Mapping[Setting, int], samples: int) -> dict[str, Any]:
+    """One problem's records as the report's script reads them; `places` are the settings' in the table.
+
+    `traces` hold a text each, after the first `at` characters of their `parent` (-1: none), and the `branches`
+    [setting, sample, position] that end on it. `results` hold for each setting how many of its samples are right, and
+    the first few of them.
+    """
+    shown = [record for record in records if record["sample"] < samples]
+    trunks, homes = _trunks(shown)
+    texts = [parts(trunk).thinking for trunk in trunks]
+    answers: dict[str, int] = {}
+    results: list[dict[str, Any]] = [{"right": 0, "of": 0, "samples": []} for _ in places]
+    for record in records:
+        result = results[places[Setting.of(record)]]
+        result["right"] += bool(record["correct"])
+        result["of"] += 1
+    ends: dict[int, tuple[int, int]] = {}  # of a shown record: its setting, and its place among the samples
+    for i, record in enumerate(shown):
+        setting = places[Setting.of(record)]
+        ends[i] = setting, len(results[setting]["samples"])
+        answer = answers.setdefault(parts(record).answer, len(answers))
+        sample = {"trace": homes[i], "answer": answer, **_sample(record, texts[homes[i]], shown)}
+        results[setting]["samples"].append(sample)
+    return {
+        "id": str(records[0]["problem_id"]),
+        "gold": records[0].get("gold"),
+        "question": next((record["question"] for record in records if record.get("question")), None),
+        "answers": list(answers),
+        "results": results,
+        "traces": [
+            {**_stored(texts, i), "branches": _branches(trunk, texts[i], shown, ends)} for i, trunk in enumerate(trunks)
+        ],
+    }
+
+
+def by_problem(records: Sequence[Record]) -> list[list[Record]]:
+    """Records grouped by problem, in the order of their ids, numbers inside them taken as numbers."""
+    grouped: dict[Any, list[Record]] = defaultdict(list)
+    for record in records:
+        grouped[str(record["problem_id"])].append(record)
+
+    def order(name: str) -> list[tuple[int, str]]:
+        pieces = re.split(r"([0-9]+)", name)
+        return [(int(piece), "") if i % 2 else (0, piece) for i, piece in enumerate(pieces)]
+
+    return [grouped[name] for name in sorted(grouped, key=order)]
+
+
+def samples_shown(records: Sequence[Record]) -> int:
+    """How many samples of a problem and setting keep their text: all, or fewer where that is too much for a page."""
+    characters: dict[int, int] = defaultdict(int)
+    for record in records:
+        characters[record["sample"]] += len(record.get("text") or "")
+    _, *further = sorted(characters)
+    for shown, total in zip(further, accumulate(characters[sample] for sample in further), strict=True):
+        if total > MOST_CHARACTERS:
+            return shown
+    return max(characters) + 1
+
+
+def _trunks(records: Sequence[Record]) -> tuple[list[Record], list[int]]:
+    """Records that no other one's tokens begin with, longest first, and for each record the first it begins."""
+    trunks: list[Record] = []
+    homes: dict[int, int] = {}
+    for place in sorted(range(len(records)), key=lambda place: -len(_tokens(records[place]))):
+        tokens = _tokens(records[place])
+        home = next((i for i, trunk in enumerate(trunks) if _begins(tokens, _tokens(trunk))), len(trunks))
+        if home == len(trunks):
+            trunks.append(records[place])
+        homes[place] = home
+    return trunks, [homes[place] for place in range(len(records))]
+
+
+def _sample(record: Record, text: str, others: Sequence[Record]) -> dict[str, Any]:
+    """What is shown of a record beside its trace, whose text this is."""
+    ignored = ignored_ends(record, others)
+    return {
+        "sample": record["sample"],
+        "at": _units(text, common_length(parts(record).thinking, text)),
+        "end": record["end"],
+        "tokens": record["num_thinking_tokens"],
+        "ignored": [_units(text, character) for character in ignored],
+        "unmarked": record["ignores_used"] - len(ignored),
+        "put_in": parts(record).put_in,
+        "found": record["extracted_answer"],
+        "right": bool(record["correct"]),
+    }
+
+
+def _branches(
+    trunk: Record, text: str, shown: Sequence[Record], ends: Mapping[int, tuple[int, int]]
+) -> list[tuple[int, int, int]]:
+    return [
+        (*ends[i], _units(text, common_length(parts(record).thinking, text)))
+        for i, record in enumerate(shown)
+        if _begins(_tokens(record), _tokens(trunk))
+    ]
+
+
+def _stored(texts: Sequence[str], i: int) -> dict[str, Any]:
+    alike = [common_length(text, texts[i]) for text in texts[:i]]
+    if (longest := max(alike, default=0)) < SHORTEST_SHARED:
+        return {"parent": -1, "at": 0, "text": texts[i]}
+    return {"parent": alike.index(longest), "at": _units(texts[i], longest), "text": texts[i][longest:]}
+
+
+def _ends_where_ignored(other: Record, record: Record) -> bool:
+    """Whether `other` ended by itself where `record`, if it thought the same until then, ignored an end."""
+    alike = all(other.get(name) == record.get(name) for name in DRAWS)
+    same_string = other["num_ignore"] == 0 or other["ignore_string"] == record["ignore_string"]
+    ended = other["forcing"] and other["end"] == "natural" and other["ignores_used"] == other["num_ignore"]
+    return alike and same_string and ended and other["num_ignore"] < record["ignores_used"]
+
+
+def _body(record: Record) -> str:
+    return (record.get("text") or "").removeprefix(THINK_START)
+
+
+def _tokens(record: Record) -> Sequence[int]:
+    return record.get("thinking_token_ids") or ()
+
+
+def _begins(short: Sequence[int], long: Sequence[int]) -> bool:
+    n = len(short)
+    return n == 0 or (n <= len(long) and short[-1] == long[n - 1] and short == long[:n])
+
+
+def _units(text: str, characters: int) -> int:
+    return len(text[:characters].encode("utf-16-le", "surrogatepass")) // 2
