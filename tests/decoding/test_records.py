@@ -16,7 +16,10 @@ def made(*pieces, used):
     encoded = [(TOKENIZER.encode(piece) if isinstance(piece, str) else piece, int(kind)) for piece, kind in pieces]
     tokens = [token for ids, _ in encoded for token in ids]
     kinds = [kind for ids, kind in encoded for _ in ids]
-    return outcome(TOKENIZER, TOKENIZER.encode(THINK_START), tokens, kinds, End.NATURAL, AnswerEnd.STOP, used)
+    start = TOKENIZER.encode(THINK_START)
+    record = outcome(TOKENIZER, start, tokens, kinds, End.NATURAL, AnswerEnd.STOP, used)
+    assert record["text"] == TOKENIZER.decode([*start, *tokens], skip_special_tokens=False)
+    return record
 
 
 def test_each_ignored_end_has_its_place():
