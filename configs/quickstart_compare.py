@@ -3,7 +3,7 @@
     python -m s1_jax.evaluate configs/quickstart_compare.py
 
 Adds to the records, table and plot of configs/quickstart_sweep.py; run that one first.
-Hardware: 2 CPU cores, about 90 seconds. Expected: each of the first two "Wait"s adds 20 points or more over the natural
+Hardware: 2 CPU cores, about a minute. Expected: each of the first two "Wait"s adds 20 points or more over the natural
 end, and a majority of 8 short traces does not reach them.
 """
 

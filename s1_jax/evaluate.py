@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
 
     # Decode it, then report
     if left:
-        decode(config, source, task, left, done)
+        decode(config, source, task, left)
     report(run_dir)
 
 
@@ -226,8 +226,8 @@ def record_key(record: Record) -> Hashable:
     return record["problem_id"], record["sample"], Setting.of(record)
 
 
-def decode(config: EvaluateConfig, source: Path, task: Task, rows: Sequence[Row], done: int) -> None:
-    """Appends the rows' records to `records.jsonl`, each batch as soon as it is decoded; `done` are there already."""
+def decode(config: EvaluateConfig, source: Path, task: Task, rows: Sequence[Row]) -> None:
+    """Appends the rows' records to `records.jsonl`, each as soon as it is there."""
     layout = Layout(make_mesh(config.mesh), DECODE_RULES)
     parts = layout.parts(layout.rules["batch"])
     dtype = resolve_dtype(config.model.dtype)
@@ -250,7 +250,8 @@ def decode(config: EvaluateConfig, source: Path, task: Task, rows: Sequence[Row]
     cut_torn_line(path)
     written, started = 0, time.perf_counter()
     note = f"{runs:,} runs" if shared else "each record by itself"
-    live = LiveTable(read_records(path), done + len(rows), note)
+    there = read_records(path)  # those of other settings too
+    live = LiveTable(there, len(there) + len(rows), note)
     with StopFlag() as stop, path.open("a", encoding="utf-8") as file, live:
 
         def show(status: Status) -> None:

@@ -182,12 +182,13 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_bytes(folder, run_dir, monk
     assert path.read_bytes() == whole
 
 
-def test_a_later_sweep_adds_what_is_new(folder, run_dir):
+def test_a_later_sweep_adds_what_is_new(folder, run_dir, capsys):
     before = records_in(run_dir)
     after = evaluated(
         folder, run_dir, "--sweep.max-thinking-tokens", "4", "6", "--task.limit", "2", "--batch-size", "3"
     )
     assert after[: len(before)] == before
+    assert f"{len(after)}/{len(after)}" in capsys.readouterr().err
     assert [(r["problem_id"], r["max_thinking_tokens"]) for r in after[len(before) :]] == [(0, 6), (1, 6)]
 
 
