@@ -101,9 +101,7 @@ def load_params(
                 x = _place(one, [tensor], _of_layer(sharding), False, transposed)
                 params[first, i, *rest] = KEEP[kept](x) if rest[-1] == "kernel" else x
         else:
-            x = _place(leaf, tensors, sharding, stack, transposed)
-            head = kept == "transposed" and transposed
-            params[tuple(name.split("."))] = kernels.transposed(x) if head else x
+            params[tuple(name.split("."))] = _place(leaf, tensors, sharding, stack, transposed)
     return config, unflatten_dict(params)
 
 

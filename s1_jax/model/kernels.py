@@ -1,13 +1,15 @@
 """How kernels may be kept for decoding: as training has them, transposed, or in int8.
 
-`bind` makes whole ones of them within a program, so nothing else knows. Transposed is what XLA's products on CPU read
-fastest when rows are few. In int8, with a scale for each output, the layers' take a quarter of float32's memory;
-embedding and output head stay as they are: they are small in large models, and errors in the head are errors in the
+`bind` makes whole ones of those in int8 within a program. Transposed is what XLA's products on CPU read
+fastest when rows are few. In int8, with a scale for each output, they take a quarter of float32's memory.
+Embedding and output head stay as they are: they are small in large models, and errors in the head are errors in the
 logits. Products are made in the type of the activations.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,10 +17,23 @@ import jax
 import jax.numpy as jnp
 
 
-class TransposedKernel(NamedTuple):
-    """A kernel [in, out] the other way round, as Hugging Face stores it."""
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TransposedKernel:
+    """A kernel [in, out] the other way round, as Hugging Face stores it; `linear` multiplies by it as it lies.
+
+    As an array that is transposed within the program, XLA on CPU would copy it in every step that has one row.
+    """
 
     values: jax.Array  # [out, in]
+
+    def __getitem__(self, whole: Any) -> TransposedKernel:
+        return self  # as a parameter's value is read: kernel[...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the kernel."""
+        return self.values.shape[::-1]
 
 
 class Int8Kernel(NamedTuple):
@@ -29,33 +44,38 @@ class Int8Kernel(NamedTuple):
 
 
 def transpose(params: Any) -> Any:
-    """The parameters of `qwen2.unstack` with all kernels transposed; those they had are deleted."""
-
-    def leaf(path: tuple, x: jax.Array) -> Any:
-        return transposed(x) if path[-1].key == "kernel" else x
-
-    return jax.tree_util.tree_map_with_path(leaf, params)
+    """The parameters of `qwen2.unstack` with their layers' kernels transposed; those they had are deleted."""
+    return _of_layers(transposed, params)
 
 
 def quantize(params: Any) -> Any:
     """The parameters of `qwen2.unstack` with their layers' kernels in int8; those they had are deleted."""
-
-    def leaf(path: tuple, x: jax.Array) -> Any:
-        names = [key.key for key in path]
-        return rounded(x) if names[0] == "layers" and names[-1] == "kernel" else x
-
-    return jax.tree_util.tree_map_with_path(leaf, params)
+    return _of_layers(rounded, params)
 
 
 def whole(params: Any) -> Any:
-    """The parameters with every kernel as an array [in, out], of float32 where it was in int8."""
+    """The parameters with every kernel in int8 as an array [in, out] of float32, or transposed still."""
 
     def leaf(x: Any) -> Any:
-        if isinstance(x, Int8Kernel):
-            return x.values.astype(jnp.float32) * x.scales
-        return x.values.T if isinstance(x, TransposedKernel) else x
+        return x.values.astype(jnp.float32) * x.scales if isinstance(x, Int8Kernel) else x
 
     return jax.tree.map(leaf, params, is_leaf=lambda x: isinstance(x, (Int8Kernel, TransposedKernel)))
+
+
+def product(x: jax.Array, kernel: jax.Array | TransposedKernel) -> jax.Array:
+    """x [..., in] @ kernel [in, out], in the type of `x`."""
+    if isinstance(kernel, TransposedKernel):
+        over = ((x.ndim - 1,), (1,)), ((), ())
+        return jax.lax.dot_general(x, kernel.values.astype(x.dtype), over)
+    return x @ kernel.astype(x.dtype)
+
+
+def _of_layers(change: Callable[[jax.Array], Any], params: Any) -> Any:
+    def leaf(path: tuple, x: jax.Array) -> Any:
+        names = [key.key for key in path]
+        return change(x) if names[0] == "layers" and names[-1] == "kernel" else x
+
+    return jax.tree_util.tree_map_with_path(leaf, params)
 
 
 @partial(jax.jit, donate_argnums=0)

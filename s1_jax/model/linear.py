@@ -15,6 +15,7 @@ from functools import partial, reduce
 import jax
 import jax.numpy as jnp
 
+from s1_jax.model.kernels import product
 from s1_jax.sharding import RESIDUAL, Layout, current_layout, is_sharded, shard_over, sum_scatter
 
 KernelAxes = tuple[str, str]  # logical axes of a kernel: one is "embed", the other is cut over the mesh
@@ -144,7 +145,7 @@ def _outer(x: jax.Array, grad: jax.Array) -> jax.Array:
 def _matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     # two-dimensional where nothing is cut: the backward pass of a 3-D product costs XLA on CPU an extra transpose
     flat = _flat(x)
-    return (flat @ kernel.astype(x.dtype)).reshape(*x.shape[:-1], kernel.shape[1])
+    return product(flat, kernel).reshape(*x.shape[:-1], kernel.shape[1])
 
 
 def _matmul_backward(x: jax.Array, kernel: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:

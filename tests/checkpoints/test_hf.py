@@ -18,9 +18,9 @@ from transformers import AutoModelForCausalLM
 from s1_jax.checkpoints import folder as folder_module
 from s1_jax.checkpoints import hf
 from s1_jax.config import MeshConfig, StoredConfig, UserError
-from s1_jax.model import kernels
 from s1_jax.model.qwen2 import param_axes, unstack
 from s1_jax.sharding import DECODE_RULES, TRAIN_RULES, Layout, assert_sharded, make_mesh
+from tests.model.test_kernels import upright
 
 TINY_BASE = Path(__file__).resolve().parents[2] / "s1_jax" / "assets" / "tiny_base"
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -103,10 +103,9 @@ def test_dtype_is_cast_on_the_way_in_and_out(source, tmp_path):
 def test_for_decoding_on_one_cpu_kernels_stay_as_they_are_stored(tiny_model, source):
     tiny = tiny_model(**SHAPES)
     _, params = hf.load_for_decoding(source, StoredConfig(), jnp.float32)
-    jax.tree.map(np.testing.assert_array_equal, kernels.whole(params), unstack(tiny.params))
+    jax.tree.map(np.testing.assert_array_equal, upright(params), unstack(tiny.params))
     mlp, stored = params["layers"][1]["mlp"], tiny.torch_model.model.layers[1].mlp
     np.testing.assert_array_equal(mlp["up_proj"]["kernel"].values, stored.up_proj.weight.detach().numpy())
-    assert isinstance(params["lm_head"]["kernel"], kernels.TransposedKernel) == ("lm_head" in params)
 
 
 @pytest.mark.parametrize(
