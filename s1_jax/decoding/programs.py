@@ -105,7 +105,8 @@ class Program:
     def __init__(
         self, function: Callable[..., Any], bound: tuple[Any, ...], layout: Layout | None, **options: Any
     ) -> None:
-        self.jitted: Any = jax.jit(function, **options)
+        # a partial of its own: programs of one function would share one cache, and `count` those of other models
+        self.jitted: Any = jax.jit(partial(function), **options)
         self._bound = bound
         self._layout = layout
 
