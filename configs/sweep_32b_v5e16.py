@@ -10,18 +10,13 @@ The slice has several hosts, which the evaluator does not start together yet.
 Expected: the paper has 50.0 without forcing and 56.7 as the best of its budgets, at 7,320 thinking tokens.
 """
 
-from s1_jax.config import BudgetConfig, EvaluateConfig, MeshConfig, ModelSource, SettingConfig, SweepConfig, TaskConfig
+import dataclasses
+from pathlib import Path
+from runpy import run_path
+
+from s1_jax.config import EvaluateConfig, MeshConfig
 
 
 def get_config() -> EvaluateConfig:
-    waits = [SettingConfig(BudgetConfig(num_ignore=count)) for count in (1, 2, 4, 6)]
-    return EvaluateConfig(
-        run_dir="runs/sweep_32b",
-        model=ModelSource(path="simplescaling/s1-32B"),
-        task=TaskConfig(name="aime24"),
-        sweep=SweepConfig(max_thinking_tokens=(500, 1000, 2000, 4000, 8000, 16000, None), extra=tuple(waits)),
-        max_answer_tokens=2048,
-        max_model_len=32_768,
-        batch_size=16,
-        mesh=MeshConfig(fsdp=2, tensor=8),
-    )
+    sweep = run_path(str(Path(__file__).with_name("sweep_32b_v6e8.py")))["get_config"]()
+    return dataclasses.replace(sweep, batch_size=16, mesh=MeshConfig(fsdp=2, tensor=8))

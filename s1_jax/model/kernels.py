@@ -1,9 +1,9 @@
 """How kernels may be kept for decoding: as training has them, transposed, or in int8.
 
-`bind` makes whole ones of those in int8 within a program. Transposed is what XLA's products on CPU read
-fastest when rows are few. In int8, with a scale for each output, they take a quarter of float32's memory.
-Embedding and output head stay as they are: they are small in large models, and errors in the head are errors in the
-logits. Products are made in the type of the activations.
+`bind` makes whole ones of those in int8 within a program. Transposed is what XLA's products on CPU read fastest when
+rows are few. In int8, with a scale for each output, they take a quarter of float32's memory. Embedding and output head
+stay as they are: they are small in large models, and errors in the head are errors in the logits. Products are made in
+the type of the activations.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def quantize(params: Any) -> Any:
 
 
 def whole(params: Any) -> Any:
-    """The parameters with every kernel in int8 as an array [in, out] of float32, or transposed still."""
+    """The parameters with every kernel in int8 as an array [in, out] of float32; transposed ones stay."""
 
     def leaf(x: Any) -> Any:
         return x.values.astype(jnp.float32) * x.scales if isinstance(x, Int8Kernel) else x
