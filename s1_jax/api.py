@@ -16,10 +16,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.checkpoints import hf
-from s1_jax.config import BudgetConfig, ModelConfig, SamplingConfig, StoredConfig, UserError
+from s1_jax.config import S1, BudgetConfig, FormatConfig, ModelConfig, SamplingConfig, StoredConfig, UserError
 from s1_jax.data.chat import prompt_ids
 from s1_jax.decoding.engine import Engine
-from s1_jax.decoding.markers import END_TOKENS
 from s1_jax.decoding.requests import Request
 from s1_jax.model import qwen2
 
@@ -99,11 +98,11 @@ class LoadedModel:
         self,
         max_model_len: int | None,
         batch_size: int,
-        end_tokens: Sequence[str] = END_TOKENS,
+        format: FormatConfig = S1,
         draft_tokens: int = 0,
     ) -> Engine:
         """The engine of these shapes; made and compiled once."""
-        key = (max_model_len, batch_size, tuple(end_tokens), draft_tokens)
+        key = (max_model_len, batch_size, format, draft_tokens)
         if key not in self._engines:
             self._engines[key] = Engine(
                 self.config,
@@ -113,7 +112,7 @@ class LoadedModel:
                 batch_size=batch_size,
                 dtype=self.dtype,
                 cache_dtype=self.cache_dtype,
-                end_tokens=end_tokens,
+                format=format,
                 draft_tokens=draft_tokens,
             )
         return self._engines[key]

@@ -271,6 +271,36 @@ class TrainConfig:
     mesh: MeshConfig = MeshConfig()
 
 
+@dataclasses.dataclass(frozen=True)
+class FormatConfig:
+    """How a model marks where its thinking and its answer begin; the defaults are s1's (data/chat.py)."""
+
+    think_start: str = "<|im_start|>think"  # opens the thinking, put in behind the prompt
+    answer_start: str = "<|im_start|>answer"  # opens the answer, put in where thinking ends
+    final_answer: str = "\nFinal Answer:"  # put in behind that where thinking is cut
+    # what ends the thinking where the model writes it
+    end_markers: tuple[str, ...] = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
+
+    def __post_init__(self) -> None:
+        for name in ("think_start", "answer_start"):
+            if not getattr(self, name):
+                raise UserError(f"format.{name} is empty")
+        if not self.end_markers or not all(self.end_markers):
+            raise UserError("format.end_markers needs at least one marker, and none of them empty")
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> FormatConfig:
+        """The format a record was decoded in."""
+        return cls(**values | {"end_markers": tuple(values["end_markers"])}) if (values := record.get("format")) else S1
+
+    def to_record(self) -> dict[str, Any] | None:
+        """A record's field `format`: nothing where it is s1's own, as in records of earlier versions."""
+        return None if self == S1 else dataclasses.asdict(self) | {"end_markers": list(self.end_markers)}
+
+
+S1 = FormatConfig()
+
+
 MOST_GRACE = 0.1
 
 
@@ -393,6 +423,7 @@ class EvaluateConfig:
     max_model_len: int | None = None  # none: the model's max_position_embeddings
     batch_size: int = 64
     draft_tokens: int = 0  # looked up in prompt and thinking, and checked by one pass of the model; no token changes
+    format: FormatConfig = S1
     stored: StoredConfig = StoredConfig()
     mesh: MeshConfig = MeshConfig()
 

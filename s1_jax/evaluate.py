@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from s1_jax.checkpoints import hf
 from s1_jax.cli import StopFlag, parse_with_file, run_main, to_json
-from s1_jax.config import BudgetConfig, EvaluateConfig, SettingConfig, UserError, resolve_dtype
+from s1_jax.config import S1, BudgetConfig, EvaluateConfig, FormatConfig, SettingConfig, UserError, resolve_dtype
 from s1_jax.data.chat import prompt_ids
 from s1_jax.data.instructions import instructed
 from s1_jax.decoding.engine import Engine, Status, context_length
@@ -55,6 +55,7 @@ SHARED_OPTIONS = (
     ("max_model_len",),
     ("stored", "weights"),
     ("stored", "cache"),
+    ("format",),
 )
 FROM_RECORDS = {"--compare": compare.command, "--parity": parity.command}
 BLOCK = 2**20  # bytes
@@ -174,7 +175,7 @@ def plan_rows(
                 "sampling": setting.sampling,
                 "max_answer_tokens": config.max_answer_tokens,
             }
-            known = identity(**asked, max_model_len=length)
+            known = identity(**asked, max_model_len=length, format=config.format)
             known |= {"task": task.name, "gold": problem.gold}
             known |= {"instruction": setting.instruction, "max_tries": setting.max_tries}
             rows.append(Row(problem, Request(**asked, name=f"problem {problem.id}"), known))
@@ -187,7 +188,7 @@ def claim_run_dir(run_dir: Path, config: EvaluateConfig, source: Path) -> None:
     now["model"]["sha256"] = fingerprint(source)
     path = run_dir / "config.json"
     if path.exists() and read_records(run_dir / "records.jsonl"):
-        before = json.loads(path.read_text())
+        before = {"format": dataclasses.asdict(S1)} | json.loads(path.read_text())  # earlier versions knew s1's alone
         pairs = [(".".join(names), _at(before, names), _at(now, names)) for names in SHARED_OPTIONS]
         if differing := [f"{name} was {old!r}, is {new!r}" for name, old, new in pairs if old != new]:
             raise UserError(f"{run_dir} holds other records ({'; '.join(differing)}); choose another --run-dir")
@@ -243,6 +244,7 @@ def decode(config: EvaluateConfig, source: Path, task: Task, rows: Sequence[Row]
         dtype=dtype,
         cache_dtype=jnp.dtype(config.stored.cache),
         layout=layout,
+        format=config.format,
         draft_tokens=config.draft_tokens,
     )
     run_dir = Path(config.run_dir)
@@ -309,7 +311,7 @@ def rows_at_a_time(batch_size: int, runs: int, parts: int) -> int:
 
 def graded(task: Task, problem: Problem, record: Record) -> Record:
     """The record with what only the task knows."""
-    extracted = task.rules.extract(record["text"])
+    extracted = task.rules.extract(record["text"], FormatConfig.of_record(record).answer_start)
     verdict = task.rules.grade(extracted, problem.gold)
     known = {"task": task.name, "question": problem.question, "gold": problem.gold}
     judged = {"extracted_answer": extracted, "correct": verdict.correct, "graded_by": verdict.by}

@@ -22,10 +22,9 @@ from transformers import PreTrainedTokenizerBase
 
 from s1_jax.api import LoadedModel, load_model, override, prompt_token_ids
 from s1_jax.cli import StopFlag, parse, run_main
-from s1_jax.config import BudgetConfig, SamplingConfig, StoredConfig, UserError
+from s1_jax.config import S1, BudgetConfig, FormatConfig, SamplingConfig, StoredConfig, UserError
 from s1_jax.decoding.budget import AnswerEnd, End, Kind
 from s1_jax.decoding.engine import Engine, Status
-from s1_jax.decoding.markers import END_TOKENS
 from s1_jax.decoding.records import FORCED
 from s1_jax.decoding.requests import Request
 from s1_jax.progress import progress_bar
@@ -53,7 +52,7 @@ class GenerateConfig:
     sampling: SamplingConfig = SamplingConfig()
     max_answer_tokens: int | None = None  # none: a quarter of max_model_len, at most 1024
     max_model_len: int | None = None  # tokens of prompt, thinking and answer together; none: the model's
-    end_tokens: tuple[str, ...] = END_TOKENS  # what ends the thinking
+    format: FormatConfig = S1
     batch_size: int = 8
     draft_tokens: int = 0  # looked up in prompt and thinking, and checked by one pass of the model; no token changes
     seed: int = 0
@@ -73,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     if config.prompt is not None:
         model = load_model(config.model, config.dtype, config.stored)
         request = _request(config, model, {"prompt": config.prompt}, "--prompt")
-        stream(model.engine(config.max_model_len, 1, config.end_tokens, config.draft_tokens), request)
+        stream(model.engine(config.max_model_len, 1, config.format, config.draft_tokens), request)
         return
 
     # Many prompts, from file to file: all of the input is read and checked before anything is decoded
@@ -83,9 +82,8 @@ def main(argv: list[str] | None = None) -> None:
     model = load_model(config.model, config.dtype, config.stored)
     requests = [_request(config, model, row, where) for where, row in rows]
     batch_size = min(config.batch_size, max(len(requests), 1))
-    engine = model.engine(config.max_model_len, batch_size, config.end_tokens, config.draft_tokens)
+    engine = model.engine(config.max_model_len, batch_size, config.format, config.draft_tokens)
     made_by = {"model": config.model, "dtype": config.dtype, "stored": asdict(config.stored)}
-    made_by["end_tokens"] = list(config.end_tokens)
     for request in requests:
         engine.check(request)
     done = resume(config.output, [made_by | engine.identity(request) for request in requests])

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from s1_jax.cli import parse, run_main
-from s1_jax.config import GradeConfig, JudgeConfig, TaskConfig, UserError
+from s1_jax.config import FormatConfig, GradeConfig, JudgeConfig, TaskConfig, UserError
 from s1_jax.evaluate import report
 from s1_jax.progress import progress_bar
 from s1_jax.reporting.records import Record, cut_torn_line, read_records, record_line
@@ -71,7 +71,7 @@ def grade_by_rules(rules: Rules, records: Sequence[Record]) -> list[Record]:
     with progress_bar() as bar:
         task = bar.add_task("by rules", total=len(records), note="")
         for record in records:
-            extracted = rules.extract(record["text"])
+            extracted = rules.extract(record["text"], FormatConfig.of_record(record).answer_start)
             graded.append(_with(record | {"extracted_answer": extracted}, rules.grade(extracted, record["gold"])))
             bar.advance(task)
     return graded

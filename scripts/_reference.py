@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from s1_jax.checkpoints import hf
-from s1_jax.config import ModelConfig
+from s1_jax.config import S1, ModelConfig
 from s1_jax.data.chat import ANSWER_START, FINAL_ANSWER, encode
-from s1_jax.decoding.markers import END_TOKENS, STOP_TOKENS, single_id, start_ids
+from s1_jax.decoding.markers import STOP_TOKENS, single_id, start_ids
 from s1_jax.decoding.requests import Request
 from s1_jax.model.qwen2 import Params
 
@@ -41,7 +41,7 @@ class Rounds:
     def __init__(self, reference: Any, tokenizer: PreTrainedTokenizerBase, max_model_len: int) -> None:
         self.reference, self.tokenizer, self.max_model_len = reference, tokenizer, max_model_len
         self.decoded_tokens = 0
-        self._ends = [single_id(tokenizer, text) for text in END_TOKENS]
+        self._ends = [single_id(tokenizer, text) for text in S1.end_markers]
         self._stops = [single_id(tokenizer, text) for text in STOP_TOKENS]
 
     def run(self, requests: list[Request]) -> list[dict[str, Any]]:

@@ -40,13 +40,13 @@ from _reference import to_transformers
 from transformers import CompileConfig, PreTrainedTokenizerBase
 
 from s1_jax.checkpoints import hf
-from s1_jax.config import BudgetConfig, ModelConfig, SamplingConfig
+from s1_jax.config import S1, BudgetConfig, ModelConfig, SamplingConfig
 from s1_jax.data.chat import prompt_ids
 from s1_jax.data.synthetic import generate_problems
 from s1_jax.decoding import budget as control
 from s1_jax.decoding.decode import Controller, decode, start
 from s1_jax.decoding.engine import Engine
-from s1_jax.decoding.markers import END_TOKENS, make_budget, make_markers, single_id, start_ids
+from s1_jax.decoding.markers import make_budget, make_markers, single_id, start_ids
 from s1_jax.decoding.requests import Request
 from s1_jax.decoding.sampling import Sampling, make_sampling, sample
 from s1_jax.model import kernels
@@ -195,7 +195,7 @@ def make_sides(name: str, layers: int | None) -> Sides:
         params = init_params(config, jax.random.key(0))
     table = params["embed_tokens"]["weight"]  # tied: also the head
     drawn = np.isin(np.arange(config.vocab_size), list(tokenizer.get_vocab().values()))
-    drawn[[single_id(tokenizer, text) for text in END_TOKENS]] = False
+    drawn[[single_id(tokenizer, text) for text in S1.end_markers]] = False
     params |= {"embed_tokens": {"weight": table * jnp.where(drawn, 1.0, 1e-3)[:, None]}}
     # as `hf.load_for_decoding` has them on a CPU
     return Sides(config, kernels.transpose(unstack(params)), tokenizer, to_transformers(config, params))

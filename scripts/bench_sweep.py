@@ -37,10 +37,10 @@ from _machine import others_seconds
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.checkpoints import hf
-from s1_jax.config import BudgetConfig, SamplingConfig, TaskConfig
+from s1_jax.config import S1, BudgetConfig, FormatConfig, SamplingConfig, TaskConfig
 from s1_jax.data.chat import ANSWER_START, FINAL_ANSWER, encode, prompt_ids
 from s1_jax.decoding.engine import Engine
-from s1_jax.decoding.markers import END_TOKENS, single_id
+from s1_jax.decoding.markers import single_id
 from s1_jax.decoding.requests import Request
 from s1_jax.model import kernels
 from s1_jax.model.qwen2 import Params, init_params, unstack
@@ -157,7 +157,14 @@ def long(options: argparse.Namespace) -> tuple[Engine, list[Request], None]:
     model = dataclasses.replace(hf.load_config(hf.resolve(BASE)), max_position_embeddings=1280)
     count = options.problems or 16
     params = kernels.transpose(unstack(init_params(model, jax.random.key(0))))
-    engine = Engine(model, params, tokenizer, max_model_len=1280, batch_size=count, end_tokens=("<|im_start|>",))
+    engine = Engine(
+        model,
+        params,
+        tokenizer,
+        max_model_len=1280,
+        batch_size=count,
+        format=FormatConfig(end_markers=("<|im_start|>",)),
+    )
     rng = np.random.default_rng(0)
     prompts = {i: tuple(map(int, rng.integers(0, 256, 40))) for i in range(count)}
     return engine, _requests(GRIDS[options.case], prompts, SamplingConfig(temperature=1.0), 32), None
@@ -184,7 +191,7 @@ def successors(tokenizer: PreTrainedTokenizerBase) -> dict[int, int]:
     think, wait, natural, forced = (
         encode(tokenizer, text)[-1] for text in ("<|im_start|>think", "Wait", ANSWER_START, ANSWER_START + FINAL_ANSWER)
     )
-    ends = {single_id(tokenizer, text) for text in END_TOKENS}
+    ends = {single_id(tokenizer, text) for text in S1.end_markers}
     free = sorted(set(tokenizer.get_vocab().values()) - ends - {think, wait, natural, forced})
     thoughts, answer = free[:THOUGHTS], free[THOUGHTS : THOUGHTS + ANSWER]
     texts = [

@@ -23,13 +23,11 @@ from typing import NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from s1_jax.config import UserError
+from s1_jax.config import S1, UserError
 
 TURN_START = "<|im_start|>"
 ASSISTANT_START = "<|im_start|>assistant\n"
-THINK_START = "<|im_start|>think"
-ANSWER_START = "<|im_start|>answer"
-FINAL_ANSWER = "\nFinal Answer:"
+THINK_START, ANSWER_START, FINAL_ANSWER = S1.think_start, S1.answer_start, S1.final_answer
 TURN_END = "<|im_end|>\n"
 
 

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from s1_jax.config import ModelConfig, UserError
-from s1_jax.data.chat import THINK_START
+from s1_jax.config import S1, FormatConfig, ModelConfig, UserError
 from s1_jax.decoding import records
 from s1_jax.decoding.decode import DecodeState
-from s1_jax.decoding.markers import END_TOKENS, ignore_ids, make_budget, make_markers, start_ids
+from s1_jax.decoding.markers import ignore_ids, make_budget, make_markers, start_ids
 from s1_jax.decoding.programs import Programs
 from s1_jax.decoding.requests import Request
 from s1_jax.decoding.rows import Row
@@ -45,10 +44,10 @@ class Engine:
     """A model that decodes `batch_size` rows at a time, each of at most `max_model_len` tokens.
 
     Parameters are those of `qwen2.unstack`, kernels kept in any way; products are made in `dtype`, the cache is kept in
-    `cache_dtype` (none: the same), which may be int8. `end_tokens` may end the thinking. `layout` places activations
-    and cache on a mesh; the parameters come placed. `draft_tokens` are looked up ahead for each pass of the model
-    (speculate.py); the records are the same but for draws where two tokens are as good as equal. Raises UserError where
-    the lengths or the tokenizer do not fit the model.
+    `cache_dtype` (none: the same), which may be int8. `format` is how the model marks its thinking. `layout` places
+    activations and cache on a mesh; the parameters come placed. `draft_tokens` are looked up ahead for each pass of the
+    model (speculate.py); the records are the same but for draws where two tokens are as good as equal. Raises UserError
+    where the lengths or the tokenizer do not fit the model.
     """
 
     def __init__(
@@ -62,10 +61,10 @@ class Engine:
         dtype: Any = jnp.float32,
         cache_dtype: Any = None,
         layout: Layout | None = None,
-        end_tokens: Sequence[str] = END_TOKENS,
+        format: FormatConfig = S1,
         draft_tokens: int = 0,
     ) -> None:
-        self.config, self.tokenizer = config, tokenizer
+        self.config, self.tokenizer, self.format = config, tokenizer, format
         self.max_model_len = context_length(config) if max_model_len is None else max_model_len
         self.batch_size = batch_size
         if not 1 <= self.max_model_len <= context_length(config):
@@ -74,10 +73,10 @@ class Engine:
             raise UserError(f"batch_size {batch_size} is below 1")
         if draft_tokens < 0:
             raise UserError(f"draft_tokens {draft_tokens} is negative")
-        self.start_ids = start_ids(tokenizer)
+        self.start_ids = start_ids(tokenizer, format)
         self.decoded_tokens = 0  # of thinking and answers, since the engine was made
         self.use = Use()
-        self._markers = make_markers(tokenizer, config.vocab_size, end_tokens)
+        self._markers = make_markers(tokenizer, config.vocab_size, format)
         self._longest_suffix = int(self._markers.suffix_lengths.max())
         self._is_newline = np.asarray(self._markers.is_newline)
         self._known_strings: set[str | tuple[str, ...]] = set()
@@ -160,7 +159,9 @@ class Engine:
             wrong = next(i for i in ids if not 0 <= i < vocab_size)
             raise UserError(f"{name}: token id {wrong} lies outside the model's vocabulary of {vocab_size}")
         if list(ids[-len(self.start_ids) :]) == self.start_ids:
-            raise UserError(f"{name}: the prompt ends in the start marker {THINK_START}; leave it out, it is appended")
+            raise UserError(
+                f"{name}: the prompt ends in the start marker {self.format.think_start}; leave it out, it is appended"
+            )
         if not request.budget.forcing and (request.budget.max_thinking_tokens is not None or request.budget.num_ignore):
             raise UserError(f"{name}: max_thinking_tokens and num_ignore need forcing; leave them out")
         if request.budget.ignore_string not in self._known_strings:
@@ -193,14 +194,16 @@ class Engine:
             sampling=request.sampling,
             max_answer_tokens=self.max_answer_tokens(request),
             max_model_len=self.max_model_len,
+            format=self.format,
         )
 
     def _slots(self, requests: Sequence[Request]) -> Slots:
         maxima = [self.max_answer_tokens(request) for request in requests]
-        limits = [(r.budget, len(r.prompt_token_ids), most) for r, most in zip(requests, maxima, strict=True)]
+        prompts = [(*request.prompt_token_ids, *self.start_ids) for request in requests]
+        limits = [(r.budget, len(p), most) for r, p, most in zip(requests, prompts, maxima, strict=True)]
         keys = [row_key(r.seed, r.problem_id, r.prompt_token_ids, r.sample) for r in requests]
         runs = Runs(
-            prompts=[(*request.prompt_token_ids, *self.start_ids) for request in requests],
+            prompts=prompts,
             budget=make_budget(self.tokenizer, limits, self.max_model_len, self._markers),
             settings=make_sampling([request.sampling for request in requests], keys),
         )

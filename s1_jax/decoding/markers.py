@@ -10,11 +10,10 @@ import numpy as np
 from jax import Array
 from transformers import PreTrainedTokenizerBase
 
-from s1_jax.config import BudgetConfig, UserError
-from s1_jax.data.chat import ANSWER_START, FINAL_ANSWER, THINK_START, encode
+from s1_jax.config import S1, BudgetConfig, FormatConfig, UserError
+from s1_jax.data.chat import encode
 from s1_jax.decoding.budget import NO_LIMIT, Budget, Markers
 
-END_TOKENS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
 STOP_TOKENS = ("<|im_end|>", "<|endoftext|>")
 IGNORE_STRINGS = 8  # A: strings a rotation can hold
 IGNORE_WIDTH = 16  # W: tokens an ignore string can hold
@@ -30,25 +29,23 @@ def single_id(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
     return ids[0]
 
 
-def start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """`<|im_start|>think`, what opens the thinking (s1 appends it to the prompt's ids, without a newline)."""
-    return encode(tokenizer, THINK_START)
+def start_ids(tokenizer: PreTrainedTokenizerBase, format: FormatConfig = S1) -> list[int]:
+    """What opens the thinking: s1 appends `<|im_start|>think` to the prompt's ids, without a newline."""
+    return encode(tokenizer, format.think_start)
 
 
-def make_markers(
-    tokenizer: PreTrainedTokenizerBase, vocab_size: int, end_tokens: Sequence[str] = END_TOKENS
-) -> Markers:
-    """The markers of s1's chat format as ids, for a model of `vocab_size` V.
+def make_markers(tokenizer: PreTrainedTokenizerBase, vocab_size: int, format: FormatConfig = S1) -> Markers:
+    """The format's markers as ids, for a model of `vocab_size` V.
 
     Raises UserError where an end marker is not one token, or a marker lies outside the model's vocabulary.
     """
-    ends = [single_id(tokenizer, text) for text in end_tokens]
+    ends = [single_id(tokenizer, text) for text in format.end_markers]
     stops = [single_id(tokenizer, text) for text in STOP_TOKENS]
     newline = single_id(tokenizer, "\n")
     single_id(tokenizer, "<|im_start|>")
-    forced = encode(tokenizer, ANSWER_START + FINAL_ANSWER)
-    suffixes = [encode(tokenizer, ANSWER_START), forced, [newline, *forced]]  # in the order of `budget.Suffix`
-    if (largest := max([*start_ids(tokenizer), *ends, *stops, *suffixes[2]])) >= vocab_size:
+    forced = encode(tokenizer, format.answer_start + format.final_answer)
+    suffixes = [encode(tokenizer, format.answer_start), forced, [newline, *forced]]  # in the order of `budget.Suffix`
+    if (largest := max([*start_ids(tokenizer, format), *ends, *stops, *suffixes[2]])) >= vocab_size:
         raise UserError(
             f"id {largest} of a marker lies outside the model's vocabulary of {vocab_size}: "
             f"the tokenizer {tokenizer.name_or_path} does not belong to this model"
@@ -71,14 +68,14 @@ def make_budget(
     max_model_len: int,
     markers: Markers,
 ) -> Budget:
-    """Limits of rows given as (budget, prompt tokens without start marker, maximum of answer tokens), on the host.
+    """Limits of rows given as (budget, prompt tokens with start marker, maximum of answer tokens), on the host.
 
     The end of context is fixed per row, for the longest suffix (the forced one after a newline), so that it does not
     depend on what is thought. Raises UserError on an ignore string or a rotation that is too long.
     """
-    start, longest = len(start_ids(tokenizer)), int(markers.suffix_lengths.max())
+    longest = int(markers.suffix_lengths.max())
     maxima = [NO_LIMIT if c.max_thinking_tokens is None else c.max_thinking_tokens for c, _, _ in rows]
-    room = [max_model_len - prompt - start for _, prompt, _ in rows]
+    room = [max_model_len - prompt for _, prompt, _ in rows]
     rotations: dict[str | tuple[str, ...], list[list[int]]] = {}
     ids = np.zeros((len(rows), IGNORE_STRINGS, IGNORE_WIDTH), np.int32)
     lengths = np.zeros((len(rows), IGNORE_STRINGS), np.int32)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from s1_jax.config import BudgetConfig, SamplingConfig
+from s1_jax.config import BudgetConfig, FormatConfig, SamplingConfig
 from s1_jax.decoding.budget import IS_THOUGHT, AnswerEnd, End, Kind
 from s1_jax.decoding.sweep import ignored_ends
 
@@ -26,6 +26,7 @@ def identity(
     sampling: SamplingConfig,
     max_answer_tokens: int,
     max_model_len: int,
+    format: FormatConfig,
 ) -> dict[str, Any]:
     """The fields of a record that are known before decoding, and decide what it will be."""
     strings = budget.ignore_string
@@ -46,6 +47,7 @@ def identity(
         "ignore_string": strings if isinstance(strings, str) else list(strings),
         "max_answer_tokens": max_answer_tokens,
         "max_model_len": max_model_len,
+        "format": format.to_record(),
         "prompt_token_ids": list(map(int, prompt_token_ids)),
     }
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from s1_jax.data.chat import ANSWER_START, FINAL_ANSWER, THINK_START
+from s1_jax.config import FormatConfig
 from s1_jax.reporting.records import Record
 from s1_jax.reporting.summary import Setting
 
@@ -36,9 +36,10 @@ def parts(record: Record) -> Parts:
 
     The newline that may be put before a forced marker stays with the thinking: text alone does not tell it apart.
     """
-    thinking, _, rest = _body(record).partition(ANSWER_START)
-    forced = record["forcing"] and record["end"] != "natural" and rest.startswith(FINAL_ANSWER)
-    put_in = FINAL_ANSWER if forced else ""
+    format = FormatConfig.of_record(record)
+    thinking, _, rest = _body(record).partition(format.answer_start)
+    forced = record["forcing"] and record["end"] != "natural" and rest.startswith(format.final_answer)
+    put_in = format.final_answer if forced else ""
     return Parts(thinking, put_in, rest.removeprefix(put_in))
 
 
@@ -195,7 +196,7 @@ def _ends_where_ignored(other: Record, record: Record) -> bool:
 
 
 def _body(record: Record) -> str:
-    return (record.get("text") or "").removeprefix(THINK_START)
+    return (record.get("text") or "").removeprefix(FormatConfig.of_record(record).think_start)
 
 
 def _tokens(record: Record) -> Sequence[int]:

@@ -14,13 +14,13 @@ STOP_TOKENS = ("<|im_end|>", "<|endoftext|>")
 ANSWER_LINE = re.compile(r"Answer\s*:\s*(.*)", re.IGNORECASE | re.DOTALL)
 
 
-def extract_answer(text: str) -> str | None:
+def extract_answer(text: str, answer_start: str = ANSWER_START) -> str | None:
     r"""The final answer in a response, from start marker to stop token; None where nothing is left.
 
-    What follows the last `<|im_start|>answer` and newline; without it, what follows the last `<|im_start|>`, less its
-    first line. In that the last `\boxed{...}`, else all that follows "Answer:", else all.
+    What follows the last `answer_start` and newline; without it, what follows the last `<|im_start|>`, less its first
+    line. In that the last `\boxed{...}`, else all that follows "Answer:", else all.
     """
-    answer = _answer_part(text)
+    answer = _answer_part(text, answer_start)
     for stop in STOP_TOKENS:
         answer = answer.split(stop)[0]
     boxed = last_boxed(answer)
@@ -46,9 +46,11 @@ def last_boxed(text: str) -> str | None:
     return None
 
 
-def _answer_part(text: str) -> str:
-    if (marker := f"{ANSWER_START}\n") in text:
+def _answer_part(text: str, answer_start: str) -> str:
+    if (marker := f"{answer_start}\n") in text:
         return text.split(marker)[-1]
+    if not answer_start.startswith(TURN_START) and answer_start in text:
+        return text.split(answer_start)[-1]
     if TURN_START not in text:
         return text
     first_line, newline, rest = text.split(TURN_START)[-1].partition("\n")

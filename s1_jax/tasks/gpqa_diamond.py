@@ -60,8 +60,8 @@ def problem(row: Row, seed: int) -> Problem:
 def rules(config: TaskConfig) -> Rules:
     """The letters' rules; with `no_letter_is_a`, as the reference has it, what names no letter is an A."""
 
-    def extract(text: str) -> str | None:
-        found = extract_answer(text)
+    def extract(text: str, answer_start: str) -> str | None:
+        found = extract_answer(text, answer_start)
         letter = letter_in(found or "")
         return letter or ("A" if config.no_letter_is_a else found)
 

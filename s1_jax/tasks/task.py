@@ -25,9 +25,9 @@ class Problem:
 
 
 class Rules(NamedTuple):
-    """How the answer is found in a response (None: there is none), and what is said of it beside the right one."""
+    """How the answer is found in a response with this answer marker (None: there is none), and what is said of it."""
 
-    extract: Callable[[str], str | None]
+    extract: Callable[[str, str], str | None]
     grade: Callable[[str | None, str], Verdict]
 
 

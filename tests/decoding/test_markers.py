@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from s1_jax.config import BudgetConfig, UserError
+from s1_jax.config import BudgetConfig, FormatConfig, UserError
 from s1_jax.decoding.budget import NO_LIMIT
 from s1_jax.decoding.markers import (
-    END_TOKENS,
     IGNORE_STRINGS,
     IGNORE_WIDTH,
     ignore_ids,
@@ -52,11 +51,11 @@ def test_an_end_marker_that_is_not_one_token_is_an_error():
     with pytest.raises(UserError, match=r"'<\|im_end\|>' must be one token"):
         make_markers(byte_tokenizer(("<|endoftext|>", "<|im_start|>")), V)
     with pytest.raises(UserError, match="'Stop' must be one token"):
-        make_markers(byte_tokenizer(), V, (*END_TOKENS, "Stop"))
+        make_markers(byte_tokenizer(), V, FormatConfig(end_markers=("<|im_end|>", "Stop")))
 
 
-def test_end_tokens_can_be_chosen():
-    markers = make_markers(byte_tokenizer(), V, ("<|im_start|>", "Z"))
+def test_end_markers_can_be_chosen():
+    markers = make_markers(byte_tokenizer(), V, FormatConfig(end_markers=("<|im_start|>", "Z")))
     assert markers.is_end.sum() == 2 and markers.is_stop.sum() == 2
 
 
@@ -82,8 +81,8 @@ def test_the_context_limit_is_for_the_longest_suffix():
     turns = BudgetConfig(max_thinking_tokens=7, num_ignore=2, ignore_string=("a", "bc"))
     rows = [(BudgetConfig(), 10, 4), (turns, 20, 0)]
     budget = make_budget(tokenizer, rows, 100, make_markers(tokenizer, V))
-    start, suffix = len("_think"), len("\n_answer\nFinal Answer:")
-    assert list(budget.context_limit) == [100 - 10 - start - suffix - 4, 100 - 20 - start - suffix]
-    assert list(budget.max_new_tokens) == [100 - 10 - start, 100 - 20 - start]
+    suffix = len("\n_answer\nFinal Answer:")
+    assert list(budget.context_limit) == [100 - 10 - suffix - 4, 100 - 20 - suffix]
+    assert list(budget.max_new_tokens) == [100 - 10, 100 - 20]
     assert list(budget.max_thinking_tokens) == [NO_LIMIT, 7]
     assert list(budget.ignore_lengths[1]) == [1, 2, 0, 0, 0, 0, 0, 0] and list(budget.ignore_count) == [1, 2]
