@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -169,6 +170,8 @@ class DataConfig:
     split: str = "train"
     layout: str = "auto"  # auto, or a name from s1_jax.data.sources.LAYOUTS
     columns: Mapping[str, str] | None = None  # own layout: question, thinking, answer (or text) -> column
+    # the question says how long the thinking may be, in tokens or in steps that count down (data/conditional.py)
+    control: Literal["none", "token", "step"] = "none"
     max_length: int = 32768  # tokens an example may have
     row_lengths: tuple[int, ...] = ()  # T: lengths of packed rows, each compiled once; none: max_length alone
     too_long: Literal["error", "drop", "truncate"] = "error"
@@ -314,6 +317,8 @@ class BudgetConfig:
     ignore_string: str | tuple[str, ...] = "Wait"  # what follows a discarded end; several take turns
     forcing: bool = True  # off: the model writes on freely after the start marker
     newline_grace: float = 0.0  # share of the maximum that thinking may pass it by, to the end of a line
+    # added to the logits of end markers: nothing when thinking begins, in even steps all of it at the maximum
+    end_bias: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("min_thinking_tokens", "max_thinking_tokens", "num_ignore"):
@@ -327,6 +332,10 @@ class BudgetConfig:
             )
         if not 0 <= self.newline_grace <= MOST_GRACE:
             raise UserError(f"newline_grace {self.newline_grace} is not between 0 and {MOST_GRACE}")
+        if not 0 <= self.end_bias < math.inf:
+            raise UserError(f"end_bias {self.end_bias} is not a number of 0 or more")
+        if self.end_bias and self.max_thinking_tokens is None:
+            raise UserError(f"end_bias {self.end_bias} rises towards max_thinking_tokens; give one")
 
     @property
     def grace_tokens(self) -> int:
@@ -400,6 +409,7 @@ class SweepConfig:
     ignore_strings: tuple[str, ...] = ("Wait",)
     min_thinking_tokens: int = 1
     newline_grace: float = 0.0
+    end_bias: float = 0.0  # of runs with a maximum; each such run is decoded by itself
     # what the question asks of the thinking: None "token 2048" "step 32" short long
     instructions: tuple[str | None, ...] = (None,)
     max_tries: int = 1  # more: rejection sampling, a run is drawn again until its thinking ends within the maximum

@@ -123,7 +123,12 @@ def sweep_settings(config: EvaluateConfig) -> list[SettingConfig]:
     grid = [
         SettingConfig(
             BudgetConfig(
-                sweep.min_thinking_tokens, maximum, count, string, newline_grace=sweep.newline_grace if maximum else 0
+                sweep.min_thinking_tokens,
+                maximum,
+                count,
+                string,
+                newline_grace=sweep.newline_grace if maximum else 0.0,
+                end_bias=sweep.end_bias if maximum is not None else 0.0,
             ),
             config.sampling,
             config.samples,

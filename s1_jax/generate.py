@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from s1_jax.api import LoadedModel, load_model, override, prompt_token_ids
 from s1_jax.cli import StopFlag, parse, run_main
 from s1_jax.config import S1, BudgetConfig, FormatConfig, SamplingConfig, StoredConfig, UserError
-from s1_jax.decoding.budget import AnswerEnd, End, Kind
+from s1_jax.decoding.budget import AnswerEnd, End, Kind, Phase
 from s1_jax.decoding.engine import Engine, Status
 from s1_jax.decoding.records import FORCED
 from s1_jax.decoding.requests import Request
@@ -172,6 +172,8 @@ def stream(engine: Engine, request: Request) -> None:
             row = (state.tokens[0], state.kinds[0], state.num_tokens[0], state.control)
             tokens, kinds, count, control = jax.device_get(row)
             stop.check()
+            if control.phase[0] == Phase.THINKING:
+                count = max(shown, count - engine.longest_marker + 1)  # what may turn out to be an end is not shown yet
             yield from ((int(tokens[i]), Kind(kinds[i]) in FORCED) for i in range(shown, count))
             shown = int(count)
 

@@ -71,14 +71,21 @@ def response_text(thinking: str | Sequence[str], answer: str) -> str:
     Several thoughts are joined by newlines and stripped. The answer gets the prefix "Answer: " unless "Answer:" occurs
     in it, and is stripped after that, so white space at its beginning stays behind a prefix.
     """
-    thoughts = thinking if isinstance(thinking, str) else "\n".join(thinking)
+    return with_answer(f"{THINK_START}\n{joined(thinking)}", answer)
+
+
+def joined(thinking: str | Sequence[str]) -> str:
+    """Several thoughts as one, white space at both ends taken off."""
+    return (thinking if isinstance(thinking, str) else "\n".join(thinking)).strip()
+
+
+def with_answer(opening: str, answer: str) -> str:
+    """A response from its `opening`, start marker and thinking, on."""
     prefixed = answer if "Answer:" in answer else "Answer: " + answer
-    return f"{THINK_START}\n{thoughts.strip()}\n{ANSWER_START}\n{prefixed.strip()}{TURN_END}"
+    return f"{opening}\n{ANSWER_START}\n{prefixed.strip()}{TURN_END}"
 
 
-def encode_example(
-    tokenizer: PreTrainedTokenizerBase, question: str, thinking: str | Sequence[str], answer: str
-) -> Example:
+def encode_example(tokenizer: PreTrainedTokenizerBase, question: str, response: str) -> Example:
     """Prompt and response as one example, with loss on the response: markers, `<|im_end|>` and last newline too.
 
     The two are encoded apart, which gives the ids of the whole text: the response opens with an added token, and a
@@ -86,10 +93,10 @@ def encode_example(
     `<|im_start|>` is not one token.
     """
     prompt = prompt_ids(tokenizer, question)
-    response = encode(tokenizer, response_text(thinking, answer))
-    if [response[0]] != encode(tokenizer, TURN_START):
+    response_ids = encode(tokenizer, response)
+    if response_ids[:1] != encode(tokenizer, TURN_START):
         raise UserError(f"{TURN_START} is not one token of the tokenizer {tokenizer.name_or_path}; use that of Qwen2.5")
-    return _example(prompt + response, len(prompt))
+    return _example(prompt + response_ids, len(prompt))
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> Example:

@@ -10,7 +10,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import DataConfig, UserError
-from s1_jax.data.chat import Example, encode_example, encode_text
+from s1_jax.data.chat import Example, encode_example, encode_text, response_text, with_answer
+from s1_jax.data.conditional import WITH_LIMIT
 from s1_jax.data.sources import Conversation, read_conversations
 
 
@@ -64,7 +65,7 @@ def load_corpus(config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> tuple
     for row, conversation in read_conversations(config.path, config.split, config.layout, config.columns):
         read += 1
         try:
-            example = _encode(tokenizer, conversation)
+            example = _encode(tokenizer, conversation, config.control)
         except UserError as error:
             raise UserError(f"{row.where}: {error}") from None
         if (length := len(example.token_ids)) > config.max_length:
@@ -111,10 +112,18 @@ def split_held_out(corpus: Corpus, share: float, seed: int) -> tuple[Corpus, Cor
     return corpus.take(training), corpus.take(sorted(held_out))
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> Example:
-    if conversation.text is not None:
-        return encode_text(tokenizer, conversation.text)
-    return encode_example(tokenizer, conversation.question, conversation.thinking, conversation.answer)
+def _encode(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, control: str) -> Example:
+    question, thinking, answer, text = conversation
+    if control == "none":
+        if text is not None:
+            return encode_text(tokenizer, text)
+        return encode_example(tokenizer, question, response_text(thinking, answer))
+    if text is not None:
+        raise UserError(
+            f"data.control {control} needs question, thinking and answer, not finished text; set data.layout"
+        )
+    question, opening = WITH_LIMIT[control](tokenizer, question, thinking)
+    return encode_example(tokenizer, question, with_answer(opening, answer))
 
 
 def _drop(example: Example, max_length: int) -> Example | None:

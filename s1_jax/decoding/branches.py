@@ -115,8 +115,8 @@ def decode_branches(
         advance=lambda state, token: control.advance(budget, markers, state, token),
     )
 
-    def draw(logits: Array, allowed: Array, index: Array) -> Array:
-        return sample(logits, allowed, before + index, settings)
+    def draw(logits: Array, bias: Array, index: Array) -> Array:
+        return sample(logits, bias, before + index, settings)
 
     return decode(forward, draw, controller, state, stop_step, jnp.int32(B * R))
 

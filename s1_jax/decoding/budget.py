@@ -3,12 +3,17 @@
 Budget forcing (s1, arXiv 2501.19393, section 3.1) as a state machine over integer arrays, one step of it per step of
 the decoding loop. Nothing here knows of models or loops. All limits are arrays, so changing them never recompiles.
 
-    THINKING --end token, no ignores left--> SUFFIX (natural) --> ANSWER --stop token or limit--> DONE
-    THINKING --maximum or end of context---> SUFFIX (forced)  --> ANSWER     a grace: at the maximum or, some tokens
-                                                                             later, at the first end of a line
-    THINKING --end token, ignores left-----> the token is dropped, an ignore string follows, THINKING goes on
+    THINKING --end marker, no ignores left--> SUFFIX (natural) --> ANSWER --stop token or limit--> DONE
+    THINKING --maximum or end of context----> SUFFIX (forced)  --> ANSWER     a grace: at the maximum or, some tokens
+                                                                              later, at the first end of a line
+    THINKING --end marker, ignores left-----> the marker is dropped, an ignore string follows, THINKING goes on
 
-Letters: B rows, V vocabulary, A strings of a rotation, W tokens of an ignore string, X tokens of a suffix.
+An end stands where its marker begins, also a marker of several tokens: it is no end below the minimum, and none at the
+maximum. So thinking that reaches its maximum within what may become a marker is only cut once that is known, and what
+was drawn behind the place of the end or of the cut is taken back.
+
+Letters: B rows, V vocabulary, A strings of a rotation, W tokens of an ignore string, X tokens of a suffix, E end
+markers.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+PLACES = 32  # tokens that all end markers may have together: the bits of an integer
 NO_LIMIT = 2**30  # larger than any context, and still an int32 after additions
 
 
@@ -64,7 +70,11 @@ class Suffix(enum.IntEnum):
 class Markers:
     """What the controller has to know of a tokenizer."""
 
-    is_end: Array  # bool [V], an end of thinking
+    # The places of all end markers, one marker's behind the other's, are the bits of an integer. The last marker is the
+    # answer's, which alone ends the thinking of a row without forcing.
+    places: Array  # uint32 [V], the places at which a token may stand
+    end_lengths: Array  # int32 [E], tokens of each marker, together at most 32
+    start_token: Array  # int32 [], the last token before thinking
     is_stop: Array  # bool [V], an end of the answer
     is_known: Array  # bool [V], the tokenizer has this id (embeddings are padded beyond)
     is_newline: Array  # bool [V], the token's text ends in a newline
@@ -87,6 +97,7 @@ class Budget:
     context_limit: Array  # int32 [B], thinking tokens after which forced suffix and answer would no longer fit
     max_answer_tokens: Array  # int32 [B]
     max_new_tokens: Array  # int32 [B], tokens the cache can take after prompt and start marker
+    end_bias: Array  # float32 [B], added to the logits of ends in proportion to the share of the maximum that is used
     forcing: Array  # bool [B], False: the model writes on alone
 
 
@@ -100,12 +111,20 @@ class BudgetState:
     num_answer: Array  # int32 [B]
     ignores_used: Array  # int32 [B]
     ignore_position: Array  # int32 [B], next token of the ignore string being fed, 0: none is
-    after_ignore: Array  # bool [B], the next draw is the first after an ignore string
-    last_is_newline: Array  # bool [B], the text of the last thinking token ends in a newline
+    written: Array  # uint32 [B], the places at which the last token stands, those before it in the tokens before it
+    drawn: Array  # int32 [B], tokens drawn since thinking began or an ignore string ended
+    cut_at: Array  # int32 [B], where thinking will be cut unless what is being written is an end; NO_LIMIT: nowhere yet
+    newlines: Array  # uint32 [B], bit i: the text of the last thinking token but i ends in a newline
     suffix: Array  # int32 [B], Suffix
     suffix_position: Array  # int32 [B]
-    end: Array  # int32 [B], End
+    own_marker: Array  # int32 [B], tokens of the answer's marker where the model wrote it by itself
+    end: Array  # int32 [B], End; of a cut that waits, what it will be
     answer_end: Array  # int32 [B], AnswerEnd
+
+    @property
+    def last_is_newline(self) -> Array:
+        """bool [B], the text of the last thinking token ends in a newline."""
+        return self.newlines % 2 == 1
 
     @property
     def done(self) -> Array:
@@ -114,25 +133,45 @@ class BudgetState:
 
 
 class Proposal(NamedTuple):
-    """What each row does next: `token` if `forced`, else a draw from `allowed`."""
+    """What each row does next: `token` if `forced`, else a draw."""
 
     forced: Array  # bool [B]
     token: Array  # int32 [B]
-    allowed: Array  # bool [B, V]
+    bias: Array  # float32 [B, V], added to the logits; -inf: never drawn
 
 
 class Outcome(NamedTuple):
-    """What a step brought: a token to record unless its kind is NONE, and to feed to the model if `feeds`."""
+    """What a step brought: a token to record unless its kind is NONE, and to feed to the model if `feeds`.
+
+    Before that, the last `dropped` tokens recorded and fed are taken back. What is fed and not recorded is the last
+    token of those that stay, once more, for the sake of what follows it; this one where none stays.
+    """
 
     token: Array  # int32 [B]
     kind: Array  # int32 [B], Kind
     feeds: Array  # bool [B]
+    dropped: Array  # int32 [B]
 
 
 def empty_state(B: int) -> BudgetState:
     """State of B rows with nothing to do."""
-    zeros, false = jnp.zeros((B,), jnp.int32), jnp.zeros((B,), bool)
-    return BudgetState(zeros + Phase.DONE, zeros, zeros, zeros, zeros, false, false, zeros, zeros, zeros, zeros)
+    zeros = jnp.zeros((B,), jnp.int32)
+    return BudgetState(
+        phase=zeros + Phase.DONE,
+        num_thinking=zeros,
+        num_answer=zeros,
+        ignores_used=zeros,
+        ignore_position=zeros,
+        written=zeros.astype(jnp.uint32),
+        drawn=zeros,
+        cut_at=zeros + NO_LIMIT,
+        newlines=zeros.astype(jnp.uint32),
+        suffix=zeros,
+        suffix_position=zeros,
+        own_marker=zeros,
+        end=zeros,
+        answer_end=zeros,
+    )
 
 
 def initial_state(budget: Budget, markers: Markers, active: Array) -> BudgetState:
@@ -150,7 +189,7 @@ def branch_state(
         empty_state(len(active)),
         phase=jnp.where(active, Phase.SUFFIX, Phase.DONE).astype(jnp.int32),
         num_thinking=num_thinking,
-        last_is_newline=last_is_newline,
+        newlines=last_is_newline.astype(jnp.uint32),
         suffix=jnp.where(end == End.NATURAL, Suffix.NATURAL, after_cut).astype(jnp.int32),
         end=end,
     )
@@ -164,7 +203,7 @@ def feed_suffix(budget: Budget, markers: Markers, state: BudgetState) -> tuple[B
     """
 
     def step(state: BudgetState, _: None) -> tuple[BudgetState, tuple[Array, Array]]:
-        feeding = (state.phase == Phase.SUFFIX) & budget.forcing
+        feeding = state.phase == Phase.SUFFIX
         after, outcome = advance(budget, markers, state, propose(budget, markers, state).token)
         state = jax.tree.map(lambda new, old: jnp.where(feeding, new, old), after, state)
         return state, (outcome.token, jnp.where(feeding, outcome.kind, Kind.NONE))
@@ -176,43 +215,49 @@ def feed_suffix(budget: Budget, markers: Markers, state: BudgetState) -> tuple[B
 def propose(budget: Budget, markers: Markers, state: BudgetState) -> Proposal:
     """What each row does next.
 
-    Draws never give an id unknown to the tokenizer; while thinking is below its minimum, and on the first draw after an
-    ignore string, no end token either.
+    Draws never give an id unknown to the tokenizer, and never complete an end marker that begins below the minimum of
+    thinking or right behind an ignore string.
     """
     in_ignore = _in_ignore_string(state)
-    in_suffix = (state.phase == Phase.SUFFIX) & budget.forcing
     token = jnp.where(in_ignore, _ignore_token(budget, state), _suffix_token(markers, state))
-    no_end = (state.phase == Phase.THINKING) & budget.forcing
-    no_end &= (state.num_thinking < budget.min_thinking_tokens) | state.after_ignore
-    allowed = markers.is_known & ~(no_end[:, None] & markers.is_end)
-    return Proposal(in_ignore | in_suffix | state.done, token, allowed)
+    return Proposal(in_ignore | (state.phase == Phase.SUFFIX) | state.done, token, _bias(budget, markers, state))
 
 
 def advance(budget: Budget, markers: Markers, state: BudgetState, token: Array) -> tuple[BudgetState, Outcome]:
     """Takes the token [B] that `propose` forced or that was drawn; returns the next state and what happened.
 
-    A dropped end token brings the ignore string's first token in the same step (none for an empty string: the same
-    position is drawn again), and a natural end the suffix's first.
+    A dropped end marker brings the ignore string's first token in the same step (none for an empty string: the same
+    position is drawn again), and a natural end or a cut that waited the suffix's first.
     """
     in_ignore = _in_ignore_string(state)
     drawing = (state.phase == Phase.THINKING) & ~in_ignore
-    in_suffix = state.phase == Phase.SUFFIX
-    alone = ~budget.forcing
-    redrawn = drawing & state.after_ignore & (_ignore_length(budget, state) == 0)
+    answering = state.phase == Phase.ANSWER
+    redrawn = drawing & _after_ignore(state) & (_ignore_length(budget, state) == 0)
 
-    ending = drawing & budget.forcing & markers.is_end[token]
-    ignored = ending & (state.ignores_used < budget.num_ignore)
-    natural = ending & ~ignored
-    own_marker = drawing & alone & (token == markers.suffixes[Suffix.NATURAL, 0])
-    leaves_marker = in_suffix & alone & (token != _suffix_token(markers, state))
-    answering = (state.phase == Phase.ANSWER) | leaves_marker
-    stopping = (answering | (drawing & alone)) & markers.is_stop[token]
+    written = _follow(markers, state.written, token)
+    marker = jnp.where(drawing, _whole(budget, markers, written), 0)
+    ending = (marker > 0) & (state.num_thinking - (marker - 1) < state.cut_at)
+    ignored = ending & budget.forcing & (state.ignores_used < budget.num_ignore)
+    natural = ending & budget.forcing & ~ignored
+    own = ending & ~budget.forcing
+    stopping = (answering | (drawing & ~budget.forcing)) & markers.is_stop[token]
+    behind_cut = state.num_thinking - state.cut_at  # tokens
+    goes_on = (marker == 0) & (_begun(budget, markers, written) > behind_cut + 1)
+    cut = drawing & (state.cut_at < NO_LIMIT) & ~ending & ~goes_on
+    leaves = natural | cut
+    dropped = jnp.where(natural | ignored, marker - 1, jnp.where(cut, behind_cut, 0))
 
-    used = state.ignores_used + ignored
-    state = dataclasses.replace(state, ignores_used=used, ignore_position=jnp.where(ignored, 0, state.ignore_position))
+    state = dataclasses.replace(
+        state,
+        ignores_used=state.ignores_used + ignored,
+        ignore_position=jnp.where(ignored, 0, state.ignore_position),
+        suffix=jnp.where(natural, Suffix.NATURAL, state.suffix).astype(jnp.int32),
+    )
     feeds_ignore = in_ignore | (ignored & (_ignore_length(budget, state) > 0))
+    fed_again = ignored & ~feeds_ignore & (dropped > 0)
     token = jnp.where(feeds_ignore, _ignore_token(budget, state), token)
-    token = jnp.where(natural, markers.suffixes[Suffix.NATURAL, 0], token)
+    token = jnp.where(leaves, _suffix_token(markers, state), token)
+    token = jnp.where(fed_again, markers.start_token, token)
 
     kind = jnp.select(
         [
@@ -220,7 +265,7 @@ def advance(budget: Budget, markers: Markers, state: BudgetState, token: Array) 
             stopping,
             feeds_ignore,
             ignored,
-            natural | own_marker | (in_suffix & ~leaves_marker),
+            leaves | own | (state.phase == Phase.SUFFIX),
             answering,
             redrawn,
         ],
@@ -230,36 +275,39 @@ def advance(budget: Budget, markers: Markers, state: BudgetState, token: Array) 
 
     thought = (kind == Kind.THINKING) | (kind == Kind.IGNORE) | (kind == Kind.REDRAWN)
     ignore_position = jnp.where(feeds_ignore, state.ignore_position + 1, 0)
-    phase = jnp.select(
-        [stopping, leaves_marker, natural | own_marker], [Phase.DONE, Phase.ANSWER, Phase.SUFFIX], state.phase
-    )
-    ends = natural | own_marker | (stopping & drawing)
+    newlines = state.newlines >> dropped.astype(jnp.uint32)
+    end = jnp.where(natural | own | (stopping & drawing), End.NATURAL, jnp.where(ignored, End.NONE, state.end))
+    phase = jnp.select([stopping, leaves, own], [Phase.DONE, Phase.SUFFIX, Phase.ANSWER], state.phase)
     state = dataclasses.replace(
         state,
         phase=phase.astype(jnp.int32),
-        num_thinking=state.num_thinking + thought,
+        num_thinking=state.num_thinking - dropped - jnp.where(own, marker - 1, 0) + thought,
         num_answer=state.num_answer + (kind == Kind.ANSWER),
         ignore_position=jnp.where(ignore_position < _ignore_length(budget, state), ignore_position, 0),
-        after_ignore=in_ignore | ignored,
-        last_is_newline=jnp.where(thought, markers.is_newline[token], state.last_is_newline),
-        suffix_position=state.suffix_position + (kind == Kind.SUFFIX),
-        end=jnp.where(ends, End.NATURAL, state.end),
+        written=jnp.where(in_ignore | ignored, 0, jnp.where(thought, written, state.written)),
+        drawn=jnp.where(in_ignore | ignored, 0, state.drawn + thought),
+        cut_at=jnp.where(ending | cut, NO_LIMIT, state.cut_at),
+        newlines=jnp.where(thought, newlines * 2 + markers.is_newline[token], newlines),
+        suffix_position=state.suffix_position + jnp.where(own, marker, kind == Kind.SUFFIX),
+        own_marker=jnp.where(own, marker, state.own_marker),
+        end=end.astype(jnp.int32),
         answer_end=jnp.where(stopping, AnswerEnd.STOP, state.answer_end),
     )
-    feeds = (kind != Kind.NONE) & (kind != Kind.STOP)
-    return _settle(budget, markers, state), Outcome(token, kind, feeds)
+    feeds = fed_again | ((kind != Kind.NONE) & (kind != Kind.STOP))
+    return _settle(budget, markers, state), Outcome(token, kind, feeds, dropped.astype(jnp.int32))
 
 
 def _settle(budget: Budget, markers: Markers, state: BudgetState) -> BudgetState:
     """Ends whatever has reached its limit, in the order in which limits win at a tie."""
-    thinking = (state.phase == Phase.THINKING) & budget.forcing
+    thinking = (state.phase == Phase.THINKING) & budget.forcing & (state.cut_at == NO_LIMIT)
     passed = state.num_thinking - budget.max_thinking_tokens
     forced = thinking & (passed >= jnp.where(state.last_is_newline, 0, budget.grace_tokens))
     cut = forced | (thinking & (state.num_thinking >= budget.context_limit))
+    waits = cut & (_begun(budget, markers, state.written) > 0)
     end = jnp.where(forced, End.FORCED, jnp.where(cut, End.CONTEXT, state.end))
     after_cut = jnp.where(state.last_is_newline, Suffix.FORCED, Suffix.NEWLINE_FORCED)
     suffix = jnp.where(cut, after_cut, state.suffix)
-    phase = jnp.where(cut, Phase.SUFFIX, state.phase)
+    phase = jnp.where(cut & ~waits, Phase.SUFFIX, state.phase)
 
     phase = jnp.where(
         (phase == Phase.SUFFIX) & (state.suffix_position >= markers.suffix_lengths[suffix]), Phase.ANSWER, phase
@@ -272,10 +320,70 @@ def _settle(budget: Budget, markers: Markers, state: BudgetState) -> BudgetState
     return dataclasses.replace(
         state,
         phase=jnp.where(full, Phase.DONE, phase).astype(jnp.int32),
+        cut_at=jnp.where(waits, state.num_thinking, state.cut_at),
         suffix=suffix.astype(jnp.int32),
         end=jnp.where(full & (phase == Phase.THINKING), End.CONTEXT, end).astype(jnp.int32),
         answer_end=answer_end.astype(jnp.int32),
     )
+
+
+def _bias(budget: Budget, markers: Markers, state: BudgetState) -> Array:
+    """See Proposal. Of each end marker, the token that comes next is wished for, and the last may be barred."""
+    thinking = (state.phase == Phase.THINKING) & budget.forcing
+    first, last = _first_and_last(markers)
+    before_last = markers.end_lengths - 1
+    lacks_last = (before_last == 0) | (state.written[:, None] & last // 2 != 0)
+    early = state.num_thinking[:, None] - before_last < budget.min_thinking_tokens[:, None]
+    early |= (state.ignores_used[:, None] > 0) & (state.drawn[:, None] == before_last)
+    barred = jnp.where(thinking[:, None] & lacks_last & early, last, 0).sum(axis=1, dtype=jnp.uint32)
+    parts = state.written[:, None] & (last * 2 - first)  # of each marker
+    longest = jnp.uint32(1) << (PLACES - 1 - jax.lax.clz(parts))
+    following = jnp.where(parts == 0, first, longest * 2).sum(axis=1, dtype=jnp.uint32) & _of_row(budget, markers)
+    used = state.num_thinking / jnp.maximum(budget.max_thinking_tokens, 1)
+    wish = jnp.where(thinking, budget.end_bias * used, 0.0)
+    bias = jnp.where(markers.places & following[:, None] != 0, wish[:, None], 0.0)
+    return jnp.where(markers.is_known & (markers.places & barred[:, None] == 0), bias, -jnp.inf)
+
+
+def _follow(markers: Markers, written: Array, token: Array) -> Array:
+    """`written` one token [B] later: the Shift-And algorithm (Baeza-Yates and Gonnet 1992) over all markers at once."""
+    first, _ = _first_and_last(markers)
+    return (written * 2 | first.sum(dtype=jnp.uint32)) & markers.places[token]
+
+
+def _whole(budget: Budget, markers: Markers, written: Array) -> Array:
+    """Tokens of the longest end marker that the row's last tokens are, 0: none; int32 [B]."""
+    _, last = _first_and_last(markers)
+    whole = (written & _of_row(budget, markers))[:, None] & last != 0
+    return jnp.where(whole, markers.end_lengths, 0).max(axis=1)
+
+
+def _begun(budget: Budget, markers: Markers, written: Array) -> Array:
+    """The most last tokens that an end marker begins with, without being whole; int32 [B]."""
+    ends, places = jnp.cumsum(markers.end_lengths), jnp.arange(PLACES)
+    begins = jnp.where(ends <= places[:, None], ends, 0).max(axis=1)  # the first place of the marker of each place
+    lengths = jnp.where(jnp.isin(places + 1, ends), 0, places + 1 - begins)
+    begun = (written & _of_row(budget, markers))[:, None] >> places.astype(jnp.uint32) & 1 == 1
+    return jnp.where(begun, lengths, 0).max(axis=1)
+
+
+def _of_row(budget: Budget, markers: Markers) -> Array:
+    """The places of the markers that may end the thinking of each row, uint32 [B]."""
+    first, last = _first_and_last(markers)
+    answer = last[-1] * 2 - first[-1]
+    return jnp.where(budget.forcing, ~answer, answer)
+
+
+def _first_and_last(markers: Markers) -> tuple[Array, Array]:
+    """The first and the last place of each marker, uint32 [E]."""
+    ends = jnp.cumsum(markers.end_lengths)
+    one = jnp.uint32(1)
+    return one << (ends - markers.end_lengths).astype(jnp.uint32), one << (ends - 1).astype(jnp.uint32)
+
+
+def _after_ignore(state: BudgetState) -> Array:
+    """Whether the next draw is the first after an ignored end and its string."""
+    return (state.ignores_used > 0) & (state.drawn == 0)
 
 
 def _in_ignore_string(state: BudgetState) -> Array:

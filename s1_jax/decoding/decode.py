@@ -20,16 +20,19 @@ from s1_jax.sharding import constrain
 class Controller(NamedTuple):
     """Decides what enters each row.
 
-    `propose(control)` gives (forced bool [B], token [B], allowed bool [B, V]); `advance(control, token [B])` gives the
-    next control and (token [B], kind [B], feeds bool [B]): a token is recorded unless its kind is 0, and fed to the
-    model if `feeds`.
-    `control.done` [B] tells which rows have ended; every array of `control` is [B].
+    `propose(control)` gives (forced bool [B], token [B], bias of the logits [B, V]); `advance(control, token [B])`
+    gives the next control and an `Outcome`. `control.done` [B] tells which rows have ended; every array of `control` is
+    [B].
     """
 
     propose: Callable[[Any], tuple[Array, Array, Array]]
-    advance: Callable[[Any, Array], tuple[Any, tuple[Array, Array, Array]]]
+    advance: Callable[[Any, Array], tuple[Any, Outcome]]
 
 
+# (token [B], kind [B], feeds bool [B], dropped [B]): the last `dropped` tokens are taken back, out of the record and
+# the cache; then the token is recorded unless its kind is 0, and fed to the model if `feeds`. What is fed and not
+# recorded is the last token that stays, once more; this one where none stays.
+Outcome = tuple[Array, Array, Array, Array]
 Draw = Callable[[Array, Array, Array], Array]  # see `decode`
 
 
@@ -78,15 +81,15 @@ def decode(
     """Runs until `stop_done` [] rows are done or `stop_step` [] is reached.
 
     `forward(token_ids [B, 1], positions [B, 1], cache)` gives logits [B, V] and the cache; `draw(logits [B, V],
-    allowed [B, V], index [B])` gives tokens [B], where index counts the tokens after the prompt. A row that feeds
+    bias [B, V], index [B])` gives tokens [B], where index counts the tokens after the prompt. A row that feeds
     nothing keeps its logits: the model runs on a slot that its next token overwrites. Rows that are done are
     fed at position C, behind the last slot, which must leave the cache as it is.
     """
 
     def step(state: DecodeState) -> DecodeState:
         control, outcome = next_token(draw, controller, state)
-        token, _, _ = outcome
-        position = jnp.where(control.done, state.tokens.shape[1], state.position)
+        token = outcome[0]
+        position = jnp.where(control.done, state.tokens.shape[1], fed_at(state, outcome))
         logits, cache = forward(token[:, None], position[:, None], state.cache)
         state = dataclasses.replace(state, step=state.step + 1, cache=cache)
         return record(state, control, outcome, logits)
@@ -105,24 +108,35 @@ def loop(
     return jax.lax.while_loop(unfinished, lambda state: placed(step(state)), placed(state))
 
 
-def next_token(draw: Draw, controller: Controller, state: DecodeState) -> tuple[Any, tuple[Array, Array, Array]]:
-    """What follows the logits at hand: the next control and (token, kind, feeds) [B], as `advance` gives them."""
-    forced, forced_token, allowed = controller.propose(state.control)
-    drawn = draw(state.logits, allowed, state.num_tokens)
-    return controller.advance(state.control, jnp.where(forced, forced_token, drawn))
+def next_token(draw: Draw, controller: Controller, state: DecodeState) -> tuple[Any, Outcome]:
+    """What follows the logits at hand, as `advance` gives it."""
+    forced, forced_token, bias = controller.propose(state.control)
+    drawn = draw(state.logits, bias, state.num_tokens)
+    control, (token, kind, feeds, dropped) = controller.advance(state.control, jnp.where(forced, forced_token, drawn))
+    stays = state.num_tokens - dropped
+    last = jnp.take_along_axis(state.tokens, jnp.maximum(stays - 1, 0)[:, None], axis=1)[:, 0]
+    token = jnp.where(feeds & (kind == 0) & (stays > 0), last, token)
+    return control, (token, kind, feeds, dropped)
 
 
-def record(state: DecodeState, control: Any, outcome: tuple[Array, Array, Array], logits: Array) -> DecodeState:
-    """The state after an outcome (token, kind, feeds) [B]; `logits` [B, V] follow the token where it was fed."""
-    token, kind, feeds = outcome
+def fed_at(state: DecodeState, outcome: Outcome) -> Array:
+    """Where an outcome's token goes in the cache, int32 [B]."""
+    _, kind, feeds, dropped = outcome
+    return state.position - dropped - (feeds & (kind == 0))
+
+
+def record(state: DecodeState, control: Any, outcome: Outcome, logits: Array) -> DecodeState:
+    """The state after an outcome; `logits` [B, V] follow its token where that was fed."""
+    token, kind, feeds, dropped = outcome
     rows = jnp.arange(token.shape[0])
-    slot = jnp.where(kind > 0, state.num_tokens, state.tokens.shape[1])  # out of range: dropped
+    num_tokens = state.num_tokens - dropped
+    slot = jnp.where(kind > 0, num_tokens, state.tokens.shape[1])  # out of range: dropped
     return dataclasses.replace(
         state,
         control=control,
         logits=jnp.where(feeds[:, None], logits, state.logits),
-        position=state.position + feeds,
+        position=fed_at(state, outcome) + feeds,
         tokens=state.tokens.at[rows, slot].set(token, mode="drop"),
         kinds=state.kinds.at[rows, slot].set(kind, mode="drop"),
-        num_tokens=state.num_tokens + (kind > 0),
+        num_tokens=num_tokens + (kind > 0),
     )

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from s1_jax.config import S1, FormatConfig, ModelConfig, UserError
 from s1_jax.decoding import records
 from s1_jax.decoding.decode import DecodeState
-from s1_jax.decoding.markers import ignore_ids, make_budget, make_markers, start_ids
+from s1_jax.decoding.markers import ignore_ids, longest_forced, make_budget, make_markers, start_ids
 from s1_jax.decoding.programs import Programs
 from s1_jax.decoding.requests import Request
 from s1_jax.decoding.rows import Row
@@ -77,7 +77,7 @@ class Engine:
         self.decoded_tokens = 0  # of thinking and answers, since the engine was made
         self.use = Use()
         self._markers = make_markers(tokenizer, config.vocab_size, format)
-        self._longest_suffix = int(self._markers.suffix_lengths.max())
+        self._longest_forced = longest_forced(self._markers)
         self._is_newline = np.asarray(self._markers.is_newline)
         self._known_strings: set[str | tuple[str, ...]] = set()
         self._parts = 1 if layout is None else layout.size("batch")
@@ -88,6 +88,11 @@ class Engine:
     def programs(self) -> int:
         """How many programs have been compiled."""
         return self._programs.count()
+
+    @property
+    def longest_marker(self) -> int:
+        """Tokens of the longest end marker: all but one of so many last tokens of thinking may be taken back."""
+        return int(self._markers.end_lengths.max())
 
     def run(self, requests: Sequence[Request], progress: Progress | None = None) -> Iterator[dict[str, Any]]:
         """Records of the requests, in order, each decoded by itself, as soon as all before it are done.
@@ -170,7 +175,7 @@ class Engine:
         answer = self.max_answer_tokens(request)
         if answer < 0:
             raise UserError(f"{name}: max_answer_tokens {answer} is negative")
-        reserved = self._longest_suffix + answer if request.budget.forcing else 1
+        reserved = self._longest_forced + answer if request.budget.forcing else 1
         if len(ids) + (needed := len(self.start_ids) + reserved) > self.max_model_len:
             raise UserError(
                 f"{name}: a prompt of {len(ids)} tokens and {needed} for markers and answer pass max_model_len "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import S1, BudgetConfig, FormatConfig, UserError
 from s1_jax.data.chat import encode
-from s1_jax.decoding.budget import NO_LIMIT, Budget, Markers
+from s1_jax.decoding.budget import NO_LIMIT, PLACES, Budget, Markers
 
 STOP_TOKENS = ("<|im_end|>", "<|endoftext|>")
 IGNORE_STRINGS = 8  # A: strings a rotation can hold
@@ -37,23 +38,26 @@ def start_ids(tokenizer: PreTrainedTokenizerBase, format: FormatConfig = S1) -> 
 def make_markers(tokenizer: PreTrainedTokenizerBase, vocab_size: int, format: FormatConfig = S1) -> Markers:
     """The format's markers as ids, for a model of `vocab_size` V.
 
-    Raises UserError where an end marker is not one token, or a marker lies outside the model's vocabulary.
+    Raises UserError where a stop token is not one token, or a marker lies outside the model's vocabulary.
     """
-    ends = [single_id(tokenizer, text) for text in format.end_markers]
+    ends = [encode(tokenizer, text) for text in (*format.end_markers, format.answer_start)]
     stops = [single_id(tokenizer, text) for text in STOP_TOKENS]
-    newline = single_id(tokenizer, "\n")
-    single_id(tokenizer, "<|im_start|>")
+    start, newline = start_ids(tokenizer, format), single_id(tokenizer, "\n")
     forced = encode(tokenizer, format.answer_start + format.final_answer)
     suffixes = [encode(tokenizer, format.answer_start), forced, [newline, *forced]]  # in the order of `budget.Suffix`
-    if (largest := max([*start_ids(tokenizer, format), *ends, *stops, *suffixes[2]])) >= vocab_size:
+    if (largest := max([*start, *chain(*ends), *stops, *suffixes[2]])) >= vocab_size:
         raise UserError(
             f"id {largest} of a marker lies outside the model's vocabulary of {vocab_size}: "
             f"the tokenizer {tokenizer.name_or_path} does not belong to this model"
         )
+    if sum(map(len, ends)) > PLACES:
+        raise UserError(f"format: the end markers and the answer's have more than {PLACES} tokens together")
     known = sorted(i for i in set(tokenizer.get_vocab().values()) if i < vocab_size)
     texts = tokenizer.batch_decode([[i] for i in known], skip_special_tokens=False)
     return Markers(
-        is_end=_mask(vocab_size, ends),
+        places=_places(ends, dict(zip(known, tokenizer.convert_ids_to_tokens(known), strict=True)), vocab_size),
+        end_lengths=jnp.asarray([len(ids) for ids in ends], jnp.int32),
+        start_token=jnp.int32(start[-1]),
         is_stop=_mask(vocab_size, stops),
         is_known=_mask(vocab_size, known),
         is_newline=_mask(vocab_size, [i for i, text in zip(known, texts, strict=True) if text.endswith("\n")]),
@@ -73,7 +77,7 @@ def make_budget(
     The end of context is fixed per row, for the longest suffix (the forced one after a newline), so that it does not
     depend on what is thought. Raises UserError on an ignore string or a rotation that is too long.
     """
-    longest = int(markers.suffix_lengths.max())
+    longest = longest_forced(markers)
     maxima = [NO_LIMIT if c.max_thinking_tokens is None else c.max_thinking_tokens for c, _, _ in rows]
     room = [max_model_len - prompt for _, prompt, _ in rows]
     rotations: dict[str | tuple[str, ...], list[list[int]]] = {}
@@ -96,9 +100,18 @@ def make_budget(
         context_limit=_column([left - longest - answer for left, (_, _, answer) in zip(room, rows, strict=True)]),
         max_answer_tokens=_column([answer for _, _, answer in rows]),
         max_new_tokens=_column(room),
+        end_bias=np.asarray([config.end_bias for config, _, _ in rows], np.float32),
         forcing=np.asarray([config.forcing for config, _, _ in rows], bool),
     )
     return Budget(**columns)
+
+
+def longest_forced(markers: Markers) -> int:
+    """Tokens behind the end of thinking that a row must have room for, its answer apart.
+
+    The longest suffix, and what may be drawn of an end marker before it is known to be none.
+    """
+    return int(markers.suffix_lengths.max()) + max(int(markers.end_lengths[:-1].max(initial=1)) - 1, 0)
 
 
 def ignore_ids(tokenizer: PreTrainedTokenizerBase, config: BudgetConfig) -> list[list[int]]:
@@ -113,6 +126,27 @@ def ignore_ids(tokenizer: PreTrainedTokenizerBase, config: BudgetConfig) -> list
                 f"ignore_string {text!r} is {len(found)} tokens long; the longest allowed is {IGNORE_WIDTH}"
             )
     return ids
+
+
+def _places(ends: Sequence[list[int]], texts: dict[int, str], vocab_size: int) -> Array:
+    """`Markers.places`: a marker's own tokens, and tokens that only its neighbours make different ones.
+
+    The text before a marker of several tokens may be part of its first, and the text behind it part of its last:
+    Qwen2.5's tokenizer writes `</think>` and two newlines as `</`, `think`, `>` with the newlines in one. `texts` are
+    tokens as the vocabulary writes them: decoded, all bytes that are no whole character would look the same.
+    """
+    places = np.zeros(vocab_size, np.uint32)
+    bit = 1
+    for ids in ends:
+        for i, own in enumerate(ids):
+            fits = [own]
+            if len(ids) > 1 and i == 0:
+                fits = [token for token, text in texts.items() if text.endswith(texts[own])]
+            elif len(ids) > 1 and i == len(ids) - 1:
+                fits = [token for token, text in texts.items() if text.startswith(texts[own])]
+            places[fits] |= np.uint32(bit)
+            bit *= 2
+    return jnp.asarray(places)
 
 
 def _column(values: Sequence[int]) -> np.ndarray:

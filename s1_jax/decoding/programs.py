@@ -189,8 +189,8 @@ def decode_slots(
         # Whole rows on one device: sampling needs all of a row's logits.
         return constrain(qwen2.logits(config, params, hidden), "batch", *[None] * (hidden.ndim - 1)), cache
 
-    def draw(logits: Array, allowed: Array, index: Array) -> Array:
-        return sample(logits, allowed, index, settings)
+    def draw(logits: Array, bias: Array, index: Array) -> Array:
+        return sample(logits, bias, index, settings)
 
     controller = Controller(
         propose=lambda state: control.propose(budget, markers, state),

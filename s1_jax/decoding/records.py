@@ -43,6 +43,7 @@ def identity(
         "min_thinking_tokens": budget.min_thinking_tokens,
         "max_thinking_tokens": budget.max_thinking_tokens,
         "newline_grace": budget.newline_grace,
+        "end_bias": budget.end_bias,
         "num_ignore": budget.num_ignore,
         "ignore_string": strings if isinstance(strings, str) else list(strings),
         "max_answer_tokens": max_answer_tokens,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from s1_jax.decoding import budget as control
 from s1_jax.decoding.decode import DecodeState
@@ -39,5 +40,9 @@ class Row(NamedTuple):
 def rows_of(state: DecodeState) -> list[Row]:
     """What each row of a state holds."""
     tokens, kinds, lengths, status = jax.device_get((state.tokens, state.kinds, state.num_tokens, state.control))
+    kinds = kinds.copy()
+    for i in np.flatnonzero(status.own_marker):  # the model's own marker is known as such once it is whole
+        first = status.num_thinking[i]
+        kinds[i, first : first + status.own_marker[i]] = int(control.Kind.SUFFIX)
     ends = zip(lengths, status.end, status.answer_end, status.ignores_used, strict=True)
     return [Row(tokens[i, :n], kinds[i, :n], *map(int, end)) for i, (n, *end) in enumerate(ends)]

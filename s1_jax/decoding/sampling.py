@@ -50,12 +50,12 @@ def row_key(seed: int, problem_id: str | int | None, prompt_token_ids: Sequence[
     return np.frombuffer(digest[:8], ">u4").astype(np.uint32)
 
 
-def sample(logits: Array, allowed: Array, index: Array, settings: Sampling) -> Array:
-    """One token [B] from logits [B, V] among `allowed` [B, V]; `index` [B], its place in the row, counts the key on.
+def sample(logits: Array, bias: Array, index: Array, settings: Sampling) -> Array:
+    """One token [B] from logits + bias [B, V] (-inf: never); `index` [B], its place in the row, counts the key on.
 
     Sorting and drawing cost nothing while no row asks for them.
     """
-    logits = jnp.where(allowed, logits.astype(jnp.float32), -jnp.inf)
+    logits = logits.astype(jnp.float32) + bias
     greedy = jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
     def draw() -> Array:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from s1_jax.decoding.decode import Controller, DecodeState, Draw, loop, next_token, record
+from s1_jax.decoding.decode import Controller, DecodeState, Draw, fed_at, loop, next_token, record
 
 NGRAM = 3  # of a row's last tokens so many are searched for, or else as many of them as are found
 
@@ -44,9 +44,9 @@ def decode_speculatively(
 
     def step(state: DecodeState) -> DecodeState:
         control, outcome = next_token(draw, controller, state)
-        token, _, feeds = outcome
+        token, _, feeds, _ = outcome
         assert state.context is not None
-        position = jnp.where(control.done, C, state.position)
+        position = jnp.where(control.done, C, fed_at(state, outcome))
         context = state.context.at[rows, position].set(token, mode="drop")
         draft = foresee(controller, control, look_up(context, position + 1, D))
 
@@ -68,11 +68,12 @@ def decode_speculatively(
 
         def step(carry: tuple[Array, Array, DecodeState]) -> tuple[Array, Array, DecodeState]:
             place, going, state = carry
-            control, (token, kind, feeds) = next_token(draw, controller, state)
-            going &= ~feeds | (token == draft[:, place])  # others take this step again, before their next pass
+            control, (token, kind, feeds, dropped) = next_token(draw, controller, state)
+            # others take this step again, before their next pass
+            going &= (dropped == 0) & (~feeds | (token == draft[:, place]))
             control = jax.tree.map(lambda new, old: jnp.where(going, new, old), control, state.control)
             kind, feeds = jnp.where(going, kind, 0), going & feeds
-            state = record(state, control, (token, kind, feeds), logits[:, place + 1])
+            state = record(state, control, (token, kind, feeds, jnp.zeros_like(dropped)), logits[:, place + 1])
             state = dataclasses.replace(state, num_accepted=state.num_accepted + (kind > 0))
             return place + 1, feeds, state
 
@@ -109,8 +110,8 @@ def foresee(controller: Controller, control: Any, guesses: Array) -> Array:
 
     def step(control: Any, guess: Array) -> tuple[Any, Array]:
         forced, forced_token, _ = controller.propose(control)
-        control, (token, _, _) = controller.advance(control, jnp.where(forced, forced_token, guess))
-        return control, token
+        control, outcome = controller.advance(control, jnp.where(forced, forced_token, guess))
+        return control, outcome[0]
 
     _, tokens = jax.lax.scan(step, control, guesses.T)
     return tokens.T

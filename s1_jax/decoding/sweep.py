@@ -35,12 +35,14 @@ class BranchPoint(NamedTuple):
 def begins(short: BudgetConfig, long: BudgetConfig) -> bool:
     """Whether a run under `short` thinks as one under `long` does, up to its own end."""
     same_string = short.ignore_string == long.ignore_string or short.num_ignore == 0
+    same_bias = short.end_bias == long.end_bias and (not short.end_bias or _maximum(short) == _maximum(long))
     same_grace = short.newline_grace == long.newline_grace or long.max_thinking_tokens is None
     return (
         short.forcing
         and long.forcing
         and same_string
         and same_grace
+        and same_bias
         and short.min_thinking_tokens == long.min_thinking_tokens
         and _maximum(short) <= _maximum(long)
         and short.num_ignore <= long.num_ignore

@@ -34,6 +34,7 @@ class Setting:
     instruction: str | None = None  # behind the question, see data/instructions.py
     max_tries: int = 1  # more: rejection sampling
     newline_grace: float = 0.0  # share of the maximum
+    end_bias: float = 0.0  # at the maximum
 
     @classmethod
     def of(cls, record: Record) -> Setting:
@@ -49,6 +50,8 @@ class Setting:
         if self.max_thinking_tokens is not None:
             grace = f" + {self.newline_grace:.0%}" if self.newline_grace else ""
             parts.append(f"max {self.max_thinking_tokens}{grace}")
+        if self.end_bias:
+            parts.append(f"end bias {self.end_bias:g}")
         if self.num_ignore:
             parts.append(f"{self.num_ignore} x {string_label(self.ignore_string)}")
         if self.min_thinking_tokens > 1:

@@ -38,7 +38,7 @@ def test_ids_are_those_of_the_whole_text_and_loss_starts_after_the_assistants_ne
         assert prompt.endswith("<|im_start|>assistant\n")
         for thinking in THOUGHTS:
             for answer in ANSWERS:
-                example = chat.encode_example(tokenizer, question, thinking, answer)
+                example = chat.encode_example(tokenizer, question, chat.response_text(thinking, answer))
                 text = prompt + chat.response_text(thinking, answer)
                 whole = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
                 assert example.token_ids.tolist() == whole["input_ids"]
@@ -53,7 +53,7 @@ def test_ids_are_those_of_the_whole_text_and_loss_starts_after_the_assistants_ne
 def test_a_finished_conversation_has_the_same_ids_and_span(tokenizer):
     for question in QUESTIONS:
         for thinking in THOUGHTS:
-            made = chat.encode_example(tokenizer, question, thinking, "42")
+            made = chat.encode_example(tokenizer, question, chat.response_text(thinking, "42"))
             text = chat.prompt_text(tokenizer, question) + chat.response_text(thinking, "42")
             found = chat.encode_text(tokenizer, text)
             np.testing.assert_array_equal(found.token_ids, made.token_ids)
@@ -76,7 +76,7 @@ def test_qwen_prompt_has_the_default_system_block_and_known_marker_ids(qwen_toke
         "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     )
     assert chat.prompt_ids(qwen_tokenizer, "hi")[-3:] == [151644, 77091, 198]
-    example = chat.encode_example(qwen_tokenizer, "hi", "a", "b")
+    example = chat.encode_example(qwen_tokenizer, "hi", chat.response_text("a", "b"))
     assert example.token_ids[example.loss_mask][[0, -2, -1]].tolist() == [151644, 151645, 198]
 
 

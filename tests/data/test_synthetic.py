@@ -113,7 +113,7 @@ def test_chat_documents_have_the_products_form_and_the_value_worked_out_so_far(t
         else:
             natural += 1
             assert text == prompt_text(tokenizer, question) + response_text(thinking, value)
-            whole = encode_example(tokenizer, question, thinking, value)
+            whole = encode_example(tokenizer, question, response_text(thinking, value))
             np.testing.assert_array_equal(token_ids, whole.token_ids)  # what fine-tuning and decoding see
         assert not loss_mask[: len(encode(tokenizer, opening))].any()
         assert not loss_mask[np.isin(token_ids, [wait, end])].any()  # whether to go on is left open

@@ -21,7 +21,7 @@ def source(tmp_path):
 def test_examples_are_those_of_the_chat_format(source, tiny_tokenizer):
     corpus, counts = load_corpus(DataConfig(path=source), tiny_tokenizer)
     assert len(corpus) == counts.examples == 40
-    expected = chat.encode_example(tiny_tokenizer, "q3", "a" * 50, "3")
+    expected = chat.encode_example(tiny_tokenizer, "q3", chat.response_text("a" * 50, "3"))
     np.testing.assert_array_equal(corpus.examples[3].token_ids, expected.token_ids)
     assert (counts.tokens_min, counts.tokens_max) == (min(corpus.lengths), max(corpus.lengths))
     assert counts.tokens_mean == pytest.approx(np.mean(corpus.lengths))

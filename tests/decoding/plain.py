@@ -14,7 +14,7 @@ Scores = Callable[[Sequence[int]], np.ndarray]  # all tokens so far -> scores of
 class Words:
     """The ids that matter."""
 
-    ends: frozenset[int]
+    ends: frozenset[int]  # end markers of one token
     stops: frozenset[int]
     known: frozenset[int]
     newlines: frozenset[int]  # ids whose text ends in a newline
@@ -22,11 +22,15 @@ class Words:
     start: tuple[int, ...]
     natural: tuple[int, ...]
     forced: tuple[int, ...]
+    markers: tuple[tuple[int, ...], ...] = ()  # end markers of several tokens
 
 
 @dataclass
 class Plain:
-    """What came out; `gaps[i]` is the lead of the best score where token i was drawn, over the largest score."""
+    """What came out; `gaps[i]` is the lead of the best score where token i was drawn, over the largest score.
+
+    `ends_drawn` are the end markers that were drawn, ignored ones too, each with its place.
+    """
 
     thinking: list[int] = field(default_factory=list)
     answer: list[int] = field(default_factory=list)
@@ -34,7 +38,8 @@ class Plain:
     end: str = ""
     answer_end: str = ""
     ignores_used: int = 0
-    gaps: dict[int, float] = field(default_factory=dict)
+    gaps: dict[int, float] = field(default_factory=dict, compare=False)
+    ends_drawn: list[tuple[int, tuple[int, ...]]] = field(default_factory=list, compare=False)
 
 
 def draw(scores: np.ndarray, banned: frozenset[int], words: Words) -> tuple[int, float]:
@@ -57,7 +62,9 @@ def plain_decode(
     num_ignore: int = 0,
     strings: Sequence[Sequence[int]] = ((),),
     grace: int = 0,
+    end_bias: float = 0.0,
 ) -> Plain:
+    markers = (*((token,) for token in words.ends), *words.markers)
     out = Plain()
     text = [*prompt, *words.start]
     first = len(text)
@@ -68,26 +75,63 @@ def plain_decode(
         line_ends = bool(out.thinking) and out.thinking[-1] in words.newlines
         return line_ends or len(out.thinking) == maximum + grace
 
-    def take(banned: frozenset[int] = frozenset()) -> int:
-        token, gap = draw(scores(text), banned, words)
-        index = len(text) - first
+    def take(
+        banned: frozenset[int] = frozenset(), wished: frozenset[int] = frozenset(), ahead: Sequence[int] = ()
+    ) -> int:
+        wish = end_bias * (len(out.thinking) + len(ahead)) / max(maximum or 1, 1)
+        found = np.array(scores([*text, *ahead]), np.float64)
+        found[list(wished)] += wish
+        token, gap = draw(found, banned, words)
+        index = len(text) - first + len(ahead)
         out.gaps[index] = min(gap, out.gaps.get(index, gap))
         return token
 
     def thoughts_fit() -> bool:
-        reserve = 1 + len(words.forced) + max_answer_tokens
+        reserve = (
+            1 + len(words.forced) + max_answer_tokens + max([len(marker) - 1 for marker in words.markers], default=0)
+        )
         return first + len(out.thinking) + 1 + reserve <= max_model_len
 
-    after_ignore = False
+    drawn_from = 0  # thinking before it was forced
+
+    def look_ahead() -> tuple[int, bool]:
+        """The next token, and whether an end marker begins with it, were the model left alone."""
+        ahead: list[int] = []
+        while True:
+            drawn = [*out.thinking[drawn_from:], *ahead]
+            banned = set()
+            for marker in markers:
+                before = len(drawn) + 1 - len(marker)  # tokens, if its last one comes next
+                too_early = drawn_from + before < minimum or (out.ignores_used and before == 0)
+                if before >= 0 and tuple(drawn[before:]) == marker[:-1] and too_early:
+                    banned.add(marker[-1])
+            wished = {
+                marker[
+                    max(
+                        k
+                        for k in range(len(marker))
+                        if k <= len(drawn) and tuple(drawn[len(drawn) - k :]) == marker[:k]
+                    )
+                ]
+                for marker in markers
+            }
+            ahead.append(take(frozenset(banned), frozenset(wished), ahead))
+            if tuple(ahead) in markers:
+                out.ends_drawn.append((len(out.thinking), tuple(ahead)))
+                return ahead[0], True
+            drawn = [*drawn, ahead[-1]]
+            other_ends = any(tuple(drawn[-len(marker) :]) == marker for marker in markers)
+            if other_ends or not any(marker[: len(ahead)] == tuple(ahead) for marker in markers):
+                return ahead[0], False
+
     while not out.end:
         if at_maximum():
             out.end = "forced"
         elif not thoughts_fit():
             out.end = "context"
         else:
-            token = take(words.ends if len(out.thinking) < minimum or after_ignore else frozenset())
-            after_ignore = False
-            if token not in words.ends:
+            token, ends = look_ahead()
+            if not ends:
                 text.append(token)
                 out.thinking.append(token)
             elif out.ignores_used == num_ignore:
@@ -98,7 +142,7 @@ def plain_decode(
                         text.append(token)
                         out.thinking.append(token)
                 out.ignores_used += 1
-                after_ignore = True
+                drawn_from = len(out.thinking)
 
     if out.end == "natural":
         text += words.natural
@@ -126,9 +170,8 @@ def plain_free(
     out = Plain()
     text = [*prompt, *words.start]
     first = len(text)
-    marker: list[int] = []
+    in_answer = False
     while not out.answer_end:
-        in_answer = tuple(marker) == words.natural or bool(out.answer)
         if in_answer and len(out.answer) >= max_answer_tokens:
             out.answer_end = "length"
         elif len(text) == max_model_len:
@@ -139,13 +182,14 @@ def plain_free(
             text.append(token)
             if token in words.stops:
                 out.answer_end = "stop"
-            elif not marker and token != words.natural[0]:
-                out.thinking.append(token)
-            elif not in_answer and token == words.natural[len(marker)]:
-                marker.append(token)
-            else:
+            elif in_answer:
                 out.answer.append(token)
-    out.end = "natural" if marker or out.answer_end == "stop" else "context"
+            else:
+                out.thinking.append(token)
+                if tuple(out.thinking[-len(words.natural) :]) == words.natural:
+                    in_answer = True
+                    del out.thinking[-len(words.natural) :]
+    out.end = "natural" if in_answer or out.answer_end == "stop" else "context"
     out.generated = text[first:]
     return out
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from s1_jax.config import BudgetConfig, MeshConfig, ModelConfig, SamplingConfig, UserError
+from s1_jax.config import S1, BudgetConfig, FormatConfig, MeshConfig, ModelConfig, SamplingConfig, UserError
 from s1_jax.decoding import slots
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.markers import ignore_ids, make_markers, start_ids
@@ -45,31 +45,41 @@ def engine(model):
     return Engine(config, unstack(params), TOKENIZER, max_model_len=MAX_MODEL_LEN, batch_size=16)
 
 
-@pytest.fixture(scope="module")
-def scores(model):
+def scores_of(reference):
     """Scores of the next token by transformers, without a cache: the whole text every time."""
 
     @cache
     def score(history):
         with torch.no_grad():
-            return model[0](torch.tensor([history])).logits[0, -1].numpy()
+            return reference(torch.tensor([history])).logits[0, -1].numpy()
 
     return lambda history: score(tuple(history))
 
 
 @pytest.fixture(scope="module")
-def words():
-    markers = make_markers(TOKENIZER, V)
+def scores(model):
+    return scores_of(model[0])
+
+
+def words_of(format):
+    markers = make_markers(TOKENIZER, V, format)
+    ends = [tuple(TOKENIZER.encode(text)) for text in format.end_markers]
     return Words(
-        ends=frozenset(map(int, np.flatnonzero(markers.is_end))),
+        ends=frozenset(ids[0] for ids in ends if len(ids) == 1),
+        markers=tuple(ids for ids in ends if len(ids) > 1),
         stops=frozenset(map(int, np.flatnonzero(markers.is_stop))),
         known=frozenset(map(int, np.flatnonzero(markers.is_known))),
         newlines=frozenset(map(int, np.flatnonzero(markers.is_newline))),
         newline=TOKENIZER.encode("\n")[0],
-        start=tuple(start_ids(TOKENIZER)),
-        natural=tuple(TOKENIZER.encode("<|im_start|>answer")),
-        forced=tuple(TOKENIZER.encode("<|im_start|>answer\nFinal Answer:")),
+        start=tuple(start_ids(TOKENIZER, format)),
+        natural=tuple(TOKENIZER.encode(format.answer_start)),
+        forced=tuple(TOKENIZER.encode(format.answer_start + format.final_answer)),
     )
+
+
+@pytest.fixture(scope="module")
+def words():
+    return words_of(S1)
 
 
 def budgets():
@@ -104,10 +114,8 @@ def assert_same_tokens(records, references, words):
     assert ties <= TIES_PER_ROW * len(references)
 
 
-def test_replay_of_the_contract_with_transformers(engine, scores, words):
-    cases = [(prompt, budget) for budget in budgets() for prompt in PROMPTS]
-    records = list(engine.run([Request(prompt, budget, max_answer_tokens=MAX_ANSWER) for prompt, budget in cases]))
-    references = [
+def replay(scores, words, cases):
+    return [
         plain_decode(
             scores,
             words,
@@ -118,13 +126,43 @@ def test_replay_of_the_contract_with_transformers(engine, scores, words):
             maximum=budget.max_thinking_tokens,
             num_ignore=budget.num_ignore,
             strings=ignore_ids(TOKENIZER, budget),
+            end_bias=budget.end_bias,
         )
         for prompt, budget in cases
     ]
+
+
+def test_replay_of_the_contract_with_transformers(engine, scores, words):
+    cases = [(prompt, budget) for budget in budgets() for prompt in PROMPTS]
+    records = list(engine.run([Request(prompt, budget, max_answer_tokens=MAX_ANSWER) for prompt, budget in cases]))
+    references = replay(scores, words, cases)
     assert_same_tokens(records, references, words)
     assert {plain.end for plain in references} == {"natural", "forced", "context"}
     assert {plain.answer_end for plain in references} == {"stop", "length"}
     assert max(plain.ignores_used for plain in references) == 4
+
+
+@pytest.mark.parametrize("draft_tokens", [0, 4])
+def test_replay_with_end_markers_of_several_tokens_and_a_bias(model, draft_tokens):
+    """What the model itself writes at some places of a long trace is made the end."""
+    reference, config, params = model
+    sizes = dict(max_model_len=MAX_MODEL_LEN, batch_size=16)
+    format = FormatConfig("<t>", "<|im_start|>a", "!", ("<|im_end|>",))
+    writer = Engine(config, unstack(params), TOKENIZER, format=format, **sizes)
+    (trace,) = writer.run([Request(PROMPTS[0], BudgetConfig(100, 100), max_answer_tokens=1)])
+    ids = trace["thinking_token_ids"]
+    pieces = [[ids[i : i + n] for i in range(len(ids) - n) if max(ids[i : i + n]) < 94] for n in (2, 3)]  # ASCII
+    ends = [TOKENIZER.decode(piece) for some in pieces for piece in (some[0], some[-1])]
+    format = dataclasses.replace(format, end_markers=("<|im_end|>", *ends))
+    engine = Engine(config, unstack(params), TOKENIZER, format=format, draft_tokens=draft_tokens, **sizes)
+    biased = [dataclasses.replace(budget, end_bias=1.5) for budget in budgets() if budget.max_thinking_tokens]
+    cases = [(PROMPTS[0], budget) for budget in [*budgets(), *biased]]
+    records = list(engine.run([Request(prompt, budget, max_answer_tokens=MAX_ANSWER) for prompt, budget in cases]))
+    words = words_of(format)
+    references = replay(scores_of(reference), words, cases)
+    assert_same_tokens(records, references, words)
+    assert {len(end) for plain in references for _, end in plain.ends_drawn} >= {1, 2}
+    assert {record["format"]["answer_start"] for record in records} == {"<|im_start|>a"}
 
 
 def test_the_references_rounds_give_the_same_thinking(engine, scores, words):

@@ -1,5 +1,7 @@
 """What is read off a tokenizer."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from transformers import AutoTokenizer
@@ -27,11 +29,39 @@ def test_markers_of_qwen(shared_data):
     assert list(markers.suffix_lengths) == [2, 6, 7]
     assert list(markers.suffixes[0, :2]) == [151644, 9217]
     assert list(markers.suffixes[2]) == [198, 151644, 9217, 198, 19357, 21806, 25]
-    assert list(np.flatnonzero(markers.is_end)) == [151643, 151644, 151645]
+    assert list(markers.end_lengths) == [1, 1, 1, 2]
+    assert [list(np.flatnonzero(markers.places & 1 << i)) for i in range(4)] == [[151644], [151645], [151643], [151644]]
+    assert 9217 in np.flatnonzero(markers.places == 1 << 4), "answer, or a token that goes on from it"
     assert list(np.flatnonzero(markers.is_stop)) == [151643, 151645]
     assert markers.is_known[:151665].all() and not markers.is_known[151665:].any()
     text = tokenizer.convert_ids_to_tokens(list(np.flatnonzero(markers.is_newline)))
     assert len(text) == 2178 and all(token.endswith("Ċ") for token in text)
+
+
+@pytest.mark.parametrize("before", ["so", "so.", "so\n", "so ", "\n\n", "x}$", "1"])
+@pytest.mark.parametrize("behind", ["", "\n", "\n\n", " So", "The", ".", "\n\n**"])
+@pytest.mark.parametrize("marker", ["</think>", "<|im_start|>0", "<|im_start|>answer", "</reasoning>\n"])
+def test_a_marker_is_found_as_qwen_writes_it_between_any_texts(shared_data, before, behind, marker):
+    """Which of its tokens merge with the text around it depends on that text."""
+    tokenizer = AutoTokenizer.from_pretrained(shared_data / "qwen25_tokenizer")
+    places = np.asarray(qwen_markers(tokenizer, marker).places)
+    ids = tokenizer.encode(before + marker + behind)
+    length = len(tokenizer.encode(marker))
+    starts = [
+        start for start in range(len(ids) - length + 1) if all(places[ids[start + i]] & 1 << i for i in range(length))
+    ]
+    assert len(starts) == 1
+    assert tokenizer.decode(ids[: starts[0]]) in (before, before[:-1], before[:-2])
+
+
+@cache
+def qwen_markers(tokenizer, marker):
+    return make_markers(tokenizer, 151936, FormatConfig(end_markers=(marker,)))
+
+
+def test_more_end_markers_than_there_are_places_for_are_an_error():
+    with pytest.raises(UserError, match="more than 32 tokens together"):
+        make_markers(byte_tokenizer(), V, FormatConfig(end_markers=("x" * 30,)))
 
 
 def test_markers_of_a_tokenizer_that_splits_words():
@@ -47,16 +77,23 @@ def test_markers_of_a_tokenizer_that_splits_words():
     assert markers.is_known.sum() == 259 and markers.is_newline.sum() == 1
 
 
-def test_an_end_marker_that_is_not_one_token_is_an_error():
+def test_a_stop_token_that_is_not_one_token_is_an_error():
     with pytest.raises(UserError, match=r"'<\|im_end\|>' must be one token"):
         make_markers(byte_tokenizer(("<|endoftext|>", "<|im_start|>")), V)
-    with pytest.raises(UserError, match="'Stop' must be one token"):
-        make_markers(byte_tokenizer(), V, FormatConfig(end_markers=("<|im_end|>", "Stop")))
 
 
 def test_end_markers_can_be_chosen():
-    markers = make_markers(byte_tokenizer(), V, FormatConfig(end_markers=("<|im_start|>", "Z")))
-    assert markers.is_end.sum() == 2 and markers.is_stop.sum() == 2
+    markers = make_markers(byte_tokenizer(), V, FormatConfig("<t>", "<a>", "!", ("<|im_start|>", "Stop")))
+    assert list(markers.end_lengths) == [1, 4, 3] and markers.start_token == ord(">")
+    assert [int(np.flatnonzero(markers.places & 1 << i)[0]) for i in range(1, 5)] == list(b"Stop")
+    assert bytes(map(int, markers.suffixes[1, :4])) == b"<a>!"
+
+
+def test_room_is_kept_for_a_marker_that_may_turn_out_to_be_none():
+    tokenizer = byte_tokenizer()
+    short, long = (make_markers(tokenizer, V, FormatConfig(end_markers=(end,))) for end in ("S", "Stop"))
+    limits = [make_budget(tokenizer, [(BudgetConfig(), 10, 4)], 100, m).context_limit[0] for m in (short, long)]
+    assert limits[0] - limits[1] == 3
 
 
 def test_a_marker_outside_the_vocabulary_is_an_error():

@@ -54,8 +54,8 @@ sample_jit = jax.jit(sample)
 def draws(logits, config, allowed=None, count=DRAWS, seed=0):
     settings = make_sampling([config] * count, [row_key(seed, None, [1, 2], 0)] * count)
     logits = jnp.broadcast_to(jnp.asarray(logits, jnp.float32), (count, len(logits)))
-    allowed = jnp.ones(logits.shape, bool) if allowed is None else jnp.broadcast_to(jnp.asarray(allowed), logits.shape)
-    return np.asarray(sample_jit(logits, allowed, jnp.arange(count), settings))
+    bias = jnp.zeros(logits.shape) if allowed is None else jnp.where(jnp.asarray(allowed), 0.0, -jnp.inf)
+    return np.asarray(sample_jit(logits, jnp.broadcast_to(bias, logits.shape), jnp.arange(count), settings))
 
 
 def test_shares_follow_the_filtered_softmax_at_the_temperature():

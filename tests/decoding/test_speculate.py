@@ -24,7 +24,7 @@ from s1_jax.decoding.sampling import make_sampling, sample
 from s1_jax.decoding.speculate import decode_speculatively, look_up
 from s1_jax.model.qwen2 import unstack
 from s1_jax.tasks import load_task
-from tests.decoding.test_budget import MARKERS, SCORES, TABLE, WEIGHTS, WORDS, C, V, budget_of, random_script
+from tests.decoding.test_budget import SCORES, SEVERAL, TABLE, WEIGHTS, C, V, budget_of, markers_of, random_script
 from tests.decoding.test_sweep import MAX_MODEL_LEN, ROWS, TOKENIZER, ending_model, random_requests
 
 B = 400
@@ -60,27 +60,28 @@ class Batch:
         settings = make_sampling([SAMPLED if i % 2 else SamplingConfig() for i in range(B)], row_keys)
         prompts, lengths = np.full((B, C), 7, np.int32), np.zeros(B, np.int32)
         for i, script in enumerate(scripts):
-            text = [*script.prompt, *WORDS.start]
+            text = [*script.prompt, *SEVERAL.start]
             prompts[i, : len(text)], lengths[i] = text, len(text)
-        return cls(budget_of(scripts), settings, prompts, lengths, window)
+        return cls(budget_of(scripts, SEVERAL), settings, prompts, lengths, window)
 
 
 def run_batch(D, batch):
     """The state after all rows have ended; D of None: without drafts."""
 
-    def draw(logits, allowed, index):
-        return sample(logits, allowed, index, batch.settings)
+    def draw(logits, bias, index):
+        return sample(logits, bias, index, batch.settings)
 
     def forward(token_ids, positions, cache):
         logits, cache = mock_forward(batch.window, token_ids, positions, cache)
         return (logits[:, 0] if D is None else logits), cache
 
+    markers = markers_of(SEVERAL)
     controller = Controller(
-        partial(control.propose, batch.budget, MARKERS), partial(control.advance, batch.budget, MARKERS)
+        partial(control.propose, batch.budget, markers), partial(control.advance, batch.budget, markers)
     )
     last = batch.lengths[:, None] - 1
     logits, cache = mock_forward(batch.window, jnp.take_along_axis(batch.prompts, last, axis=1), last, batch.prompts)
-    begun = control.initial_state(batch.budget, MARKERS, jnp.ones(B, bool))
+    begun = control.initial_state(batch.budget, markers, jnp.ones(B, bool))
     state = start(begun, cache, logits[:, 0], batch.lengths, C)
     stop = (jnp.int32(10_000), jnp.int32(B))
     if D is None:

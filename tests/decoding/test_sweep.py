@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from s1_jax.config import BudgetConfig, MeshConfig, ModelConfig, SamplingConfig
+from s1_jax.config import S1, BudgetConfig, FormatConfig, MeshConfig, ModelConfig, SamplingConfig
 from s1_jax.decoding.budget import End, Kind
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.requests import Request
@@ -22,6 +22,7 @@ from tests.tokenizer import byte_tokenizer
 V, MAX_MODEL_LEN, MAX_ANSWER, ROWS = 264, 160, 5, 8
 MOST_PROGRAMS = 40  # of one sweep: ten functions, each for the few sizes of batch and cache that it meets
 TOKENIZER = byte_tokenizer()
+FORMAT = FormatConfig("<|im_start|>", "ba", "!", ("<|im_end|>", "<|im_start|>a", "ab", "bba"))
 STRINGS = ("Wait", "", ("Hm", "", "no"))
 
 
@@ -31,13 +32,15 @@ def ending_model(tiny_model, seed):
     with torch.no_grad():
         reference.lm_head.weight[256:259] *= 1.3 + 0.2 * seed
         reference.lm_head.weight[ord("\n")] *= 1.5
+        reference.lm_head.weight[[ord("a"), ord("b")]] *= 2.0 if seed == 3 else 1.0
     return ModelConfig.from_dict(reference.config.to_dict()), to_params(reference)
 
 
 @pytest.fixture(scope="module", params=(1, 2, 3))
 def engine(request, tiny_model):
     config, params = ending_model(tiny_model, request.param)
-    return Engine(config, unstack(params), TOKENIZER, max_model_len=MAX_MODEL_LEN, batch_size=ROWS)
+    format = FORMAT if request.param == 3 else S1
+    return Engine(config, unstack(params), TOKENIZER, max_model_len=MAX_MODEL_LEN, batch_size=ROWS, format=format)
 
 
 def random_requests(rng):
@@ -50,10 +53,17 @@ def random_requests(rng):
                 maxima = [None, *map(int, rng.integers(minimum, 60, rng.integers(0, 5)))]
                 counts = list(map(int, rng.integers(0, 5, rng.integers(1, 4))))
                 sampling = SamplingConfig(temperature=float(rng.choice([0.0, 0.9])))
-                grace = float(rng.choice([0.0, 0.1]))
+                grace, bias = float(rng.choice([0.0, 0.1])), float(rng.choice([0.0, 0.0, 0.0, 2.0]))
                 for maximum in rng.permutation(np.array(maxima, object)):
                     for count in counts:
-                        budget = BudgetConfig(int(minimum), maximum, count, STRINGS[string], newline_grace=grace)
+                        budget = BudgetConfig(
+                            int(minimum),
+                            maximum,
+                            count,
+                            STRINGS[string],
+                            newline_grace=grace,
+                            end_bias=bias if maximum else 0.0,
+                        )
                         for sample in range(1 if sampling.temperature == 0 else 2):
                             requests.append(Request(prompt, budget, sampling, problem, sample, 7, MAX_ANSWER))
     return [requests[i] for i in rng.permutation(len(requests))]
@@ -113,6 +123,8 @@ def test_only_runs_that_think_alike_share_one():
     assert plan_trunks(requests) == [(1, (0, 2, 3, 4)), (5, ()), (6, ()), (7, ()), (8, ()), (9, ())]
     graces = [*grid(prompt, (5, 9), (0,), newline_grace=0.1), *grid(prompt, (5,), (0,)), *grid(prompt, (None,), (0,))]
     assert plan_trunks(graces) == [(3, (0, 1, 2))] and plan_trunks(graces[:3]) == [(1, (0,)), (2, ())]
+    biased = [*grid(prompt, (5, 9), (0, 1), end_bias=1.0), *grid(prompt, (9,), (1,))]
+    assert plan_trunks(biased) == [(1, (0,)), (3, (2,)), (4, ())]
     # no run is longer than what was asked: neither of these is the beginning of the other
     assert plan_trunks(grid(prompt, (5,), (2,)) + grid(prompt, (None,), (0,))) == [(0, ()), (1, ())]
 

@@ -1,0 +1,60 @@
+"""Training examples for conditional control: the question says how long the thinking may be (paper, appendix D).
+
+    "token"   What is 6 x 7?\n\nThink for up to 16 tokens.    <|im_start|>think
+                                                              6 x 7 is 42.
+                                                              <|im_start|>answer
+    "step"    What is 6 x 7?\n\nThink for up to 4 steps.      <|im_start|>4 steps left
+                                                              6 x 7 is 42.
+                                                              <|im_start|>3 steps left
+                                                              7 x 6 is, too.
+                                                              <|im_start|>answer
+
+The limit is the least power of two that holds the example's own thinking, so a model learns to stay below it. A model
+of steps is decoded with the format `STEPS`: its thinking ends at the answer's marker, or when no step is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from s1_jax.config import S1, FormatConfig
+from s1_jax.data.chat import encode, joined
+from s1_jax.data.instructions import instructed
+
+STEPS = FormatConfig(
+    think_start="<|im_start|>", end_markers=("<|im_start|>0", S1.answer_start, "<|im_end|>", "<|endoftext|>")
+)
+
+
+def with_token_limit(
+    tokenizer: PreTrainedTokenizerBase, question: str, thinking: str | Sequence[str]
+) -> tuple[str, str]:
+    """Question and assistant's thinking, from its start marker on, for token-conditional control."""
+    thoughts = joined(thinking)
+    limit = _power_of_two(len(encode(tokenizer, thoughts)))
+    return instructed(question, f"token {limit}"), f"{S1.think_start}\n{thoughts}"
+
+
+def with_step_limit(
+    tokenizer: PreTrainedTokenizerBase, question: str, thinking: str | Sequence[str]
+) -> tuple[str, str]:
+    """The same for step-conditional control: each step is opened by a marker that says how many are left."""
+    steps = split_steps(joined(thinking))
+    limit = _power_of_two(len(steps))
+    counted = [f"{STEPS.think_start}{limit - i} steps left\n{step}" for i, step in enumerate(steps)]
+    return instructed(question, f"step {limit}"), "\n".join(counted)
+
+
+def split_steps(thinking: str) -> list[str]:
+    """The steps of a trace: its paragraphs, or where it has but one, its lines."""
+    paragraphs = [step.strip() for step in thinking.split("\n\n") if step.strip()]
+    return paragraphs if len(paragraphs) > 1 else [line for line in thinking.split("\n") if line.strip()] or [""]
+
+
+def _power_of_two(size: int) -> int:
+    return 1 << max(size - 1, 0).bit_length()
+
+
+WITH_LIMIT = {"token": with_token_limit, "step": with_step_limit}
