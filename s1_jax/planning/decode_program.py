@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from s1_jax.chips import GIB
-from s1_jax.config import ModelConfig, RunError
+from s1_jax.config import S1, ModelConfig, RunError
 from s1_jax.decoding.branches import BranchPoints
 from s1_jax.decoding.budget import Budget, Markers
 from s1_jax.decoding.markers import IGNORE_STRINGS, IGNORE_WIDTH
@@ -151,8 +151,12 @@ def _ints(*shapes: tuple[int, ...]) -> list[Any]:
 
 
 def _markers(V: int, X: int) -> Markers:
-    """The arrays of a tokenizer whose longest suffix has X tokens."""
-    return Markers(*(_array((V,), bool) for _ in range(4)), *_ints((3, X), (3,)))
+    """The arrays of s1's format and a tokenizer whose longest suffix has X tokens."""
+    is_stop, is_known, is_newline = (_array((V,), bool) for _ in range(3))
+    suffixes, suffix_lengths, end_lengths, start_token = _ints((3, X), (3,), (len(S1.end_markers) + 1,), ())
+    return Markers(
+        _array((V,), jnp.uint32), end_lengths, start_token, is_stop, is_known, is_newline, suffixes, suffix_lengths
+    )
 
 
 def _budget(B: int) -> Budget:
@@ -168,6 +172,7 @@ def _budget(B: int) -> Budget:
         context_limit=next(counts),
         max_answer_tokens=next(counts),
         max_new_tokens=next(counts),
+        end_bias=_array((B,), jnp.float32),
         forcing=_array((B,), bool),
     )
 
