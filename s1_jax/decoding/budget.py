@@ -335,10 +335,11 @@ def _bias(budget: Budget, markers: Markers, state: BudgetState) -> Array:
     lacks_last = (before_last == 0) | (state.written[:, None] & last // 2 != 0)
     early = state.num_thinking[:, None] - before_last < budget.min_thinking_tokens[:, None]
     early |= (state.ignores_used[:, None] > 0) & (state.drawn[:, None] == before_last)
-    barred = jnp.where(thinking[:, None] & lacks_last & early, last, 0).sum(axis=1, dtype=jnp.uint32)
+    of_row = _of_row(budget, markers)
+    barred = jnp.where(thinking[:, None] & lacks_last & early, last, 0).sum(axis=1, dtype=jnp.uint32) & of_row
     parts = state.written[:, None] & (last * 2 - first)  # of each marker
     longest = jnp.uint32(1) << (PLACES - 1 - jax.lax.clz(parts))
-    following = jnp.where(parts == 0, first, longest * 2).sum(axis=1, dtype=jnp.uint32) & _of_row(budget, markers)
+    following = jnp.where(parts == 0, first, longest * 2).sum(axis=1, dtype=jnp.uint32) & of_row
     used = state.num_thinking / jnp.maximum(budget.max_thinking_tokens, 1)
     wish = jnp.where(thinking, budget.end_bias * used, 0.0)
     bias = jnp.where(markers.places & following[:, None] != 0, wish[:, None], 0.0)

@@ -32,7 +32,7 @@ WORDS = Words(
 SEVERAL = dataclasses.replace(
     WORDS,
     ends=frozenset((IM_END, ENDOFTEXT)),
-    markers=((IM_START, 7), (IM_START, ANSWER_WORD), (10, 10, LINE), (10, LINE), (11, 10, 10, 11)),
+    markers=((IM_START, 7), (10, 10, LINE), (10, LINE), (11, 10, 10, 11)),
 )
 B, C = 1500, 64  # rows of a batch; tokens a row can hold
 A, W = 3, 5  # strings of a rotation, their tokens
