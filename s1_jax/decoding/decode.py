@@ -49,7 +49,7 @@ class DecodeState:
     tokens: Array  # int32 [B, C], recorded
     kinds: Array  # int32 [B, C], 0: nothing recorded
     num_tokens: Array  # int32 [B]
-    num_accepted: Array  # int32 [B], of these, such as a draft had right
+    num_accepted: Array  # int32 [B], of these, such as a draft had right; counted even where they were taken back
     context: Array | None = None  # int32 [B, C], the token in each slot of the cache, where drafts are looked up
 
 
