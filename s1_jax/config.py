@@ -427,8 +427,8 @@ class EvaluateConfig:
     task: TaskConfig = TaskConfig()
     sweep: SweepConfig = SweepConfig()
     sampling: SamplingConfig = SamplingConfig()  # of the grid
-    samples: int = 1  # of the grid, per problem
-    seed: int = 0
+    samples: int = 1  # of the grid, per problem and seed
+    seeds: tuple[int, ...] = (0,)  # of what is drawn; settings at temperature 0 are decoded under the first alone
     max_answer_tokens: int = 512
     max_model_len: int | None = None  # none: the model's max_position_embeddings
     batch_size: int = 64
@@ -436,6 +436,10 @@ class EvaluateConfig:
     format: FormatConfig = S1
     stored: StoredConfig = StoredConfig()
     mesh: MeshConfig = MeshConfig()
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"seeds {self.seeds}: give one at least, and each once")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -50,7 +50,6 @@ SHARED_OPTIONS = (
     ("task", "name"),
     ("task", "path"),
     ("task", "seed"),
-    ("seed",),
     ("max_answer_tokens",),
     ("max_model_len",),
     ("stored", "weights"),
@@ -100,13 +99,19 @@ def main(argv: list[str] | None = None) -> None:
     source = hf.resolve(config.model.path)
     config = with_model_defaults(config, source)
     rows = plan_rows(config, task, settings, hf.load_tokenizer(source))
+    size = f"{len(task.problems)} problems x {len(settings)} settings"
+    if len(config.seeds) > 1:
+        size += f" x {len(config.seeds)} seeds"
+        if greedy := sum(len(seeds_of(config, setting)) == 1 for setting in settings):
+            once = f"{greedy} of {len(settings)} settings are decoded once"
+            print(f"at temperature 0 every seed gives the same records: {once}")
 
     # What an earlier start has left to do
     run_dir = Path(config.run_dir)
     claim_run_dir(run_dir, config, source)
     left = unfinished(run_dir, rows)
     done = len(rows) - len(left)
-    print(f"{task.name}: {len(task.problems)} problems x {len(settings)} settings, {done} of {len(rows)} records done")
+    print(f"{task.name}: {size}, {done} of {len(rows)} records done")
 
     # Decode it, then report
     if left:
@@ -158,6 +163,11 @@ def with_model_defaults(config: EvaluateConfig, source: Path) -> EvaluateConfig:
     return dataclasses.replace(filled, model=dataclasses.replace(config.model, **model))
 
 
+def seeds_of(config: EvaluateConfig, setting: SettingConfig) -> tuple[int, ...]:
+    """The seeds a setting is run under: one where nothing is drawn."""
+    return config.seeds if setting.sampling.temperature > 0 else config.seeds[:1]
+
+
 def plan_rows(
     config: EvaluateConfig, task: Task, settings: Sequence[SettingConfig], tokenizer: PreTrainedTokenizerBase
 ) -> list[Row]:
@@ -170,11 +180,11 @@ def plan_rows(
     }
     rows = []
     for setting, problem in product(settings, task.problems):
-        for sample in range(setting.samples):
+        for seed, sample in product(seeds_of(config, setting), range(setting.samples)):
             asked: dict[str, Any] = {
                 "problem_id": problem.id,
                 "sample": sample,
-                "seed": config.seed,
+                "seed": seed,
                 "prompt_token_ids": prompts[problem.id, setting.instruction],
                 "budget": setting.budget,
                 "sampling": setting.sampling,
@@ -228,8 +238,9 @@ def unfinished(run_dir: Path, rows: Sequence[Row]) -> list[Row]:
 
 
 def record_key(record: Record) -> Hashable:
-    """Problem, sample and setting."""
-    return record["problem_id"], record["sample"], Setting.of(record)
+    """Problem, setting, sample, and the seed where it says anything: at temperature 0 nothing is drawn."""
+    seed = record["seed"] if record["temperature"] > 0 else None
+    return record["problem_id"], seed, record["sample"], Setting.of(record)
 
 
 def decode(config: EvaluateConfig, source: Path, task: Task, rows: Sequence[Row]) -> None:

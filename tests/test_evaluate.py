@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from statistics import fmean, stdev
 
 import pytest
 
@@ -26,6 +27,16 @@ def get_config():
     sweep = SweepConfig(max_thinking_tokens=(12,), extra=(sampled, free), scaling="within")
     task = TaskConfig(name="jsonl")
     return EvaluateConfig(task=task, sweep=sweep, max_model_len=192, max_answer_tokens=6, batch_size=8)
+"""
+SEEDS = """
+from importlib.resources import files
+from s1_jax.config import *
+
+def get_config():
+    model = ModelSource(str(files("s1_jax") / "assets" / "tiny_base"))
+    sweep, sampling = SweepConfig(num_ignore=(1,), extra=(SettingConfig(),)), SamplingConfig(temperature=1.0)
+    sizes = dict(max_answer_tokens=6, max_model_len=192, batch_size=32)
+    return EvaluateConfig(model=model, task=TaskConfig(limit=16), sweep=sweep, sampling=sampling, **sizes)
 """
 FIELDS = {
     *("task", "problem_id", "sample", "seed", "temperature"),
@@ -229,7 +240,6 @@ def test_samples_and_no_forcing_beside_the_grid(folder, tmp_path):
 def test_other_records_are_not_mixed_in(folder, run_dir, tmp_path):
     shutil.copy(folder / "problems.jsonl", tmp_path)
     for overrides, word in [
-        (["--seed", "1"], "seed was 0, is 1"),
         (["--max-answer-tokens", "5"], "max_answer_tokens was 6, is 5"),
         (["--stored.cache", "int8"], "stored.cache was 'float32', is 'int8'"),
         (["--model.path", str(folder / "other_model")], "model.sha256 was"),
@@ -237,6 +247,19 @@ def test_other_records_are_not_mixed_in(folder, run_dir, tmp_path):
     ]:
         with pytest.raises(UserError, match=f"{word}.*choose another --run-dir"):
             evaluated(folder, run_dir, *GRID, *overrides)
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_runs_of_a_version_with_one_seed_go_on_and_report(folder, run_dir):
+    config = json.loads((run_dir / "config.json").read_text())
+    del config["seeds"]
+    (run_dir / "config.json").write_text(json.dumps(config | {"seed": 3}))
+    records = [record | {"seed": 3} for record in records_in(run_dir)]
+    drawn = [record | {"temperature": 0.5} for record in records]
+    (run_dir / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in (*records, *drawn)))
+    evaluate.main([str(run_dir)])
+    assert evaluated(folder, run_dir, *GRID) == [*records, *drawn], "at temperature 0 no seed tells records apart"
+    assert evaluated(folder, run_dir, *GRID, "--sampling.temperature", "0.5", "--seeds", "3") == [*records, *drawn]
 
 
 @pytest.mark.usefixtures("no_weights")
@@ -259,6 +282,8 @@ def test_a_start_that_failed_binds_to_nothing(folder, tmp_path, monkeypatch):
 
 def test_mistakes_are_named(folder, tmp_path):
     for overrides, word in [
+        (["--seeds", "0", "1", "0"], "seeds .*each once"),
+        (["--seed", "1"], "--seeds"),
         (["--model.path", str(tmp_path / "nowhere")], "nowhere"),
         (["--task.path", str(tmp_path / "nowhere.jsonl")], "nowhere.jsonl"),
         (["--sweep.num-ignores", "1"], "--sweep.num-ignore"),
@@ -295,3 +320,30 @@ def test_instructions_stand_behind_the_question_and_rejected_runs_are_drawn_agai
     assert {run["setting"]["max_tries"] for run in summary["runs"]} == {3}
     assert {method["name"] for method in summary["methods"]} >= {"rejection sampling, T 1"}
     assert evaluated(folder, tmp_path, *asked, *drawn) == records
+
+
+def test_the_shipped_model_under_several_seeds(tmp_path, capsys):
+    (tmp_path / "config.py").write_text(SEEDS)
+    run_dir, one_seed, said = tmp_path / "run", tmp_path / "one_seed", []
+    for seeds in ("0 1", "1 2"):
+        evaluate.main([str(tmp_path / "config.py"), "--run-dir", str(run_dir), "--seeds", *seeds.split()])
+        said.append(capsys.readouterr().out)
+    assert "at temperature 0 every seed gives the same records: 1 of 2 settings" in said[0]
+    assert "16 problems x 2 settings x 2 seeds, 0 of 48 records done" in said[0]
+    assert "16 problems x 2 settings x 2 seeds, 32 of 48 records done" in said[1], "the greedy ones, and seed 1"
+    records = records_in(run_dir)
+    drawn = {(one["problem_id"], one["seed"]): one for one in records if one["temperature"]}
+    assert len(records) == 16 * (1 + 3) and len(drawn) == 16 * 3
+    summary = json.loads((run_dir / "summary.json").read_text())
+    greedy, sampled = summary["runs"]
+    assert (greedy["draws"], greedy["records"], greedy["between_seeds"]) == ("", 16, None)
+    of_seeds = [100 * fmean(one["correct"] for (_, seed), one in drawn.items() if seed == n) for n in range(3)]
+    assert len(set(of_seeds)) > 1 and (sampled["draws"], sampled["records"]) == ("3 seeds", 48)
+    assert (sampled["accuracy"], sampled["between_seeds"]) == pytest.approx((fmean(of_seeds), stdev(of_seeds)))
+
+    shutil.copytree(run_dir, one_seed)
+    (one_seed / "records.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records if one["seed"] == 0))
+    evaluate.main(["--compare", str(run_dir), str(one_seed), str(tmp_path / "compare.json")])
+    compared = json.loads((tmp_path / "compare.json").read_text())["settings"]
+    assert [one["problems"] for one in compared] == [16, 16]
+    assert [compared[1]["first"], compared[1]["second"]] == pytest.approx([sampled["accuracy"], of_seeds[0]])

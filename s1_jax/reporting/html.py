@@ -23,7 +23,7 @@ from s1_jax.reporting.cost import format_cost
 from s1_jax.reporting.plot import series_of
 from s1_jax.reporting.records import Record
 from s1_jax.reporting.summary import Run
-from s1_jax.reporting.traces import by_problem, lay_out, samples_shown
+from s1_jax.reporting.traces import by_problem, draws_shown, lay_out
 
 ASSETS = files("s1_jax") / "assets" / "report"
 SCRIPTS = ("base.js", "tables.js", "chart.js", "problems.js", "trace.js", "report.js")
@@ -51,7 +51,7 @@ def page_data(
 ) -> dict[str, Any]:
     """All the page shows: `summary` as in summary.json, series of the plot, each problem's traces (traces.lay_out)."""
     places = {run.setting: i for i, run in enumerate(runs)}
-    samples = samples_shown(records)
+    draws = draws_shown(records)
     model = config.get("model") or {}
     series = [
         dataclasses.asdict(one)
@@ -63,7 +63,7 @@ def page_data(
         "summary": summary,
         "cost": format_cost(summary["cost"]),
         "series": series,
-        "problems": [lay_out(of_problem, places, samples) for of_problem in by_problem(records)],
+        "problems": [lay_out(of_problem, places, draws) for of_problem in by_problem(records)],
     }
 
 

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import combinations
 from math import comb, hypot, log2, sqrt
+from statistics import fmean
 
 import numpy as np
 
@@ -55,12 +56,28 @@ def performance(accuracies_percent: Sequence[float]) -> float | None:
     return max(accuracies_percent, default=None)
 
 
-def wilson_interval(share: float, trials: int) -> tuple[float, float]:
+def wilson_interval(share: float, trials: float) -> tuple[float, float]:
     """95% interval, in [0, 1], of a proportion `share` seen in `trials` (Wilson 1927, JASA 22: 209-212)."""
     centre = (share + Z95**2 / (2 * trials)) / (1 + Z95**2 / trials)
     half = Z95 * sqrt(share * (1 - share) / trials + Z95**2 / (4 * trials**2)) / (1 + Z95**2 / trials)
     # at 0 and 1 the interval ends there exactly; rounding must not carry it past
     return (0.0 if share == 0 else centre - half), (1.0 if share == 1 else centre + half)
+
+
+def mean_interval(shares: Sequence[float], draws: float) -> tuple[float, float]:
+    """95% interval, in [0, 1], of the mean of `shares` [problems], of a problem's draws each, `draws` in all.
+
+    It covers both sources of chance, other problems of the kind and other draws for each: Wilson's, over as many trials
+    as give the mean the variance it has (effective sample size, Korn and Graubard 1998, Survey Methodology 24:
+    193-201). That is the number of problems where the draws of each agree, as one draw of each does, and `draws` where
+    problems do not differ.
+    """
+    mean = fmean(shares)
+    variance = fmean((share - mean) ** 2 for share in shares)
+    trials: float = len(shares)
+    if 0 < mean < 1:
+        trials = min(trials * mean * (1 - mean) / variance, draws) if variance else draws
+    return wilson_interval(mean, trials)
 
 
 def difference_interval(first: float, second: float, trials: tuple[int, int]) -> tuple[float, float]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any, Literal
 
 from s1_jax.data.instructions import METHODS, parse_instruction
-from s1_jax.reporting.metrics import control, majority_accuracy, pass_at_k, performance, scaling, wilson_interval
+from s1_jax.reporting.metrics import control, majority_accuracy, mean_interval, pass_at_k, performance, scaling
 from s1_jax.reporting.records import Record
 
 UNDECIDED = ("unparsed", "undecided")
@@ -82,10 +82,13 @@ class Run:
     setting: Setting
     problems: int
     records: int
+    samples: int  # per problem and seed
+    seeds: int
     thinking_tokens: float  # mean per record
     answer_tokens: float  # mean per record
-    accuracy: float  # percent; over samples, then over problems
-    interval: Interval  # percent, 95%
+    accuracy: float  # percent; over samples and seeds, then over problems
+    interval: Interval  # percent, 95%: over other problems and other draws (metrics.mean_interval)
+    between_seeds: float | None  # percentage points: standard deviation of the seeds' accuracies
     ends: dict[str, int]
     answer_ends: dict[str, int]
     ignores_used: float  # mean per record
@@ -93,8 +96,14 @@ class Run:
     tries: float  # mean per record, more than 1 with rejection sampling
     tried_tokens: float  # thinking tokens of all tries, mean per record
     undecided: int  # records whose answer no rule could read: wrong, until a judge has seen them
-    majority: tuple[OfSamples, ...]  # the most common answer is right; empty where there is one sample per problem
-    pass_at: tuple[OfSamples, ...]  # any answer is right; empty where there is one sample per problem
+    majority: tuple[OfSamples, ...]  # the most common answer is right; empty where a seed has one sample per problem
+    pass_at: tuple[OfSamples, ...]  # any answer is right; empty where a seed has one sample per problem
+
+    @property
+    def draws(self) -> str:
+        """How many of a problem there are, in a few words: "8 samples, 3 seeds"; empty for one."""
+        counts = ((self.samples, "samples"), (self.seeds, "seeds"))
+        return ", ".join(f"{count} {name}" for count, name in counts if count > 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +154,7 @@ def to_dict(records: Sequence[Record], runs: Sequence[Run], found: Sequence[Meth
     return {
         "tasks": sorted({str(record["task"]) for record in records}),
         "records": len(records),
-        "runs": [{"label": run.setting.label, **dataclasses.asdict(run)} for run in runs],
+        "runs": [{"label": run.setting.label, "draws": run.draws, **dataclasses.asdict(run)} for run in runs],
         "scaling_over": scaling_over,
         "methods": [dataclasses.asdict(method) for method in found],
     }
@@ -164,17 +173,22 @@ def _run(setting: Setting, records: Sequence[Record]) -> Run:
     by_problem: dict[Any, list[Record]] = defaultdict(list)
     for record in records:
         by_problem[record["problem_id"]].append(record)
-    shares = [fmean(bool(record["correct"]) for record in samples) for samples in by_problem.values()]
+    shares = [_share(drawn) for drawn in by_problem.values()]
     tokens = fmean(record["num_thinking_tokens"] for record in records)
-    accuracy, interval = _percent(shares)
+    accuracy, interval = _percent(shares, len(records))
+    # a seed that is not done yet, or has fewer samples, takes no k away
+    samples = min(max(Counter(map(_seed, drawn)).values()) for drawn in by_problem.values())
     return Run(
         setting=setting,
         problems=len(by_problem),
         records=len(records),
+        samples=samples,
+        seeds=len(set(map(_seed, records))),
         thinking_tokens=tokens,
         answer_tokens=fmean(record["num_answer_tokens"] for record in records),
         accuracy=accuracy,
         interval=interval,
+        between_seeds=_between_seeds(records),
         ends=dict(Counter(record["end"] for record in records)),
         answer_ends=dict(Counter(record["answer_end"] for record in records)),
         ignores_used=fmean(record["ignores_used"] for record in records),
@@ -184,22 +198,43 @@ def _run(setting: Setting, records: Sequence[Record]) -> Run:
             record["tried_tokens" if "tried_tokens" in record else "num_thinking_tokens"] for record in records
         ),
         undecided=sum(record.get("graded_by") in UNDECIDED for record in records),  # none in records of old
-        majority=tuple(_of_samples(list(by_problem.values()), tokens, _majority)),
-        pass_at=tuple(_of_samples(list(by_problem.values()), tokens, _passed)),
+        majority=tuple(_of_samples(list(by_problem.values()), samples, tokens, _majority)),
+        pass_at=tuple(_of_samples(list(by_problem.values()), samples, tokens, _passed)),
     )
+
+
+def _share(records: Iterable[Record]) -> float:
+    return fmean(bool(record["correct"]) for record in records)
+
+
+def _seed(record: Record) -> int:
+    return record["seed"]
+
+
+def _between_seeds(records: Sequence[Record]) -> float | None:
+    """None for one seed, and where a seed lacks problems that others have: then problems differ, not draws alone."""
+    seeds: dict[int, dict[Any, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        seeds[_seed(record)][record["problem_id"]].append(record)
+    if len(seeds) < 2 or len({frozenset(problems) for problems in seeds.values()}) > 1:
+        return None
+    return stdev(100 * fmean(map(_share, problems.values())) for problems in seeds.values())
 
 
 Votes = Sequence[str | None]
 
 
 def _of_samples(
-    problems: Sequence[Sequence[Record]], tokens: float, share: Callable[[Votes, int], float]
+    problems: Sequence[Sequence[Record]], samples: int, tokens: float, share: Callable[[Votes, int], float]
 ) -> Iterable[OfSamples]:
-    """For k = 1, 2, 4, ... as far as every problem has samples."""
+    """For k = 1, 2, 4, ... as far as the samples of one seed go.
+
+    The k are drawn from those of all seeds: they are draws of one kind, and more of them give a better estimate.
+    """
     votes = [[_vote(record) for record in records] for records in problems]
-    samples = min(map(len, votes))
     for k in (2**i for i in range(samples.bit_length())) if samples > 1 else ():
-        accuracy, interval = _percent([share(of_problem, k) for of_problem in votes])
+        draws = sum(map(len, votes)) / k
+        accuracy, interval = _percent([share(of_problem, k) for of_problem in votes], draws)
         yield OfSamples(k, k * tokens, accuracy, interval)
 
 
@@ -219,11 +254,10 @@ def _vote(record: Record) -> str | None:
     return RIGHT if record["correct"] else answer if answer is None else f"wrong: {answer}"
 
 
-def _percent(shares: Sequence[float]) -> tuple[float, Interval]:
-    """Mean over problems and its 95% interval. Problems are the trials: samples of one problem are not independent."""
-    mean = fmean(shares)
-    low, high = wilson_interval(mean, len(shares))
-    return 100 * mean, (100 * low, 100 * high)
+def _percent(shares: Sequence[float], draws: float) -> tuple[float, Interval]:
+    """Mean over problems and its 95% interval."""
+    low, high = mean_interval(shares, draws)
+    return 100 * fmean(shares), (100 * low, 100 * high)
 
 
 def _sampling(setting: Setting) -> tuple[Any, ...]:

@@ -7,8 +7,8 @@ not of the text. Positions are UTF-16 units, which is what a browser counts in.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from s1_jax.reporting.records import Record
 from s1_jax.reporting.summary import Setting
 
 SHORTEST_SHARED = 64  # characters two traces begin with alike before the second is kept as a branch of the first
-# of text that samples after the first may add, so that a browser opens the page at once; those beyond are only counted
+# of text that draws after the first may add, so that a browser opens the page at once; those beyond are only counted
 MOST_CHARACTERS = 4 * 10**7
 # what decides, beside the prompt, which tokens are drawn
 DRAWS = ("sample", "seed", "temperature", "top_k", "top_p", "min_p", "min_thinking_tokens")
@@ -81,29 +81,29 @@ def ignored_ends(record: Record, others: Sequence[Record]) -> list[int]:
     )
 
 
-def lay_out(records: Sequence[Record], places: Mapping[Setting, int], samples: int) -> dict[str, Any]:
+def lay_out(records: Sequence[Record], places: Mapping[Setting, int], draws: int) -> dict[str, Any]:
     """One problem's records as the report's script reads them; `places` are the settings' in the table.
 
     `traces` hold a text each, after the first `at` characters of their `parent` (-1: none), and the `branches`
-    [setting, sample, position] that end on it. `results` hold for each setting how many of its samples are right, and
-    the first few of them.
+    [setting, draw, position] that end on it. `results` hold for each setting how many of its draws are right, and the
+    first few of them, over its seeds and their samples.
     """
-    shown = [record for record in records if record["sample"] < samples]
+    shown = [record for place, record in _by_draw(records) if place < draws]
     trunks, homes = _trunks(shown)
     texts = [parts(trunk).thinking for trunk in trunks]
     answers: dict[str, int] = {}
-    results: list[dict[str, Any]] = [{"right": 0, "of": 0, "samples": []} for _ in places]
+    results: list[dict[str, Any]] = [{"right": 0, "of": 0, "draws": []} for _ in places]
     for record in records:
         result = results[places[Setting.of(record)]]
         result["right"] += bool(record["correct"])
         result["of"] += 1
-    ends: dict[int, tuple[int, int]] = {}  # of a shown record: its setting, and its place among the samples
+    ends: dict[int, tuple[int, int]] = {}  # of a shown record: its setting, and its place among the draws
     for i, record in enumerate(shown):
         setting = places[Setting.of(record)]
-        ends[i] = setting, len(results[setting]["samples"])
+        ends[i] = setting, len(results[setting]["draws"])
         answer = answers.setdefault(parts(record).answer, len(answers))
-        sample = {"trace": homes[i], "answer": answer, **_sample(record, texts[homes[i]], shown)}
-        results[setting]["samples"].append(sample)
+        draw = {"trace": homes[i], "answer": answer, **_shown(record, texts[homes[i]], shown)}
+        results[setting]["draws"].append(draw)
     return {
         "id": str(records[0]["problem_id"]),
         "gold": records[0].get("gold"),
@@ -129,16 +129,25 @@ def by_problem(records: Sequence[Record]) -> list[list[Record]]:
     return [grouped[name] for name in sorted(grouped, key=order)]
 
 
-def samples_shown(records: Sequence[Record]) -> int:
-    """How many samples of a problem and setting keep their text: all, or fewer where that is too much for a page."""
+def draws_shown(records: Sequence[Record]) -> int:
+    """How many draws of a problem and setting keep their text: all, or fewer where that is too much for a page."""
     characters: dict[int, int] = defaultdict(int)
-    for record in records:
-        characters[record["sample"]] += len(record.get("text") or "")
+    for place, record in _by_draw(records):
+        characters[place] += len(record.get("text") or "")
     _, *further = sorted(characters)
-    for shown, total in zip(further, accumulate(characters[sample] for sample in further), strict=True):
+    for shown, total in zip(further, accumulate(characters[place] for place in further), strict=True):
         if total > MOST_CHARACTERS:
             return shown
     return max(characters) + 1
+
+
+def _by_draw(records: Sequence[Record]) -> Iterator[tuple[int, Record]]:
+    """Records by seed and sample, each behind its place among the draws of its problem and setting."""
+    seen: Counter[tuple[str, Setting]] = Counter()
+    for record in sorted(records, key=lambda record: (record["seed"], record["sample"])):
+        drawn = str(record["problem_id"]), Setting.of(record)
+        yield seen[drawn], record
+        seen[drawn] += 1
 
 
 def _trunks(records: Sequence[Record]) -> tuple[list[Record], list[int]]:
@@ -154,10 +163,11 @@ def _trunks(records: Sequence[Record]) -> tuple[list[Record], list[int]]:
     return trunks, [homes[place] for place in range(len(records))]
 
 
-def _sample(record: Record, text: str, others: Sequence[Record]) -> dict[str, Any]:
+def _shown(record: Record, text: str, others: Sequence[Record]) -> dict[str, Any]:
     """What is shown of a record beside its trace, whose text this is."""
     ignored = ignored_ends(record, others)
     return {
+        "seed": record["seed"],
         "sample": record["sample"],
         "at": _units(text, common_length(parts(record).thinking, text)),
         "end": record["end"],

@@ -10,6 +10,7 @@ def record(problem_id: Any, correct: bool, tokens: int, **fields: Any) -> dict[s
         "task": "made up",
         "problem_id": problem_id,
         "sample": 0,
+        "seed": 0,
         "temperature": 0.0,
         "top_k": 0,
         "top_p": 1.0,
@@ -50,7 +51,7 @@ def spoken(problem_id: Any, thinking: str, answer: str = "7", correct: bool = Tr
     cut = fields.get("end", "natural") != "natural"
     newline, put_in = "\n" if cut and not thinking.endswith("\n") else "", FINAL_ANSWER if cut else ""
     text = f"{THINK_START}{thinking}{newline}{ANSWER_START}{put_in} {answer}<|im_end|>"
-    known = {"seed": 0, "gold": "7", "question": f"What is {problem_id}?", "extracted_answer": answer, "text": text}
+    known = {"gold": "7", "question": f"What is {problem_id}?", "extracted_answer": answer, "text": text}
     made = record(problem_id, correct, len(thinking), thinking_token_ids=[*map(ord, thinking)], **known)
     return made | fields
 

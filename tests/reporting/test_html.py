@@ -234,9 +234,23 @@ def test_search_keys_and_links(plain, tmp_path):
 
 def test_samples_are_told_apart(tmp_path):
     records = [spoken(0, f"\nsample {s}", str(s), s == 7, sample=s, temperature=0.8, seed=1) for s in range(8)]
-    script = "click('.samples button:last-of-type'); return [text('.thinking'), text('#answers tbody'), location.hash]"
+    script = "click('.draws button:last-of-type'); return [text('.thinking'), text('#answers tbody'), location.hash]"
     thinking, answers, address = run_in_page(made_page(records, tmp_path), tmp_path, script)
-    assert thinking == "\nsample 7" and "1 of 8 right" in answers and "sample=7" in address
+    assert thinking == "\nsample 7" and "1 of 8 right" in answers and "draw=7" in address
+
+
+def test_seeds_are_told_apart(tmp_path):
+    records = [
+        spoken(0, f"\n{seed} and {s}", str(s), s == 1, sample=s, temperature=0.8, seed=seed)
+        for seed in (3, 5)
+        for s in range(2)
+    ]
+    places = (".draws", ".thinking", "#answers tbody th", "#settings tbody", "#settings thead")
+    script = f"click('.draws button:nth-of-type(3)'); return {list(places)}.map(text);"
+    buttons, thinking, answer, row, head = run_in_page(made_page(records, tmp_path), tmp_path, script)
+    assert buttons == "seed / sample 3 / 13 / 25 / 15 / 2" and thinking == "\n5 and 0"
+    assert answer == "T 0.8, seed 5, sample 1"
+    assert row.startswith("T 0.8, 2 samples, 2 seeds") and "± 0.0" in row and "between seeds" in head
 
 
 def test_in_the_browser_hostile_texts_are_text(tmp_path):

@@ -13,6 +13,7 @@ from s1_jax.reporting.metrics import (
     control,
     difference_interval,
     majority_accuracy,
+    mean_interval,
     paired_bootstrap,
     pass_at_k,
     performance,
@@ -90,6 +91,28 @@ def test_wilson_solves_its_equation():
 def test_wilson_of_a_known_case():
     # Newcombe 1998, Statistics in Medicine 17: 857-872, Table I, method 3: 81 of 263
     assert wilson_interval(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+
+
+def test_a_mean_over_draws_has_as_many_trials_as_it_tells_apart():
+    once = [True] * 12 + [False] * 18
+    assert mean_interval(once, 30) == pytest.approx(wilson_interval(0.4, 30))
+    assert mean_interval(once, 90) == pytest.approx(wilson_interval(0.4, 30)), "three draws of each that agree"
+    assert mean_interval([0.5] * 30, 120) == wilson_interval(0.5, 120), "four draws of each, and problems do not differ"
+    between = mean_interval([0.75] * 15 + [0.25] * 15, 120)
+    assert between == pytest.approx(wilson_interval(0.5, 30 * 0.25 / 0.0625))
+    for all_alike in (0.0, 1.0):
+        assert mean_interval([all_alike] * 30, 120) == wilson_interval(all_alike, 30), "unseen failures stay possible"
+
+
+def test_the_interval_of_a_mean_over_draws_covers_problems_and_draws():
+    rng, rounds, problems, draws = np.random.default_rng(0), 2000, 30, 3
+    chances = rng.beta(2, 2, size=(rounds, problems))
+    shares = rng.binomial(draws, chances) / draws
+    found = np.asarray([mean_interval(one, problems * draws) for one in shares])
+    covered = np.mean((found[:, 0] <= 0.5) & (found[:, 1] >= 0.5))
+    of_problems = np.asarray([wilson_interval(mean, problems) for mean in shares.mean(axis=1)])
+    assert 0.93 < covered < 0.97
+    assert np.mean(found[:, 1] - found[:, 0]) < 0.75 * np.mean(of_problems[:, 1] - of_problems[:, 0])
 
 
 def first_seen_majority(votes):

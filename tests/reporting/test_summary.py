@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from s1_jax.reporting.metrics import scaling, wilson_interval
+from s1_jax.reporting.metrics import mean_interval, scaling, wilson_interval
 from s1_jax.reporting.summary import Setting, methods, summarize, to_dict
 from tests.reporting.made_up import record, sweep
 
@@ -46,7 +46,49 @@ def test_samples_of_one_problem_are_one_trial():
     run = by_label(summarize(sweep()))["T 0.8"]
     assert (run.problems, run.records) == (10, 40)
     assert run.accuracy == pytest.approx(50)
-    assert run.interval == pytest.approx([100 * end for end in wilson_interval(0.5, 10)])
+    assert run.interval == pytest.approx([100 * end for end in wilson_interval(0.5, 40)]), "two of four everywhere"
+    assert (run.samples, run.seeds, run.between_seeds, run.draws) == (4, 1, None, "4 samples")
+    agreeing = [record(i, i < 4, 9, sample=s, temperature=0.8) for i in range(10) for s in range(4)]
+    (run,) = summarize(agreeing)
+    assert run.interval == pytest.approx([100 * end for end in wilson_interval(0.4, 10)])
+
+
+def under_seeds(right, problems=10, seeds=(0, 1, 2), samples=1):
+    """A drawn setting's records; `right(problem, seed, sample)`."""
+    return [
+        record(i, right(i, seed, s), 9, seed=seed, sample=s, temperature=0.8)
+        for i in range(problems)
+        for seed in seeds
+        for s in range(samples)
+    ]
+
+
+def test_seeds_are_averaged_and_their_spread_is_told():
+    (run,) = summarize(under_seeds(lambda i, seed, _: i < 4 + seed))
+    assert (run.problems, run.records, run.samples, run.seeds) == (10, 30, 1, 3)
+    assert run.accuracy == pytest.approx(50), "the mean of 40, 50 and 60"
+    assert run.between_seeds == pytest.approx(10)
+    shares = [1.0] * 4 + [2 / 3, 1 / 3] + [0.0] * 4
+    assert run.interval == pytest.approx([100 * end for end in mean_interval(shares, 30)])
+    assert run.majority == () == run.pass_at, "a seed has one sample"
+    assert run.draws == "3 seeds"
+
+
+def test_a_seed_that_lacks_problems_has_no_spread():
+    whole = under_seeds(lambda i, seed, _: i < 4 + seed, seeds=(0, 1))
+    (run,) = summarize([one for one in whole if one["seed"] == 0 or one["problem_id"] < 3])
+    assert (run.seeds, run.between_seeds) == (2, None)
+    assert run.accuracy == pytest.approx(40), "the first three are right under both"
+
+
+def test_samples_of_all_seeds_estimate_what_k_of_them_would_do():
+    records = under_seeds(lambda i, seed, s: (seed, s) in ((0, 0), (1, 0), (1, 1)), seeds=(0, 1), samples=3)
+    (run,) = summarize(records)
+    assert [one.k for one in run.majority] == [one.k for one in run.pass_at] == [1, 2]
+    assert run.draws == "3 samples, 2 seeds"
+    assert run.pass_at[-1].accuracy == pytest.approx(100 * (1 - 3 / 15)), "of 15 pairs three are all wrong"
+    (fewer,) = summarize([one for one in records if one["seed"] == 0 or one["sample"] == 0])
+    assert [one.k for one in fewer.pass_at] == [1, 2], "a second seed with fewer samples takes nothing away"
 
 
 def test_majority_voting():

@@ -24,6 +24,17 @@ def test_every_run_has_a_line():
     assert re.search(r"^Wait +6 +100% +\d+\.\d +90\.0%$", text, re.MULTILINE)
 
 
+def test_several_seeds_have_a_column():
+    drawn = [record(i, i < 4 + seed, 9, seed=seed, temperature=0.8) for i in range(10) for seed in range(3)]
+    runs = summarize([record(0, True, 5), *drawn])
+    text = format_report(runs, methods(runs, "across"), "across")
+    assert re.search(r"^setting .*95% interval +between seeds +problems ", text)
+    assert re.search(r"^T 0\.8, 3 seeds +9\.0 +50\.0% +\d.* to \d+\.\d +± 10\.0 +10 +30/0/0", text, re.MULTILINE)
+    assert re.search(r"^natural end +5\.0 +100\.0% +20\.7 to 100\.0 +1 +1/0/0", text, re.MULTILINE)
+    assert "\nBetween seeds: " in text
+    assert "seeds" not in format_report(summarize(sweep()), [], "across")
+
+
 def test_what_cannot_be_computed_is_a_dash():
     runs = summarize([record(0, True, 5)])
     assert re.search(

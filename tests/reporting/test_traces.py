@@ -5,13 +5,13 @@ import pytest
 from s1_jax.data.chat import THINK_START
 from s1_jax.reporting import traces
 from s1_jax.reporting.summary import Setting, summarize
-from s1_jax.reporting.traces import by_problem, common_length, ignored_ends, lay_out, parts, samples_shown
+from s1_jax.reporting.traces import by_problem, common_length, draws_shown, ignored_ends, lay_out, parts
 from tests.reporting.made_up import record, spoken, spoken_sweep
 
 
-def laid_out(records, samples=64):
+def laid_out(records, draws=64):
     places = {run.setting: i for i, run in enumerate(summarize(records))}
-    return lay_out(records, places, samples), {setting.label: i for setting, i in places.items()}
+    return lay_out(records, places, draws), {setting.label: i for setting, i in places.items()}
 
 
 def full_text(problem, i):
@@ -20,9 +20,9 @@ def full_text(problem, i):
     return before.encode("utf-16-le")[: 2 * trace["at"]].decode("utf-16-le") + trace["text"]
 
 
-def only_sample(problem, place):
-    (sample,) = problem["results"][place]["samples"]
-    return sample
+def only_draw(problem, place):
+    (draw,) = problem["results"][place]["draws"]
+    return draw
 
 
 def test_every_thinking_is_found_on_the_longest_that_begins_with_it():
@@ -32,12 +32,12 @@ def test_every_thinking_is_found_on_the_longest_that_begins_with_it():
     assert sum(len(trace["text"]) for trace in problem["traces"]) < 1.5 * max(r["num_thinking_tokens"] for r in records)
     assert places.keys() == {"max 4", "max 20", "natural end", "1 x Wait", "2 x Wait", "1 x Hmm"}
     for one in records:
-        sample = only_sample(problem, places[Setting.of(one).label])
+        draw = only_draw(problem, places[Setting.of(one).label])
         thinking = "".join(map(chr, one["thinking_token_ids"]))
-        assert full_text(problem, sample["trace"])[: sample["at"]] == thinking, "without a newline that was put in"
-        assert problem["answers"][sample["answer"]].strip() == f"{one['extracted_answer']}<|im_end|>"
-        assert sample["put_in"] == ("\nFinal Answer:" if one["end"] == "forced" else "")
-        assert (sample["right"], sample["found"], sample["end"]) == (
+        assert full_text(problem, draw["trace"])[: draw["at"]] == thinking, "without a newline that was put in"
+        assert problem["answers"][draw["answer"]].strip() == f"{one['extracted_answer']}<|im_end|>"
+        assert draw["put_in"] == ("\nFinal Answer:" if one["end"] == "forced" else "")
+        assert (draw["right"], draw["found"], draw["end"]) == (
             one["correct"],
             one["extracted_answer"],
             one["end"],
@@ -48,7 +48,7 @@ def test_branches_are_on_every_trace_that_begins_with_their_tokens():
     problem, places = laid_out(spoken_sweep())
     for trace, last in enumerate(("2 x Wait", "1 x Hmm")):
         ends = {setting: at for setting, _, at in problem["traces"][trace]["branches"]}
-        common = {places["max 4"]: 4, places["max 20"]: 20, places["natural end"]: only_sample(problem, 2)["at"]}
+        common = {places["max 4"]: 4, places["max 20"]: 20, places["natural end"]: only_draw(problem, 2)["at"]}
         assert common.items() <= ends.items()
         assert places[last] in ends and len(ends) == (5 if trace == 0 else 4)
 
@@ -67,8 +67,8 @@ def test_positions_are_utf16_units_and_a_cut_inside_a_character_stands_before_it
     inside = spoken(0, thinking[:6], max_thinking_tokens=6, end="forced")
     inside["text"] = inside["text"].replace(thinking[:6], thinking[:6] + "\ufffd")  # two of the character's four bytes
     problem, places = laid_out([cut, inside, spoken(0, thinking)])
-    assert only_sample(problem, places["max 7"])["at"] == 9, "two characters of two units"
-    assert only_sample(problem, places["max 6"])["at"] == 7
+    assert only_draw(problem, places["max 7"])["at"] == 9, "two characters of two units"
+    assert only_draw(problem, places["max 6"])["at"] == 7
 
 
 def test_common_length():
@@ -113,8 +113,8 @@ def test_ignored_ends_follow_from_settings_that_end_there():
     longest = spoken(0, start + "Wait bWait cWait d", num_ignore=3, ignores_used=3)
     assert ignored_ends(longest, [*shorter, longest]) == [len(start), len(start + "Wait b")]
     problem, places = laid_out([*shorter, longest])
-    sample = only_sample(problem, places["3 x Wait"])
-    assert (len(sample["ignored"]), sample["unmarked"]) == (2, 1), "of the third nobody tells"
+    draw = only_draw(problem, places["3 x Wait"])
+    assert (len(draw["ignored"]), draw["unmarked"]) == (2, 1), "of the third nobody tells"
     for name, other in (("seed", 1), ("temperature", 0.5), ("ignore_string", "Hmm"), ("sample", 3)):
         elsewhere = [one | {name: other} for one in shorter]
         kept = 1 if name == "ignore_string" else 0  # without an ignored end the string says nothing
@@ -123,9 +123,9 @@ def test_ignored_ends_follow_from_settings_that_end_there():
 
 def test_samples_beyond_the_limit_are_counted_only():
     records = [spoken(0, f"sample {s}", correct=s % 2 == 0, sample=s, temperature=1.0) for s in range(8)]
-    problem, _ = laid_out(records, samples=2)
+    problem, _ = laid_out(records, draws=2)
     (result,) = problem["results"]
-    assert (result["right"], result["of"], len(result["samples"])) == (4, 8, 2)
+    assert (result["right"], result["of"], len(result["draws"])) == (4, 8, 2)
     assert len(problem["traces"]) == 2
 
 
@@ -133,7 +133,17 @@ def test_samples_beyond_the_limit_are_counted_only():
 def test_as_many_samples_are_shown_as_there_is_room_for(monkeypatch, most, shown):
     monkeypatch.setattr(traces, "MOST_CHARACTERS", most)
     records = [record(0, True, 9, sample=s, text="x" * 80) for s in range(8)]
-    assert samples_shown(records) == shown
+    assert draws_shown(records) == shown
+
+
+def test_draws_are_those_of_all_seeds_in_order():
+    of_seed = [spoken(0, f"seed {n}, {s}", sample=s, seed=n, temperature=1.0) for n in (5, 2) for s in (1, 0)]
+    problem, places = laid_out([*of_seed, spoken(0, "greedy", seed=7)], draws=3)
+    drawn = problem["results"][places["T 1"]]
+    assert [(one["seed"], one["sample"]) for one in drawn["draws"]] == [(2, 0), (2, 1), (5, 0)] and drawn["of"] == 4
+    for one in drawn["draws"]:
+        assert full_text(problem, one["trace"]) == f"seed {one['seed']}, {one['sample']}"
+    assert only_draw(problem, places["natural end"])["seed"] == 7
 
 
 def test_problems_come_in_the_order_of_their_numbers():

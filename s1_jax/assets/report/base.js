@@ -36,7 +36,7 @@ const better = (a, b) => runs[b].accuracy - runs[a].accuracy || runs[a].thinking
 const places = runs.map((_, i) => i);
 const best = [...places].sort(better)[0];
 const shortest = [...places].sort((a, b) => runs[a].thinking_tokens - runs[b].thinking_tokens)[0];
-const START = { problem: 0, setting: best, sample: 0, filter: "all", from: shortest, to: best, query: "" };
+const START = { problem: 0, setting: best, draw: 0, filter: "all", from: shortest, to: best, query: "" };
 const state = { ...START };
 const views = []; // functions of the names that changed
 
@@ -51,7 +51,7 @@ function update(change) {
 // The selection as the page's address has it: the problem by its id, all else where it is not what the page opens with.
 function written() {
   const parameters = new URLSearchParams({ problem: problems[state.problem].id });
-  for (const name of ["setting", "sample", "filter", "from", "to", "query"]) {
+  for (const name of ["setting", "draw", "filter", "from", "to", "query"]) {
     if (state[name] !== START[name]) parameters.set(name, state[name]);
   }
   return parameters.toString();
@@ -62,9 +62,9 @@ function read(hash) {
   const change = { ...START };
   const index = problems.findIndex((problem) => problem.id === parameters.get("problem"));
   if (index >= 0) change.problem = index;
-  for (const name of ["setting", "sample", "from", "to"]) {
+  for (const name of ["setting", "draw", "from", "to"]) {
     const value = Number(parameters.get(name) ?? START[name]);
-    if (Number.isInteger(value) && value >= 0 && (name === "sample" || value < runs.length)) change[name] = value;
+    if (Number.isInteger(value) && value >= 0 && (name === "draw" || value < runs.length)) change[name] = value;
   }
   if (Object.hasOwn(FILTERS, parameters.get("filter") ?? "")) change.filter = parameters.get("filter");
   change.query = parameters.get("query") ?? "";

@@ -92,7 +92,7 @@ function line(series, { x, y }) {
 
 function mark(series, point, { x, y }) {
   const name = `${pointName(point)}: ${percent(point.accuracy)} at ${tokens(point.tokens)} thinking tokens`;
-  const choose = () => update({ setting: point.setting, sample: 0 });
+  const choose = () => update({ setting: point.setting, draw: 0 });
   const node = svg("path", {
     class: "point",
     d: `${path(MARKS[series.marker], x(point.tokens), y(point.accuracy))}Z`,
@@ -189,7 +189,7 @@ function drawChart() {
   picture.addEventListener("pointerleave", hide);
   picture.addEventListener("focusin", focused);
   picture.addEventListener("focusout", hide);
-  picture.addEventListener("click", (event) => nearest(event) && update({ setting: nearest(event).point.setting, sample: 0 }));
+  picture.addEventListener("click", (event) => nearest(event) && update({ setting: nearest(event).point.setting, draw: 0 }));
   byId("legend").replaceChildren(
     ...drawn.map((series) => {
       const sign = svg("svg", { width: 26, height: 14, viewBox: "-13 -7 26 14", "aria-hidden": "true" });

@@ -1,6 +1,6 @@
 // The list of problems: a verdict for every setting, filters, search.
 
-// Share of right samples, null where the setting has not met the problem.
+// Share of right draws, null where the setting has not met the problem.
 const share = (problem, setting) => {
   const { right, of } = problem.results[setting];
   return of ? right / of : null;
@@ -8,7 +8,7 @@ const share = (problem, setting) => {
 const isRight = (problem, setting) => share(problem, setting) >= 0.5;
 const shares = (problem) => places.map((i) => share(problem, i)).filter((one) => one !== null);
 const met = (problem) => share(problem, state.from) !== null && share(problem, state.to) !== null;
-const found = (problem) => new Set(problem.results.flatMap(({ samples }) => samples.map((one) => one.found)));
+const found = (problem) => new Set(problem.results.flatMap(({ draws }) => draws.map((one) => one.found)));
 
 const FILTERS = {
   all: ["all", () => true],
@@ -32,7 +32,7 @@ function holds(problem, words) {
 let visible = problems.map((_, i) => i); // problems that pass filter and search
 
 function select(problem) {
-  update({ problem, sample: 0 });
+  update({ problem, draw: 0 });
 }
 
 function strip(problem) {
@@ -52,7 +52,7 @@ function drawList() {
     const choose = (event) => {
       event.preventDefault();
       const cell = event.target.closest(".strip i");
-      update({ problem: i, sample: 0, setting: cell ? [...cell.parentNode.children].indexOf(cell) : state.setting });
+      update({ problem: i, draw: 0, setting: cell ? [...cell.parentNode.children].indexOf(cell) : state.setting });
     };
     const href = `#${new URLSearchParams({ problem: problem.id })}`;
     return el("a", { href, onclick: choose, "data-problem": i, tabindex: -1 }, el("bdi", { title: problem.id }, problem.id), strip(problem));
@@ -133,7 +133,7 @@ views.push((changed) => {
     filterList();
     if (visible.length && !visible.includes(state.problem)) {
       state.problem = visible[0];
-      state.sample = 0;
+      state.draw = 0;
       changed.add("problem");
     }
   }

@@ -16,8 +16,8 @@ const KEYS = {
   ArrowDown: () => step(1),
   k: () => step(-1),
   ArrowUp: () => step(-1),
-  ArrowRight: () => state.setting + 1 < runs.length && update({ setting: state.setting + 1, sample: 0 }),
-  ArrowLeft: () => state.setting > 0 && update({ setting: state.setting - 1, sample: 0 }),
+  ArrowRight: () => state.setting + 1 < runs.length && update({ setting: state.setting + 1, draw: 0 }),
+  ArrowLeft: () => state.setting > 0 && update({ setting: state.setting - 1, draw: 0 }),
   "/": () => byId("query").focus(),
 };
 

@@ -13,19 +13,21 @@ function bar(accuracy, interval) {
   return el("span", { class: "bar", "aria-hidden": "true" }, range, mark);
 }
 
+const severalSeeds = runs.some((run) => run.seeds > 1);
+
 function outcome(one) {
   return [
     el("td", {}, tokens(one.thinking_tokens)),
     el("td", {}, percent(one.accuracy)),
     el("td", {}, `${number(one.interval[0], 1)} to ${number(one.interval[1], 1)}`),
+    severalSeeds && el("td", {}, typeof one.between_seeds === "number" ? `\u00b1 ${number(one.between_seeds, 1)}` : ""),
     el("td", { class: "bars" }, bar(one.accuracy, one.interval)),
-  ];
+  ].filter(Boolean);
 }
 
 function settingRows(run, i) {
-  const samples = run.records / run.problems;
-  const label = run.label + (run.majority.length ? `, ${number(samples)} samples` : "");
-  const choose = () => update({ setting: i, sample: 0 });
+  const label = [run.label, run.draws].filter(Boolean).join(", ");
+  const choose = () => update({ setting: i, draw: 0 });
   const cells = [
     ...["natural", "forced", "context"].map((end) => number(run.ends[end] ?? 0)),
     number(run.ignores_used, 1),
@@ -44,7 +46,7 @@ function voteRow(label, vote) {
 }
 
 function drawTables() {
-  const names = ["setting", "thinking tokens", "accuracy", "95% interval", ""];
+  const names = ["setting", "thinking tokens", "accuracy", "95% interval", severalSeeds && "between seeds", ""].filter((name) => name !== false);
   const counts = ["by itself", "cut at maximum", "cut by context", "ends ignored", "answer cut", "no answer"];
   byId("settings").append(head([...names, ...counts]), el("tbody", {}, runs.flatMap(settingRows)));
   const methods = data.summary.methods.map((method) => [

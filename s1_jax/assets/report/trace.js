@@ -1,19 +1,23 @@
 // One problem: what every setting answered, and the chosen one's thinking with all that was put in or passed by.
 
 const result = (problem, setting) => {
-  const samples = problem.results[setting].samples;
-  return samples[Math.min(state.sample, samples.length - 1)];
+  const draws = problem.results[setting].draws;
+  return draws[Math.min(state.draw, draws.length - 1)];
 };
+
+// What tells a run's draws apart: its seed, its sample, or both.
+const drawParts = (run) =>
+  [run.seeds > 1 && ["seed", (one) => one.seed], (run.samples > 1 || run.seeds === 1) && ["sample", (one) => one.sample + 1]].filter(Boolean);
 
 const verdict = (right) => el("span", { class: right ? "verdict right" : "verdict wrong" }, right ? "right" : "wrong");
 const shownAnswer = (one) => (one.found === null ? el("em", {}, "none") : el("bdi", {}, one.found));
 
 function answersTable(problem) {
   const rows = places.map((i) => {
-    const { right, of, samples } = problem.results[i];
+    const { right, of } = problem.results[i];
     if (!of) return null;
     const one = result(problem, i);
-    const name = of > 1 ? `${runs[i].label}, sample ${one.sample + 1}` : runs[i].label;
+    const name = [runs[i].label, ...(of > 1 ? drawParts(runs[i]).map(([part, value]) => `${part} ${value(one)}`) : [])].join(", ");
     const choose = el("button", { type: "button", "aria-pressed": i === state.setting, onclick: () => update({ setting: i }) }, name);
     const cells = [
       el("td", { class: "word" }, shownAnswer(one)),
@@ -27,18 +31,19 @@ function answersTable(problem) {
   return el("div", { class: "wide" }, el("table", { id: "answers" }, head(names), el("tbody", {}, rows)));
 }
 
-function sampleButtons(problem) {
-  const { samples, of } = problem.results[state.setting];
-  if (samples.length < 2) return null;
-  const buttons = samples.map((one, i) =>
+function drawButtons(problem) {
+  const { draws, of } = problem.results[state.setting];
+  if (draws.length < 2) return null;
+  const parts = drawParts(runs[state.setting]);
+  const buttons = draws.map((one, i) =>
     el(
       "button",
-      { type: "button", class: one.right ? "right" : "wrong", "aria-pressed": i === state.sample, onclick: () => update({ sample: i }) },
-      String(one.sample + 1),
+      { type: "button", class: one.right ? "right" : "wrong", "aria-pressed": i === state.draw, onclick: () => update({ draw: i }) },
+      parts.map(([, value]) => value(one)).join(" / "),
     ),
   );
-  const rest = of > samples.length ? `the text of ${of - samples.length} more is in records.jsonl` : null;
-  return el("p", { class: "samples" }, "sample ", buttons, rest && el("span", { class: "note" }, rest));
+  const rest = of > draws.length ? `the text of ${of - draws.length} more is in records.jsonl` : null;
+  return el("p", { class: "draws" }, `${parts.map(([part]) => part).join(" / ")} `, buttons, rest && el("span", { class: "note" }, rest));
 }
 
 // What stands at positions of the trace: ends that were ignored, with the string put in, and settings that stop there.
@@ -51,8 +56,8 @@ function events(problem, one, text) {
     return { at, ignored: true, length: whole ? put.length : 0 };
   });
   const stops = new Map();
-  for (const [setting, sample, at] of problem.traces[one.trace].branches) {
-    const other = problem.results[setting].samples[sample];
+  for (const [setting, draw, at] of problem.traces[one.trace].branches) {
+    const other = problem.results[setting].draws[draw];
     if (setting === state.setting) continue;
     if (!stops.has(at)) stops.set(at, { at, stops: new Map() });
     if (!stops.get(at).stops.has(setting)) stops.get(at).stops.set(setting, other);
@@ -68,7 +73,7 @@ function tags(stops) {
         type: "button",
         class: other.right ? "stop right" : "stop wrong",
         title: `${runs[setting].label} ${ENDS[other.end] ?? other.end} here; its answer is ${other.right ? "right" : "wrong"}`,
-        onclick: () => update({ setting, sample: 0 }),
+        onclick: () => update({ setting, draw: 0 }),
       },
       `${runs[setting].label}: ${other.found ?? "no answer"}`,
     ),
@@ -138,7 +143,7 @@ function showProblem() {
     el("h3", {}, el("bdi", {}, problem.id)),
     el("p", { class: "question", dir: "auto" }, problem.question ?? el("em", {}, "These records do not hold the question.")),
     el("p", { class: "gold" }, "right answer ", el("bdi", {}, problem.gold ?? "\u2013")),
-    ...[answersTable(problem), sampleButtons(problem), traceView(problem)].filter(Boolean),
+    ...[answersTable(problem), drawButtons(problem), traceView(problem)].filter(Boolean),
   );
   if (focused !== null) {
     const same = [...detail.querySelectorAll("button")].find((one) => one.getAttribute("aria-label") === focused);
