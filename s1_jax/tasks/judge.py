@@ -8,10 +8,14 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC
+from email.message import Message
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from s1_jax.config import JudgeConfig, RunError, UserError
@@ -38,6 +42,7 @@ LONGEST_REPLY = 2**20  # bytes
 MAX_TOKENS = 16  # of a reply
 MAX_THINKING = 512  # tokens of a judge that is decoded here; s1's models think before they reply
 LONGEST_PAUSE = 60.0  # seconds between two attempts
+LONGEST_ASKED = 300.0  # seconds between two attempts where the endpoint asks for a pause
 PASSING = {408, 409, 425, 429}  # statuses that another attempt may not meet; 5xx besides
 
 Ask = Callable[[str], str]
@@ -65,6 +70,27 @@ def open_judge(config: JudgeConfig) -> Ask:
     return Endpoint(config).ask if config.base_url else _local(config.model)
 
 
+def asked_pause(headers: Mapping[str, str] | Message) -> float:
+    """Seconds that a response's Retry-After asks for, as a number or as an HTTP date; 0 without one that can be read.
+
+    A date counts from the response's own, where it has one: the two clocks may differ.
+    """
+    value = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"[0-9]+(\.[0-9]*)?", value):
+        return float(value)
+    until, now = _timestamp(value), _timestamp(headers.get("Date", ""))
+    return 0.0 if until is None else max(until - (time.time() if now is None else now), 0.0)
+
+
+def _timestamp(date: str) -> float | None:
+    """Unix time of an HTTP date, of which one form names no zone."""
+    try:
+        parsed = parsedate_to_datetime(date)
+    except (ValueError, OverflowError):
+        return None
+    return parsed.replace(tzinfo=parsed.tzinfo or UTC).timestamp()
+
+
 class Endpoint:
     """A model behind HTTP: at most so many requests a minute, and another attempt after what may pass."""
 
@@ -80,11 +106,13 @@ class Endpoint:
         for attempt in range(self._config.attempts):
             self._sleep(max(self._next - time.monotonic(), 0))
             self._next = time.monotonic() + 60 / self._config.requests_per_minute
+            asked = 0.0
             try:
                 return self._reply(prompt)
             except urllib.error.HTTPError as error:
                 error.close()
-                failure = f"status {error.code}"
+                asked = asked_pause(error.headers)
+                failure = f"status {error.code}" + (f", wait {asked:,.0f} seconds" if asked > LONGEST_ASKED else "")
                 if error.code < 500 and error.code not in PASSING:
                     break
             except (OSError, http.client.HTTPException) as error:  # refused, cut off, timed out
@@ -93,7 +121,7 @@ class Endpoint:
             except (ValueError, LookupError, TypeError):
                 failure = "not a completion in OpenAI's form"
             if attempt + 1 < self._config.attempts:
-                self._sleep(min(2.0**attempt, LONGEST_PAUSE))
+                self._sleep(max(min(2.0**attempt, LONGEST_PAUSE), min(asked, LONGEST_ASKED)))
         raise RunError(f"the judge at {self._config.base_url} does not answer ({failure}); what it said so far is kept")
 
     def _reply(self, prompt: str) -> str:

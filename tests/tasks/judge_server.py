@@ -9,7 +9,10 @@ from typing import Any
 
 
 class JudgeServer:
-    """Within: a server at `url`. `says(prompt)` gives a reply, or a status and a body; `asked` has every request."""
+    """Within: a server at `url`.
+
+    `says(prompt)` gives a reply, or a status, a body and perhaps headers; `asked` has every request.
+    """
 
     def __init__(self) -> None:
         self.says: Any = lambda prompt: "yes"
@@ -24,9 +27,10 @@ class JudgeServer:
                 outer.asked.append((dict(self.headers), body))
                 said = outer.says(body["messages"][0]["content"])
                 message = {"choices": [{"message": {"content": said}}]}
-                status, answer = (200, json.dumps(message)) if isinstance(said, str) else said
+                status, answer, *headers = (200, json.dumps(message)) if isinstance(said, str) else said
                 self.send_response(status)
-                self.send_header("Location", "/elsewhere")
+                for name, value in ({"Location": "/elsewhere"}, *headers)[-1].items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(answer.encode())
 

@@ -1,11 +1,22 @@
 """What the judge is asked, how its reply is read, and what happens where the endpoint does not do its part."""
 
 import time
+from email.utils import formatdate
 
 import pytest
 
 from s1_jax.config import JudgeConfig, RunError, UserError
-from s1_jax.tasks.judge import LONGEST, LONGEST_PAUSE, MAX_TOKENS, Endpoint, decision, judge_prompt, open_judge
+from s1_jax.tasks.judge import (
+    LONGEST,
+    LONGEST_ASKED,
+    LONGEST_PAUSE,
+    MAX_TOKENS,
+    Endpoint,
+    asked_pause,
+    decision,
+    judge_prompt,
+    open_judge,
+)
 from tests.tasks.judge_server import JudgeServer
 
 KEY = "sk-not-to-be-seen"
@@ -108,6 +119,52 @@ def test_pauses_are_bounded(server):
     with pytest.raises(RunError):
         judge.ask("right?")
     assert pauses == [1, 2, 4, 8, 16, 32, LONGEST_PAUSE, LONGEST_PAUSE]
+
+
+@pytest.mark.parametrize(
+    ("status", "wait", "paused"),
+    [
+        *((429, "20", [20, 20]), (503, " 7 ", [7, 7]), (429, "2.5", [2.5, 2.5])),
+        *((429, "0", [1, 2]), (429, "soon", [1, 2]), (429, "-5", [1, 2]), (429, "", [1, 2])),
+        (429, "99999999999999 Nov 08:49:37 99999999999999", [1, 2]),
+        (429, "9" * 400, [LONGEST_ASKED, LONGEST_ASKED]),
+    ],
+)
+def test_the_endpoint_may_ask_for_a_longer_pause_within_bounds(server, status, wait, paused):
+    said = iter([(status, "", {"Retry-After": wait})] * 2 + ["no"])
+    server.says = lambda prompt: next(said)
+    judge, pauses = endpoint(server)
+    assert judge.ask("right?") == "no" and pauses == paused
+
+
+@pytest.fixture
+def far_from_greenwich(monkeypatch):
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_from_greenwich")
+def test_a_date_to_wait_for_counts_from_the_endpoints_own_clock(server):
+    said = iter([(429, "", {"Retry-After": formatdate(time.time() + 42, usegmt=True)}), "no"])
+    server.says = lambda prompt: next(said)
+    judge, pauses = endpoint(server)
+    assert judge.ask("right?") == "no" and pauses == [pytest.approx(42, abs=1.5)]
+    wrong_clock = {"Date": "Sun, 06 Nov 1994 08:49:37 GMT"}
+    for until in ("Sun, 06 Nov 1994 08:50:37 GMT", "Sunday, 06-Nov-94 08:50:37 GMT", "Sun Nov  6 08:50:37 1994"):
+        assert asked_pause(wrong_clock | {"Retry-After": until}) == 60
+        assert asked_pause({"Retry-After": until}) == 0, "long past"
+    assert asked_pause(wrong_clock) == 0
+
+
+def test_a_pause_that_is_too_long_is_told_in_the_end(server):
+    server.says = lambda prompt: (429, "", {"Retry-After": "7200"})
+    judge, pauses = endpoint(server, attempts=2)
+    with pytest.raises(RunError, match=r"status 429, wait 7,200 seconds"):
+        judge.ask("right?")
+    assert pauses == [LONGEST_ASKED]
 
 
 def test_requests_a_minute(server):
