@@ -1,6 +1,9 @@
-"""What every test stands on: 8 simulated devices, no network, float32 matmuls, tiny models, and the shared data."""
+"""What every test stands on: 8 simulated devices, no network, float32 matmuls, one cache of programs, tiny models,
+and the shared data.
+"""
 
 import os
+import tempfile
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -8,6 +11,10 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # shared with pytest-xdist's processes and the commands tests start
+    compiled = tempfile.TemporaryDirectory(prefix="s1_jax-compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import jax
 import pytest
