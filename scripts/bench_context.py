@@ -29,9 +29,9 @@ import numpy as np
 from s1_jax.checkpoints import hf
 from s1_jax.config import BudgetConfig, SamplingConfig
 from s1_jax.decoding import budget as control
-from s1_jax.decoding.markers import make_budget, make_markers
+from s1_jax.decoding.markers import Limits, make_budget, make_markers
 from s1_jax.decoding.programs import Programs
-from s1_jax.decoding.sampling import make_sampling
+from s1_jax.decoding.sampling import PhaseSampling, make_sampling
 from s1_jax.model import kernels
 from s1_jax.model.qwen2 import init_params, unstack
 from s1_jax.model.sizes import QWEN2_5
@@ -111,9 +111,10 @@ class Steps:
         self._markers = make_markers(tokenizer, model.vocab_size)
         most = length + ROOM
         self._programs = Programs(model, params, self._markers, most, jnp.float32, jnp.float32, None)
-        limits = [(BudgetConfig(STEPS + 1), self._before, 0)] * rows  # no end can be drawn
+        limits = [Limits(BudgetConfig(STEPS + 1), self._before, 0)] * rows  # no end can be drawn
         self._budget = make_budget(tokenizer, limits, most, self._markers)
-        self._settings = make_sampling([SamplingConfig()] * rows, [np.zeros(2, np.uint32)] * rows)
+        settings = make_sampling([SamplingConfig()] * rows, [np.zeros(2, np.uint32)] * rows)
+        self._settings = PhaseSampling(settings, settings)
         self._begun = jax.jit(partial(control.initial_state, self._budget, self._markers))  # an array of each field
         self.seconds()
 

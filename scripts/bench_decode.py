@@ -46,7 +46,7 @@ from s1_jax.data.synthetic import generate_problems
 from s1_jax.decoding import budget as control
 from s1_jax.decoding.decode import Controller, decode, start
 from s1_jax.decoding.engine import Engine
-from s1_jax.decoding.markers import make_budget, make_markers, single_id, start_ids
+from s1_jax.decoding.markers import Limits, make_budget, make_markers, single_id, start_ids
 from s1_jax.decoding.requests import Request
 from s1_jax.decoding.sampling import Sampling, make_sampling, sample
 from s1_jax.model import kernels
@@ -262,7 +262,7 @@ def try_generate(sides: Sides, prompts: Sequence[list[int]], new_tokens: int, se
 def control_steps(sides: Sides, rows: int) -> Callable[[], Any]:
     """A run of CONTROL_STEPS steps of the decoding loop in which the logits are given."""
     markers = make_markers(sides.tokenizer, sides.config.vocab_size)
-    limits = [(BudgetConfig(CONTROL_STEPS, None, 2), 1, 0)] * rows
+    limits = [Limits(BudgetConfig(CONTROL_STEPS, None, 2), 1, 0)] * rows
     budget = make_budget(sides.tokenizer, limits, 2 * CONTROL_STEPS, markers)
     settings = make_sampling([SamplingConfig()] * rows, [np.zeros(2, np.uint32)] * rows)
     logits = jax.random.normal(jax.random.key(0), (rows, sides.config.vocab_size))
@@ -272,7 +272,10 @@ def control_steps(sides: Sides, rows: int) -> Callable[[], Any]:
         begun = control.initial_state(budget, markers, jnp.ones(rows, bool))
         state = start(begun, logits, logits, jnp.zeros(rows, jnp.int32), 2 * CONTROL_STEPS)
         controller = Controller(partial(control.propose, budget, markers), partial(control.advance, budget, markers))
-        draw = partial(sample, settings=settings)
+
+        def draw(logits: jax.Array, bias: jax.Array, index: jax.Array, _: control.BudgetState) -> jax.Array:
+            return sample(logits, bias, index, settings)
+
         return decode(lambda ids, places, given: (given, given), draw, controller, state, CONTROL_STEPS, rows).tokens
 
     return lambda: run(logits, budget, settings).block_until_ready()

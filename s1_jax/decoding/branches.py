@@ -16,7 +16,7 @@ from jax import Array
 from s1_jax.config import ModelConfig
 from s1_jax.decoding import budget as control
 from s1_jax.decoding.decode import Controller, DecodeState, decode, start
-from s1_jax.decoding.sampling import Sampling, sample
+from s1_jax.decoding.sampling import PhaseSampling, sample
 from s1_jax.model import cached, qwen2
 from s1_jax.model.kv_cache import KVCache, init_tails
 from s1_jax.sharding import constrain
@@ -85,7 +85,7 @@ def decode_branches(
     prompt_lengths: Array,
     at: BranchPoints,
     budget: control.Budget,
-    settings: Sampling,
+    settings: PhaseSampling,
     stop_step: Array,
 ) -> DecodeState:
     """Goes on until all answers have ended or `stop_step` [] is reached; `settings` [B] are the trunks'.
@@ -115,8 +115,8 @@ def decode_branches(
         advance=lambda state, token: control.advance(budget, markers, state, token),
     )
 
-    def draw(logits: Array, bias: Array, index: Array) -> Array:
-        return sample(logits, bias, before + index, settings)
+    def draw(logits: Array, bias: Array, index: Array, state: control.BudgetState) -> Array:
+        return sample(logits, bias, before + index, settings.answer)
 
     return decode(forward, draw, controller, state, stop_step, jnp.int32(B * R))
 

@@ -7,6 +7,7 @@ the decoding loop. Nothing here knows of models or loops. All limits are arrays,
     THINKING --maximum or end of context----> SUFFIX (forced)  --> ANSWER     a grace: at the maximum or, some tokens
                                                                               later, at the first end of a line
     THINKING --end marker, ignores left-----> the marker is dropped, an ignore string follows, THINKING goes on
+    without thinking, a row begins at ANSWER
 
 An end stands where its marker begins, also a marker of several tokens: it is no end below the minimum, and none at the
 maximum. So thinking that reaches its maximum within what may become a marker is only cut once that is known, and what
@@ -99,6 +100,7 @@ class Budget:
     max_new_tokens: Array  # int32 [B], tokens the cache can take after prompt and start marker
     end_bias: Array  # float32 [B], added to the logits of ends in proportion to the share of the maximum that is used
     forcing: Array  # bool [B], False: the model writes on alone
+    thinking: Array  # bool [B], False: the answer begins at once
 
 
 @jax.tree_util.register_dataclass
@@ -176,7 +178,8 @@ def empty_state(B: int) -> BudgetState:
 
 def initial_state(budget: Budget, markers: Markers, active: Array) -> BudgetState:
     """State after prompt and start marker; rows not `active` [B] are done from the start."""
-    phase = jnp.where(active, Phase.THINKING, Phase.DONE).astype(jnp.int32)
+    first = jnp.where(budget.thinking, Phase.THINKING, Phase.ANSWER)
+    phase = jnp.where(active, first, Phase.DONE).astype(jnp.int32)
     return _settle(budget, markers, dataclasses.replace(empty_state(len(active)), phase=phase))
 
 

@@ -33,7 +33,7 @@ class Controller(NamedTuple):
 # the cache; then the token is recorded unless its kind is 0, and fed to the model if `feeds`. What is fed and not
 # recorded is the last token that stays, once more; this one where none stays.
 Outcome = tuple[Array, Array, Array, Array]
-Draw = Callable[[Array, Array, Array], Array]  # see `decode`
+Draw = Callable[[Array, Array, Array, Any], Array]  # see `decode`
 
 
 @jax.tree_util.register_dataclass
@@ -81,8 +81,8 @@ def decode(
     """Runs until `stop_done` [] rows are done or `stop_step` [] is reached.
 
     `forward(token_ids [B, 1], positions [B, 1], cache)` gives logits [B, V] and the cache; `draw(logits [B, V],
-    bias [B, V], index [B])` gives tokens [B], where index counts the tokens after the prompt. A row that feeds
-    nothing keeps its logits: the model runs on a slot that its next token overwrites. Rows that are done are
+    bias [B, V], index [B], control)` gives tokens [B], where index counts the tokens after the prompt. A row that
+    feeds nothing keeps its logits: the model runs on a slot that its next token overwrites. Rows that are done are
     fed at position C, behind the last slot, which must leave the cache as it is.
     """
 
@@ -111,7 +111,7 @@ def loop(
 def next_token(draw: Draw, controller: Controller, state: DecodeState) -> tuple[Any, Outcome]:
     """What follows the logits at hand, as `advance` gives it."""
     forced, forced_token, bias = controller.propose(state.control)
-    drawn = draw(state.logits, bias, state.num_tokens)
+    drawn = draw(state.logits, bias, state.num_tokens, state.control)
     control, (token, kind, feeds, dropped) = controller.advance(state.control, jnp.where(forced, forced_token, drawn))
     stays = state.num_tokens - dropped
     last = jnp.take_along_axis(state.tokens, jnp.maximum(stays - 1, 0)[:, None], axis=1)[:, 0]

@@ -10,13 +10,13 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import S1, FormatConfig, ModelConfig, UserError
-from s1_jax.decoding import records
+from s1_jax.decoding import records, stops
 from s1_jax.decoding.decode import DecodeState
-from s1_jax.decoding.markers import ignore_ids, longest_forced, make_budget, make_markers, start_ids
+from s1_jax.decoding.markers import Limits, ignore_ids, longest_forced, make_budget, make_markers, start_ids
 from s1_jax.decoding.programs import Programs
 from s1_jax.decoding.requests import Request
 from s1_jax.decoding.rows import Row
-from s1_jax.decoding.sampling import make_sampling, row_key
+from s1_jax.decoding.sampling import PhaseSampling, make_sampling, row_key
 from s1_jax.decoding.slots import Runs, Slots, Use
 from s1_jax.decoding.sweep import BranchPoint, Trunk, branch_point, ignored_ends, plan_trunks
 from s1_jax.decoding.waves import Waves
@@ -144,6 +144,7 @@ class Engine:
                 points = self._points(requests, trunks[run], row)
                 waiting[run] = row, points
                 waves.add(run, row, {point for point, _ in points.values()})
+            self._stop(requests, trunks, slots)
             show()
             for run, answers in waves.run(not slots.busy, show):
                 row, points = waiting.pop(run)
@@ -163,7 +164,7 @@ class Engine:
         if min(ids) < 0 or max(ids) >= vocab_size:
             wrong = next(i for i in ids if not 0 <= i < vocab_size)
             raise UserError(f"{name}: token id {wrong} lies outside the model's vocabulary of {vocab_size}")
-        if list(ids[-len(self.start_ids) :]) == self.start_ids:
+        if request.thinking and list(ids[-len(self.start_ids) :]) == self.start_ids:
             raise UserError(
                 f"{name}: the prompt ends in the start marker {self.format.think_start}; leave it out, it is appended"
             )
@@ -175,12 +176,19 @@ class Engine:
         answer = self.max_answer_tokens(request)
         if answer < 0:
             raise UserError(f"{name}: max_answer_tokens {answer} is negative")
-        reserved = self._longest_forced + answer if request.budget.forcing else 1
-        if len(ids) + (needed := len(self.start_ids) + reserved) > self.max_model_len:
+        if len(ids) + (needed := self.needed(request)) > self.max_model_len:
             raise UserError(
                 f"{name}: a prompt of {len(ids)} tokens and {needed} for markers and answer pass max_model_len "
                 f"{self.max_model_len}; shorten the prompt or lower max_answer_tokens"
             )
+
+    def needed(self, request: Request) -> int:
+        """Tokens that must fit behind the prompt: markers and answer."""
+        if not request.thinking:
+            return 1
+        answer, reserved = self.max_answer_tokens(request), request.reserved_answer_tokens
+        kept = self._longest_forced + (answer if reserved is None else reserved) if request.budget.forcing else 1
+        return len(self.start_ids) + kept
 
     def max_answer_tokens(self, request: Request) -> int:
         """The request's own, or a default that leaves most of the context to thinking."""
@@ -190,7 +198,7 @@ class Engine:
 
     def identity(self, request: Request) -> dict[str, Any]:
         """The fields of the request's record that are known before decoding."""
-        return records.identity(
+        known = records.identity(
             problem_id=request.problem_id,
             sample=request.sample,
             seed=request.seed,
@@ -201,18 +209,38 @@ class Engine:
             max_model_len=self.max_model_len,
             format=self.format,
         )
+        return known | request.unusual
 
     def _slots(self, requests: Sequence[Request]) -> Slots:
-        maxima = [self.max_answer_tokens(request) for request in requests]
-        prompts = [(*request.prompt_token_ids, *self.start_ids) for request in requests]
-        limits = [(r.budget, len(p), most) for r, p, most in zip(requests, prompts, maxima, strict=True)]
+        prompts = [(*request.prompt_token_ids, *self._start(request)) for request in requests]
+        limits = [
+            Limits(r.budget, len(prompt), self.max_answer_tokens(r), r.reserved_answer_tokens, r.thinking)
+            for r, prompt in zip(requests, prompts, strict=True)
+        ]
         keys = [row_key(r.seed, r.problem_id, r.prompt_token_ids, r.sample) for r in requests]
         runs = Runs(
             prompts=prompts,
             budget=make_budget(self.tokenizer, limits, self.max_model_len, self._markers),
-            settings=make_sampling([request.sampling for request in requests], keys),
+            settings=PhaseSampling(
+                thinking=make_sampling([r.thinking_sampling or r.sampling for r in requests], keys),
+                answer=make_sampling([r.sampling for r in requests], keys),
+            ),
         )
         return Slots(self._programs, runs, self.batch_size, self._parts, self.max_model_len, self.use)
+
+    def _start(self, request: Request) -> Sequence[int]:
+        return self.start_ids if request.thinking else ()
+
+    def _stop(self, requests: Sequence[Request], trunks: Sequence[Trunk], slots: Slots) -> None:
+        """Ends answers that have a stop string in them; called whenever slots have advanced."""
+        strings = {run: requests[trunks[run].longest].stop_strings for run in slots.active}
+        if not any(strings.values()):
+            return
+        count = STEPS_PER_CALL * (1 + self._programs.draft_tokens) + max(map(stops.width, strings.values()))
+        recent = slots.recent(count)
+        ended = [run for run in recent if stops.holds(self.tokenizer, recent[run].answer, strings[run])]
+        if ended:
+            slots.end(ended)
 
     def _points(self, requests: Sequence[Request], trunk: Trunk, row: Row) -> dict[int, tuple[BranchPoint, int]]:
         """Where each branch of a trunk leaves it, and the ends it has ignored, by its place."""
@@ -233,7 +261,9 @@ class Engine:
         for place, (point, ignores_used) in sorted(points.items()):
             if point not in outcomes:
                 row = trunk if point == last else _cut(trunk, point, answers[point])
-                outcomes[point] = records.outcome(self.tokenizer, self.start_ids, **row._asdict())
+                row = stops.trimmed(self.tokenizer, row, requests[place].stop_strings)
+                start = self._start(requests[place])
+                outcomes[point] = records.outcome(self.tokenizer, start, **row._asdict())
             yield place, self.identity(requests[place]) | outcomes[point] | {"ignores_used": ignores_used}
 
 

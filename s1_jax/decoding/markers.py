@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -66,42 +66,55 @@ def make_markers(tokenizer: PreTrainedTokenizerBase, vocab_size: int, format: Fo
     )
 
 
+class Limits(NamedTuple):
+    """What limits a row."""
+
+    budget: BudgetConfig
+    prompt: int  # tokens, start marker included
+    answer: int  # tokens, at most
+    reserved: int | None = None  # of these, that thinking leaves room for; none: all
+    thinking: bool = True
+
+
 def make_budget(
     tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[tuple[BudgetConfig, int, int]],
+    limits: Sequence[Limits],
     max_model_len: int,
     markers: Markers,
 ) -> Budget:
-    """Limits of rows given as (budget, prompt tokens with start marker, maximum of answer tokens), on the host.
+    """The limits of rows as arrays on the host.
 
     The end of context is fixed per row, for the longest suffix (the forced one after a newline), so that it does not
     depend on what is thought. Raises UserError on an ignore string or a rotation that is too long.
     """
+    rows = [row.budget for row in limits]
+    maxima = [NO_LIMIT if config.max_thinking_tokens is None else config.max_thinking_tokens for config in rows]
     longest = longest_forced(markers)
-    maxima = [NO_LIMIT if c.max_thinking_tokens is None else c.max_thinking_tokens for c, _, _ in rows]
-    room = [max_model_len - prompt for _, prompt, _ in rows]
+    reserved = [longest + (row.answer if row.reserved is None else row.reserved) for row in limits]
+    room = [max_model_len - row.prompt for row in limits]
     rotations: dict[str | tuple[str, ...], list[list[int]]] = {}
     ids = np.zeros((len(rows), IGNORE_STRINGS, IGNORE_WIDTH), np.int32)
     lengths = np.zeros((len(rows), IGNORE_STRINGS), np.int32)
-    for row, (config, _, _) in enumerate(rows):
+    for row, config in enumerate(rows):
         if config.ignore_string not in rotations:
             rotations[config.ignore_string] = ignore_ids(tokenizer, config)
         for i, string in enumerate(rotations[config.ignore_string]):
             ids[row, i, : len(string)], lengths[row, i] = string, len(string)
 
     columns: dict[str, Any] = dict(
-        min_thinking_tokens=_column([config.min_thinking_tokens for config, _, _ in rows]),
+        min_thinking_tokens=_column([config.min_thinking_tokens for config in rows]),
         max_thinking_tokens=_column(maxima),
-        grace_tokens=_column([config.grace_tokens for config, _, _ in rows]),
-        num_ignore=_column([config.num_ignore for config, _, _ in rows]),
+        grace_tokens=_column([config.grace_tokens for config in rows]),
+        num_ignore=_column([config.num_ignore for config in rows]),
         ignore_ids=ids,
         ignore_lengths=lengths,
-        ignore_count=_column([len(rotations[config.ignore_string]) for config, _, _ in rows]),
-        context_limit=_column([left - longest - answer for left, (_, _, answer) in zip(room, rows, strict=True)]),
-        max_answer_tokens=_column([answer for _, _, answer in rows]),
+        ignore_count=_column([len(rotations[config.ignore_string]) for config in rows]),
+        context_limit=_column([left - kept for left, kept in zip(room, reserved, strict=True)]),
+        max_answer_tokens=_column([row.answer for row in limits]),
         max_new_tokens=_column(room),
-        end_bias=np.asarray([config.end_bias for config, _, _ in rows], np.float32),
-        forcing=np.asarray([config.forcing for config, _, _ in rows], bool),
+        end_bias=np.asarray([config.end_bias for config in rows], np.float32),
+        forcing=np.asarray([config.forcing for config in rows], bool),
+        thinking=np.asarray([row.thinking for row in limits], bool),
     )
     return Budget(**columns)
 

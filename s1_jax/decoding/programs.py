@@ -22,7 +22,7 @@ from s1_jax.decoding import budget as control
 from s1_jax.decoding.branches import decode_branches, start_branches
 from s1_jax.decoding.decode import Controller, DecodeState, decode, placed, start
 from s1_jax.decoding.prefill import PromptBlock, empty_block, prefill_chunk
-from s1_jax.decoding.sampling import Sampling, sample
+from s1_jax.decoding.sampling import PhaseSampling, sample
 from s1_jax.decoding.speculate import decode_speculatively
 from s1_jax.model import cached, qwen2
 from s1_jax.model.kv_cache import KVCache, LayerCache, copy_rows, init_cache, resize, take_rows
@@ -65,6 +65,7 @@ class Programs:
         slots = partial(empty_slots, config, max_model_len, cache_dtype, draft_tokens)
         self.empty_slots = self._program(slots, static_argnums=(0, 1))
         self.fill = self._program(fill_slots, markers, donate_argnums=1)
+        self.end = self._program(_end_slots, donate_argnums=0)
         self.resize_layer = self._program(_resize_layer, static_argnums=1)
         self.take_layer = self._program(_take_layer)
         self.take_others = self._program(_take_others)
@@ -177,7 +178,7 @@ def decode_slots(
     markers: control.Markers,
     state: DecodeState,
     budget: control.Budget,
-    settings: Sampling,
+    settings: PhaseSampling,
     stop_step: Array,
     stop_done: Array,
 ) -> DecodeState:
@@ -189,8 +190,8 @@ def decode_slots(
         # Whole rows on one device: sampling needs all of a row's logits.
         return constrain(qwen2.logits(config, params, hidden), "batch", *[None] * (hidden.ndim - 1)), cache
 
-    def draw(logits: Array, bias: Array, index: Array) -> Array:
-        return sample(logits, bias, index, settings)
+    def draw(logits: Array, bias: Array, index: Array, state: control.BudgetState) -> Array:
+        return sample(logits, bias, index, settings.of(state.phase == control.Phase.ANSWER))
 
     controller = Controller(
         propose=lambda state: control.propose(budget, markers, state),
@@ -199,6 +200,16 @@ def decode_slots(
     if draft_tokens:
         return decode_speculatively(forward, draw, controller, draft_tokens, state, stop_step, stop_done)
     return decode(forward, draw, controller, state, stop_step, stop_done)
+
+
+def _end_slots(state: DecodeState, ended: Array) -> DecodeState:
+    """The state with the answers of slots `ended` [B] at their end."""
+    rows = dataclasses.replace(
+        state.control,
+        phase=jnp.where(ended, control.Phase.DONE, state.control.phase),
+        answer_end=jnp.where(ended, control.AnswerEnd.STOP, state.control.answer_end),
+    )
+    return placed(dataclasses.replace(state, control=rows))
 
 
 def _each(program: Program, cache: KVCache, *arguments: Any, used_up: bool) -> KVCache:

@@ -22,6 +22,11 @@ class Row(NamedTuple):
     ignores_used: int
 
     @property
+    def answer(self) -> Any:
+        """Its answer's tokens, without the stop token; int32 [a]."""
+        return self.tokens[self.kinds == int(control.Kind.ANSWER)]
+
+    @property
     def num_thinking(self) -> int:
         """Thinking tokens."""
         return int(control.IS_THOUGHT[self.kinds].sum())
@@ -29,7 +34,11 @@ class Row(NamedTuple):
     @property
     def num_decoded(self) -> int:
         """Thinking and answer tokens."""
-        return self.num_thinking + int((self.kinds == int(control.Kind.ANSWER)).sum())
+        return self.num_thinking + len(self.answer)
+
+    def last(self, count: int) -> Row:
+        """With the last `count` of its tokens alone."""
+        return self._replace(tokens=self.tokens[-count:], kinds=self.kinds[-count:])
 
     @property
     def branch_point(self) -> BranchPoint:

@@ -28,6 +28,23 @@ class Sampling:
     key: Array  # uint32 [B, 2], see `row_key`
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PhaseSampling:
+    """The sampling settings of each row, by what it is at."""
+
+    thinking: Sampling
+    answer: Sampling
+
+    def of(self, answering: Array) -> Sampling:
+        """Those of the answer where `answering` [B], those of thinking elsewhere."""
+
+        def pick(thinking: Array, answer: Array) -> Array:
+            return jnp.where(jnp.expand_dims(answering, tuple(range(1, answer.ndim))), answer, thinking)
+
+        return jax.tree.map(pick, self.thinking, self.answer)
+
+
 def make_sampling(configs: Sequence[SamplingConfig], keys: Sequence[np.ndarray]) -> Sampling:
     """Settings and keys of rows as arrays on the host."""
     columns: dict[str, Any] = dict(

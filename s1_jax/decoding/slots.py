@@ -18,7 +18,7 @@ from s1_jax.decoding import budget as control
 from s1_jax.decoding.decode import DecodeState
 from s1_jax.decoding.programs import Programs, bucket
 from s1_jax.decoding.rows import Row, rows_of
-from s1_jax.decoding.sampling import Sampling
+from s1_jax.decoding.sampling import PhaseSampling
 
 BLOCK_TOKENS = 16384  # P x T of a block of prompts, or one prompt
 CHUNK = 1024  # tokens of each prompt that are read between two calls of the decoder
@@ -32,7 +32,7 @@ class Runs(NamedTuple):
 
     prompts: Sequence[tuple[int, ...]]  # token ids, start marker included
     budget: control.Budget  # of all runs, on the host
-    settings: Sampling  # likewise
+    settings: PhaseSampling  # likewise
 
 
 @dataclasses.dataclass
@@ -81,6 +81,11 @@ class Slots:
         return bool(self._active.any())
 
     @property
+    def active(self) -> list[int]:
+        """Runs that are being decoded."""
+        return self._held[self._active].tolist()
+
+    @property
     def size(self) -> int:
         """B."""
         return len(self._held)
@@ -124,6 +129,15 @@ class Slots:
         rows = rows_of(self.state)
         return {int(self._held[slot]): rows[slot] for slot in ended}
 
+    def end(self, runs: Sequence[int]) -> None:
+        """Ends the answers of runs that are being decoded; `advance` gives them next."""
+        self.state = self._programs.end(self.state, np.isin(self._held, runs))
+
+    def recent(self, count: int) -> dict[int, Row]:
+        """The last `count` tokens of each run that is being decoded, by the run."""
+        rows = rows_of(self.state)
+        return {int(self._held[slot]): rows[slot].last(count) for slot in np.flatnonzero(self._active)}
+
     def free(self, runs: Sequence[int]) -> None:
         """Gives the slots of runs that have ended to others."""
         self._held[np.isin(self._held, runs)] = -1
@@ -137,7 +151,7 @@ class Slots:
     def _nothing_waits(self) -> bool:
         return self._next == len(self.runs.prompts) and self._block is None
 
-    def _of_slots(self) -> tuple[control.Budget, Sampling]:
+    def _of_slots(self) -> tuple[control.Budget, PhaseSampling]:
         """Budget and settings of what each slot holds; a free one has those of run 0."""
         return jax.tree.map(lambda x: x[np.maximum(self._held, 0)], (self.runs.budget, self.runs.settings))
 

@@ -7,8 +7,9 @@ branches off where its own thinking ends; only its answer is left to decode.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -52,12 +53,11 @@ def begins(short: BudgetConfig, long: BudgetConfig) -> bool:
 def plan_trunks(requests: Sequence[Request]) -> list[Trunk]:
     """The fewest runs that hold all requests, in the order of the requests that are decoded.
 
-    Only requests whose draws are the same share one: prompt, sampling, seed and maximum of the answer are equal.
+    Only requests whose draws are the same share one: all but the budget is equal.
     """
-    alike: dict[Hashable, list[int]] = {}
+    alike: dict[Request, list[int]] = {}
     for place, request in enumerate(requests):
-        key = (request.prompt_token_ids, request.problem_id, request.sample, request.seed)
-        alike.setdefault((*key, request.sampling, request.max_answer_tokens), []).append(place)
+        alike.setdefault(dataclasses.replace(request, budget=BudgetConfig(), name=""), []).append(place)
     trunks = []
     for places in alike.values():
         branches: dict[int, list[int]] = {}

@@ -93,7 +93,8 @@ class Waves:
         slots[: len(wave)] = [self._slots.slot_of(tile.run) for tile in wave]
         cache = self._slots.state.cache
         prefix = self._programs.prefix(cache, slots, cache[0].capacity)
-        needed = self._longest_suffix + int(runs.budget.max_answer_tokens.max()) + 1
+        longest_answer = np.minimum(runs.budget.max_answer_tokens, runs.budget.max_new_tokens).max()
+        needed = self._longest_suffix + int(longest_answer) + 1
         multiple = TAIL_MULTIPLES.get(jax.default_backend(), 16)
         capacity = -(-needed // multiple) * multiple
         state = self._programs.start_branches(capacity, prefix, lengths, at, budget)

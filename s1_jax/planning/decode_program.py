@@ -18,7 +18,7 @@ from s1_jax.decoding.branches import BranchPoints
 from s1_jax.decoding.budget import Budget, Markers
 from s1_jax.decoding.markers import IGNORE_STRINGS, IGNORE_WIDTH
 from s1_jax.decoding.programs import Program, Programs
-from s1_jax.decoding.sampling import Sampling
+from s1_jax.decoding.sampling import PhaseSampling, Sampling
 from s1_jax.decoding.slots import BLOCK_TOKENS, CHUNK, SPARE_SLOTS
 from s1_jax.decoding.waves import TAIL_MULTIPLES, R, tiles_of
 from s1_jax.model import kernels
@@ -174,9 +174,11 @@ def _budget(B: int) -> Budget:
         max_new_tokens=next(counts),
         end_bias=_array((B,), jnp.float32),
         forcing=_array((B,), bool),
+        thinking=_array((B,), bool),
     )
 
 
-def _sampling(B: int) -> Sampling:
+def _sampling(B: int) -> PhaseSampling:
     temperature, top_p, min_p = (_array((B,), jnp.float32) for _ in range(3))
-    return Sampling(temperature, _array((B,), jnp.int32), top_p, min_p, _array((B, 2), np.uint32))
+    one = Sampling(temperature, _array((B,), jnp.int32), top_p, min_p, _array((B, 2), np.uint32))
+    return PhaseSampling(one, one)

@@ -130,12 +130,13 @@ def budget_of(scripts: list[Script], words: Words = WORDS) -> Budget:
         max_answer_tokens=column(s.max_answer_tokens for s in scripts),
         max_new_tokens=column(room),
         forcing=column((s.forcing for s in scripts), bool),
+        thinking=column((True for _ in scripts), bool),
     )
 
 
 @jax.jit
 def run_batch(markers, budget, prompts, lengths, active, stop_step):
-    def draw(logits, bias, index):
+    def draw(logits, bias, index, state):
         return jnp.argmax(logits + bias, axis=-1).astype(jnp.int32)
 
     seen = jnp.where(jnp.arange(C) < lengths[:, None], prompts, 0)

@@ -19,7 +19,7 @@ from s1_jax.decoding.markers import ignore_ids, make_markers, start_ids
 from s1_jax.decoding.requests import Request
 from s1_jax.model.qwen2 import param_axes, unstack
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
-from tests.decoding.plain import Words, plain_decode, plain_free, reference_rounds
+from tests.decoding.plain import Words, draw, plain_decode, plain_free, reference_rounds
 from tests.reference import to_params
 from tests.tokenizer import byte_tokenizer
 
@@ -345,3 +345,60 @@ def test_the_same_records_on_a_mesh(engine, model):
         placed = unstack(jax.device_put(params, layout.tree(param_axes(config), params)))
         spread = Engine(config, placed, TOKENIZER, max_model_len=MAX_MODEL_LEN, batch_size=8, layout=layout)
         assert list(spread.run(requests)) == alone
+
+
+def test_without_thinking_the_answer_begins_at_once(engine, scores, words):
+    for prompt in PROMPTS:
+        (record,) = engine.run([Request(prompt, max_answer_tokens=12, thinking=False)])
+        text, answer = list(prompt), []
+        while len(answer) < 12 and not (answer and answer[-1] in words.stops):
+            answer.append(draw(scores([*text, *answer]), frozenset(), words)[0])
+        stopped = answer[-1] in words.stops
+        assert record["answer_token_ids"] == (answer[:-1] if stopped else answer)
+        assert record["text"] == TOKENIZER.decode(answer)
+        assert (record["end"], record["num_thinking_tokens"]) == ("none", 0)
+        assert record["answer_end"] == ("stop" if stopped else "length") and record["thinking"] is False
+
+
+def test_a_stop_string_ends_an_answer_when_it_is_whole(engine):
+    """Noticed only now and then; what a record has does not depend on that."""
+    free = Request(PROMPTS[0], BudgetConfig(), SamplingConfig(1.0), thinking=False, max_answer_tokens=MAX_MODEL_LEN)
+    requests = [dataclasses.replace(free, sample=i) for i in range(40)]
+    longest = max(engine.run(requests), key=lambda record: record["num_answer_tokens"])
+    (place,) = [i for i, request in enumerate(requests) if request.sample == longest["sample"]]
+    text = TOKENIZER.decode(longest["answer_token_ids"])
+    string = text[9:12]
+    strings = ("not there", string)
+    stopped = dataclasses.replace(requests[place], stop_strings=strings)
+    before = engine.decoded_tokens
+    (record,) = engine.run([stopped])
+    assert record["answer_end"] == "stop" and record["stop_strings"] == strings
+    assert record["answer_token_ids"] == longest["answer_token_ids"][: record["num_answer_tokens"]]
+    written = TOKENIZER.decode(record["answer_token_ids"])
+    assert written == text[: text.index(string) + len(string)] == record["text"]
+    assert engine.decoded_tokens - before < longest["num_answer_tokens"]
+
+
+def test_an_answer_may_be_longer_than_what_thinking_leaves_to_it(engine, words):
+    short = Request(PROMPTS[0], BudgetConfig(max_thinking_tokens=9), max_answer_tokens=5)
+    long = dataclasses.replace(short, max_answer_tokens=MAX_MODEL_LEN, reserved_answer_tokens=5)
+    few, many = engine.run([short, long])
+    assert many["answer_token_ids"][:5] == few["answer_token_ids"] and many["answer_end"] in ("stop", "context")
+    unending = dataclasses.replace(long, budget=BudgetConfig(min_thinking_tokens=MAX_MODEL_LEN))
+    (record,) = engine.run([unending])
+    forced = len(words.forced) + 1
+    assert record["end"] == "context" and record["num_thinking_tokens"] == (
+        MAX_MODEL_LEN - len(PROMPTS[0]) - len(words.start) - forced - 5
+    )
+
+
+def test_thinking_is_drawn_by_settings_of_its_own(engine):
+    budget = BudgetConfig(10, 10)
+    both = [Request(PROMPTS[0], budget, SAMPLED, sample=i, max_answer_tokens=8) for i in range(6)]
+    answers = [dataclasses.replace(request, thinking_sampling=SamplingConfig()) for request in both]
+    thoughts = [dataclasses.replace(r, sampling=SamplingConfig(), thinking_sampling=SAMPLED) for r in both]
+    (greedy,) = engine.run([dataclasses.replace(both[0], sampling=SamplingConfig())])
+    drawn, by_answer, by_thought = (list(engine.run(requests)) for requests in (both, answers, thoughts))
+    assert [r["thinking_token_ids"] for r in by_thought] == [r["thinking_token_ids"] for r in drawn]
+    assert {tuple(r["thinking_token_ids"]) for r in by_answer} == {tuple(greedy["thinking_token_ids"])}
+    assert len({r["text"] for r in by_answer}) > 1

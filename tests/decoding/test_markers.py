@@ -11,6 +11,7 @@ from s1_jax.decoding.budget import NO_LIMIT
 from s1_jax.decoding.markers import (
     IGNORE_STRINGS,
     IGNORE_WIDTH,
+    Limits,
     ignore_ids,
     make_budget,
     make_markers,
@@ -116,10 +117,11 @@ def test_ignore_strings():
 def test_the_context_limit_is_for_the_longest_suffix():
     tokenizer = byte_tokenizer()
     turns = BudgetConfig(max_thinking_tokens=7, num_ignore=2, ignore_string=("a", "bc"))
-    rows = [(BudgetConfig(), 10, 4), (turns, 20, 0)]
+    rows = [Limits(BudgetConfig(), 10, 4), Limits(turns, 20, 0), Limits(turns, 20, 60, reserved=3)]
     budget = make_budget(tokenizer, rows, 100, make_markers(tokenizer, V))
     suffix = len("\n_answer\nFinal Answer:")
-    assert list(budget.context_limit) == [100 - 10 - suffix - 4, 100 - 20 - suffix]
-    assert list(budget.max_new_tokens) == [100 - 10, 100 - 20]
-    assert list(budget.max_thinking_tokens) == [NO_LIMIT, 7]
-    assert list(budget.ignore_lengths[1]) == [1, 2, 0, 0, 0, 0, 0, 0] and list(budget.ignore_count) == [1, 2]
+    assert list(budget.context_limit) == [100 - 10 - suffix - 4, 100 - 20 - suffix, 100 - 20 - suffix - 3]
+    assert list(budget.max_answer_tokens) == [4, 0, 60]
+    assert list(budget.max_new_tokens) == [100 - 10, 100 - 20, 100 - 20]
+    assert list(budget.max_thinking_tokens) == [NO_LIMIT, 7, 7]
+    assert list(budget.ignore_lengths[1]) == [1, 2, 0, 0, 0, 0, 0, 0] and list(budget.ignore_count) == [1, 2, 2]

@@ -68,7 +68,7 @@ class Batch:
 def run_batch(D, batch):
     """The state after all rows have ended; D of None: without drafts."""
 
-    def draw(logits, bias, index):
+    def draw(logits, bias, index, state):
         return sample(logits, bias, index, batch.settings)
 
     def forward(token_ids, positions, cache):
