@@ -8,7 +8,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -159,7 +159,9 @@ def override(base: T, values: Mapping[str, Any], where: str) -> T:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    if isinstance(hint, types.UnionType):
+    if typing.get_origin(hint) is Literal:
+        return value in typing.get_args(hint)
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
         return any(_fits(value, option) for option in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
         return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)

@@ -1,0 +1,151 @@
+"""Requests of the harness on the engine: all of them in one run, apart only where the engine itself must differ."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from s1_jax.api import LoadedModel
+from s1_jax.config import S1, FormatConfig, HarnessConfig, KeywordConfig, UserError
+from s1_jax.data.chat import encode
+from s1_jax.decoding.engine import Engine, Progress
+from s1_jax.decoding.markers import STOP_TOKENS
+from s1_jax.decoding.requests import Request
+from s1_jax.harness.keywords import ANSWER_ROOM, budget_of, format_of, read_keywords, sampling_of, tries_of
+from s1_jax.search.rejection import sample_until_natural
+
+log = logging.getLogger(__name__)
+
+
+class Asked(NamedTuple):
+    """One text to generate, as the harness asks for it."""
+
+    name: str  # how errors call it
+    context: str
+    gen_kwargs: Mapping[str, Any]
+
+
+class _Run(NamedTuple):
+    """What one run of one engine can hold."""
+
+    format: FormatConfig
+    rejecting: bool
+
+
+def generate(
+    model: LoadedModel, config: HarnessConfig, asked: Sequence[Asked], progress: Progress | None = None
+) -> Iterator[tuple[int, str]]:
+    """Texts with their places, as they are done: start marker, thinking, end marker and answer, or the answer alone.
+
+    The stop token is not part of them, nor what comes from the first of the `until` strings in the answer on. Raises
+    UserError on keywords that are wrong, and on what the engine cannot decode, before anything is.
+    """
+    keywords = []
+    for one in asked:
+        with _naming(one.name):
+            keywords.append(read_keywords(one.gen_kwargs, config))
+    runs: dict[_Run, list[int]] = defaultdict(list)
+    for place, its in enumerate(keywords):
+        format = format_of(its, model.tokenizer.eos_token) if its.thinks else S1
+        runs[_Run(format, tries_of(its) > 1)].append(place)
+    planned = [
+        (run, engine, places, _requests(engine, model, [asked[i] for i in places], [keywords[i] for i in places]))
+        for run, places in runs.items()
+        for engine in [model.engine(config.max_length, min(config.rows, len(places)), run.format, config.draft_tokens)]
+    ]
+    for _, engine, _, requests in planned:
+        for request in requests:
+            with _naming(request.name):
+                engine.check(request)
+    for run, engine, places, requests in planned:
+        for i, record in _records(run, engine, requests, [tries_of(keywords[place]) for place in places], progress):
+            yield places[i], text_of(model, record, keywords[places[i]].until)
+
+
+def text_of(model: LoadedModel, record: Mapping[str, Any], until: Sequence[str]) -> str:
+    """A record's text without the stop token, its answer up to the first of the `until` strings."""
+    text = record["text"]
+    for stop in STOP_TOKENS:
+        text = text.removesuffix(stop)
+    answer = model.tokenizer.decode(record["answer_token_ids"], skip_special_tokens=False)
+    before = text[: len(text) - len(answer)]
+    for string in until:
+        answer = answer.split(string)[0]
+    return before + answer
+
+
+def _records(
+    run: _Run, engine: Engine, requests: Sequence[Request], tries: Sequence[int], progress: Progress | None
+) -> Iterable[tuple[int, dict[str, Any]]]:
+    if not run.rejecting:
+        yield from enumerate(engine.run(requests, progress))
+        return
+    cut = 0
+    for i, record in sample_until_natural(engine, requests, tries, progress):
+        cut += record["end"] != "natural"
+        yield i, record
+    if cut:
+        log.warning("rejection_sample: the last try of %d of %d requests was cut", cut, len(requests))
+
+
+def _requests(
+    engine: Engine, model: LoadedModel, asked: Sequence[Asked], keywords: Sequence[KeywordConfig]
+) -> list[Request]:
+    """The engine's requests. The same text asked for again is another sample; prompts that are too long lose a part."""
+    start = model.tokenizer.bos_token_id or model.tokenizer.eos_token_id
+    prompts = [encode(model.tokenizer, one.context) or [start] for one in asked]
+    longest: Counter[KeywordConfig] = Counter()  # prompt under each set of keywords
+    for prompt, its in zip(prompts, keywords, strict=True):
+        longest[its] = max(longest[its], len(prompt))
+    forced = len(encode(model.tokenizer, engine.format.answer_start + engine.format.final_answer))
+    samples: Counter[tuple[str, KeywordConfig]] = Counter()
+    requests, shortened = [], 0
+    for one, prompt, its in zip(asked, prompts, keywords, strict=True):
+        auto = its.max_gen_toks - longest[its] - len(engine.start_ids) - forced - ANSWER_ROOM
+        with _naming(one.name):
+            request = _request(its, auto, engine.max_model_len, sample=samples[one.context, its], name=one.name)
+        samples[one.context, its] += 1
+        room = engine.max_model_len - max(engine.needed(request), min(its.max_gen_toks, ANSWER_ROOM))
+        if room < 1:
+            raise UserError(f"max_length {engine.max_model_len} leaves no room for a prompt")
+        shortened += len(prompt) > room
+        requests.append(dataclasses.replace(request, prompt_token_ids=tuple(prompt[-room:])))
+    if shortened:
+        log.warning("%d of %d prompts were too long for max_length and lost their beginning", shortened, len(requests))
+    return requests
+
+
+def _request(keywords: KeywordConfig, auto: int, max_length: int, **known: Any) -> Request:
+    answer, thinking = sampling_of(keywords)
+    request = Request(
+        (),
+        sampling=answer,
+        seed=keywords.seed,
+        max_answer_tokens=keywords.max_gen_toks,
+        stop_strings=keywords.until,
+        thinking=False,
+        **known,
+    )
+    if not keywords.thinks:
+        return request
+    return dataclasses.replace(
+        request,
+        thinking=True,
+        budget=budget_of(keywords, auto),
+        thinking_sampling=thinking,
+        # max_tokens_thinking=auto leaves so many, less the newline before the end marker
+        reserved_answer_tokens=min(keywords.max_gen_toks, ANSWER_ROOM - 1, max_length // 4),
+    )
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Within, what a UserError says begins with the name."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error) if str(error).startswith(name) else f"{name}: {error}") from None

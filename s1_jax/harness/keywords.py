@@ -1,0 +1,121 @@
+"""What the harness gives as keywords, checked, and what it means for the engine: format, budget and sampling."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from lm_eval.models.utils import normalize_gen_kwargs
+
+from s1_jax.api import override
+from s1_jax.config import S1, BudgetConfig, FormatConfig, HarnessConfig, KeywordConfig, SamplingConfig, UserError
+from s1_jax.decoding.markers import STOP_TOKENS
+
+ANSWER_ROOM = 100  # tokens that max_tokens_thinking=auto leaves to the answer, as in s1's fork
+MOST_TRIES = 1000  # of rejection_sample=true, where the fork goes on for ever
+WHERE = "gen_kwargs"
+
+
+def read_model_args(given: Mapping[str, Any]) -> HarnessConfig:
+    """The model's arguments. Raises UserError on unknown or unfit ones."""
+    if given.get("device") is not None:
+        raise UserError(
+            "model_args: JAX chooses the device; set the environment variable JAX_PLATFORMS (cpu, tpu, cuda)"
+        )
+    given = {name: value for name, value in given.items() if value is not None}
+    size = str(given.get("batch_size", ""))  # the harness's own option is a string
+    if size.isdecimal() or size.startswith("auto:"):  # auto:N asks for a new guess N times; there is no guess
+        given["batch_size"] = int(size) if size.isdecimal() else "auto"
+    config = override(HarnessConfig(), _whole(given), "model_args")
+    if not config.pretrained:
+        raise UserError("model_args: pretrained=DIR_OR_HUB_ID is missing")
+    return config
+
+
+def read_keywords(given: Mapping[str, Any], config: HarnessConfig) -> KeywordConfig:
+    """A request's keywords, those that are not given as `config` has them. Raises UserError on unknown or unfit ones.
+
+    Other names of max_gen_toks, and what do_sample and temperature mean together, are the harness's business.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    try:
+        values = dict(normalize_gen_kwargs(given, config.max_gen_toks))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{WHERE}: {error}") from None
+    values["until"] = [string for string in values["until"] if string]
+    if values.get("top_k") == -1:  # vLLM's word for all
+        values["top_k"] = 0
+    if values.get("num_beams") == 1:  # some of the harness's tasks say so: no beams
+        del values["num_beams"]
+    keywords = override(KeywordConfig(seed=config.seed), _whole(values), WHERE)
+    _check(keywords)
+    return keywords
+
+
+def format_of(keywords: KeywordConfig, eos: str | None) -> FormatConfig:
+    """How thinking is marked; besides its own markers, what ends an answer ends the thinking."""
+    first = S1.end_markers[0] if keywords.until_thinking is None else keywords.until_thinking
+    ends = [first, keywords.until_thinking_2, *STOP_TOKENS, eos, *keywords.until]
+    return FormatConfig(
+        think_start=S1.think_start if keywords.thinking_start is None else keywords.thinking_start,
+        answer_start=S1.answer_start if keywords.thinking_end is None else keywords.thinking_end,
+        end_markers=tuple(dict.fromkeys(end for end in ends if end)),
+    )
+
+
+def budget_of(keywords: KeywordConfig, auto: int) -> BudgetConfig:
+    """The budget; `auto` is the number that the word stands for. Raises UserError on one that cannot be."""
+    most = keywords.max_tokens_thinking
+    if most == "auto" and auto < 1:
+        raise UserError(
+            f"{WHERE}: max_gen_toks {keywords.max_gen_toks} leaves no token to max_tokens_thinking=auto beside the "
+            f"longest prompt and {ANSWER_ROOM} of the answer; raise it"
+        )
+    least = keywords.min_tokens_thinking
+    try:
+        return BudgetConfig(
+            min_thinking_tokens=(0 if keywords.thinking_n_ignore is None else 1) if least is None else least,
+            max_thinking_tokens=auto if most == "auto" else keywords.max_gen_toks if most is None else most,
+            num_ignore=keywords.thinking_n_ignore or 0,
+            ignore_string=keywords.thinking_n_ignore_str or "",
+        )
+    except UserError as error:
+        raise UserError(f"{WHERE}: {error}") from None
+
+
+def sampling_of(keywords: KeywordConfig) -> tuple[SamplingConfig, SamplingConfig | None]:
+    """Sampling of the answer, and that of thinking where it differs. Raises UserError on settings that cannot be."""
+    names = [field.name for field in dataclasses.fields(SamplingConfig)]
+    shared = {name: getattr(keywords, name) for name in names}
+    own = {name: value for name in names if (value := getattr(keywords, f"{name}_thinking")) is not None}
+    try:
+        answer, thinking = SamplingConfig(**shared), SamplingConfig(**shared | own)
+    except UserError as error:
+        raise UserError(f"{WHERE}: {error}") from None
+    return answer, None if thinking == answer else thinking
+
+
+def tries_of(keywords: KeywordConfig) -> int:
+    """How often thinking is drawn, at most."""
+    return MOST_TRIES if keywords.rejection_sample is True else max(int(keywords.rejection_sample), 1)
+
+
+def _check(keywords: KeywordConfig) -> None:
+    answer, thinking = sampling_of(keywords)
+    budget_of(keywords, auto=keywords.min_tokens_thinking or 1)
+    if keywords.max_gen_toks < 1:
+        raise UserError(f"{WHERE}: max_gen_toks {keywords.max_gen_toks} is below 1")
+    if not keywords.rejection_sample:
+        return
+    if keywords.max_tokens_thinking is None:
+        raise UserError(f"{WHERE}: rejection_sample needs max_tokens_thinking, the length that is accepted")
+    if keywords.thinking_n_ignore is not None:
+        raise UserError(f"{WHERE}: rejection_sample and thinking_n_ignore do not go together")
+    if not (thinking or answer).temperature:
+        raise UserError(f"{WHERE}: rejection_sample needs a temperature above 0, else every try is the same")
+
+
+def _whole(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The harness reads 1e3 and -1 as floats; whole ones are as good as whole numbers, also where a float is wanted."""
+    return {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in given.items()}

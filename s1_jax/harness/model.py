@@ -1,0 +1,145 @@
+"""The model `s1_jax` as the harness sees it."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, simple_parse_args_string
+from tqdm import tqdm
+
+from s1_jax import __version__
+from s1_jax.api import load_model
+from s1_jax.cli import StopFlag
+from s1_jax.config import StoredConfig, UserError, resolve_dtype
+from s1_jax.data.chat import encode
+from s1_jax.decoding.engine import Status, context_length
+from s1_jax.decoding.markers import single_id
+from s1_jax.harness.generation import Asked, generate
+from s1_jax.harness.keywords import read_model_args
+from s1_jax.harness.scoring import Pair, Scorer
+
+
+class S1JaxLM(TemplateLM):
+    """A Qwen2.5 on the first device; its arguments are those of HarnessConfig."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__()
+        self.arguments = config = read_model_args(arguments)
+        dtype = resolve_dtype(config.dtype).name
+        self.model = load_model(config.pretrained, dtype, StoredConfig(config.weights, config.cache))
+        self.tokenizer = self.model.tokenizer
+        longest = context_length(self.model.config)
+        if config.max_length is not None and config.max_length > longest:
+            raise UserError(f"model_args: max_length {config.max_length} is above the model's {longest}")
+        self.max_length = config.max_length or longest
+        self.scorer = Scorer(self.model.config, self.model.params, dtype, config.rows, self.max_length)
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None) -> S1JaxLM:
+        """From `key=value,...`; see `create_from_arg_obj`."""
+        return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
+
+    @classmethod
+    def create_from_arg_obj(
+        cls, arg_dict: Mapping[str, Any], additional_config: Mapping[str, Any] | None = None
+    ) -> S1JaxLM:
+        """From the model's arguments, which win over the harness's own options: it always gives a batch_size, even 1.
+
+        It always gives a device too, PyTorch's, which is none of JAX's business.
+        """
+        options = {name: value for name, value in (additional_config or {}).items() if name != "device"}
+        return cls(**{**options, **arg_dict})
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What the harness's results say of the model: its arguments as they were understood."""
+        resolved = {"dtype": self.model.dtype.name, "max_length": self.max_length, "batch_size": self.arguments.rows}
+        return {"s1_jax_version": __version__, "s1_jax": dataclasses.asdict(self.arguments) | resolved}
+
+    # Texts
+
+    @property
+    def eot_token_id(self) -> int:
+        """The token that stands before a text without a context."""
+        eos = self.tokenizer.eos_token_id
+        return single_id(self.tokenizer, "<|endoftext|>") if eos is None else eos
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What requests are cached under, besides the chat template."""
+        return self.tokenizer.name_or_path.replace("/", "__")
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        """Ids of a text, markers recognised, nothing added at either end: Qwen2.5 has no token to begin with."""
+        return encode(self.tokenizer, string)
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The text of a conversation. Raises UserError where the tokenizer has no chat template."""
+        if not self.tokenizer.chat_template:
+            raise UserError(f"the tokenizer of {self.arguments.pretrained} has no chat template")
+        return self.tokenizer.apply_chat_template(
+            chat_history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
+
+    # What the harness asks for
+
+    def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Texts, in the requests' order; each goes to the harness's cache as it is done."""
+        asked = [Asked(f"{r.task_name} document {r.doc_id}", *r.args) for r in requests]
+        texts = [""] * len(asked)
+        can_stop = threading.current_thread() is threading.main_thread()
+        with (
+            StopFlag() if can_stop else nullcontext() as stop,
+            tqdm(total=len(asked), desc="Running generate_until requests", disable=disable_tqdm) as bar,
+        ):
+
+            def show(status: Status) -> None:
+                if stop is not None:
+                    stop.check()
+
+            for place, text in generate(self.model, self.arguments, asked, show):
+                texts[place] = text
+                self.cache_hook.add_partial("generate_until", requests[place].args, text)
+                bar.update()
+        return texts
+
+    def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Log-likelihoods of whole texts, each token seen once, in windows of `max_length`."""
+        windows = [
+            (place, window)
+            for place, request in enumerate(requests)
+            for window in map(
+                make_disjoint_window,
+                get_rolling_token_windows(
+                    self.tok_encode(request.args[0]), self.prefix_token_id, max_seq_len=self.max_length, context_len=1
+                ),
+            )
+        ]
+        totals = [0.0] * len(requests)
+        scores = self._loglikelihood_tokens([(None, *window) for _, window in windows], disable_tqdm)
+        for (place, _), (log_likelihood, _) in zip(windows, scores, strict=True):
+            totals[place] += log_likelihood
+        for request, total in zip(requests, totals, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
+        return totals
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **kwargs: Any
+    ) -> list[tuple[float, bool]]:
+        pairs = [Pair(context, continuation) for _, context, continuation in requests]
+        scores: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
+        with tqdm(total=len(pairs), desc="Running loglikelihood requests", disable=disable_tqdm) as bar:
+            for place, score in self.scorer.score(pairs):
+                scores[place] = (score.log_likelihood, score.is_greedy)
+                if requests[place][0] is not None:
+                    self.cache_hook.add_partial("loglikelihood", requests[place][0], scores[place])
+                bar.update()
+        return scores

@@ -1,0 +1,144 @@
+"""Log-likelihoods of continuations, in batches of like lengths, so that few programs are compiled.
+
+Letters: B rows, T tokens of the longest (bucketed), K scored places of a batch, D hidden_size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from s1_jax.config import ModelConfig, UserError
+from s1_jax.decoding.programs import bucket
+from s1_jax.model import qwen2
+
+BATCH_TOKENS = 16384  # B x T, or one row
+CHUNK = 64  # places whose [V] float32 logits exist at one time; T is a multiple of it, or below it
+
+
+class Pair(NamedTuple):
+    """Token ids of a context and of what follows it; neither is empty."""
+
+    context: Sequence[int]
+    continuation: Sequence[int]
+
+
+class Score(NamedTuple):
+    """What the model makes of a continuation."""
+
+    log_likelihood: float  # natural logarithm, the sum over its tokens
+    is_greedy: bool  # each token is the likeliest one there
+
+
+class _Row(NamedTuple):
+    inputs: tuple[int, ...]
+    pairs: list[int]  # places among all pairs, of those that are scored on this row
+
+
+class Scorer:
+    """Scores pairs under one model, `batch_size` rows at a time where they are short."""
+
+    def __init__(self, config: ModelConfig, params: qwen2.Params, dtype: Any, batch_size: int, max_length: int) -> None:
+        self._params, self._batch_size, self._max_length = params, batch_size, max_length
+        self._program: Any = jax.jit(partial(score_places, config, jnp.dtype(dtype)))
+
+    @property
+    def programs(self) -> int:
+        """How many programs have been compiled."""
+        return self._program._cache_size()
+
+    def score(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Score]]:
+        """Scores of the pairs with their places, longest first.
+
+        A context that is too long loses its beginning. Raises UserError on a continuation longer than `max_length`.
+        """
+        for pair in pairs:
+            if len(pair.continuation) > self._max_length:
+                raise UserError(
+                    f"a continuation of {len(pair.continuation)} tokens is longer than max_length {self._max_length}"
+                )
+        for rows in self._batches(pairs):
+            yield from self._score(rows, pairs)
+
+    def _batches(self, pairs: Sequence[Pair]) -> Iterator[list[_Row]]:
+        """Rows that are computed together, longest first; pairs that differ in their last token share a row."""
+        inputs = [(*p.context, *p.continuation)[:-1][-self._max_length :] for p in pairs]
+        rows: list[_Row] = []
+        places = size = T = 0
+        for i in sorted(range(len(pairs)), key=lambda i: (-len(inputs[i]), inputs[i])):
+            shares = bool(rows) and rows[-1].inputs == inputs[i]
+            if rows and ((len(rows) == size and not shares) or places + len(pairs[i].continuation) > size * T):
+                yield rows
+                rows, places, shares = [], 0, False
+            if not rows:
+                T = bucket(len(inputs[i]), self._max_length)
+                size = self._rows(T)
+            if shares:
+                rows[-1].pairs.append(i)
+            else:
+                rows.append(_Row(inputs[i], [i]))
+            places += len(pairs[i].continuation)
+        if rows:
+            yield rows
+
+    def _rows(self, T: int) -> int:
+        return max(1, min(self._batch_size, BATCH_TOKENS // T))
+
+    def _score(self, rows: Sequence[_Row], pairs: Sequence[Pair]) -> Iterator[tuple[int, Score]]:
+        T = bucket(len(rows[0].inputs), self._max_length)
+        B = self._rows(T)
+        token_ids, lengths = np.zeros((B, T), np.int32), np.zeros(B, np.int32)
+        scored: list[tuple[int, int, int]] = []  # row, place, token that follows
+        for b, row in enumerate(rows):
+            token_ids[b, : len(row.inputs)], lengths[b] = row.inputs, len(row.inputs)
+            for i in row.pairs:
+                continuation = pairs[i].continuation
+                first = len(row.inputs) - len(continuation)
+                scored += [(b, first + n, token) for n, token in enumerate(continuation)]
+        K = -(-B * T // CHUNK) * CHUNK
+        where = np.zeros((3, K), np.int32)
+        where[:, : len(scored)] = np.asarray(scored).T
+        found = self._program(self._params, token_ids, lengths, *where, np.int32(len(scored)))
+        log_probs, is_best = (np.asarray(x) for x in found)
+        at = 0
+        for row in rows:
+            for i in row.pairs:
+                here = slice(at, at := at + len(pairs[i].continuation))
+                yield i, Score(float(log_probs[here].sum(dtype=np.float64)), bool(is_best[here].all()))
+
+
+def score_places(
+    config: ModelConfig,
+    dtype: Any,
+    params: qwen2.Params,
+    token_ids: jax.Array,
+    lengths: jax.Array,
+    rows: jax.Array,
+    places: jax.Array,
+    targets: jax.Array,
+    count: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Log-probabilities float32 [K] of `targets` [K] behind `places` [K] of `rows` [K], and whether each is likeliest.
+
+    `token_ids` [B, T] are right-padded rows of `lengths` [B]; only the first `count` [] of the K are computed.
+    """
+    B, T = token_ids.shape
+    positions = jnp.broadcast_to(jnp.arange(T), (B, T))
+    real = (positions < lengths[:, None]).astype(jnp.int32)
+    hidden = qwen2.hidden_states(config, params, token_ids, positions, real, compute_dtype=dtype)
+
+    def chunk(i: jax.Array, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        some = i * CHUNK + jnp.arange(CHUNK)
+        logits = qwen2.logits(config, params, hidden[rows[some], places[some]])
+        at_target = jnp.take_along_axis(logits, targets[some, None], axis=1)[:, 0]
+        log_prob = at_target - jax.nn.logsumexp(logits, axis=1)
+        best = jnp.argmax(logits, axis=1) == targets[some]
+        return found[0].at[some].set(log_prob), found[1].at[some].set(best)
+
+    nothing = jnp.zeros(rows.shape, jnp.float32), jnp.zeros(rows.shape, bool)
+    return jax.lax.fori_loop(0, -(-count // CHUNK), chunk, nothing)

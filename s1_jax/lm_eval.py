@@ -1,0 +1,38 @@
+"""EleutherAI's lm-evaluation-harness on this project's engine: `python -m s1_jax.lm_eval --model s1_jax ...`.
+
+The harness has no plugins: this command makes the model `s1_jax` known to it and hands over to its own command line, of
+which all options and subcommands work as always. In Python `register()` does the same for `lm_eval.simple_evaluate`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from s1_jax.cli import run_main
+from s1_jax.config import UserError
+
+NAME, TARGET = "s1_jax", "s1_jax.harness.model:S1JaxLM"
+
+
+def register() -> None:
+    """Makes the model known to the harness; twice is as good as once. Raises UserError where it is not installed."""
+    try:
+        import lm_eval.models  # noqa: F401, which registers the harness's own
+        from lm_eval.api.registry import model_registry
+    except ImportError:
+        raise UserError("lm_eval is not installed: pip install 's1_jax[lm-eval]'") from None
+    if NAME not in model_registry:
+        model_registry.register(NAME, target=TARGET)
+
+
+def main() -> None:
+    """The harness's command line."""
+    os.environ.setdefault("DISABLE_MULTIPROC", "1")  # its bootstrap would fork a process in which JAX's threads run
+    register()
+    from lm_eval.__main__ import cli_evaluate
+
+    cli_evaluate()
+
+
+if __name__ == "__main__":
+    run_main(main)
