@@ -27,7 +27,7 @@ def register() -> None:
 
 def main() -> None:
     """The harness's command line."""
-    os.environ.setdefault("DISABLE_MULTIPROC", "1")  # its bootstrap would fork a process in which JAX's threads run
+    os.environ.setdefault("DISABLE_MULTIPROC", "1")  # its bootstrap would fork a process that has JAX's threads
     register()
     from lm_eval.__main__ import cli_evaluate
 

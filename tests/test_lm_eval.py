@@ -409,7 +409,8 @@ def test_the_command_line_of_the_harness(tasks, engine_texts, tmp_path, monkeypa
     arguments += ["--gen_kwargs", THINKING, "--output_path", str(tmp_path), "--log_samples"]
     monkeypatch.setattr(sys, "argv", ["lm_eval", *arguments])
     command.main()
-    assert "|gsm8k_here|" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Tasks" in printed and "|gsm8k_here|" in printed
     (samples,) = tmp_path.rglob("samples_gsm8k_here_*.jsonl")
     (results,) = tmp_path.rglob("results_*.json")
     logged = [json.loads(line) for line in samples.read_text().splitlines()]
