@@ -41,7 +41,7 @@ TABLE = 4093  # score rows of the mock model
 rng = np.random.default_rng(0)
 WEIGHTS = rng.integers(1, TABLE, C)
 SCORES = rng.normal(size=(TABLE, V)).astype(np.float32)
-SCORES[:, [IM_START, 10, 11]] += np.float32([0.7, 0.7, 0.5])  # ends must come often
+SCORES[:, [IM_START, ANSWER_WORD, 10, 11]] += np.float32([0.7, 0.5, 0.7, 0.5])  # ends must come often
 SCORES[:, KNOWN:] += 1.0  # and ids nobody knows be tempting
 
 
@@ -79,14 +79,14 @@ def markers_of(words: Words) -> Markers:
 
 def mock_scores(history) -> np.ndarray:
     """A score of every next token that depends on all tokens before it, and on where each stands."""
-    return SCORES[int(np.dot(np.asarray(history, np.int64), WEIGHTS[: len(history)]) % TABLE)]
+    return SCORES[int(np.dot(np.asarray(history, np.int64) + 1, WEIGHTS[: len(history)]) % TABLE)]
 
 
 def mock_forward(token_ids, positions, cache):
     """The same as a model over a cache of tokens [B, C], with garbage in the slots nobody wrote."""
     rows = jnp.arange(token_ids.shape[0])
     cache = cache.at[rows, positions[:, 0]].set(token_ids[:, 0])
-    seen = jnp.where(jnp.arange(C) <= positions, cache, 0)
+    seen = jnp.where(jnp.arange(C) <= positions, cache + 1, 0)
     return jnp.asarray(SCORES)[jnp.sum(seen * jnp.asarray(WEIGHTS, jnp.int32), axis=1) % TABLE], cache
 
 
@@ -101,7 +101,7 @@ def random_script(rng: np.random.Generator, forcing: bool = True) -> Script:
     prompt = tuple(map(int, rng.integers(3, KNOWN, rng.integers(1, longest - max_answer_tokens + 1))))
     grace = 0 if maximum is None or rng.random() < 0.5 else int(rng.integers(0, maximum + 1))
     bias = 0.0 if maximum is None or rng.random() < 0.5 else float(rng.uniform(0, 3))
-    return Script(prompt, minimum, maximum, int(rng.integers(0, 5)), strings, max_answer_tokens, forcing, grace, bias)
+    return Script(prompt, minimum, maximum, int(rng.integers(0, 7)), strings, max_answer_tokens, forcing, grace, bias)
 
 
 def budget_of(scripts: list[Script], words: Words = WORDS) -> Budget:
@@ -139,7 +139,7 @@ def run_batch(markers, budget, prompts, lengths, active, stop_step):
     def draw(logits, bias, index, state):
         return jnp.argmax(logits + bias, axis=-1).astype(jnp.int32)
 
-    seen = jnp.where(jnp.arange(C) < lengths[:, None], prompts, 0)
+    seen = jnp.where(jnp.arange(C) < lengths[:, None], prompts + 1, 0)
     logits = jnp.asarray(SCORES)[jnp.sum(seen * jnp.asarray(WEIGHTS, jnp.int32), axis=1) % TABLE]
     controller = Controller(partial(control.propose, budget, markers), partial(control.advance, budget, markers))
     garbage = jnp.where(jnp.arange(C) < lengths[:, None], prompts, 7)
@@ -234,7 +234,9 @@ def test_without_forcing_the_text_is_taken_apart_at_the_models_own_marker():
 
 def test_a_maximum_gives_the_first_tokens_of_the_run_without_one():
     rng = np.random.default_rng(3)
-    scripts = [dataclasses.replace(random_script(rng), maximum=None, minimum=1, grace=0) for _ in range(300)]
+    scripts = [
+        dataclasses.replace(random_script(rng), maximum=None, minimum=1, grace=0, end_bias=0.0) for _ in range(300)
+    ]
     unlimited = rows_of(run(scripts))
     for maximum in range(0, 24, 2):
         limited = rows_of(run([dataclasses.replace(s, maximum=maximum) for s in scripts]))

@@ -38,7 +38,7 @@ def mock_forward(window, token_ids, positions, cache):
     cache = cache.at[rows, positions].set(token_ids, mode="drop")
     back = positions[:, :, None] - jnp.arange(C)
     weights = jnp.where((back >= 0) & (back < window), jnp.asarray(WEIGHTS, jnp.int32)[jnp.clip(back, 0, C - 1)], 0)
-    return jnp.asarray(SCORES)[jnp.sum(weights * cache[:, None], axis=2) % TABLE], cache
+    return jnp.asarray(SCORES)[jnp.sum(weights * (cache[:, None] + 1), axis=2) % TABLE], cache
 
 
 @jax.tree_util.register_dataclass
