@@ -1,6 +1,6 @@
 """What is read off a tokenizer."""
 
-from functools import cache
+import itertools
 
 import numpy as np
 import pytest
@@ -19,6 +19,8 @@ from s1_jax.decoding.markers import (
 )
 from tests.tokenizer import byte_tokenizer
 
+BEFORE = ("so", "so.", "so\n", "so ", "\n\n", "x}$", "1")
+BEHIND = ("", "\n", "\n\n", " So", "The", ".", "\n\n**")
 V = 264  # five rows more than the byte tokenizer knows
 
 
@@ -39,25 +41,20 @@ def test_markers_of_qwen(shared_data):
     assert len(text) == 2178 and all(token.endswith("Ċ") for token in text)
 
 
-@pytest.mark.parametrize("before", ["so", "so.", "so\n", "so ", "\n\n", "x}$", "1"])
-@pytest.mark.parametrize("behind", ["", "\n", "\n\n", " So", "The", ".", "\n\n**"])
 @pytest.mark.parametrize("marker", ["</think>", "<|im_start|>0", "<|im_start|>answer", "</reasoning>\n"])
-def test_a_marker_is_found_as_qwen_writes_it_between_any_texts(shared_data, before, behind, marker):
+def test_a_marker_is_found_as_qwen_writes_it_between_any_texts(shared_data, marker):
     """Which of its tokens merge with the text around it depends on that text."""
     tokenizer = AutoTokenizer.from_pretrained(shared_data / "qwen25_tokenizer")
-    places = np.asarray(qwen_markers(tokenizer, marker).places)
-    ids = tokenizer.encode(before + marker + behind)
+    places = np.asarray(make_markers(tokenizer, 151936, FormatConfig(end_markers=(marker,))).places)
     length = len(tokenizer.encode(marker))
-    starts = [
-        start for start in range(len(ids) - length + 1) if all(places[ids[start + i]] & 1 << i for i in range(length))
-    ]
-    assert len(starts) == 1
-    assert tokenizer.decode(ids[: starts[0]]) in (before, before[:-1], before[:-2])
-
-
-@cache
-def qwen_markers(tokenizer, marker):
-    return make_markers(tokenizer, 151936, FormatConfig(end_markers=(marker,)))
+    for before, behind in itertools.product(BEFORE, BEHIND):
+        ids = tokenizer.encode(before + marker + behind)
+        windows = [ids[start : start + length] for start in range(len(ids) - length + 1)]
+        starts = [
+            start for start, window in enumerate(windows) if all(places[i] & 1 << n for n, i in enumerate(window))
+        ]
+        assert len(starts) == 1, (before, behind, ids)
+        assert tokenizer.decode(ids[: starts[0]]) in (before, before[:-1], before[:-2])
 
 
 def test_more_end_markers_than_there_are_places_for_are_an_error():
@@ -84,16 +81,17 @@ def test_a_stop_token_that_is_not_one_token_is_an_error():
 
 
 def test_end_markers_can_be_chosen():
-    markers = make_markers(byte_tokenizer(), V, FormatConfig("<t>", "<a>", "!", ("<|im_start|>", "Stop")))
-    assert list(markers.end_lengths) == [1, 4, 3] and markers.start_token == ord(">")
-    assert [int(np.flatnonzero(markers.places & 1 << i)[0]) for i in range(1, 5)] == list(b"Stop")
-    assert bytes(map(int, markers.suffixes[1, :4])) == b"<a>!"
+    tokenizer = byte_tokenizer()
+    markers = make_markers(tokenizer, V, FormatConfig("<t>", "<a>", "!", ("<|im_start|>", "Stop")))
+    assert list(markers.end_lengths) == [1, 4, 3] and tokenizer.decode([int(markers.start_token)]) == ">"
+    assert tokenizer.decode([int(np.flatnonzero(markers.places & 1 << i)[0]) for i in range(1, 5)]) == "Stop"
+    assert tokenizer.decode(list(map(int, markers.suffixes[1, :4]))) == "<a>!"
 
 
 def test_room_is_kept_for_a_marker_that_may_turn_out_to_be_none():
     tokenizer = byte_tokenizer()
     short, long = (make_markers(tokenizer, V, FormatConfig(end_markers=(end,))) for end in ("S", "Stop"))
-    limits = [make_budget(tokenizer, [(BudgetConfig(), 10, 4)], 100, m).context_limit[0] for m in (short, long)]
+    limits = [make_budget(tokenizer, [Limits(BudgetConfig(), 10, 4)], 100, m).context_limit[0] for m in (short, long)]
     assert limits[0] - limits[1] == 3
 
 
