@@ -78,7 +78,10 @@ def to_json(config: Any) -> str:
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Runs an entry point: UserError is one line and exit code 2, RunError one line and 1, Ctrl-C one line and 130."""
+    """Runs an entry point, and ends the process with one line where it fails.
+
+    Exit codes: 2 after UserError, 1 after RunError, 130 after Ctrl-C, 75 after SIGTERM or a preemption: start it again.
+    """
     _keep_compiled_programs()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # piped, lines would come after what stderr shows meanwhile
@@ -96,6 +99,9 @@ def run_main(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted; what was done is kept, the same command goes on from there", file=sys.stderr)
         sys.exit(130)
+    except Terminated:
+        print("told to end; what was done is kept, the same command goes on from there", file=sys.stderr)
+        sys.exit(os.EX_TEMPFAIL)
 
 
 def _keep_compiled_programs() -> None:
@@ -139,11 +145,16 @@ def _one_line(said: str, cls: type, argv: list[str], prog: str) -> str:
     return " ".join(words.split())
 
 
+class Terminated(Exception):
+    """The run was told to end by its supervisor or its machine, and has kept what it did."""
+
+
 class StopFlag:
     """Within: the first Ctrl-C or SIGTERM only sets `asked`, so a step ends in order; a second interrupts."""
 
     def __init__(self) -> None:
         self.asked = False
+        self._by_hand = False
 
     def __enter__(self) -> StopFlag:
         self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -154,11 +165,15 @@ class StopFlag:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt once asked: Python's own can get lost inside a compiled call."""
+        """Raises once asked, KeyboardInterrupt or Terminated: Python's own can get lost inside a compiled call."""
         if self.asked:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt if self._by_hand else Terminated
+
+    def ask(self) -> None:
+        """As SIGTERM does."""
+        self.asked = True
 
     def _ask(self, number: int, frame: object) -> None:
         if self.asked:
             raise KeyboardInterrupt
-        self.asked = True
+        self.asked, self._by_hand = True, number == signal.SIGINT

@@ -261,6 +261,20 @@ class MeshConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class HostsConfig:
+    """Several processes as one run, one a host of a TPU slice."""
+
+    # auto: all hosts of a TPU slice, elsewhere this process alone; none: alone; or HOST:PORT,COUNT,INDEX
+    processes: str = "auto"
+    lost_after_seconds: int = 100  # a process that says nothing for so long ends the others
+    stall_seconds: int = 1800  # a run in which nothing moves for so long ends (exit code 70); 0: never
+
+    def __post_init__(self) -> None:
+        if self.lost_after_seconds < 1 or self.stall_seconds < 0:
+            raise UserError("hosts.lost_after_seconds must be at least 1, hosts.stall_seconds at least 0")
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """`python -m s1_jax.train`: supervised fine-tuning."""
 
@@ -272,6 +286,7 @@ class TrainConfig:
     log: LogConfig = LogConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     mesh: MeshConfig = MeshConfig()
+    hosts: HostsConfig = HostsConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -435,7 +450,8 @@ class EvaluateConfig:
     draft_tokens: int = 0  # looked up in prompt and thinking, and checked by one pass of the model; no token changes
     format: FormatConfig = S1
     stored: StoredConfig = StoredConfig()
-    mesh: MeshConfig = MeshConfig()
+    mesh: MeshConfig = MeshConfig()  # over the devices of one process; several take problems in turn
+    hosts: HostsConfig = HostsConfig()
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):

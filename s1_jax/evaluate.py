@@ -19,10 +19,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.checkpoints import hf
+from s1_jax.checkpoints.folder import run_folder
 from s1_jax.cli import StopFlag, parse_with_file, run_main, to_json
 from s1_jax.config import S1, BudgetConfig, EvaluateConfig, FormatConfig, SettingConfig, UserError, resolve_dtype
 from s1_jax.data.chat import prompt_ids
@@ -31,12 +33,21 @@ from s1_jax.decoding.engine import Engine, Status, context_length
 from s1_jax.decoding.records import identity
 from s1_jax.decoding.requests import Request
 from s1_jax.decoding.sweep import plan_trunks
+from s1_jax.processes import Watchdog, is_first, meet, start_processes
 from s1_jax.reporting import compare, parity
-from s1_jax.reporting.cost import add_cost, cost_of, format_cost
+from s1_jax.reporting.cost import COSTS, add_cost, cost_of, format_cost
 from s1_jax.reporting.html import save_report
 from s1_jax.reporting.live import LiveTable
 from s1_jax.reporting.plot import save_scaling_plot
-from s1_jax.reporting.records import Record, cut_torn_line, read_records, read_run, record_line
+from s1_jax.reporting.records import (
+    Record,
+    cut_torn_line,
+    gather_parts,
+    part_of,
+    read_records,
+    read_run,
+    record_line,
+)
 from s1_jax.reporting.summary import Setting, methods, summarize, to_dict
 from s1_jax.reporting.table import format_report
 from s1_jax.search.rejection import sample_until_natural
@@ -92,7 +103,9 @@ def main(argv: list[str] | None = None) -> None:
 
     # Options
     config = parse_with_file(EvaluateConfig, argv, "python -m s1_jax.evaluate", __doc__)
-    settings = sweep_settings(config)
+    settings, run_dir = sweep_settings(config), run_folder(config.run_dir)
+    start_processes(config.hosts)
+    say: Callable[[str], None] = print if is_first() else lambda _: None
 
     # All that is asked: every problem under every setting
     task = load_task(config.task)
@@ -104,19 +117,21 @@ def main(argv: list[str] | None = None) -> None:
         size += f" x {len(config.seeds)} seeds"
         if greedy := sum(len(seeds_of(config, setting)) == 1 for setting in settings):
             once = f"{greedy} of {len(settings)} settings are decoded once"
-            print(f"at temperature 0 every seed gives the same records: {once}")
+            say(f"at temperature 0 every seed gives the same records: {once}")
 
     # What an earlier start has left to do
-    run_dir = Path(config.run_dir)
     claim_run_dir(run_dir, config, source)
     left = unfinished(run_dir, rows)
     done = len(rows) - len(left)
-    print(f"{task.name}: {size}, {done} of {len(rows)} records done")
+    say(f"{task.name}: {size}, {done} of {len(rows)} records done")
 
-    # Decode it, then report
-    if left:
-        decode(config, source, task, left)
-    report(run_dir)
+    # Decode it, each process its own problems, then report
+    if own := own_rows(left):
+        decode(config, source, task, own)
+    meet("all is decoded")
+    if is_first():
+        gather(run_dir)
+        report(run_dir)
 
 
 def sweep_settings(config: EvaluateConfig) -> list[SettingConfig]:
@@ -198,17 +213,31 @@ def plan_rows(
 
 
 def claim_run_dir(run_dir: Path, config: EvaluateConfig, source: Path) -> None:
-    """Writes `config.json`. Raises UserError where the folder holds other records, naming what differs."""
+    """Writes `config.json`, and brings an earlier start's records together.
+
+    Raises UserError where the folder holds other records, naming what differs.
+    """
+    meet("run_dir is looked at")
     now = json.loads(to_json(config))
     now["model"]["sha256"] = fingerprint(source)
     path = run_dir / "config.json"
-    if path.exists() and read_records(run_dir / "records.jsonl"):
+    if path.exists() and any(run_dir.glob("records*.jsonl")):
         before = {"format": dataclasses.asdict(S1)} | json.loads(path.read_text())  # earlier versions knew s1's alone
         pairs = [(".".join(names), _at(before, names), _at(now, names)) for names in SHARED_OPTIONS]
         if differing := [f"{name} was {old!r}, is {new!r}" for name, old, new in pairs if old != new]:
             raise UserError(f"{run_dir} holds other records ({'; '.join(differing)}); choose another --run-dir")
-    run_dir.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(now, indent=2) + "\n")
+    meet("run_dir was looked at")
+    if is_first():
+        run_dir.mkdir(parents=True, exist_ok=True)
+        gather(run_dir)
+        path.write_text(json.dumps(now, indent=2) + "\n")
+    meet("run_dir is claimed")
+
+
+def gather(run_dir: Path) -> None:
+    """Puts what other processes have written into the files of the first."""
+    for name in ("records.jsonl", COSTS):
+        gather_parts(run_dir / name)
 
 
 def fingerprint(source: Path) -> str:
@@ -237,6 +266,13 @@ def unfinished(run_dir: Path, rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.key not in records]
 
 
+def own_rows(rows: Sequence[Row]) -> list[Row]:
+    """Those of this process: whole problems, whose settings share a run, in turn."""
+    problems = dict.fromkeys(str(row.problem.id) for row in rows)
+    own = {name for i, name in enumerate(problems) if i % jax.process_count() == jax.process_index()}
+    return [row for row in rows if str(row.problem.id) in own]
+
+
 def record_key(record: Record) -> Hashable:
     """Problem, setting, sample, and the seed where it says anything: at temperature 0 nothing is drawn."""
     seed = record["seed"] if record["temperature"] > 0 else None
@@ -244,8 +280,8 @@ def record_key(record: Record) -> Hashable:
 
 
 def decode(config: EvaluateConfig, source: Path, task: Task, rows: Sequence[Row]) -> None:
-    """Appends the rows' records to `records.jsonl`, each as soon as it is there."""
-    layout = Layout(make_mesh(config.mesh), DECODE_RULES)
+    """Appends the rows' records to this process's `records.jsonl`, each as soon as it is there."""
+    layout = Layout(make_mesh(config.mesh, jax.local_devices()), DECODE_RULES)
     parts = layout.parts(layout.rules["batch"])
     dtype = resolve_dtype(config.model.dtype)
     model, params = hf.load_for_decoding(source, config.stored, dtype, layout)
@@ -264,16 +300,22 @@ def decode(config: EvaluateConfig, source: Path, task: Task, rows: Sequence[Row]
         draft_tokens=config.draft_tokens,
     )
     run_dir = Path(config.run_dir)
-    path = run_dir / "records.jsonl"
+    path = part_of(run_dir / "records.jsonl", jax.process_index())
     cut_torn_line(path)
     written, started = 0, time.perf_counter()
     note = f"{runs:,} runs" if shared else "each record by itself"
     there = read_records(path)  # those of other settings too
-    live = LiveTable(there, len(there) + len(rows), note)
-    with StopFlag() as stop, path.open("a", encoding="utf-8") as file, live:
+    live = LiveTable(there, len(there) + len(rows), note, shown=is_first())
+    with (
+        StopFlag() as stop,
+        Watchdog(config.hosts.stall_seconds) as watchdog,
+        path.open("a", encoding="utf-8") as file,
+        live,
+    ):
 
         def show(status: Status) -> None:
             live.show(status.done, status.decoded_tokens, status.slot_use, status.tokens_per_step)
+            watchdog.tick(f"{status.done} of {status.total} records")
             stop.check()
 
         try:
@@ -286,6 +328,7 @@ def decode(config: EvaluateConfig, source: Path, task: Task, rows: Sequence[Row]
         finally:
             add_cost(
                 run_dir,
+                jax.process_index(),
                 records=written,
                 decoded_tokens=engine.decoded_tokens,
                 seconds=time.perf_counter() - started,

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from s1_jax.cli import parse, run_main
 from s1_jax.config import FormatConfig, GradeConfig, JudgeConfig, TaskConfig, UserError
 from s1_jax.evaluate import report
 from s1_jax.progress import progress_bar
-from s1_jax.reporting.records import Record, cut_torn_line, read_records, record_line
+from s1_jax.reporting.records import Record, cut_torn_line, read_records, record_line, replace_file
 from s1_jax.reporting.summary import UNDECIDED
 from s1_jax.reporting.table import align
 from s1_jax.tasks import Rules, Verdict, load_rules, load_task
@@ -50,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
         after = grade_by_judge(config.judge, task, after, run_dir / "judge.jsonl")
 
     # The records anew, then the report
-    replace_records(run_dir / "records.jsonl", after)
+    replace_file(run_dir / "records.jsonl", "".join(map(record_line, after)).encode())
     print(changes(before, after))
     report(run_dir)
 
@@ -121,16 +120,6 @@ def asked(config: JudgeConfig, prompts: Sequence[str], kept: Path) -> dict[str, 
                 bar.advance(task)
     print(f"judge: {len(prompts)} different answers were open, {len(new)} of them asked now")
     return {prompt: replies[key] for prompt, key in keys.items()}
-
-
-def replace_records(path: Path, records: Sequence[Record]) -> None:
-    """Writes the file beside, and puts it in place once it is on disk: at any moment it is the old one or the new."""
-    beside = path.with_name(path.name + ".new")
-    with beside.open("w", encoding="utf-8") as file:
-        file.writelines(map(record_line, records))
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
 
 
 def changes(before: Sequence[Record], after: Sequence[Record]) -> str:

@@ -42,7 +42,7 @@ BAR_COLUMNS = (  # where the terminal is narrow, bar and note give way
 )
 
 
-def progress_bar() -> Progress:
+def progress_bar(shown: bool = True) -> Progress:
     """On standard error: what is being done, how much of it, time spent and left, and a `note` of the caller's.
 
     A caller that knows better than the speed so far gives `seconds_left` too. What is printed meanwhile comes above the
@@ -50,6 +50,7 @@ def progress_bar() -> Progress:
     """
     return Progress(
         *BAR_COLUMNS,
+        disable=not shown,
         console=Console(stderr=True),
         redirect_stdout=sys.stdout.isatty(),  # else rich would show on the terminal what is meant for the file
     )

@@ -120,6 +120,11 @@ class Layout:
         """Into how many pieces a logical axis is cut."""
         return self.parts(self.axes(name))
 
+    def local(self, name: str, size: int) -> tuple[int, ...]:
+        """Of the `size` places of a dimension cut along this logical axis, those that this process's devices hold."""
+        held: Any = self.sharding(name).addressable_devices_indices_map((size,)).values()
+        return tuple(sorted({place for (places,) in held for place in range(size)[places]}))
+
     @property
     def moves_weights(self) -> bool:
         """Whether weights are gathered where tokens are, as in training; else the tokens go to the weights."""

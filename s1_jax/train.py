@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from s1_jax.checkpoints import hf, orbax
+from s1_jax.checkpoints.folder import run_folder
 from s1_jax.cli import StopFlag, parse_with_file, run_main, to_json
 from s1_jax.config import RunError, TrainConfig, UserError, resolve_dtype
 from s1_jax.data.loader import Loader, Step, assemble
 from s1_jax.data.tokens import load_corpus, split_held_out
+from s1_jax.processes import Watchdog, any_of, is_first, meet, start_processes, watch_for_preemption
 from s1_jax.progress import progress_bar
 from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh
 from s1_jax.training.checks import check_sizes
@@ -32,17 +36,19 @@ from s1_jax.training.step_line import StepTable
 from s1_jax.training.watch import StepClock, Trace, device_memory
 
 # A run is the same run as long as these agree; the rest may change between two starts.
-FREE_TO_CHANGE = ("run_dir", "checkpoint", "log", "mesh", "train.log_every_steps")
+FREE_TO_CHANGE = ("run_dir", "checkpoint", "log", "mesh", "hosts", "train.log_every_steps")
 
 
 def main(argv: list[str] | None = None) -> None:
     """The whole run, in the order things happen. Raises UserError, RunError, KeyboardInterrupt."""
     # Options
     config = parse_with_file(TrainConfig, sys.argv[1:] if argv is None else argv, "python -m s1_jax.train", __doc__)
-    run_dir = Path(config.run_dir)
+    start_processes(config.hosts)
+    say: Callable[..., None] = print if is_first() else _nothing
+    run_dir = run_folder(config.run_dir)
     if (run_dir / "hf" / "config.json").exists():
         claim_run_dir(run_dir, config)
-        print(f"{run_dir} is finished: the model is in {run_dir / 'hf'}")
+        say(f"{run_dir} is finished: the model is in {run_dir / 'hf'}")
         return
     if config.log.wandb_project:
         find_wandb()  # now: minutes may go into loading
@@ -54,16 +60,18 @@ def main(argv: list[str] | None = None) -> None:
     check_sizes(config, model, len(tokenizer), layout)
     corpus, counts = load_corpus(config.data, tokenizer)
     training, held_out = split_held_out(corpus, config.data.held_out_share, config.train.seed)
-    process = (jax.process_index(), jax.process_count())
-    loader = Loader(training, config.data, config.train.seed, config.train.epochs, *process)
+    own_rows = layout.local("batch", config.data.micro_batch_rows)
+    loader = Loader(training, config.data, config.train.seed, config.train.epochs, own_rows)
     total_steps = loader.total_steps
-    held_out_step = assemble(held_out, config.data, *process) if len(held_out) else None
+    held_out_step = assemble(held_out, config.data, own_rows) if len(held_out) else None
     trace = Trace(run_dir / "profile", config.log.profile_steps, total_steps)
-    print(f"{config.data.path}: {counts}")
-    print(f"{total_steps} steps over {len(training)} examples, {len(held_out)} held out")
+    say(f"{config.data.path}: {counts}")
+    say(f"{total_steps} steps over {len(training)} examples, {len(held_out)} held out")
     claim_run_dir(run_dir, config)
     as_saved = json.loads(to_json(config))
-    wandb_run = start_wandb(config.log.wandb_project, run_dir, as_saved) if config.log.wandb_project else None
+    wandb_run = None
+    if config.log.wandb_project and is_first():
+        wandb_run = start_wandb(config.log.wandb_project, run_dir, as_saved)
 
     # State: from the last checkpoint, else from the model's weights
     tx = make_optimizer(config.optim, model, total_steps)
@@ -79,37 +87,48 @@ def main(argv: list[str] | None = None) -> None:
             examples_seen = meta["examples_seen"]
     first_step = int(state.step)
     if first_step:
-        print(f"going on from step {first_step} ({examples_seen} examples seen)")
+        say(f"going on from step {first_step} ({examples_seen} examples seen)")
 
     # The loop
     compute_dtype = resolve_dtype(config.model.dtype)
     step_fn = compile_step(model, tx, target, layout, compute_dtype=compute_dtype, remat=config.model.remat)
     loss_fn = compile_loss(model, target, layout, compute_dtype=compute_dtype, remat=config.model.remat)
     rate = learning_rate(config.optim, total_steps)
-    log = MetricsLog(run_dir, first_step, wandb_run)
+    log = MetricsLog(run_dir, first_step, wandb_run) if is_first() else None
     table = StepTable(total_steps, config.train.log_every_steps)
 
-    with layout.use(), StopFlag() as stop, log, trace, progress_bar() as bar:
+    with ExitStack() as stack:
+        stack.enter_context(layout.use())
+        stop = stack.enter_context(StopFlag())
+        watch_for_preemption(stop.ask)
+        watchdog = stack.enter_context(Watchdog(config.hosts.stall_seconds))
+        for written in (log, trace):
+            stack.enter_context(written or nullcontext())
+        bar = stack.enter_context(progress_bar(shown=is_first()))
         bar_row = bar.add_task("fine-tuning", total=total_steps, completed=first_step, note="")
         clock, number, saved_step = StepClock(), first_step, first_step
         batches = ((step, place(step, layout)) for step in clock.waiting(loader.batches(examples_seen)))
         upcoming = next(batches, None)
         while upcoming is not None:
             number, (step, batch) = number + 1, upcoming
+            watchdog.tick(f"step {number}")
             shape = batch["token_ids"].shape
             with trace.step(number), clock.step():
                 with clock.compiling("step", shape) as new:
                     if new:
                         bar.update(bar_row, note=f"compiling {list(shape)}")
                     state, metrics = step_fn(state, batch, jnp.int32(step.micro_batches))
+                watchdog.tick(f"step {number}: waiting for the input of the next")
                 upcoming = next(batches, None)  # while the devices compute
+                watchdog.tick(f"step {number}: waiting for the devices")
                 scalars = {name: float(value) for name, value in metrics.items()}
             # the parameters too: an update can overflow after a finite loss, and would be saved as the last good step
             if not all(np.isfinite(value) for value in scalars.values()):
                 checkpointer.close()
                 raise RunError(f"step {number}: {diverged(scalars, step, saved_step)}")
             examples_seen, took = step.examples_seen, clock.took
-            flops = step_flops(model, step.batch["positions"], step.batch["segment_ids"]) * jax.process_count()
+            flops = step_flops(model, step.batch["positions"], step.batch["segment_ids"])
+            flops *= config.data.micro_batch_rows / len(own_rows)  # the other processes' rows are about as long
             row: dict[str, Any] = {
                 "step": number,
                 **scalars,
@@ -132,22 +151,25 @@ def main(argv: list[str] | None = None) -> None:
                 with clock.compiling("held-out loss", held_out_batch["token_ids"].shape):
                     loss = loss_fn(state.params, held_out_batch, jnp.int32(held_out_step.micro_batches))
                 row["held_out_loss"] = float(loss)
-            log.write(row)
+            if log is not None:
+                log.write(row)
             seconds_left = clock.seconds_left(total_steps - number)
             for line in table.lines(row | {"seconds_left": seconds_left, "shape": shape}):
-                print(line)
+                say(line)
             bar.update(bar_row, completed=number, seconds_left=seconds_left, note=f"loss {scalars['loss']:.3f}")
-            if last or stop.asked or number % config.checkpoint.every_steps == 0:
+            stopping = any_of(stop.asked)
+            if last or stopping or number % config.checkpoint.every_steps == 0:
                 checkpointer.save(number, state, {"examples_seen": examples_seen, "config": as_saved})
                 saved_step = number
-                if stop.asked:
+                if stopping:
                     checkpointer.close()
+                    stop.ask()  # another process may have been told
                     stop.check()
     checkpointer.close()
 
     # What others load
     hf.save_params(run_dir / "hf", model, state.params, tokenizer_from=source)
-    print(f"done: {total_steps} steps; the model is in {run_dir / 'hf'}")
+    say(f"done: {total_steps} steps; the model is in {run_dir / 'hf'}")
 
 
 def claim_run_dir(run_dir: Path, config: TrainConfig) -> None:
@@ -167,8 +189,11 @@ def claim_run_dir(run_dir: Path, config: TrainConfig) -> None:
             raise UserError(
                 f"{run_dir} holds a run with other options ({'; '.join(differing)}); choose another --run-dir"
             )
-    run_dir.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_json(config))
+    meet("run_dir is looked at")
+    if is_first():
+        run_dir.mkdir(parents=True, exist_ok=True)
+        path.write_text(to_json(config))
+    meet("run_dir is claimed")
 
 
 def diverged(scalars: dict[str, float], step: Step, saved_step: int) -> str:
@@ -179,9 +204,24 @@ def diverged(scalars: dict[str, float], step: Step, saved_step: int) -> str:
 
 
 def place(step: Step, layout: Layout) -> dict[str, jax.Array]:
-    """A step's arrays [M, B, T], of which this process holds its rows, on the mesh."""
+    """A step's arrays [M, B, T] on the mesh, of which this process has filled its own rows."""
+    rows = step.rows
     sharding = layout.sharding("micro", "batch", "length")
-    return {key: jax.make_array_from_process_local_data(sharding, step.batch[key]) for key in BATCH_KEYS}
+    own = {row: i for i, row in enumerate(layout.local("batch", rows))}
+
+    def placed(array: np.ndarray) -> jax.Array:
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
+            micro, wanted, length = index
+            return array[micro, [own[row] for row in range(rows)[wanted]], length]
+
+        return jax.make_array_from_callback((array.shape[0], rows, array.shape[2]), sharding, part)
+
+    return {key: placed(step.batch[key]) for key in BATCH_KEYS}
+
+
+def _nothing(*_: object) -> None:
+    """What processes say that are not the first."""
 
 
 if __name__ == "__main__":

@@ -29,6 +29,13 @@ TOKENIZER_FILES = (
 )
 
 
+def run_folder(path: str) -> Path:
+    """A run's folder. Raises UserError on a URL: buckets are not written to yet, mount one instead."""
+    if "://" in path:
+        raise UserError(f"run_dir {path} is a URL; give a folder, for instance one that the bucket is mounted at")
+    return Path(path)
+
+
 def resolve(path: str | Path) -> Path:
     """`path` where it is a folder; else the snapshot of the hub id it names, downloaded (no pickles).
 

@@ -18,6 +18,7 @@ from jax.sharding import SingleDeviceSharding
 
 from s1_jax.config import RunError, UserError
 from s1_jax.model.qwen2 import Params
+from s1_jax.processes import any_of, is_first, meet
 
 REASON_LENGTH = 200  # characters kept of what a reader below says
 
@@ -54,20 +55,23 @@ class Checkpointer:
         """The newest checkpoint that can be read, and its meta.
 
         `target` is the state's tree of jax.ShapeDtypeStruct, each with the sharding, on any mesh, its array shall have.
-        A damaged checkpoint is warned about and moved aside, and the one before it used. Raises UserError where none
-        can be read, or where the newest is of another model or optimizer.
+        A checkpoint that is damaged, for one process or all, is warned about and moved aside, and the one before it
+        used. Raises UserError where none can be read, or where the newest is of another model or optimizer.
         """
         # rebuilt, because Orbax refuses what jax.eval_shape makes under an abstract mesh
         leaves = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), target)
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
+            reason = None
             try:
                 self._check_same(step, leaves)
                 state, meta = _read(partial(self._manager.restore, step), leaves)
             except UserError:
                 raise
             except Exception as error:  # whatever a damaged file makes the readers below raise
-                damaged[step] = _reason(error)
+                reason = _reason(error)
+            if any_of(reason is not None):
+                damaged[step] = reason or "another process cannot read it"
                 continue
             self._set_aside(damaged, used=step)
             return state, meta
@@ -102,9 +106,10 @@ class Checkpointer:
         for step, reason in damaged.items():
             path = self.folder / str(step)
             warnings.warn(f"checkpoint {path} is damaged ({reason}); going on from step {used}", stacklevel=3)
-            if jax.process_index() == 0:
+            if is_first():
                 path.rename(self.folder / f"damaged-{step}")
         if damaged:
+            meet("damaged checkpoints are set aside")
             self._manager.reload()
 
 

@@ -28,7 +28,8 @@ BLOCK = 1024  # so many examples of the shuffle are put into full rows together,
 class Step(NamedTuple):
     """One optimizer step: arrays of this process, figures of the whole step."""
 
-    batch: Batch  # each [M, B / processes, T], see packing.py; the loss is the sum over all of weights * nll
+    batch: Batch  # each [M, own rows, T], see packing.py; the loss is the sum over all of weights * nll
+    rows: int  # B, those of all processes
     micro_batches: int  # how many of the M hold examples; the others are all padding and need not be computed
     example_ids: tuple[str, ...]  # in the order of the shuffle
     examples_seen: int  # since the start of training, this step included: the position to resume from
@@ -44,18 +45,17 @@ class Step(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Loader:
-    """Steps over `epochs` epochs of a corpus, for one process of `process_count`.
+    """Steps over `epochs` epochs of a corpus.
 
-    Every process packs the same global step and takes its own slice of the rows of each micro-batch, so what a step
-    holds does not depend on how many they are. Raises UserError for settings that fit nothing.
+    Every process packs the same global step and fills only its own of the B rows of each micro-batch (none: all), so
+    what a step holds does not depend on how many they are. Raises UserError for settings that fit nothing.
     """
 
     corpus: Corpus
     config: DataConfig
     seed: int
     epochs: int
-    process_index: int = 0
-    process_count: int = 1
+    own_rows: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.config.batch_by == "tokens" and not self.config.batch_tokens:
@@ -63,11 +63,6 @@ class Loader:
         for name in ("batch_examples", "micro_batch_rows", "max_length"):
             if getattr(self.config, name) < 1:
                 raise UserError(f"data.{name} is {getattr(self.config, name)}; it must be at least 1")
-        if self.config.micro_batch_rows % self.process_count:
-            raise UserError(
-                f"data.micro_batch_rows {self.config.micro_batch_rows} is not a multiple of the "
-                f"{self.process_count} processes"
-            )
         if not 0 <= self.seed < SEEDS:
             raise UserError(f"the seed {self.seed} is not between 0 and {SEEDS - 1}")
 
@@ -112,28 +107,33 @@ class Loader:
     def step(self, positions: range) -> Step:
         """The arrays of one step."""
         chosen = self.corpus.take([int(self.order[position]) for position in positions])
-        step = assemble(chosen, self.config, self.process_index, self.process_count, self.max_micro_batches)
+        step = assemble(chosen, self.config, self.own_rows, self.max_micro_batches)
         return step._replace(examples_seen=positions.stop)
 
 
 def assemble(
-    corpus: Corpus, config: DataConfig, process_index: int = 0, process_count: int = 1, max_micro_batches: int = 1
+    corpus: Corpus, config: DataConfig, own_rows: tuple[int, ...] | None = None, max_micro_batches: int = 1
 ) -> Step:
     """A whole corpus as one step, a held-out set for instance: packed, and cut into at least `max_micro_batches`."""
     packing = pack(corpus.lengths, config.capacities, config.micro_batch_rows)
-    rows = packing.rows + [[]] * ((max_micro_batches - packing.micro_batches) * config.micro_batch_rows)
+    B = config.micro_batch_rows
+    rows = packing.rows + [[]] * ((max_micro_batches - packing.micro_batches) * B)
     token_weights = WEIGHTINGS[config.loss_weighting]([loss_tokens(example) for example in corpus.examples])
-    own = config.micro_batch_rows // process_count
-    first = process_index * own
-    own_rows = [row for i, row in enumerate(rows) if first <= i % config.micro_batch_rows < first + own]
-    filled = fill_rows(corpus.examples, token_weights, own_rows, packing.row_length)
+    own = range(B) if own_rows is None else own_rows
+    filled = fill_rows(
+        corpus.examples,
+        token_weights,
+        [rows[first + i] for first in range(0, len(rows), B) for i in own],
+        packing.row_length,
+    )
     return Step(
-        batch={name: array.reshape(-1, own, packing.row_length) for name, array in filled.items()},
+        batch={name: array.reshape(-1, len(own), packing.row_length) for name, array in filled.items()},
+        rows=B,
         micro_batches=packing.micro_batches,
         example_ids=corpus.ids,
         examples_seen=len(corpus),
         real_tokens=sum(corpus.lengths),
-        row_tokens=packing.micro_batches * config.micro_batch_rows * packing.row_length,
+        row_tokens=packing.micro_batches * B * packing.row_length,
         balance=balance(packing, corpus.lengths),
     )
 

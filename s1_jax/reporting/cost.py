@@ -9,23 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from s1_jax.progress import clock_time
-from s1_jax.reporting.records import Record, cut_torn_line, read_records
+from s1_jax.reporting.records import Record, cut_torn_line, part_of, read_records
 from s1_jax.reporting.summary import Setting
 
 COSTS = "decoding.jsonl"  # in run_dir: a line for every start
 
 
-def add_cost(run_dir: Path, **cost: float) -> None:
-    """Notes what one start brought and took, what was lost to an interruption left out.
+def add_cost(run_dir: Path, process: int = 0, **cost: float) -> None:
+    """Notes what one start of a process brought and took, what was lost to an interruption left out.
 
     `records`; `decoded_tokens`, of thinking and answers; `seconds`; `slot_steps` and `slot_tokens`, steps of the rows
     of a batch and the tokens they brought; `accepted_tokens`, those of them that a draft had right; `programs`
     compiled.
     """
-    path = run_dir / COSTS
+    path = part_of(run_dir / COSTS, process)
     cut_torn_line(path)
     with path.open("a") as file:
-        file.write(json.dumps({name: round(value, 3) for name, value in cost.items()}) + "\n")
+        line = {"process": process} | {name: round(value, 3) for name, value in cost.items()}
+        file.write(json.dumps(line) + "\n")
 
 
 def cost_of(run_dir: Path, records: Sequence[Record]) -> dict[str, Any]:

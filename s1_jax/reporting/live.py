@@ -19,13 +19,20 @@ LINES_BESIDE = 6  # of the terminal that the table leaves to bar, header and pro
 class LiveTable(Progress):
     """The progress bar of `progress.progress_bar`, in a terminal under a table of the settings.
 
-    `records` are there already, of `total` in all; `runs` says how they are decoded.
+    `records` are there already, of `total` in all; `runs` says how they are decoded. Several processes show one.
     """
 
-    def __init__(self, records: Iterable[Record], total: int, runs: str, console: Console | None = None) -> None:
+    def __init__(
+        self, records: Iterable[Record], total: int, runs: str, console: Console | None = None, shown: bool = True
+    ) -> None:
         self._settings: dict[Setting, list[int]] = {}  # records, right ones, thinking tokens
         self._runs = runs
-        super().__init__(*BAR_COLUMNS, console=console or Console(stderr=True), redirect_stdout=sys.stdout.isatty())
+        super().__init__(
+            *BAR_COLUMNS,
+            console=console or Console(stderr=True),
+            redirect_stdout=sys.stdout.isatty(),
+            disable=not shown,
+        )
         self._before = sum(1 for _ in map(self.add, records))
         self._bar = self.add_task("decoding", total=total, completed=self._before, note=runs)
         self._since: tuple[float, int] | None = None

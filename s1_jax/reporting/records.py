@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,34 @@ def cut_torn_line(path: Path) -> None:
     if path.exists():
         with path.open("r+b") as file:
             file.truncate(len(_whole(file.read())))
+
+
+def part_of(path: Path, index: int) -> Path:
+    """The file beside `path` that process `index` appends to; the first one's is `path` itself."""
+    return path.with_name(f"{path.stem}-{index}{path.suffix}") if index else path
+
+
+def gather_parts(path: Path) -> None:
+    """Puts what other processes left beside a records file into it; a line that is there already, by a kill, once."""
+    parts = sorted(path.parent.glob(f"{path.stem}-[0-9]*{path.suffix}"))
+    if not parts:
+        return
+    lines = dict.fromkeys(
+        line for part in (path, *parts) if part.exists() for line in _whole(part.read_bytes()).splitlines()
+    )
+    replace_file(path, b"".join(line + b"\n" for line in lines))
+    for part in parts:
+        part.unlink()
+
+
+def replace_file(path: Path, contents: bytes) -> None:
+    """Writes the file beside, and puts it in place once it is on disk: at any moment it is the old one or the new."""
+    beside = path.with_name(path.name + ".new")
+    with beside.open("wb") as file:
+        file.write(contents)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
 
 
 def record_line(record: Record) -> str:

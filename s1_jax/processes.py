@@ -1,0 +1,146 @@
+"""Several processes as one run: who takes part, what all must see alike, and an end where one of them is lost.
+
+A pod has a process a host. All run the same program and meet in every step; the first one writes what there is one of.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from glob import glob
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from s1_jax.config import HostsConfig, RunError, UserError
+
+FORM = "HOST:PORT,COUNT,INDEX, for instance 10.0.0.2:8476,4,0"
+TPU_DEVICES = ("/dev/accel*", "/dev/vfio/[0-9]*")  # on a TPU VM, by generation
+STALLED = 70  # exit code: nothing has moved for too long
+NOTICE = "http://{}/computeMetadata/v1/instance/preempted?wait_for_change=true&timeout_sec=60"
+METADATA_HOST = "GCE_METADATA_HOST"  # Google's own variable for another place of the metadata server
+
+
+def start_processes(config: HostsConfig) -> None:
+    """Makes this process one of several, before JAX is used for anything else.
+
+    Raises UserError where `config.processes` is of no form it may have, RunError where the others are not there.
+    """
+    who, patience = config.processes, config.lost_after_seconds
+    if who == "none" or (who == "auto" and not _on_tpu()):
+        return
+    options: dict[str, Any] = {"initialization_timeout": max(patience, 300)}
+    # the second: one that ends by an error waits for the others, which wait for it
+    options |= {"heartbeat_timeout_seconds": patience, "shutdown_timeout_seconds": patience}
+    if who != "auto":
+        address, count, index = _parse(who)
+        options |= {"coordinator_address": address, "num_processes": count, "process_id": index}
+    if _platforms() == "cpu":
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(**options)
+    except Exception as error:  # jaxlib's own, and its transport's
+        raise RunError(f"hosts.processes {who}: the others were not found: {str(error).splitlines()[0]}") from None
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes what there is one of."""
+    return jax.process_index() == 0
+
+
+def any_of(flag: bool) -> bool:
+    """Whether any process says so: the same answer in all of them. Each must ask."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+
+
+def meet(name: str) -> None:
+    """Waits for all processes at a point of this name."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def watch_for_preemption(tell: Callable[[], None]) -> None:
+    """Calls `tell` once when Google's metadata server says that this VM is being preempted; nowhere but on a TPU VM."""
+    host = os.environ.get(METADATA_HOST) or ("metadata.google.internal" if _on_tpu() else None)
+    if host is None:
+        return
+    request = urllib.request.Request(NOTICE.format(host), headers={"Metadata-Flavor": "Google"})
+
+    def wait() -> None:
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=90) as answer:
+                    if answer.read().strip() == b"TRUE":
+                        return tell()
+            except OSError:
+                time.sleep(5)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+class Watchdog:
+    """Within: ends the process where `tick` is not called for `seconds`, and says so on standard error.
+
+    A lost host or an input pipeline that gives nothing leaves no trace but silence. The exit code is STALLED; where
+    each thread stood is printed too. `seconds` of 0: never.
+    """
+
+    def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
+        self._seconds, self._now = seconds, now
+        self._doing, self._since = "starting", now()
+        self._left = threading.Event()
+
+    def __enter__(self) -> Watchdog:
+        if self._seconds:
+            self._since = self._now()
+            threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._left.set()
+
+    def tick(self, doing: str) -> None:
+        """Something has moved; what comes now is called so in the message."""
+        self._doing, self._since = doing, self._now()
+
+    def _watch(self) -> None:
+        while not self._left.wait(min(1.0, self._seconds / 4)):
+            silent = self._now() - self._since
+            if silent > self._seconds:
+                print(
+                    f"error: {self._doing}: nothing has moved for {silent:.0f} s (--hosts.stall-seconds); a host or "
+                    "the input may be lost. What was saved is kept, the same command goes on from there",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                faulthandler.dump_traceback(all_threads=True)
+                os._exit(STALLED)
+
+
+def _parse(who: str) -> tuple[str, int, int]:
+    address, *numbers = who.split(",")
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or len(numbers) != 2 or not all(number.isdigit() for number in numbers):
+        raise UserError(f"hosts.processes {who!r} is neither auto nor none nor {FORM}")
+    count, index = map(int, numbers)
+    if not host.strip() or index >= count:
+        raise UserError(f"hosts.processes {who!r}: of {count} processes the last is {count - 1}")
+    return address, count, index
+
+
+def _on_tpu() -> bool:
+    return _platforms() in ("", "tpu") and any(glob(pattern) for pattern in TPU_DEVICES)
+
+
+def _platforms() -> str:
+    """What JAX was told to run on; empty: what it finds."""
+    return jax.config.jax_platforms or ""  # type: ignore[attr-defined]
