@@ -96,6 +96,7 @@ request_slice() {
         flags+=("--service-account=$SERVICE_ACCOUNT" --scopes=https://www.googleapis.com/auth/cloud-platform)
     fi
     INSTALLED=""
+    flags+=(${CREATE_FLAGS[@]+"${CREATE_FLAGS[@]}"})
     say "asking for $TYPE in $ZONE${SPOT:+ (spot)} as $NAME"
     if tpus queued-resources create "$NAME" --node-id="$NAME" "${flags[@]}" --quiet; then
         if [ -n "$DRY_RUN" ]; then DRY_STATE=ACTIVE; fi
@@ -178,7 +179,8 @@ count_workers() {
 # ssh_once WORKER COMMAND: what it prints, then "@@code N". Without that line the worker did not answer, or the connection broke.
 ssh_once() {
     tpus tpu-vm ssh "$NAME" --worker="$1" --quiet --command="{ $2; } 2>&1; echo \"@@code \$?\"" \
-        --ssh-flag="-o ConnectTimeout=30" --ssh-flag="-o ServerAliveInterval=15" --ssh-flag="-o ServerAliveCountMax=4"
+        --ssh-flag="-o ConnectTimeout=30" --ssh-flag="-o ServerAliveInterval=15" --ssh-flag="-o ServerAliveCountMax=4" \
+        ${SSH_FLAGS[@]+"${SSH_FLAGS[@]}"}
 }
 
 # on_worker WORKER COMMAND: repeated while the worker does not answer.
@@ -246,6 +248,11 @@ install() {
             if [ -e "$file" ]; then printf '%s\0' "$file"; fi
         done | tar --null -T - -czf "$SCRATCH/checkout.tar.gz"
     fi
+    # one alone first: gcloud may have to make an ssh key and to publish it
+    on_worker 0 true || {
+        REASON=$(no_answer " 0")
+        return "$LOST"
+    }
     on_all copy_checkout && on_all on_worker "$(job start install bash scripts/_tpu_job.sh install)" || return
     follow install || code=$?
     case $code in
@@ -259,7 +266,8 @@ install() {
 copy_checkout() {
     local try ERRORS=$SCRATCH/error.$1
     for ((try = 1; ; try++)); do
-        if tpus tpu-vm scp "$SCRATCH/checkout.tar.gz" "$NAME:s1_jax.tar.gz" --worker="$1" --quiet; then break; fi
+        if tpus tpu-vm scp "$SCRATCH/checkout.tar.gz" "$NAME:s1_jax.tar.gz" --worker="$1" --quiet \
+            ${SSH_FLAGS[@]+"${SSH_FLAGS[@]}"}; then break; fi
         if [ "$try" -ge "$SSH_TRIES" ] || ! slice_is_there; then return "$LOST"; fi
         sleep "$POLL_SECONDS"
     done

@@ -19,13 +19,11 @@ enter() {
     command_file=$folder/command pid_file=$folder/pid log=$folder/log exit_file=$folder/exit
 }
 
+# under_way: whether its process runs; after a reboot the number may be another's.
 under_way() {
-    [ -f "$pid_file" ] && [ ! -f "$exit_file" ] && is_job "$(cat "$pid_file")"
-}
-
-# is_job PID: whether it runs and is ours; after a reboot the number may be another's.
-is_job() {
-    kill -0 "$1" 2>/dev/null && tr '\0' ' ' <"/proc/$1/cmdline" | grep -q '_tpu_job.sh run '
+    local pid
+    [ -f "$pid_file" ] && [ ! -f "$exit_file" ] && read -r pid <"$pid_file" &&
+        grep --quiet --no-messages --null-data --line-regexp "scripts/_tpu_job.sh" "/proc/$pid/cmdline"
 }
 
 start() {

@@ -29,6 +29,7 @@ options, before the arguments; each can stand in the environment, as the name in
   --delete-on-failure  a command that fails or is interrupted deletes the slice
   --delete-when-done   so does one that succeeds
   --wait-seconds S     TPU_WAIT_SECONDS (86400): for a slice; then its request expires
+                       TPU_CREATE_FLAGS, TPU_SSH_FLAGS: more flags for gcloud, such as --network=N and --internal-ip
   --dry-run            print every command, do nothing
 
 The exit code is the run's: the first of a worker that is not 0. 69: the slice is gone or a worker does not answer.
@@ -47,6 +48,8 @@ PROJECT=$(option TPU_PROJECT) ZONE=$(option TPU_ZONE) NAME=$(option TPU_NAME s1)
 SPOT=$(option TPU_SPOT) RUNTIME=$(option TPU_RUNTIME_VERSION) SERVICE_ACCOUNT=$(option TPU_SERVICE_ACCOUNT)
 WAIT_SECONDS=$(option TPU_WAIT_SECONDS 86400) POLL_SECONDS=$(option TPU_POLL_SECONDS 20)
 DELETE_SECONDS=$(option TPU_DELETE_SECONDS 900) SSH_TRIES=$(option TPU_SSH_TRIES 10) MAX_FRUITLESS=$(option TPU_MAX_FRUITLESS 5)
+read -ra CREATE_FLAGS <<<"$(option TPU_CREATE_FLAGS)"
+read -ra SSH_FLAGS <<<"$(option TPU_SSH_FLAGS)"
 RUN_ENV=() EVERYTHING="" DELETE_ON_FAILURE="" DELETE_WHEN_DONE="" DRY_RUN=""
 DRY_STATE=ACTIVE
 if [ "$COMMAND" = create ] || [ "$COMMAND" = supervise ]; then DRY_STATE=NONE; fi
@@ -118,7 +121,7 @@ if [ "$COMMAND" = supervise ]; then
     [[ $RUN_DIR == gs://* ]] || die "a slice that is made again has empty disks: supervise needs --run-dir gs://BUCKET/FOLDER"
 fi
 
-command -v gcloud >/dev/null || die "gcloud is not installed: https://cloud.google.com/sdk/docs/install"
+[ -n "$DRY_RUN" ] || command -v gcloud >/dev/null || die "gcloud is not installed: https://cloud.google.com/sdk/docs/install"
 
 DELETE="scripts/tpu.sh delete --project $PROJECT --zone $ZONE --name $NAME"
 exec 3>&1 # where --dry-run prints, also from within $(...)
@@ -182,7 +185,7 @@ fetch() {
         REASON="worker 0 gave no $source"
         return 1
     }
-    tpus tpu-vm scp "$NAME:fetched.tar.gz" "$SCRATCH/fetched.tar.gz" --worker=0 --quiet || return
+    tpus tpu-vm scp "$NAME:fetched.tar.gz" "$SCRATCH/fetched.tar.gz" --worker=0 --quiet ${SSH_FLAGS[@]+"${SSH_FLAGS[@]}"} || return
     try tar -xzf "$SCRATCH/fetched.tar.gz" -C "$2"
 }
 

@@ -24,16 +24,17 @@ PLACE = {"--zone"}
 COMMANDS = {
     "compute tpus queued-resources create": PLACE
     | {"--node-id", "--accelerator-type", "--runtime-version", "--valid-until-duration", "--spot"}
-    | {"--service-account", "--scopes"},
+    | {"--service-account", "--scopes", "--network", "--internal-ips"},
     "compute tpus queued-resources delete": PLACE | {"--force"},
     "compute tpus queued-resources describe": PLACE,
     "compute tpus queued-resources list": PLACE,
     "compute tpus tpu-vm describe": PLACE,
     "compute tpus tpu-vm list": PLACE,
-    "compute tpus tpu-vm ssh": PLACE | {"--worker", "--command", "--ssh-flag"},
-    "compute tpus tpu-vm scp": PLACE | {"--worker"},
+    "compute tpus tpu-vm ssh": PLACE | {"--worker", "--command", "--ssh-flag", "--internal-ip"},
+    "compute tpus tpu-vm scp": PLACE | {"--worker", "--internal-ip"},
     "storage ls": set(),
     "storage du": set(),
+    "storage rm": {"--recursive"},
     "storage rsync": {"--recursive", "--exclude"},
     "storage buckets create": {"--location", "--uniform-bucket-level-access"},
     "storage buckets add-iam-policy-binding": {"--member", "--role"},
@@ -45,7 +46,15 @@ COMMANDS = {
     "quotas info list": {"--service", "--filter"},
     "iam service-accounts create": set(),
 }
-SWITCHES = {"--spot", "--force", "--quiet", "--recursive", "--uniform-bucket-level-access"}
+SWITCHES = {
+    "--spot",
+    "--internal-ips",
+    "--internal-ip",
+    "--force",
+    "--quiet",
+    "--recursive",
+    "--uniform-bucket-level-access",
+}
 
 
 def path(*names):

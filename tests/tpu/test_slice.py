@@ -25,10 +25,25 @@ def test_create_asks_once_and_waits_until_the_slice_is_there(cloud):
 
 @pytest.mark.parametrize("slice_type, runtime", [("v6e-8", "v2-alpha-tpuv6e"), ("v5litepod-16", "v2-alpha-tpuv5-lite")])
 def test_options_go_before_the_environment(cloud, slice_type, runtime):
-    code, *_ = cloud.tpu("create", "--type", slice_type, "--name", "other", "--service-account", "a@b")
+    code, *_ = cloud.tpu(
+        "create",
+        "--type",
+        slice_type,
+        "--name",
+        "other",
+        "--service-account",
+        "a@b",
+        TPU_CREATE_FLAGS="--network=n --internal-ips",
+    )
     (words,) = cloud.called("resources create")
     assert code == 0
-    assert {f"--accelerator-type={slice_type}", f"--runtime-version={runtime}", "--service-account=a@b"} < set(words)
+    assert {
+        f"--accelerator-type={slice_type}",
+        f"--runtime-version={runtime}",
+        "--service-account=a@b",
+        "--network=n",
+        "--internal-ips",
+    } < set(words)
     assert words[4] == "other" and "--spot" not in words
 
 
@@ -154,7 +169,10 @@ def test_a_slice_that_cannot_be_deleted_is_not_called_deleted(cloud):
     "words, shown",
     [
         (["create"], ["resources describe s1", "resources create s1", "resources describe s1"]),
-        (["install"], ["tpu-vm describe s1", "tar -czf"] + ["scp", "tar -xzf"] * 8 + ["start"] * 8 + ["follow"] * 8),
+        (
+            ["install"],
+            ["tpu-vm describe s1", "tar -czf", "{ true; }"] + ["scp", "tar -xzf"] * 8 + ["start"] * 8 + ["follow"] * 8,
+        ),
         (["run", "train", "c.py"], ["tpu-vm describe s1"] + ["start run .venv"] * 8 + ["follow run 1"] * 8),
         (["fetch", "gs://b/r"], ["storage rsync gs://b/r runs/r --recursive"]),
         (["delete"], ["resources delete s1 --force --quiet"]),

@@ -1,0 +1,78 @@
+"""docs/tpu.md: its commands, run in their order as a new user would, and its figures."""
+
+import ast
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from s1_jax.cli import load_config, parse_with_file
+from s1_jax.config import EvaluateConfig, TrainConfig
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "tpu.md").read_text()
+RUN = """
+echo "$*" >> $TPU_STAND_IN/commands
+case $* in *" --run-dir gs://"*) ;; *) exit 0 ;; esac
+run_dir=$TPU_STAND_IN/gs/$(echo "$*" | sed 's,.*--run-dir gs://,,; s, .*,,')
+mkdir -p $run_dir/checkpoints/315 $run_dir/hf
+echo $HF_HOME > $run_dir/metrics.jsonl
+touch $run_dir/hf/model.safetensors
+"""
+
+
+@pytest.fixture
+def walked(cloud):
+    """The cloud after all commands of the page."""
+    cloud["run"] = RUN
+    here = cloud.checkout / ".venv" / "bin"
+    here.mkdir(parents=True)
+    shutil.copy(Path(__file__).with_name("stand_in_python"), here / "python")
+    commands = "set -euo pipefail\n" + "\n".join(re.findall(r"^```bash\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE))
+    env = {key: value for key, value in cloud.env.items() if key not in ("TPU_PROJECT", "TPU_ZONE", "TPU_TYPE")}
+    done = subprocess.run(
+        ["bash", "-c", commands],
+        cwd=cloud.checkout,
+        env=env | {"WORKER": "-"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return cloud
+
+
+def test_every_command_of_the_page_works(walked, monkeypatch):
+    cloud = walked
+    monkeypatch.chdir(ROOT)
+    for command in set(cloud["commands"].splitlines()):  # each of its options is one that the program has
+        module, *argv = command.removeprefix("-m s1_jax.").split()
+        if argv[0] != "--parity":
+            parse_with_file({"train": TrainConfig, "evaluate": EvaluateConfig}[module], argv, module)
+    assert {line.split()[1] for line in cloud["commands"].splitlines()} == {"s1_jax.train", "s1_jax.evaluate"}
+    for fetched in ("s1_32b", "sweep_32b"):
+        assert (cloud.checkout / "runs" / fetched / "metrics.jsonl").read_text() == "/dev/shm/huggingface\n"
+        assert not (cloud.checkout / "runs" / fetched / "hf").exists()
+    # the dry run asked for nothing: one slice for each part, and none is left
+    names = [(words[4], words[6]) for words in cloud.called("resources create")]
+    assert names == [("s1-train", "--accelerator-type=v5p-64"), ("s1-sweep", "--accelerator-type=v6e-8")]
+    assert len(cloud.called("resources delete s1-train")) == len(cloud.called("resources delete s1-sweep")) == 1
+    assert not cloud.exists and "gs://my-s1-bucket" in str(cloud.called("storage rm"))
+
+
+def test_the_figures_are_those_of_the_plan():
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (ROOT / "docs" / "plan.md").read_text().splitlines()
+        if re.match(r"\| s1_32b_(v5p64|v6e64) .*\| real \|", line)
+    ]
+    assert len(rows) == 2
+    for row in rows:
+        slice_, (most, least, chip_hours) = row[1], map(float, row[11:14])
+        chips = round(chip_hours * 60 / most)
+        assert f"| {slice_} | {chips} | {least:.0f} to {most:.0f} | {chips * least / 60:.1f} to {chip_hours} |" in PAGE
+    assert load_config(ROOT / "configs" / "s1_32b_v5p64.py").checkpoint.keep == 2 and "two are kept" in PAGE
+    sweep = ast.get_docstring(ast.parse((ROOT / "configs" / "sweep_32b_v6e8.py").read_text()))
+    assert "6 minutes, 0.8 chip-hours" in " ".join(sweep.split())  # one wave of rows; the page counts two
