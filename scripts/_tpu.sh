@@ -95,8 +95,8 @@ request_slice() {
     if [ -n "$SERVICE_ACCOUNT" ]; then
         flags+=("--service-account=$SERVICE_ACCOUNT" --scopes=https://www.googleapis.com/auth/cloud-platform)
     fi
-    INSTALLED=""
     flags+=(${CREATE_FLAGS[@]+"${CREATE_FLAGS[@]}"})
+    INSTALLED=""
     say "asking for $TYPE in $ZONE${SPOT:+ (spot)} as $NAME"
     if tpus queued-resources create "$NAME" --node-id="$NAME" "${flags[@]}" --quiet; then
         if [ -n "$DRY_RUN" ]; then DRY_STATE=ACTIVE; fi

@@ -5,7 +5,7 @@ $TPU_STAND_IN holds what tests write and read:
   workers        how many a slice has (2)
   states         what describing a new slice says, one line after the other; the last one stays (ACTIVE)
   create_errors  what creating says, one line each time; an empty line, or none left: it works
-  node_state     of the TPU VM (READY)
+  node_state     of the TPU VM (READY), until it is deleted
   preempted      while this is there, the slice is SUSPENDED and no worker answers; deleting takes it away
   dead           numbers of workers that do not answer, until the slice is deleted
   breaks         how many lines a connection that follows a run gives before it breaks, one line each time
@@ -127,7 +127,7 @@ def delete(flags, rest):
     if not os.path.isdir(path("slice")):
         fail("ERROR: (gcloud.compute.tpus.queued-resources.delete) NOT_FOUND: Resource was not found")
     os.system(f"cat {ROOT}/slice/*/s1_jax_jobs/*/pid 2>/dev/null | xargs -rI@ kill -9 -- -@ 2>/dev/null")
-    os.system(f"rm -rf {ROOT}/slice {ROOT}/preempted {ROOT}/dead")
+    os.system(f"rm -rf {ROOT}/slice {ROOT}/preempted {ROOT}/dead {ROOT}/node_state")
 
 
 def describe(flags, rest):

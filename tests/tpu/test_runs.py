@@ -22,9 +22,9 @@ def test_logs_come_together_line_by_line(there):
 
 
 def test_the_exit_code_is_that_of_the_worker_that_failed_first(there):
-    there["run"] = "[ $WORKER = 1 ] && exit 3; sleep 0.2; exit 70"
+    there["run"] = "[ $WORKER = 1 ] && exit 70; sleep 0.2; exit 3"
     code, _, said = there.tpu("run", "train")
-    assert code == 3 and "error: it ended with exit code 3" in said
+    assert code == 70 and "error: it ended with exit code 70" in said
 
 
 def test_a_run_outlives_its_terminal_and_can_be_followed_again(there):
@@ -46,6 +46,7 @@ def test_starting_the_same_again_follows_it_and_another_is_refused(there):
     code, printed, _ = there.tpu("run", "train", "other.py")
     assert code == 2 and "another command is under way here" in printed
     again = there.start("run", "train", "c.py")
+    there.wait(followed(there, 4))
     there["go"] = ""
     for each in (process, again):
         printed, _ = each.communicate(timeout=20)
@@ -60,6 +61,12 @@ def test_stop_is_ctrl_c_to_the_run(there):
     assert there.tpu("stop")[0] == 0
     printed, _ = process.communicate(timeout=20)
     assert process.returncode == 130 and "[0] kept" in printed and "[1] kept" in printed
+
+
+def test_a_machine_that_shuts_down_leaves_the_code_of_its_run(there):
+    there["workers"] = "1"
+    there["run"] = "trap 'sleep 0.1; exit 75' TERM; kill -TERM 0; while :; do sleep 0.02; done"
+    assert there.tpu("run", "train")[0] == 75
 
 
 def test_a_connection_that_breaks_loses_and_repeats_no_line(there):

@@ -99,6 +99,14 @@ def test_ctrl_c_leaves_nothing_behind_in_silence(cloud, flag):
     assert cloud.exists == (not flag)
 
 
+def test_a_request_whose_node_was_preempted_is_not_taken_for_a_slice(cloud):
+    cloud.tpu("create")
+    cloud["node_state"] = "PREEMPTED"
+    code, _, said = cloud.tpu("create")
+    assert code == 0 and "s1 is GONE: asking for it anew" in said
+    assert len(cloud.called("resources create")) == 2
+
+
 def test_a_failed_request_gives_its_reason(cloud):
     cloud["states"] = "PROVISIONING\nFAILED\n"
     code, _, said = cloud.tpu("create")

@@ -20,7 +20,7 @@ def runs(cloud, script, workers="1"):
 
 def test_a_slice_preempted_during_a_run_is_made_again_and_the_same_command_goes_on(cloud):
     runs(cloud, f'echo "$@" >> $TPU_STAND_IN/commands; [ $starts = 1 ] && {{ {CHECKPOINT}; {PREEMPT}; }}; echo done')
-    code, printed, said = cloud.tpu("supervise", "--spot", "--delete-when-done", *COMMAND)
+    code, printed, said = cloud.tpu("supervise", "--spot", "--delete-when-done", *COMMAND, TPU_SSH_TRIES="1000")
     assert code == 0 and "[0] done" in printed, said
     assert cloud["commands"] == "-m s1_jax.train configs/c.py --run-dir gs://b/r\n" * 2
     assert len(cloud.called("resources create .*--spot")) == 2
