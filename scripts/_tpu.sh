@@ -185,13 +185,13 @@ ssh_once() {
 
 # on_worker WORKER COMMAND: repeated while the worker does not answer.
 on_worker() {
-    local answer code try ERRORS=$SCRATCH/error.$1
-    for ((try = 1; ; try++)); do
+    local answer code tries ERRORS=$SCRATCH/error.$1
+    for ((tries = 1; ; tries++)); do
         answer=$(ssh_once "$1" "$2") || true
         if [ -n "$DRY_RUN" ]; then return 0; fi
         code=$(sed -n 's/^@@code //p' <<<"$answer")
         if [ -n "$code" ]; then break; fi
-        if [ "$try" -ge "$SSH_TRIES" ] || ! slice_is_there; then return "$LOST"; fi
+        if [ "$tries" -ge "$SSH_TRIES" ] || ! slice_is_there; then return "$LOST"; fi
         sleep "$POLL_SECONDS"
     done
     grep -v '^@@code ' <<<"$answer" | sed "s/^/[$1] /" || true
@@ -264,11 +264,11 @@ install() {
 
 # copy_checkout WORKER
 copy_checkout() {
-    local try ERRORS=$SCRATCH/error.$1
-    for ((try = 1; ; try++)); do
+    local tries ERRORS=$SCRATCH/error.$1
+    for ((tries = 1; ; tries++)); do
         if tpus tpu-vm scp "$SCRATCH/checkout.tar.gz" "$NAME:s1_jax.tar.gz" --worker="$1" --quiet \
             ${SSH_FLAGS[@]+"${SSH_FLAGS[@]}"}; then break; fi
-        if [ "$try" -ge "$SSH_TRIES" ] || ! slice_is_there; then return "$LOST"; fi
+        if [ "$tries" -ge "$SSH_TRIES" ] || ! slice_is_there; then return "$LOST"; fi
         sleep "$POLL_SECONDS"
     done
     on_worker "$1" "mkdir -p s1_jax && tar -xzf s1_jax.tar.gz -C s1_jax"
@@ -391,21 +391,19 @@ supervise() {
 
 # attempt COMMAND...: everything that a run needs, from wherever things stand.
 attempt() {
-    local code=1
+    local code=0
     RUN_STARTED=""
     make_slice && count_workers || return
-    # a run that is under way is followed: installing would change the files beneath it
-    if [ -z "$INSTALLED" ] && [ -z "$DRY_RUN" ]; then
-        code=0
-        on_all on_worker "$(job status run) | grep '^under way'" >/dev/null || code=$?
+    if [ -z "$INSTALLED" ]; then
+        # a run that is under way is followed: installing would change the files beneath it
+        run_is_under_way || code=$?
+        if [ "$code" -eq "$LOST" ]; then return "$LOST"; fi
+        if [ "$code" -ne 0 ]; then install || return; fi
+        INSTALLED=yes
     fi
-    case $code$INSTALLED in
-        0 | *yes) ;;
-        "$LOST") return "$LOST" ;;
-        *) install || return ;;
-    esac
-    INSTALLED=yes
     start "$@" || return
     RUN_STARTED=yes
     follow run
 }
+
+run_is_under_way() { [ -z "$DRY_RUN" ] && on_all on_worker "$(job status run) | grep '^under way'" >/dev/null; }

@@ -45,7 +45,12 @@ class Cloud:
         gcloud.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S -c "{STARTED}" "$@"\n')
         gcloud.chmod(0o755)
         kept = {key: value for key, value in os.environ.items() if not key.startswith("TPU_")}
-        self.env = kept | IMPATIENT | SLICE | {"TPU_STAND_IN": str(self.folder), "PATH": f"{bin_}:{kept['PATH']}"}
+        self.env = (
+            kept
+            | IMPATIENT
+            | SLICE
+            | {"TPU_STAND_IN": str(self.folder), "TMPDIR": str(folder), "PATH": f"{bin_}:{kept['PATH']}"}
+        )
 
     def __setitem__(self, name, text):
         (self.folder / name).write_text(text)
