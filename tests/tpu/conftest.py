@@ -16,9 +16,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SHIPPED = ("scripts/tpu.sh", "scripts/_tpu.sh", "scripts/_tpu_job.sh", "scripts/_venv.sh", "pyproject.toml")
 IMPATIENT = {
-    "TPU_POLL_SECONDS": "0.05",
-    "TPU_FOLLOW_SECONDS": "0.1",
-    "TPU_DELETE_SECONDS": "1",
+    "TPU_POLL_SECONDS": "0.02",
+    "TPU_FOLLOW_SECONDS": "0.03",
+    "TPU_DELETE_SECONDS": "0",
     "TPU_SSH_TRIES": "2",
     "TPU_MAX_FRUITLESS": "3",
 }

@@ -176,7 +176,7 @@ def ssh(flags, rest):
         if not answers(worker):
             os.killpg(child, 9)
             fail("client_loop: send disconnect: Broken pipe", 255)
-        time.sleep(0.02)
+        time.sleep(0.005)
 
 
 def scp(flags, rest):
