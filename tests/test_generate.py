@@ -321,7 +321,7 @@ def test_options_that_do_not_go_together(folder, tmp_path):
         (["--model", str(folder), "--input", str(tmp_path)], "give --input and --output, or --prompt"),
         (["--model", str(folder), "--prompt", "hi", "--input", str(tmp_path)], "leave out --input"),
         (["--model", str(folder), "--prompt", "hi", "--max-model-len", "129"], "max_model_len 129 is not between"),
-        (["--model", str(folder), "--prompt", "hi", "--end-tokens", "Stop"], "'Stop' must be one token"),
+        (["--model", str(folder), "--prompt", "hi", "--format.answer-start", ""], "format.answer_start is empty"),
     ):
         with pytest.raises(UserError, match=message):
             main(flags)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +63,7 @@ class Checkpointer:
             reason = None
             try:
                 self._check_same(step, leaves)
-                state, meta = _read(partial(self._manager.restore, step), leaves)
+                state, meta = _read(self.folder / str(step), leaves)
             except UserError:
                 raise
             except Exception as error:  # whatever a damaged file makes the readers below raise
@@ -127,8 +125,7 @@ def restore_params(folder: str | Path) -> tuple[Params, dict[str, Any]]:
     try:
         saved = ocp.PyTreeCheckpointHandler().metadata(path / "state").tree["params"]
         leaves = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), saved)
-        reader = ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers()))
-        state, meta = _read(partial(reader.restore, path), {"params": leaves})
+        state, meta = _read(path, {"params": leaves})
     except Exception as error:  # as in `restore`
         raise UserError(f"{path} cannot be read: {_reason(error)}") from None
     return state["params"], meta
@@ -138,12 +135,16 @@ def _handlers() -> dict[str, Any]:
     return {"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
 
 
-def _read(restore: Callable[..., Any], leaves: Any) -> tuple[Any, dict[str, Any]]:
-    """The part of a state that `leaves` names, and the meta."""
+def _read(path: Path, leaves: Any) -> tuple[Any, dict[str, Any]]:
+    """The part of a state that `leaves` names, and the meta.
+
+    By the handlers themselves: Orbax's manager waits for all processes behind a restore, also where one has failed.
+    """
+    handlers = _handlers()
     args = ocp.checkpoint_utils.construct_restore_args(leaves)
     state = ocp.args.PyTreeRestore(leaves, restore_args=args, partial_restore=True)
-    found = restore(args=ocp.args.Composite(state=state, meta=ocp.args.JsonRestore()))
-    return found["state"], found["meta"]
+    meta = handlers["meta"].restore(path / "meta", args=ocp.args.JsonRestore())
+    return handlers["state"].restore(path / "state", args=state), meta
 
 
 def _reason(error: Exception) -> str:

@@ -21,6 +21,7 @@ import hashlib
 import re
 
 from s1_jax.config import TaskConfig, UserError
+from s1_jax.data.chat import ANSWER_START
 from s1_jax.data.sources import Row
 from s1_jax.tasks.answers import extract_answer
 from s1_jax.tasks.equivalence import Verdict
@@ -60,7 +61,7 @@ def problem(row: Row, seed: int) -> Problem:
 def rules(config: TaskConfig) -> Rules:
     """The letters' rules; with `no_letter_is_a`, as the reference has it, what names no letter is an A."""
 
-    def extract(text: str, answer_start: str) -> str | None:
+    def extract(text: str, answer_start: str = ANSWER_START) -> str | None:
         found = extract_answer(text, answer_start)
         letter = letter_in(found or "")
         return letter or ("A" if config.no_letter_is_a else found)

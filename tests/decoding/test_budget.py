@@ -193,7 +193,7 @@ def plain(script: Script, words: Words = WORDS) -> Plain:
     )
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0])
 @pytest.mark.parametrize("words", [WORDS, SEVERAL], ids=["one token", "several"])
 def test_controller_equals_plain_python(seed, words):
     rng = np.random.default_rng(seed)

@@ -3,7 +3,7 @@
 import pytest
 
 from s1_jax.config import UserError
-from s1_jax.reporting.records import cut_torn_line, read_records, record_line
+from s1_jax.reporting.records import cut_torn_line, gather_parts, part_of, read_records, record_line
 
 
 def test_no_file_is_no_records(tmp_path):
@@ -31,3 +31,19 @@ def test_a_broken_line_inside_is_named(tmp_path):
     path.write_text('{"n": 1}\n{"n": \n{"n": 3}\n')
     with pytest.raises(UserError, match=r"records\.jsonl, line 2"):
         read_records(path)
+
+
+def test_what_processes_wrote_is_put_together_once(tmp_path):
+    """As after a kill: the second's file ends in half a line, and one record is in both."""
+    path = tmp_path / "records.jsonl"
+    lines = [record_line({"problem_id": i}) for i in range(6)]
+    path.write_text("".join(lines[:3]))
+    part_of(path, 1).write_text("".join(lines[2:5]) + lines[5][:9])
+    part_of(path, 12).write_text(lines[5])
+    (tmp_path / "records-of-mine.jsonl").write_text("kept\n")
+    gather_parts(path)
+    assert sorted(record["problem_id"] for record in read_records(path)) == list(range(6))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["records-of-mine.jsonl", "records.jsonl"]
+    before = path.read_bytes()
+    gather_parts(path)
+    assert path.read_bytes() == before and part_of(path, 0) == path
