@@ -266,12 +266,13 @@ class HostsConfig:
 
     # auto: all hosts of a TPU slice, elsewhere this process alone; none: alone; or HOST:PORT,COUNT,INDEX
     processes: str = "auto"
+    start_seconds: int = 300  # at the start so long the others are waited for
     lost_after_seconds: int = 100  # a process that says nothing for so long ends the others
     stall_seconds: int = 1800  # a run in which nothing moves for so long ends (exit code 70); 0: never
 
     def __post_init__(self) -> None:
-        if self.lost_after_seconds < 1 or self.stall_seconds < 0:
-            raise UserError("hosts.lost_after_seconds must be at least 1, hosts.stall_seconds at least 0")
+        if min(self.start_seconds, self.lost_after_seconds) < 1 or self.stall_seconds < 0:
+            raise UserError("hosts: start_seconds and lost_after_seconds must be at least 1, stall_seconds at least 0")
 
 
 @dataclasses.dataclass(frozen=True)

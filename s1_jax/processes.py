@@ -36,7 +36,7 @@ def start_processes(config: HostsConfig) -> None:
     who, patience = config.processes, config.lost_after_seconds
     if who == "none" or (who == "auto" and not _on_tpu()):
         return
-    options: dict[str, Any] = {"initialization_timeout": max(patience, 300)}
+    options: dict[str, Any] = {"initialization_timeout": config.start_seconds}
     # the second: one that ends by an error waits for the others, which wait for it
     options |= {"heartbeat_timeout_seconds": patience, "shutdown_timeout_seconds": patience}
     if who != "auto":

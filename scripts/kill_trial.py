@@ -25,7 +25,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 EXAMPLES, EPOCHS, EVERY = 96, 12, 3  # 8 examples a step: 144 steps, a checkpoint every third
 LATEST = 6.0  # seconds after the first step at which a kill comes
 DEVICES = 4  # simulated, of all processes together
-LOST_AFTER = 10  # seconds
+LOST_AFTER, START = 10, 60  # seconds
 
 
 def main() -> None:
@@ -91,6 +91,7 @@ def start(processes: int, examples: Path, run_dir: Path) -> list[subprocess.Pope
     command += ["--run-dir", str(run_dir), "--data.path", str(examples), "--data.batch-examples", "8"]
     command += ["--data.micro-batch-rows", "4", "--mesh.fsdp", str(DEVICES), "--train.epochs", str(EPOCHS)]
     command += ["--checkpoint.every-steps", str(EVERY), "--hosts.lost-after-seconds", str(LOST_AFTER)]
+    command += ["--hosts.start-seconds", str(START)]
     return [
         subprocess.Popen(
             [*command, "--hosts.processes", f"localhost:{port},{processes},{index}"],
