@@ -92,7 +92,7 @@ class Row:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The whole evaluation, in the order things happen. Raises UserError, KeyboardInterrupt."""
+    """The whole evaluation, in the order things happen. Raises UserError, RunError, KeyboardInterrupt, Terminated."""
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in FROM_RECORDS:
         FROM_RECORDS[argv[0]](argv[1:])

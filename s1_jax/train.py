@@ -40,7 +40,7 @@ FREE_TO_CHANGE = ("run_dir", "checkpoint", "log", "mesh", "hosts", "train.log_ev
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The whole run, in the order things happen. Raises UserError, RunError, KeyboardInterrupt."""
+    """The whole run, in the order things happen. Raises UserError, RunError, KeyboardInterrupt, Terminated."""
     # Options
     config = parse_with_file(TrainConfig, sys.argv[1:] if argv is None else argv, "python -m s1_jax.train", __doc__)
     start_processes(config.hosts)

@@ -2,8 +2,8 @@
 
     python scripts/kill_trial.py --kills 20 --processes 2
 
-Each time one process, drawn at random, gets SIGKILL, or with one chance in four SIGTERM, at a moment drawn from its
-start to some seconds into its steps; then the same command starts the run again, at last until it is finished. What
+Each time one process, drawn at random, gets SIGKILL, or with one chance in four SIGTERM, at a moment drawn from late in
+its start to some seconds into its steps; then the same command starts the run again, at last until it is finished. What
 each kill cost is printed, and parameters and losses are compared bit by bit. 2 cores, about half a minute a kill.
 """
 
@@ -25,7 +25,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 EXAMPLES, EPOCHS, EVERY = 96, 12, 3  # 8 examples a step: 144 steps, a checkpoint every third
 LATEST = 6.0  # seconds after the first step at which a kill comes
 DEVICES = 4  # simulated, of all processes together
-LOST_AFTER, START = 10, 60  # seconds
+LOST_AFTER, START = 10, 20  # seconds
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def one_kill(draws: random.Random, processes: int, examples: Path, run_dir: Path
     before = saved(run_dir)
     team = start(processes, examples, run_dir)
     victim, hard = draws.randrange(processes), draws.random() < 0.75
-    time.sleep(draws.uniform(0, latest))
+    time.sleep(draws.uniform(latest / 3, latest))
     team[victim].send_signal(signal.SIGKILL if hard else signal.SIGTERM)
     reached = len(losses(run_dir))
     codes = wait(team)
