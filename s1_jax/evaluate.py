@@ -222,7 +222,7 @@ def claim_run_dir(run_dir: Path, config: EvaluateConfig, source: Path) -> None:
     now["model"]["sha256"] = fingerprint(source)
     path = run_dir / "config.json"
     if path.exists() and any(read_records(part) for part in run_dir.glob("records*.jsonl")):
-        before = {"format": dataclasses.asdict(S1)} | json.loads(path.read_text())  # earlier versions knew s1's alone
+        before = {"format": json.loads(to_json(S1))} | json.loads(path.read_text())  # earlier versions knew s1's alone
         pairs = [(".".join(names), _at(before, names), _at(now, names)) for names in SHARED_OPTIONS]
         if differing := [f"{name} was {old!r}, is {new!r}" for name, old, new in pairs if old != new]:
             raise UserError(f"{run_dir} holds other records ({'; '.join(differing)}); choose another --run-dir")

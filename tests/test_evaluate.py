@@ -205,7 +205,11 @@ def test_a_later_sweep_adds_what_is_new(folder, run_dir, capsys):
 
 def test_records_of_an_earlier_version_go_on_and_report(folder, run_dir):
     path = run_dir / "records.jsonl"
-    earlier = [{k: v for k, v in one.items() if k not in ("ignored_ends", "question")} for one in records_in(run_dir)]
+    later = ("ignored_ends", "question", "format", "end_bias")
+    earlier = [{k: v for k, v in one.items() if k not in later} for one in records_in(run_dir)]
+    config = json.loads((run_dir / "config.json").read_text())
+    del config["format"]
+    (run_dir / "config.json").write_text(json.dumps(config))
     path.write_text("".join(json.dumps(one) + "\n" for one in earlier[::2]))
     summary, records = (run_dir / "summary.json").read_bytes(), evaluated(folder, run_dir, *GRID)
     assert records[: len(earlier[::2])] == earlier[::2] and len(records) == len(earlier)
