@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import tyro
 
 from s1_jax.config import RunError, UserError
+from s1_jax.storage import as_path, explained
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ CACHE_BYTES = 10 * 2**30  # then what was not used for longest goes
 
 def load_config(path: str | Path) -> Any:
     """Runs `get_config()` of a config file. Raises UserError where there is none."""
-    path = Path(path)
+    path = as_path(path)
     if not path.is_file():
         raise UserError(f"no config file {path}; the ones shipped are in configs/")
     namespace: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
@@ -95,6 +96,11 @@ def run_main(main: Callable[[], int | None]) -> None:
         sys.exit(1)
     except OSError as error:  # a full disk, a folder that may not be written
         print(f"error: {error}; what was done is kept, the same command goes on from there", file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        if (said := explained(error)) is None:
+            raise
+        print(f"error: {said}; what was done is kept, the same command goes on from there", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted; what was done is kept, the same command goes on from there", file=sys.stderr)

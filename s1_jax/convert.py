@@ -21,6 +21,7 @@ from s1_jax.checkpoints import hf, orbax
 from s1_jax.checkpoints.folder import resolve, whole_folder
 from s1_jax.cli import parse, run_main
 from s1_jax.config import UserError
+from s1_jax.storage import as_path
 
 PROG = "python -m s1_jax.convert"
 
@@ -37,11 +38,11 @@ class ConvertConfig:
 def main(argv: list[str] | None = None) -> None:
     """Converts, in the direction the source asks for. Raises UserError."""
     config = parse(ConvertConfig, sys.argv[1:] if argv is None else argv, PROG, description=__doc__)
-    target = Path(config.target)
+    target = as_path(config.target)
     if target.exists():
         raise UserError(f"{target} exists; name a folder that does not, or remove it first")
     dtype = None if config.dtype is None else jnp.dtype(config.dtype)
-    steps = steps_folder(Path(config.source))
+    steps = steps_folder(as_path(config.source))
     if steps is None:
         to_orbax(config.source, target, dtype)
     else:
@@ -62,10 +63,10 @@ def to_orbax(source: str, target: Path, dtype: Any) -> None:
     folder = resolve(source)
     config, params = hf.load_params(folder, dtype=dtype)
     with whole_folder(target) as partial:
-        hf.write_config(partial, config, params, tokenizer_from=folder)
         checkpointer = orbax.Checkpointer(partial, keep=1)
         checkpointer.save(0, {"params": params}, meta={})
         checkpointer.close()
+        hf.write_config(partial, config, params, tokenizer_from=folder)
 
 
 def to_hf(steps: Path, target: Path, dtype: Any) -> None:

@@ -24,7 +24,6 @@ import jax.numpy as jnp
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.checkpoints import hf
-from s1_jax.checkpoints.folder import run_folder
 from s1_jax.cli import StopFlag, parse_with_file, run_main, to_json
 from s1_jax.config import S1, BudgetConfig, EvaluateConfig, FormatConfig, SettingConfig, UserError, resolve_dtype
 from s1_jax.data.chat import prompt_ids
@@ -52,6 +51,7 @@ from s1_jax.reporting.summary import Setting, methods, summarize, to_dict
 from s1_jax.reporting.table import format_report
 from s1_jax.search.rejection import sample_until_natural
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
+from s1_jax.storage import Mirror, as_path, mirrored, read_ranges, size_of
 from s1_jax.tasks import Problem, Task, load_task
 
 # What all records of one run_dir share; settings, the number of problems and the machine may change between two starts.
@@ -92,19 +92,24 @@ class Row:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The whole evaluation, in the order things happen. Raises UserError, RunError, KeyboardInterrupt, Terminated."""
+    """The command. Raises UserError, RunError, KeyboardInterrupt, Terminated."""
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in FROM_RECORDS:
         FROM_RECORDS[argv[0]](argv[1:])
         return
-    if len(argv) == 1 and Path(argv[0]).is_dir():
-        report(Path(argv[0]))
+    if len(argv) == 1 and as_path(argv[0]).is_dir():
+        with mirrored(argv[0]) as folder:
+            report(folder)
         return
-
-    # Options
     config = parse_with_file(EvaluateConfig, argv, "python -m s1_jax.evaluate", __doc__)
-    settings, run_dir = sweep_settings(config), run_folder(config.run_dir)
+    settings = sweep_settings(config)
     start_processes(config.hosts)
+    with mirrored(config.run_dir) as folder:
+        evaluate(config, settings, folder)
+
+
+def evaluate(config: EvaluateConfig, settings: Sequence[SettingConfig], folder: Mirror) -> None:
+    """The whole evaluation, in the order things happen. Raises as `main` does."""
     say: Callable[[str], None] = print if is_first() else lambda _: None
 
     # All that is asked: every problem under every setting
@@ -120,18 +125,20 @@ def main(argv: list[str] | None = None) -> None:
             say(f"at temperature 0 every seed gives the same records: {once}")
 
     # What an earlier start has left to do
-    claim_run_dir(run_dir, config, source)
-    left = unfinished(run_dir, rows)
+    claim_run_dir(folder, config, source)
+    left = unfinished(folder, rows)
     done = len(rows) - len(left)
     say(f"{task.name}: {size}, {done} of {len(rows)} records done")
 
     # Decode it, each process its own problems, then report
     if own := own_rows(left):
-        decode(config, source, task, own)
+        decode(config, folder.local, source, task, own)
+    folder.keep()
     meet("all is decoded")
     if is_first():
-        gather(run_dir)
-        report(run_dir)
+        folder.fetch()
+        gather(folder)
+        report(folder)
 
 
 def sweep_settings(config: EvaluateConfig) -> list[SettingConfig]:
@@ -212,12 +219,13 @@ def plan_rows(
     return rows
 
 
-def claim_run_dir(run_dir: Path, config: EvaluateConfig, source: Path) -> None:
+def claim_run_dir(folder: Mirror, config: EvaluateConfig, source: Path) -> None:
     """Writes `config.json`, and brings an earlier start's records together.
 
     Raises UserError where the folder holds other records, naming what differs.
     """
     meet("run_dir is looked at")
+    run_dir = folder.local
     now = json.loads(to_json(config))
     now["model"]["sha256"] = fingerprint(source)
     path = run_dir / "config.json"
@@ -225,43 +233,44 @@ def claim_run_dir(run_dir: Path, config: EvaluateConfig, source: Path) -> None:
         before = {"format": json.loads(to_json(S1))} | json.loads(path.read_text())  # earlier versions knew s1's alone
         pairs = [(".".join(names), _at(before, names), _at(now, names)) for names in SHARED_OPTIONS]
         if differing := [f"{name} was {old!r}, is {new!r}" for name, old, new in pairs if old != new]:
-            raise UserError(f"{run_dir} holds other records ({'; '.join(differing)}); choose another --run-dir")
+            raise UserError(f"{folder.place} holds other records ({'; '.join(differing)}); choose another --run-dir")
     meet("run_dir was looked at")
     if is_first():
         run_dir.mkdir(parents=True, exist_ok=True)
-        gather(run_dir)
         path.write_text(json.dumps(now, indent=2) + "\n")
+        gather(folder)
     meet("run_dir is claimed")
+    folder.fetch()  # what was gathered
 
 
-def gather(run_dir: Path) -> None:
+def gather(folder: Mirror) -> None:
     """Puts what other processes have written into the files of the first."""
     for name in ("records.jsonl", COSTS):
-        gather_parts(run_dir / name)
+        gather_parts(folder.local / name)
+    folder.keep()
 
 
 def fingerprint(source: Path) -> str:
     """SHA-256 over the model's config, tokenizer and weights, the latter by their sizes and evenly spread blocks."""
     digest = hashlib.sha256()
     for path in sorted([source / "config.json", *source.glob("tokenizer*.json"), *source.glob("*.safetensors")]):
-        size = path.stat().st_size
+        size = size_of(path)
         digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            for i in range(min(BLOCKS, -(-size // BLOCK))):
-                file.seek(i * max(BLOCK, (size - BLOCK) // (BLOCKS - 1)))
-                digest.update(file.read(BLOCK))
+        begins = [i * max(BLOCK, (size - BLOCK) // (BLOCKS - 1)) for i in range(min(BLOCKS, -(-size // BLOCK)))]
+        for block in read_ranges(path, [(begin, min(begin + BLOCK, size)) for begin in begins]):
+            digest.update(block)
     return digest.hexdigest()
 
 
-def unfinished(run_dir: Path, rows: Sequence[Row]) -> list[Row]:
+def unfinished(folder: Mirror, rows: Sequence[Row]) -> list[Row]:
     """The rows without a record yet. Raises UserError where the record is of another problem with the same id."""
-    records = {record_key(record): record for record in read_records(run_dir / "records.jsonl")}
+    records = {record_key(record): record for record in read_records(folder.local / "records.jsonl")}
     for row in rows:
         record = records.get(row.key, row.known)
         for field in ("prompt_token_ids", "gold"):
             if record[field] != row.known[field]:
                 raise UserError(
-                    f"{run_dir} holds another {row.request.name} ({field} differs); choose another --run-dir"
+                    f"{folder.place} holds another {row.request.name} ({field} differs); choose another --run-dir"
                 )
     return [row for row in rows if row.key not in records]
 
@@ -279,8 +288,8 @@ def record_key(record: Record) -> Hashable:
     return record["problem_id"], seed, record["sample"], Setting.of(record)
 
 
-def decode(config: EvaluateConfig, source: Path, task: Task, rows: Sequence[Row]) -> None:
-    """Appends the rows' records to this process's `records.jsonl`, each as soon as it is there."""
+def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows: Sequence[Row]) -> None:
+    """Appends the rows' records to this process's `records.jsonl` in `run_dir`, each as soon as it is there."""
     layout = Layout(make_mesh(config.mesh, jax.local_devices()), DECODE_RULES)
     parts = layout.parts(layout.rules["batch"])
     dtype = resolve_dtype(config.model.dtype)
@@ -299,7 +308,6 @@ def decode(config: EvaluateConfig, source: Path, task: Task, rows: Sequence[Row]
         format=config.format,
         draft_tokens=config.draft_tokens,
     )
-    run_dir = Path(config.run_dir)
     path = part_of(run_dir / "records.jsonl", jax.process_index())
     cut_torn_line(path)
     written, started = 0, time.perf_counter()
@@ -377,11 +385,12 @@ def graded(task: Task, problem: Problem, record: Record) -> Record:
     return record | known | judged
 
 
-def report(run_dir: Path) -> None:
+def report(folder: Mirror) -> None:
     """Writes summary.json, scaling.png, scaling.svg and report.html from the records alone, prints the table.
 
     Raises UserError without any.
     """
+    run_dir = folder.local
     records, config = read_run(run_dir)
     scaling_over = config["sweep"]["scaling"]
     runs = summarize(records)
@@ -392,13 +401,12 @@ def report(run_dir: Path) -> None:
     plot, page = run_dir / "scaling.png", run_dir / "report.html"
     title = f"{', '.join(summary['tasks'])}, {max(run.problems for run in runs)} problems"
     save_scaling_plot([plot, plot.with_suffix(".svg")], runs, title)
-    print(f"plot: {plot}")
+    print(f"plot: {folder.shown(plot)}")
     save_report(page, title, records, runs, summary, config)
-    print(f"report: {page}")
+    print(f"report: {folder.shown(page)}")
     if undecided := sum(run.undecided for run in runs):
-        print(
-            f"{undecided} answers no rule could read; a judge may: python -m s1_jax.grade {run_dir} --judge.model ..."
-        )
+        judge = f"python -m s1_jax.grade {folder.place} --judge.model ..."
+        print(f"{undecided} answers no rule could read; a judge may: {judge}")
 
 
 def _at(options: Any, names: Sequence[str]) -> Any:

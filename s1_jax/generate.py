@@ -9,6 +9,7 @@ forced in another colour.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import sys
@@ -28,6 +29,7 @@ from s1_jax.decoding.engine import Engine, Status
 from s1_jax.decoding.records import FORCED
 from s1_jax.decoding.requests import Request
 from s1_jax.progress import progress_bar
+from s1_jax.storage import as_path, in_bucket, mirrored
 
 FORCED_COLOUR, NO_COLOUR = "\033[33m", "\033[0m"
 LONGEST_CHARACTER = 4  # bytes of a character in UTF-8: more tokens than these cannot wait for its end
@@ -45,8 +47,8 @@ class GenerateConfig:
     """Options of `python -m s1_jax.generate`."""
 
     model: str  # folder or hub id in Hugging Face layout
-    input: Path | None = None  # prompts, one JSON object a line
-    output: Path | None = None  # records, one JSON object a line; an unfinished one is gone on with
+    input: str | None = None  # prompts, one JSON object a line
+    output: str | None = None  # records, one JSON object a line; an unfinished one is gone on with
     prompt: str | None = None  # one user message instead of files: streams to the terminal
     budget: BudgetConfig = BudgetConfig()
     sampling: SamplingConfig = SamplingConfig()
@@ -78,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     # Many prompts, from file to file: all of the input is read and checked before anything is decoded
     if config.input is None or config.output is None:
         raise UserError("give --input and --output, or --prompt")
-    rows = list(read_rows(config.input))
+    rows = list(read_rows(as_path(config.input)))
     model = load_model(config.model, config.dtype, config.stored)
     requests = [_request(config, model, row, where) for where, row in rows]
     batch_size = min(config.batch_size, max(len(requests), 1))
@@ -86,21 +88,29 @@ def main(argv: list[str] | None = None) -> None:
     made_by = {"model": config.model, "dtype": config.dtype, "stored": asdict(config.stored)}
     for request in requests:
         engine.check(request)
-    done = resume(config.output, [made_by | engine.identity(request) for request in requests])
-    if done:
-        print(f"{config.output}: {done} of {len(requests)} records are there already", file=sys.stderr)
+    output = as_path(config.output)
+    if not in_bucket(output) and not output.parent.is_dir():
+        raise UserError(f"there is no folder {output.parent} to write {output.name} into")
+    with mirrored(output.parent, glob.escape(output.name)) as folder:
+        path = folder.local / output.name
+        try:
+            done = resume(path, [made_by | engine.identity(request) for request in requests])
+        except UserError as error:
+            raise UserError(f"{output} {error}; remove it or name another output") from None
+        if done:
+            print(f"{output}: {done} of {len(requests)} records are there already", file=sys.stderr)
 
-    # Decode and write
-    with StopFlag() as stop, progress_bar() as bar, config.output.open("a", encoding="utf-8") as out:
-        task = bar.add_task("generating", total=len(requests), completed=done, note="")
+        # Decode and write
+        with StopFlag() as stop, progress_bar() as bar, path.open("a", encoding="utf-8") as out:
+            task = bar.add_task("generating", total=len(requests), completed=done, note="")
 
-        def show(status: Status) -> None:
-            bar.update(task, completed=done + status.done)
-            stop.check()
+            def show(status: Status) -> None:
+                bar.update(task, completed=done + status.done)
+                stop.check()
 
-        for record in engine.run(requests[done:], show):
-            out.write(json.dumps(record | made_by) + "\n")
-            out.flush()
+            for record in engine.run(requests[done:], show):
+                out.write(json.dumps(record | made_by) + "\n")
+                out.flush()
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -130,26 +140,24 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def resume(path: Path, expected: list[dict[str, Any]]) -> int:
     """How many records `path` holds already; what a kill left of one more is cut off.
 
-    Raises UserError where a record was not made by this very command (`expected` fields of each record).
+    Raises UserError, saying what is wrong with it, where a record was not made by this very command (`expected` fields
+    of each record).
     """
     if not path.exists():
-        if not path.parent.is_dir():
-            raise UserError(f"there is no folder {path.parent} to write {path.name} into")
         return 0
     *lines, rest = path.read_bytes().split(b"\n")
-    advice = "remove it or name another output"
     if len(lines) > len(expected):
-        raise UserError(f"{path} holds {len(lines)} lines, more than the {len(expected)} prompts; {advice}")
+        raise UserError(f"holds {len(lines)} lines, more than the {len(expected)} prompts")
     for number, (line, wanted) in enumerate(zip(lines, expected, strict=False), start=1):
         try:
             record = json.loads(line)
         except ValueError:
-            raise UserError(f"{path} line {number} is not a record; {advice}") from None
+            raise UserError(f"line {number} is not a record") from None
         for field, value in wanted.items():
             if not isinstance(record, dict) or record.get(field) != value:
-                raise UserError(f"{path} line {number} was made by another command (its {field} differs); {advice}")
+                raise UserError(f"line {number} was made by another command (its {field} differs)")
     if rest and not rest.startswith(b'{"task"'[: len(rest)]):
-        raise UserError(f"{path} ends in something that is not a record; {advice}")
+        raise UserError("ends in something that is not a record")
     if rest:
         os.truncate(path, path.stat().st_size - len(rest))
     return len(lines)

@@ -24,6 +24,7 @@ from s1_jax.progress import progress_bar
 from s1_jax.reporting.records import Record, cut_torn_line, read_records, record_line, replace_file
 from s1_jax.reporting.summary import UNDECIDED
 from s1_jax.reporting.table import align
+from s1_jax.storage import Mirror, mirrored
 from s1_jax.tasks import Rules, Verdict, load_rules, load_task
 from s1_jax.tasks.judge import Ask, decision, judge_prompt, open_judge
 
@@ -31,14 +32,20 @@ PROG = "python -m s1_jax.grade"
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The whole command, in the order things happen. Raises UserError, RunError."""
-    # Options
+    """The command. Raises UserError, RunError."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or (argv[0].startswith("-") and not {"-h", "--help"} & set(argv)):
         raise UserError(f"usage: {PROG} RUN_DIR [--judge.option value ...]   (--help lists options)")
-    run_dir, options = (None, argv) if argv[0].startswith("-") else (Path(argv[0]), argv[1:])
+    run_dir, options = (None, argv) if argv[0].startswith("-") else (argv[0], argv[1:])
     config = parse(GradeConfig, options, f"{PROG} RUN_DIR", description=__doc__)
     assert run_dir is not None  # --help has ended by now
+    with mirrored(run_dir) as folder:
+        grade(config, folder)
+
+
+def grade(config: GradeConfig, folder: Mirror) -> None:
+    """Reads, grades, writes and reports. Raises as `main` does."""
+    run_dir = folder.local
     task, before = read_run(run_dir)
 
     # By the rules, from the texts alone
@@ -51,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     # The records anew, then the report
     replace_file(run_dir / "records.jsonl", "".join(map(record_line, after)).encode())
     print(changes(before, after))
-    report(run_dir)
+    report(folder)
 
 
 def read_run(run_dir: Path) -> tuple[TaskConfig, list[Record]]:

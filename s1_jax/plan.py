@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -32,6 +31,7 @@ from s1_jax.planning.search import Result, label, search
 from s1_jax.planning.topology import KNOWN, Topology, describe, parse_topology, say_on_stderr
 from s1_jax.planning.workload import corpus_of_lengths, full_rows, read_lengths
 from s1_jax.reporting.table import align
+from s1_jax.storage import as_path
 from s1_jax.training.checks import check_sizes
 
 PROG = "python -m s1_jax.plan"
@@ -122,7 +122,7 @@ def examples(config: PlanConfig) -> Corpus:
         return full_rows(config)
     if config.lengths:
         return corpus_of_lengths(read_lengths(config.lengths), config)
-    if not Path(config.model.path).expanduser().is_dir():
+    if not as_path(config.model.path).is_dir():
         raise UserError(
             f"counting the tokens of {config.data.path} needs the tokenizer of {config.model.path} in a local folder; "
             "give --lengths FILE (token counts) or --full instead"

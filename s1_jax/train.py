@@ -10,7 +10,6 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from s1_jax.checkpoints import hf, orbax
-from s1_jax.checkpoints.folder import run_folder
 from s1_jax.cli import StopFlag, parse_with_file, run_main, to_json
 from s1_jax.config import RunError, TrainConfig, UserError, resolve_dtype
 from s1_jax.data.loader import Loader, Step, assemble
@@ -26,6 +24,7 @@ from s1_jax.data.tokens import load_corpus, split_held_out
 from s1_jax.processes import Watchdog, any_of, is_first, meet, start_processes, watch_for_preemption
 from s1_jax.progress import progress_bar
 from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh
+from s1_jax.storage import Mirror, mirrored
 from s1_jax.training.checks import check_sizes
 from s1_jax.training.flops import mfu, step_flops
 from s1_jax.training.metrics import MetricsLog, find_wandb, start_wandb
@@ -40,15 +39,21 @@ FREE_TO_CHANGE = ("run_dir", "checkpoint", "log", "mesh", "hosts", "train.log_ev
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The whole run, in the order things happen. Raises UserError, RunError, KeyboardInterrupt, Terminated."""
-    # Options
+    """The command. Raises UserError, RunError, KeyboardInterrupt, Terminated."""
     config = parse_with_file(TrainConfig, sys.argv[1:] if argv is None else argv, "python -m s1_jax.train", __doc__)
     start_processes(config.hosts)
+    with mirrored(config.run_dir) as folder:
+        fine_tune(config, folder)
+
+
+def fine_tune(config: TrainConfig, folder: Mirror) -> None:
+    """The whole run, in the order things happen. Raises as `main` does."""
     say: Callable[..., None] = print if is_first() else _nothing
-    run_dir = run_folder(config.run_dir)
-    if (run_dir / "hf" / "config.json").exists():
-        claim_run_dir(run_dir, config)
-        say(f"{run_dir} is finished: the model is in {run_dir / 'hf'}")
+    run_dir = folder.local
+    exported = folder.place / "hf"
+    if (exported / "config.json").exists():
+        claim_run_dir(folder, config)
+        say(f"{folder.place} is finished: the model is in {exported}")
         return
     if config.log.wandb_project:
         find_wandb()  # now: minutes may go into loading
@@ -67,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     trace = Trace(run_dir / "profile", config.log.profile_steps, total_steps)
     say(f"{config.data.path}: {counts}")
     say(f"{total_steps} steps over {len(training)} examples, {len(held_out)} held out")
-    claim_run_dir(run_dir, config)
+    claim_run_dir(folder, config)
     as_saved = json.loads(to_json(config))
     wandb_run = None
     if config.log.wandb_project and is_first():
@@ -76,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
     # State: from the last checkpoint, else from the model's weights
     tx = make_optimizer(config.optim, model, total_steps)
     target = abstract_state(model, tx, layout)
-    checkpointer = orbax.Checkpointer(run_dir / "checkpoints", keep=config.checkpoint.keep)
+    checkpointer = orbax.Checkpointer(folder.place / "checkpoints", keep=config.checkpoint.keep)
     with layout.use():
         if checkpointer.latest_step() is None:
             _, params = hf.load_params(source, dtype=jnp.float32, layout=layout)
@@ -159,6 +164,7 @@ def main(argv: list[str] | None = None) -> None:
             bar.update(bar_row, completed=number, seconds_left=seconds_left, note=f"loss {scalars['loss']:.3f}")
             stopping = any_of(stop.asked)
             if last or stopping or number % config.checkpoint.every_steps == 0:
+                folder.keep()  # rows of steps that a restart does not make again
                 checkpointer.save(number, state, {"examples_seen": examples_seen, "config": as_saved})
                 saved_step = number
                 if stopping:
@@ -168,13 +174,13 @@ def main(argv: list[str] | None = None) -> None:
     checkpointer.close()
 
     # What others load
-    hf.save_params(run_dir / "hf", model, state.params, tokenizer_from=source)
-    say(f"done: {total_steps} steps; the model is in {run_dir / 'hf'}")
+    hf.save_params(exported, model, state.params, tokenizer_from=source)
+    say(f"done: {total_steps} steps; the model is in {exported}")
 
 
-def claim_run_dir(run_dir: Path, config: TrainConfig) -> None:
+def claim_run_dir(folder: Mirror, config: TrainConfig) -> None:
     """Writes `config.json`; raises UserError where the folder holds a run with other options."""
-    path = run_dir / "config.json"
+    path = folder.local / "config.json"
     now = json.loads(to_json(config))
     if path.exists():
         before = json.loads(path.read_text())
@@ -187,12 +193,13 @@ def claim_run_dir(run_dir: Path, config: TrainConfig) -> None:
         ]
         if differing:
             raise UserError(
-                f"{run_dir} holds a run with other options ({'; '.join(differing)}); choose another --run-dir"
+                f"{folder.place} holds a run with other options ({'; '.join(differing)}); choose another --run-dir"
             )
     meet("run_dir is looked at")
     if is_first():
-        run_dir.mkdir(parents=True, exist_ok=True)
+        folder.local.mkdir(parents=True, exist_ok=True)
         path.write_text(to_json(config))
+        folder.keep()
     meet("run_dir is claimed")
 
 

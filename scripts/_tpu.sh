@@ -342,10 +342,11 @@ follow_worker() {
 
 # --- the supervisor
 
-# progress RUN_DIR: what a run has kept there, as one line: its newest checkpoint and the size of its records.
+# progress RUN_DIR: what a run has kept there, as one line: its newest checkpoint and the size of its records. A checkpoint in a bucket is whole
+# when this file of Orbax's is there.
 progress() {
     local step records
-    step=$(try gcloud storage ls "$1/checkpoints/" | grep -oE '/[0-9]+/$' | tr -d / | sort -n | tail -n 1) || true
+    step=$(try gcloud storage ls "$1/checkpoints/*/commit_success.txt" | grep -oE '/[0-9]+/c' | tr -d /c | sort -n | tail -n 1) || true
     records=$(try gcloud storage du "$1/records*" | awk '{ sum += $1 } END { print sum + 0 }') || true
     echo "checkpoint ${step:-none}, ${records:-0} bytes of records"
 }

@@ -49,3 +49,21 @@ def tiny_model():
     from tests.reference import tiny_model
 
     return tiny_model
+
+
+@pytest.fixture(scope="session")
+def _storage():
+    # one for all tests: its clients keep the address they saw first
+    from tests.stand_in_bucket import Bucket
+
+    with Bucket("s1-test") as bucket:
+        os.environ.update(bucket.environment)
+        yield bucket
+
+
+@pytest.fixture
+def bucket(_storage):
+    """An empty bucket, `gs://s1-test`, for this process and those it starts."""
+    _storage.empty()
+    yield _storage
+    _storage.empty()

@@ -280,7 +280,7 @@ def test_watching_changes_no_bit(watched, undisturbed):
     [
         (["--optim.peak-lr", "0.5"], r"holds a run with other options .optim.peak_lr was 0.001, is 0.5"),
         (["--optim.peek-lr", "0.5"], r"unknown option --optim.peek-lr; did you mean --optim.peak-lr\?"),
-        (["--run-dir", "gs://bucket/run"], "run_dir gs://bucket/run is a URL; give a folder"),
+        (["--run-dir", "s3://bucket/run"], "s3://bucket/run: of URLs only gs://BUCKET/FOLDER is known"),
         (["--train.epochs", "many"], r"epochs"),
         (["--data.path", "nowhere.jsonl", "--run-dir", "elsewhere"], r"nowhere.jsonl"),
         (["--model.path", "./nowhere", "--run-dir", "elsewhere"], r"no folder ./nowhere"),

@@ -1,4 +1,4 @@
-"""Folders: one that appears under its name only when whole, and the local folder behind a hub id."""
+"""Folders: one that appears under its name only when whole, and the one behind a path, a URL or a hub id."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import huggingface_hub
-import jax
 
 from s1_jax.config import UserError
+from s1_jax.processes import is_first, meet
+from s1_jax.storage import as_path, in_bucket, one_line, remove_folder
 
-EXPECTED = "a model is a folder with config.json and model.safetensors, or a hub id such as Qwen/Qwen2.5-0.5B"
+EXPECTED = (
+    "a model is a folder with config.json and model.safetensors, here or at gs://, or a hub id such as "
+    "Qwen/Qwen2.5-0.5B"
+)
+WRITTEN_LAST = "config.json"  # of a model's folder: without it, it is none
 DOWNLOADED = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 TOKENIZER_FILES = (
     "generation_config.json",
@@ -29,18 +34,19 @@ TOKENIZER_FILES = (
 )
 
 
-def run_folder(path: str) -> Path:
-    """A run's folder. Raises UserError on a URL: buckets are not written to yet, mount one instead."""
-    if "://" in path:
-        raise UserError(f"run_dir {path} is a URL; give a folder, for instance one that the bucket is mounted at")
-    return Path(path)
-
-
 def resolve(path: str | Path) -> Path:
-    """`path` where it is a folder; else the snapshot of the hub id it names, downloaded (no pickles).
+    """`path` where it is a folder, here or in a bucket; else the snapshot of the hub id it names, downloaded (no
+    pickles).
 
-    Raises UserError where it is neither, or the hub cannot be reached.
+    Raises UserError where it is neither, or the bucket or hub cannot be reached.
     """
+    if in_bucket(folder := as_path(path)):
+        try:
+            if (folder / "config.json").exists():
+                return folder
+        except Exception as error:  # its client's, and its transport's
+            raise UserError(f"{path}: {one_line(error)}") from None
+        raise UserError(f"no config.json in {path}; {EXPECTED}")
     text = os.path.expanduser(str(path))
     if Path(text).is_dir():
         return Path(text)
@@ -59,30 +65,46 @@ def resolve(path: str | Path) -> Path:
 def whole_folder(path: Path) -> Iterator[Path]:
     """A temporary sibling of `path` to write into, renamed to `path` at the end: a kill leaves nothing half there.
 
-    An earlier checkpoint at `path` is replaced. Raises UserError where `path` holds anything else. With several
-    processes all write into the same folder, and the first one renames.
+    A bucket has no folders to rename: there it is `path` itself, and WRITTEN_LAST tells that it is whole. An earlier
+    checkpoint at `path` is replaced. Raises UserError where `path` holds anything else. With several processes all
+    write into the same folder, and the first one renames.
     """
-    if path.exists() and not (path / "config.json").is_file() and (path.is_file() or any(path.iterdir())):
+    earlier = (path / WRITTEN_LAST).exists()
+    if in_bucket(path):
+        # what a kill left of an export has no config.json either
+        if path.exists() and not earlier and not all(map(_is_of_model, path.iterdir())):
+            raise UserError(f"{path} exists and is not a checkpoint; name another folder")
+        meet("the folder is looked at")
+        if is_first():
+            (path / WRITTEN_LAST).unlink(missing_ok=True)
+            remove_folder(path)
+        yield path
+        return
+    if path.exists() and not earlier and (path.is_file() or any(path.iterdir())):
         raise UserError(f"{path} exists and is not a checkpoint; name another folder")
     partial, previous = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.previous")
-    if jax.process_index() == 0:
+    if is_first():
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     try:
         yield partial
-        if jax.process_index() == 0:
+        if is_first():
             shutil.rmtree(previous, ignore_errors=True)
             if path.exists():
                 path.rename(previous)
             partial.rename(path)
             shutil.rmtree(previous, ignore_errors=True)
     finally:
-        if jax.process_index() == 0:
+        if is_first():
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_of_model(file: Path) -> bool:
+    return file.suffix == ".safetensors" or file.name in (*TOKENIZER_FILES, "model.safetensors.index.json")
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
     """Copies the tokenizer's files and the generation config, those that are there, from one folder to another."""
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
+            (target / name).write_bytes((source / name).read_bytes())

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import jax
@@ -28,6 +29,7 @@ from s1_jax.config import ModelConfig, StoredConfig, UserError
 from s1_jax.model import kernels
 from s1_jax.model.qwen2 import Params, abstract_params, param_axes
 from s1_jax.sharding import Layout
+from s1_jax.storage import as_path, in_bucket
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000
@@ -59,7 +61,12 @@ def load_tokenizer(path: str | Path) -> Any:
     if not (folder / "tokenizer_config.json").is_file():
         raise UserError(f"{folder} has no tokenizer (tokenizer_config.json and tokenizer.json)")
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        if not in_bucket(folder):
+            return AutoTokenizer.from_pretrained(folder)
+        with TemporaryDirectory() as here:
+            copy_tokenizer(folder, Path(here))
+            (Path(here) / "config.json").write_bytes((folder / "config.json").read_bytes())
+            return AutoTokenizer.from_pretrained(here)
     except (OSError, ValueError) as error:
         raise UserError(f"the tokenizer in {folder} cannot be read: {str(error).splitlines()[0]}") from None
 
@@ -146,22 +153,25 @@ def save_params(
 
     source = None if tokenizer_from is None else resolve(tokenizer_from)
     files = _split(shapes)
-    with whole_folder(Path(path)) as target:
+    with whole_folder(as_path(path)) as target:
         if jax.process_index() == 0:
-            write_config(target, config, shapes, tokenizer_from=source)
             if len(files) > 1:
                 index: dict[str, Any] = {"metadata": {"total_size": sum(map(_nbytes, shapes.values()))}}
                 index["weight_map"] = {name: file for file, names in files.items() for name in names}
                 (target / INDEX).write_text(json.dumps(index, indent=2) + "\n")
             for file, names in files.items():
                 write(target / file, {name: shapes[name] for name in names}, fetch)
+            write_config(target, config, shapes, tokenizer_from=source)
         else:
             for name in (name for names in files.values() for name in names):
                 fetch(name)  # gathering a tensor takes part of every process
 
 
 def write_config(folder: Path, config: ModelConfig, tensors: Any, *, tokenizer_from: Path | None) -> None:
-    """config.json of a model with these `tensors` (any tree), and another folder's tokenizer and special ids."""
+    """config.json of a model with these `tensors` (any tree), and another folder's tokenizer and special ids.
+
+    What a folder gets last (see `whole_folder`).
+    """
     values = config.to_dict()
     if tokenizer_from is not None:
         copy_tokenizer(tokenizer_from, folder)
@@ -272,14 +282,27 @@ def _place(
     incoming = _file_sharding(sharding, stacked, transposed)
 
     def put(tensor: StoredTensor) -> jax.Array:
-        view = tensor.view()
-        return jax.make_array_from_callback(tensor.shape, incoming, lambda index: _staged(view[index]))
+        begin, end = _own_rows(tensor.shape, incoming)
+        rows = tensor.rows(begin, end)
+
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
+            first, last, _ = index[0].indices(tensor.shape[0])
+            return _staged(rows[(slice(first - begin, last - begin), *index[1:])])
+
+        return jax.make_array_from_callback(tensor.shape, incoming, part)
 
     param = _empty(leaf.shape, leaf.dtype, sharding)()
     for layer, tensor in enumerate(stored):
         # waiting keeps the queue, and so the tensors held at once, at one
         param = jax.block_until_ready(_writer(stacked, transposed, sharding)(param, put(tensor), layer))
     return param
+
+
+def _own_rows(shape: tuple[int, ...], sharding: Sharding) -> tuple[int, int]:
+    """From which row up to which this process's devices need a tensor; where they hold some columns, all of these."""
+    needed = [index[0].indices(shape[0]) for index in sharding.addressable_devices_indices_map(shape).values() if index]
+    return min(first for first, *_ in needed), max(last for _, last, _ in needed)
 
 
 def _staged(part: np.ndarray) -> np.ndarray:

@@ -1,10 +1,12 @@
 """Training state on disk, through Orbax: saved while training goes on, restored onto any mesh.
 
-A step is a folder that gets its name only when it is whole, so a kill during a save leaves the steps before it.
+A step is a folder that gets its name, or in a bucket its last file, only when it is whole, so a kill during a save
+leaves the steps before it.
 """
 
 from __future__ import annotations
 
+import math
 import shutil
 import warnings
 from pathlib import Path
@@ -17,6 +19,7 @@ from jax.sharding import SingleDeviceSharding
 from s1_jax.config import RunError, UserError
 from s1_jax.model.qwen2 import Params
 from s1_jax.processes import any_of, is_first, meet
+from s1_jax.storage import as_path, in_bucket
 
 REASON_LENGTH = 200  # characters kept of what a reader below says
 
@@ -29,7 +32,7 @@ class Checkpointer:
     """
 
     def __init__(self, folder: str | Path, keep: int):
-        self.folder = Path(folder).absolute()
+        self.folder = _absolute(folder)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=_handlers())
 
@@ -43,7 +46,7 @@ class Checkpointer:
         Raises RunError where that one failed, or where the disk has no room for this one; what was saved stays.
         """
         self.wait()
-        needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(self.folder).free
+        needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), _free_bytes(self.folder)
         if free < needed:  # found out before: a save that runs out of disk ends in a storm of messages from its threads
             raise RunError(f"no room to save step {step}: {needed:,} bytes to write, {free:,} free in {self.folder}")
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave(meta))
@@ -116,8 +119,8 @@ def restore_params(folder: str | Path) -> tuple[Params, dict[str, Any]]:
 
     Changes nothing in the folder, which a run may be writing to. Raises UserError where there is nothing to read.
     """
-    folder = Path(folder).absolute()
-    steps = [int(child.name) for child in folder.iterdir() if child.name.isdigit()]
+    folder = _absolute(folder)
+    steps = [int(child.name) for child in folder.iterdir() if child.name.isdigit() and is_whole(child)]
     if not steps:
         raise UserError(f"{folder} has no checkpoint")
     path = folder / str(max(steps))
@@ -129,6 +132,20 @@ def restore_params(folder: str | Path) -> tuple[Params, dict[str, Any]]:
     except Exception as error:  # as in `restore`
         raise UserError(f"{path} cannot be read: {_reason(error)}") from None
     return state["params"], meta
+
+
+def is_whole(step: Path) -> bool:
+    """Whether a step's folder is written to its end: in a bucket it bears its name before."""
+    return bool(ocp.utils.is_checkpoint_finalized(step))
+
+
+def _absolute(folder: str | Path) -> Path:
+    path = as_path(folder)
+    return path if in_bucket(path) else path.absolute()
+
+
+def _free_bytes(folder: Path) -> float:
+    return math.inf if in_bucket(folder) else shutil.disk_usage(folder).free
 
 
 def _handlers() -> dict[str, Any]:

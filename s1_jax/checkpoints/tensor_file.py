@@ -1,8 +1,9 @@
 """The safetensors format, read and written one tensor at a time.
 
 A file is eight bytes of header length, a JSON header (name -> dtype, shape, data_offsets) and the raw little-endian
-data. We read it ourselves because a view of the mapped file costs no memory of ours, in bfloat16 too, and because a
-header that names a tensor twice should be an error.
+data. We read it ourselves because a view of the mapped file costs no memory of ours, in bfloat16 too, because a
+process of several may read its rows alone out of a bucket, and because a header that names a tensor twice should be an
+error.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import ml_dtypes
 import numpy as np
 
 from s1_jax.config import UserError
+from s1_jax.storage import CHUNK, in_bucket, read_ranges, size_of
 
 DTYPES = {"F32": np.dtype(np.float32), "BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16)}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -36,12 +38,19 @@ class StoredTensor:
     shape: tuple[int, ...]
     offset: int
 
-    def view(self) -> np.ndarray:
-        """The mapped data: pages of the file, not memory of this process. Read-only, lives as long as the array."""
+    def rows(self, begin: int, end: int) -> np.ndarray:
+        """Its data from row `begin` up to `end`, read-only: pages of the mapped file, not memory of this process; of a
+        file in a bucket, these rows alone are read."""
+        shape = (end - begin, *self.shape[1:])
+        size = prod(self.shape[1:]) * DTYPES[self.dtype].itemsize
+        first, last = self.offset + begin * size, self.offset + end * size
+        if in_bucket(self.path):
+            chunks = [(place, min(place + CHUNK, last)) for place in range(first, last, CHUNK)]
+            return np.frombuffer(b"".join(read_ranges(self.path, chunks)), DTYPES[self.dtype]).reshape(shape)
         with open(self.path, "rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        flat = np.frombuffer(mapped, DTYPES[self.dtype], prod(self.shape), self.offset)
-        return np.require(flat.reshape(self.shape), requirements="A")  # a header may leave the data misaligned
+        flat = np.frombuffer(mapped, DTYPES[self.dtype], prod(shape), first)
+        return np.require(flat.reshape(shape), requirements="A")  # a header may leave the data misaligned
 
 
 def read_json(path: Path) -> tuple[Any, list[str]]:
@@ -57,9 +66,9 @@ def read_json(path: Path) -> tuple[Any, list[str]]:
 def read_header(path: Path) -> tuple[list[StoredTensor], list[str]]:
     """All tensors of a safetensors file, and the names its header holds twice. Raises UserError on any other file."""
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             data_start = 8 + (length := int.from_bytes(file.read(8), "little"))
-            size = os.fstat(file.fileno()).st_size
+            size = size_of(path)
             if length > MAX_HEADER_BYTES or data_start > size:
                 raise ValueError("its header is longer than the file")
             header, twice = _parse(file.read(length))
@@ -84,7 +93,7 @@ def write(path: Path, shapes: Mapping[str, Any], fetch: Callable[[str], np.ndarr
     """Writes a safetensors file, holding one tensor at a time.
 
     `shapes` maps names to anything with .shape and .dtype (of DTYPES); `fetch(name)` makes the array of that shape and
-    dtype. The bytes have reached the disk when this returns.
+    dtype. The bytes have reached the disk, or the bucket, when this returns.
     """
     names = sorted(shapes, key=lambda name: -shapes[name].dtype.itemsize)  # wider types first: every tensor is aligned
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers asks for it
@@ -95,12 +104,13 @@ def write(path: Path, shapes: Mapping[str, Any], fetch: Callable[[str], np.ndarr
         header[name] = {"dtype": DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
     encoded = json.dumps(header).encode()
     encoded += b" " * (-len(encoded) % 8)
-    with open(path, "wb") as file:
+    with path.open("wb") as file:
         file.write(len(encoded).to_bytes(8, "little") + encoded)
         for name in names:
             file.write(np.ascontiguousarray(fetch(name)).view(np.uint8).data)
-        file.flush()
-        os.fsync(file.fileno())
+        if not in_bucket(path):
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _parse(text: bytes) -> tuple[Any, list[str]]:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from s1_jax.config import UserError
+from s1_jax.storage import BUCKETS, as_path
 
 LAYOUTS: dict[str, dict[str, str]] = {
     "s1k_tokenized": {"text": "text"},
@@ -24,6 +26,7 @@ LAYOUTS: dict[str, dict[str, str]] = {
 }
 SPLITS = ("train", "validation", "test")
 SUFFIXES = (".jsonl", ".parquet")  # of the files of a folder
+ROWS = 1024  # of a Parquet file, in memory at once
 LONGEST_CELL = 2**27  # characters of a CSV file's cell: Python's own limit is 131,072, a long trace has more
 
 
@@ -45,21 +48,21 @@ class Conversation(NamedTuple):
 
 
 def read_rows(path: str, split: str, subset: str | None = None) -> Iterator[Row]:
-    """Rows of a JSONL, Parquet or CSV file, of all JSONL and Parquet files of a folder (in order of name), or of a hub
-    data set.
+    """Rows of a JSONL, Parquet or CSV file, of all JSONL and Parquet files of a folder (in order of name), here or in a
+    bucket, or of a hub data set.
 
     Where a folder, or its `data/`, has files named after splits ("train-00000-of-00001.parquet"), those of `split` are
     read. `subset` is what the hub calls a configuration. Raises UserError where there is nothing to read, and names a
     line that is no object.
     """
-    local = Path(path).expanduser()
+    local = as_path(path)
     if local.is_file():
         files = [local]
         if local.suffix not in READERS:
             raise UserError(f"{path} is none of {', '.join(READERS)}")
     elif local.is_dir():
         files = _files_of(local, split)
-    elif local.suffix in READERS or path.startswith(("/", ".", "~")) or path.count("/") > 1 or not path:
+    elif local.suffix in READERS or path.startswith(("/", ".", "~", BUCKETS)) or path.count("/") > 1 or not path:
         raise UserError(f"no such file or folder: {path!r}")
     else:
         yield from _hub_rows(path, split, subset)
@@ -178,20 +181,22 @@ def _jsonl_rows(file: Path) -> Iterator[Row]:
 
 
 def _parquet_rows(file: Path) -> Iterator[Row]:
-    import datasets
+    from pyarrow import ArrowException  # slow to import
+    from pyarrow.parquet import ParquetFile
 
-    try:
-        rows = datasets.Dataset.from_parquet(str(file))
-    except Exception as error:  # its reader has no error type of its own
-        raise UserError(f"{file} cannot be read as Parquet ({_first_line(error)})") from None
-    for number, columns in enumerate(rows, start=1):
-        yield _row(file.name, "row", number, columns, str(file))
+    with file.open("rb") as opened:
+        try:
+            rows = (columns for batch in ParquetFile(opened).iter_batches(ROWS) for columns in batch.to_pylist())
+            for number, columns in enumerate(rows, start=1):
+                yield _row(file.name, "row", number, columns, str(file))
+        except (ArrowException, OSError) as error:
+            raise UserError(f"{file} cannot be read as Parquet ({_first_line(error)})") from None
 
 
 def _csv_rows(file: Path) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_CELL)
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
+        with TextIOWrapper(file.open("rb"), encoding="utf-8-sig", newline="") as lines:
             for number, columns in enumerate(csv.DictReader(lines, strict=True), start=1):
                 if None in columns or None in columns.values():
                     raise UserError(f"{file}, row {number}: not as many cells as the first line has names")

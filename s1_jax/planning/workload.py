@@ -14,6 +14,7 @@ from s1_jax.data.chat import Example
 from s1_jax.data.loader import Loader
 from s1_jax.data.tokens import TOO_LONG, Corpus, split_held_out
 from s1_jax.model.splash import visited_flops
+from s1_jax.storage import as_path
 from s1_jax.training.flops import step_flops
 
 FULL_ROWS = 16  # examples of a step of s1
@@ -92,7 +93,7 @@ def read_lengths(path: str | Path) -> list[int]:
     The list may stand under "examples". Raises UserError for anything else.
     """
     try:
-        content: Any = json.loads(Path(path).read_text())
+        content: Any = json.loads(as_path(path).read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"the lengths in {path} cannot be read: {error}") from None
     rows: Any = content.get("examples") if isinstance(content, dict) else content

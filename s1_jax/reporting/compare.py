@@ -6,7 +6,6 @@ import dataclasses
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -15,6 +14,7 @@ from s1_jax.reporting.metrics import RESAMPLES, paired_bootstrap
 from s1_jax.reporting.records import Record, read_run
 from s1_jax.reporting.summary import Interval, Setting, summarize
 from s1_jax.reporting.table import align
+from s1_jax.storage import as_path
 
 Shares = Mapping[str, float]  # by problem: how many of its samples, over all seeds, are right
 
@@ -41,7 +41,7 @@ def command(argv: Sequence[str]) -> None:
     """
     if len(argv) not in (2, 3):
         raise UserError("usage: python -m s1_jax.evaluate --compare RUN_A RUN_B [COMPARE.json]")
-    first, second = (read_run(Path(folder))[0] for folder in argv[:2])
+    first, second = (read_run(as_path(folder))[0] for folder in argv[:2])
     check_same_problems(first, second, argv[0], argv[1])
     found, best = compare(first, second), compare_best(first, second)
     if not found:
@@ -50,7 +50,7 @@ def command(argv: Sequence[str]) -> None:
     if len(argv) == 3:
         settings = [dataclasses.asdict(one) for one in found]
         written = {"runs": list(argv[:2]), "settings": settings, "best": dataclasses.asdict(best)}
-        Path(argv[2]).write_text(json.dumps(written, indent=2) + "\n")
+        as_path(argv[2]).write_text(json.dumps(written, indent=2) + "\n")
     print(f"A: {argv[0]}\nB: {argv[1]}\n\n{format_comparison([*found, best])}")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import inf
-from pathlib import Path
 from typing import Any
 
 from s1_jax.config import UserError
@@ -13,6 +12,7 @@ from s1_jax.reporting.paper import BENCHMARKS, METHODS, NO_MAXIMUM, ROWS, Benchm
 from s1_jax.reporting.records import read_run
 from s1_jax.reporting.summary import Run, Setting, methods, summarize
 from s1_jax.reporting.table import align
+from s1_jax.storage import as_path
 
 HEADER = ("row of the paper", "paper", "here", "difference", "95% interval", "tokens: paper", "here", "setting here")
 METHOD_HEADER = ("method (Table 3)", "Control: paper", "here", "Scaling: paper", "here", "Performance: paper", "here")
@@ -23,7 +23,7 @@ def command(argv: Sequence[str]) -> None:
     """Prints a run folder's results beside the paper's. Raises UserError where the paper has no such task."""
     if len(argv) != 1:
         raise UserError("usage: python -m s1_jax.evaluate --parity RUN_DIR")
-    records, config = read_run(Path(argv[0]))
+    records, config = read_run(as_path(argv[0]))
     task = str(records[0]["task"])
     place = benchmark_of(task)
     if place is None:

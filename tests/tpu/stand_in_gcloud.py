@@ -14,6 +14,7 @@ $TPU_STAND_IN holds what tests write and read:
   gs/            the buckets
 """
 
+import glob
 import os
 import sys
 import time
@@ -191,9 +192,9 @@ def storage(flags, rest):
     kind, *paths = rest
     first = paths[0].replace("gs://", f"{ROOT}/gs/")
     if kind == "ls":
-        names = sorted(os.listdir(first)) if os.path.isdir(first) else []
+        names = sorted(glob.glob(first))
         for name in names:
-            print(f"{paths[0].rstrip('/')}/{name}{'/' if os.path.isdir(os.path.join(first, name)) else ''}")
+            print(name.replace(f"{ROOT}/gs/", "gs://"))
         sys.exit(0 if names else 1)
     elif kind == "du":
         sys.exit(os.system(f"du -b {first} 2>/dev/null") and 1)

@@ -122,7 +122,7 @@ def test_a_cloud_that_refuses_to_answer_ends_the_wait(cloud):
     assert "s1 may exist and be billed" in said
 
 
-def test_install_brings_the_checkout_and_the_tpu_extra_to_every_worker(cloud):
+def test_install_brings_the_checkout_and_its_extras_to_every_worker(cloud):
     (cloud.checkout / "own_config.py").write_text("mine")
     (cloud.checkout / "runs").mkdir()
     (cloud.checkout / "runs" / "large").write_text("")
@@ -134,7 +134,7 @@ def test_install_brings_the_checkout_and_the_tpu_extra_to_every_worker(cloud):
         assert (home / "own_config.py").read_text() == "mine" and not (home / "runs").exists()
         asked = [line[2:] for line in cloud["pip"].splitlines() if line.startswith(worker)]
         assert asked[0] == "-m venv --clear .venv"
-        assert [line.partition(" -c constraints.txt ")[2] for line in asked[1:]] == ["-e .", "-e .[tpu]"]
+        assert [line.partition(" -c constraints.txt ")[2] for line in asked[1:]] == ["-e .", "-e .[tpu]", "-e .[gcs]"]
         assert f"[{worker}] Installed." in printed
     assert f"s1 (ACTIVE) {STILL}" in said
 
@@ -198,5 +198,11 @@ def test_a_dry_run_prints_every_command_and_does_nothing(cloud, words, shown):
 def test_a_dry_run_of_the_supervisor_goes_through_all_of_it(cloud):
     code, printed, _ = cloud.tpu("supervise", "--dry-run", "train", "c.py", "--run-dir", "gs://b/r", TPU_TYPE="v6e-8")
     assert code == 0 and cloud.calls == []
-    for part in ("storage ls gs://b/r/checkpoints/", "resources create", "scp", "start run .venv", "follow run 1"):
+    for part in (
+        "storage ls gs://b/r/checkpoints/*/commit_success.txt",
+        "resources create",
+        "scp",
+        "start run .venv",
+        "follow run 1",
+    ):
         assert part in printed.replace("\\", "")

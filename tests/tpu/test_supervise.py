@@ -3,7 +3,7 @@
 import pytest
 
 COMMAND = ("train", "configs/c.py", "--run-dir", "gs://b/r")
-CHECKPOINT = "mkdir -p $TPU_STAND_IN/gs/b/r/checkpoints/$starts"
+CHECKPOINT = "d=$TPU_STAND_IN/gs/b/r/checkpoints/$starts; mkdir -p $d; touch $d/commit_success.txt"
 # every start of worker 0 is counted in $starts, beginning with 1
 COUNTED = """
 if [ $WORKER != 0 ]; then exit 0; fi

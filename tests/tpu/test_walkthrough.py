@@ -18,6 +18,7 @@ echo "$*" >> $TPU_STAND_IN/commands
 case $* in *" --run-dir gs://"*) ;; *) exit 0 ;; esac
 run_dir=$TPU_STAND_IN/gs/$(echo "$*" | sed 's,.*--run-dir gs://,,; s, .*,,')
 mkdir -p $run_dir/checkpoints/315 $run_dir/hf
+touch $run_dir/checkpoints/315/commit_success.txt
 echo $HF_HOME > $run_dir/metrics.jsonl
 touch $run_dir/hf/model.safetensors
 """
