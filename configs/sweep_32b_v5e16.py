@@ -6,7 +6,8 @@ Hardware and cost as planned with the TPU compiler (docs/plan.md), not yet run: 
 15.8 GiB a chip with 16 rows of 32,768 tokens. A step gives each row a token and takes 17.5 ms with full caches,
 12.2 with half full ones, so a trace that fills its context takes 7 minutes, 1.8 chip-hours; loading the
 checkpoint (131 GB), compiling and the answers come on top.
-The slice has several hosts; a model that lies on the chips of several is planned here, but not decoded yet.
+The slice has several hosts, and one model lies on the chips of all: the same command on each, and a run_dir that all
+of them share.
 Expected: the paper has 50.0 without forcing and 56.7 as the best of its budgets, at 7,320 thinking tokens.
 """
 

@@ -25,14 +25,23 @@ from transformers import PreTrainedTokenizerBase
 
 from s1_jax.checkpoints import hf
 from s1_jax.cli import StopFlag, parse_with_file, run_main, to_json
-from s1_jax.config import S1, BudgetConfig, EvaluateConfig, FormatConfig, SettingConfig, UserError, resolve_dtype
+from s1_jax.config import (
+    S1,
+    BudgetConfig,
+    EvaluateConfig,
+    FormatConfig,
+    MeshConfig,
+    SettingConfig,
+    UserError,
+    resolve_dtype,
+)
 from s1_jax.data.chat import prompt_ids
 from s1_jax.data.instructions import instructed
 from s1_jax.decoding.engine import Engine, Status, context_length
 from s1_jax.decoding.records import identity
 from s1_jax.decoding.requests import Request
 from s1_jax.decoding.sweep import plan_trunks
-from s1_jax.processes import Watchdog, is_first, meet, start_processes
+from s1_jax.processes import Watchdog, any_of, is_first, meet, start_processes
 from s1_jax.reporting import compare, parity
 from s1_jax.reporting.cost import COSTS, add_cost, cost_of, format_cost
 from s1_jax.reporting.html import save_report
@@ -50,7 +59,7 @@ from s1_jax.reporting.records import (
 from s1_jax.reporting.summary import Setting, methods, summarize, to_dict
 from s1_jax.reporting.table import format_report
 from s1_jax.search.rejection import sample_until_natural
-from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
+from s1_jax.sharding import DECODE_RULES, Layout, devices_for, make_mesh
 from s1_jax.storage import Mirror, as_path, mirrored, read_ranges, size_of
 from s1_jax.tasks import Problem, Task, load_task
 
@@ -130,8 +139,8 @@ def evaluate(config: EvaluateConfig, settings: Sequence[SettingConfig], folder: 
     done = len(rows) - len(left)
     say(f"{task.name}: {size}, {done} of {len(rows)} records done")
 
-    # Decode it, each process its own problems, then report
-    if own := own_rows(left):
+    # Decode it, each process its own problems where it has a model of its own, then report
+    if own := own_rows(config.mesh, left):
         decode(config, folder.local, source, task, own)
     folder.keep()
     meet("all is decoded")
@@ -275,8 +284,10 @@ def unfinished(folder: Mirror, rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.key not in records]
 
 
-def own_rows(rows: Sequence[Row]) -> list[Row]:
-    """Those of this process: whole problems, whose settings share a run, in turn."""
+def own_rows(mesh: MeshConfig, rows: Sequence[Row]) -> list[Row]:
+    """Those of this process: whole problems, whose settings share a run, in turn; all where one model has all chips."""
+    if devices_for(mesh) != jax.local_devices():
+        return list(rows)
     problems = dict.fromkeys(str(row.problem.id) for row in rows)
     own = {name for i, name in enumerate(problems) if i % jax.process_count() == jax.process_index()}
     return [row for row in rows if str(row.problem.id) in own]
@@ -289,8 +300,12 @@ def record_key(record: Record) -> Hashable:
 
 
 def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows: Sequence[Row]) -> None:
-    """Appends the rows' records to this process's `records.jsonl` in `run_dir`, each as soon as it is there."""
-    layout = Layout(make_mesh(config.mesh, jax.local_devices()), DECODE_RULES)
+    """Appends the rows' records to this process's `records.jsonl` in `run_dir`, each as soon as it is there.
+
+    Where the model lies with several processes all decode the same, and the first writes.
+    """
+    layout = Layout(make_mesh(config.mesh, devices_for(config.mesh)), DECODE_RULES)
+    writing = is_first() or not layout.spans_processes
     parts = layout.parts(layout.rules["batch"])
     dtype = resolve_dtype(config.model.dtype)
     model, params = hf.load_for_decoding(source, config.stored, dtype, layout)
@@ -324,27 +339,32 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
         def show(status: Status) -> None:
             live.show(status.done, status.decoded_tokens, status.slot_use, status.tokens_per_step)
             watchdog.tick(f"{status.done} of {status.total} records")
+            if layout.spans_processes and any_of(stop.asked):
+                stop.ask()  # another process may have been told
             stop.check()
 
         try:
             for place, record in run_all(engine, rows, shared, show):
+                if not writing:
+                    continue
                 record = rows[place].known | graded(task, rows[place].problem, record)
                 file.write(record_line(record))
                 file.flush()
                 live.add(record)
                 written += 1
         finally:
-            add_cost(
-                run_dir,
-                jax.process_index(),
-                records=written,
-                decoded_tokens=engine.decoded_tokens,
-                seconds=time.perf_counter() - started,
-                slot_steps=engine.use.slot_steps,
-                slot_tokens=engine.use.tokens,
-                accepted_tokens=engine.use.accepted,
-                programs=engine.programs,
-            )
+            if writing:
+                add_cost(
+                    run_dir,
+                    jax.process_index(),
+                    records=written,
+                    decoded_tokens=engine.decoded_tokens,
+                    seconds=time.perf_counter() - started,
+                    slot_steps=engine.use.slot_steps,
+                    slot_tokens=engine.use.tokens,
+                    accepted_tokens=engine.use.accepted,
+                    programs=engine.programs,
+                )
 
 
 def run_all(

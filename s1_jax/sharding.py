@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import mesh_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from s1_jax.config import MeshConfig, UserError
@@ -147,6 +147,16 @@ class Layout:
         names = () if mesh_axes is None else (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes
         return math.prod(self.mesh.shape[name] for name in names)
 
+    @property
+    def spans_processes(self) -> bool:
+        """Whether other processes have devices of the mesh: then all run the same programs, in the same order."""
+        return self.mesh.is_multi_process
+
+    def everywhere(self, tree: Any) -> Any:
+        """Arrays of the host, the same in all processes, whole on every device."""
+        whole = NamedSharding(self.mesh, PartitionSpec())
+        return jax.tree.map(lambda x: jax.make_array_from_callback(np.shape(x), whole, np.asarray(x).__getitem__), tree)
+
     @contextmanager
     def use(self):  # noqa: ANN201
         """Within: `constrain` places activations by this layout."""
@@ -159,6 +169,13 @@ class Layout:
 
 
 _current: ContextVar[Layout | None] = ContextVar("layout", default=None)
+
+
+def devices_for(config: MeshConfig) -> list[jax.Device]:
+    """This process's devices where the mesh has room on them, else those of all processes."""
+    own = jax.local_devices()
+    needed = math.prod(size for size in (getattr(config, axis) for axis in MESH_AXES) if size != -1)
+    return own if needed <= len(own) else jax.devices()
 
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
@@ -209,6 +226,16 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
 def current_layout() -> Layout | None:
     """The layout in use, if any."""
     return _current.get()
+
+
+def to_host(tree: Any) -> Any:
+    """Arrays as NumPy's; of those that lie with several processes each gets the whole, and all must ask."""
+
+    def whole(x: Any) -> Any:
+        spread = isinstance(x, jax.Array) and not x.is_fully_addressable
+        return multihost_utils.process_allgather(x, tiled=True) if spread else x
+
+    return jax.device_get(jax.tree.map(whole, tree))
 
 
 def is_sharded() -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from s1_jax.decoding import budget as control
 from s1_jax.decoding.decode import DecodeState
 from s1_jax.decoding.sweep import BranchPoint
+from s1_jax.sharding import to_host
 
 
 class Row(NamedTuple):
@@ -48,7 +48,7 @@ class Row(NamedTuple):
 
 def rows_of(state: DecodeState) -> list[Row]:
     """What each row of a state holds."""
-    tokens, kinds, lengths, status = jax.device_get((state.tokens, state.kinds, state.num_tokens, state.control))
+    tokens, kinds, lengths, status = to_host((state.tokens, state.kinds, state.num_tokens, state.control))
     kinds = kinds.copy()
     for i in np.flatnonzero(status.own_marker):  # the model's own marker is known as such once it is whole
         first = status.num_thinking[i]

@@ -19,6 +19,7 @@ from s1_jax.decoding.decode import DecodeState
 from s1_jax.decoding.programs import Programs, bucket
 from s1_jax.decoding.rows import Row, rows_of
 from s1_jax.decoding.sampling import PhaseSampling
+from s1_jax.sharding import to_host
 
 BLOCK_TOKENS = 16384  # P x T of a block of prompts, or one prompt
 CHUNK = 1024  # tokens of each prompt that are read between two calls of the decoder
@@ -113,7 +114,7 @@ class Slots:
             np.int32(stop_done),
         )
         state = self.state
-        done, position, counted, accepted, step = jax.device_get(
+        done, position, counted, accepted, step = to_host(
             (state.control.done, state.position, state.num_tokens, state.num_accepted, state.step)
         )
         self._use.slot_steps += (int(step) - self._step) * self.size

@@ -20,6 +20,7 @@ from s1_jax.decoding.programs import Programs
 from s1_jax.decoding.rows import Row, rows_of
 from s1_jax.decoding.slots import Slots, Use
 from s1_jax.decoding.sweep import BranchPoint
+from s1_jax.sharding import to_host
 
 R = 4  # branches of a tile: they read the trunk's cache once for all of them
 STEPS_PER_CALL = 32  # between two looks at progress and Ctrl-C
@@ -103,10 +104,10 @@ class Waves:
             if stop_step == STEPS_PER_CALL:
                 yield []
             show()
-            if np.asarray(state.control.done).all():
+            if to_host(state.control.done).all():
                 break
         rows = rows_of(state)
-        self._use.slot_steps += int(state.step) * len(rows)
+        self._use.slot_steps += int(to_host(state.step)) * len(rows)
         self._use.tokens += sum(int((row.kinds != int(control.Kind.SUFFIX)).sum()) for row in rows)
         yield rows
 
