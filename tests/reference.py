@@ -9,7 +9,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2ForSequenceClassification,
+    Qwen2ForTokenClassification,
+    Qwen2Model,
+)
 
 from s1_jax.config import ModelConfig
 from s1_jax.model.qwen2 import Params
@@ -69,15 +75,19 @@ class _Frozen(dict):
 def _build(seed: int, values: _Frozen) -> TinyModel:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = Qwen2ForCausalLM(Qwen2Config(**values, attn_implementation="eager")).float().eval()
-        for name, weight in model.named_parameters():
-            scale = 0.2 if weight.ndim == 2 else 0.5
-            weight.data = torch.randn_like(weight) * scale + ("norm" in name)
+        model = _randomised(Qwen2ForCausalLM(Qwen2Config(**values, attn_implementation="eager")))
     return TinyModel(model, ModelConfig.from_dict(model.config.to_dict()), to_params(model))
 
 
-def to_params(model: Qwen2ForCausalLM) -> Params:
-    """The weights of a transformers Qwen2 as parameters of s1_jax, float32."""
+def _randomised(model: Any) -> Any:
+    for name, weight in model.named_parameters():
+        scale = 0.2 if weight.ndim == 2 else 0.5
+        weight.data = torch.randn_like(weight) * scale + ("norm" in name)
+    return model.float().eval()
+
+
+def to_params(model: Any) -> Params:
+    """The weights of a transformers Qwen2, with or without an output head, as parameters of s1_jax, float32."""
     state = {name: weight.detach().float().numpy() for name, weight in model.state_dict().items()}
     params: Params = {
         "embed_tokens": {"weight": jnp.asarray(state["model.embed_tokens.weight"])},
@@ -91,6 +101,67 @@ def to_params(model: Qwen2ForCausalLM) -> Params:
         for parent in parents:
             node = node.setdefault(parent, {})
         node[leaf] = jnp.asarray(np.stack([weight.T if transposed else weight for weight in each]))
-    if not model.config.tie_word_embeddings:
+    if "lm_head.weight" in state and not model.config.tie_word_embeddings:
         params["lm_head"] = {"kernel": jnp.asarray(state["lm_head.weight"].T)}
     return params
+
+
+class TwoLayerReward(torch.nn.Module):
+    """Qwen2.5-Math's reward models as their tensors' names have them: transformers' backbone and plain layers."""
+
+    def __init__(self, config: Qwen2Config):
+        super().__init__()
+        D, self.config = config.hidden_size, config
+        self.model = Qwen2Model(config)
+        self.score = torch.nn.Sequential(torch.nn.Linear(D, D), torch.nn.ReLU(), torch.nn.Linear(D, config.num_labels))
+
+
+# architecture -> (the model in torch, labels)
+REWARDS: dict[str, tuple[Any, int]] = {
+    "Qwen2ForRewardModel": (TwoLayerReward, 1),
+    "Qwen2ForProcessRewardModel": (TwoLayerReward, 2),
+    "Qwen2ForSequenceClassification": (Qwen2ForSequenceClassification, 1),
+    "Qwen2ForTokenClassification": (Qwen2ForTokenClassification, 2),
+}
+
+
+@dataclass(frozen=True)
+class TinyReward:
+    """The same reward model twice, as `TinyModel`."""
+
+    torch_model: Any
+    config: ModelConfig
+    params: Params
+
+    def logits(self, token_ids: Any, attention_mask: Any = None) -> np.ndarray:
+        """Of every token [B, T, labels], by torch."""
+        given = [None if x is None else torch.tensor(np.asarray(x)) for x in (token_ids, attention_mask)]
+        with torch.no_grad():
+            hidden = self.torch_model.model(input_ids=given[0], attention_mask=given[1]).last_hidden_state
+            return self.torch_model.score(hidden).numpy()
+
+    def scores(self, token_ids: Any) -> np.ndarray:
+        """Behind every token [T] of one text, by torch."""
+        logits = torch.tensor(self.logits([token_ids])[0])
+        return (logits[:, 0] if logits.shape[1] == 1 else logits.softmax(-1)[:, 1]).numpy()
+
+
+def tiny_reward(architecture: str, seed: int = 0, **overrides: Any) -> TinyReward:
+    """A random reward model of `TINY`'s config changed by `overrides`."""
+    return _build_reward(architecture, seed, _Frozen(TINY | overrides))
+
+
+@cache
+def _build_reward(architecture: str, seed: int, values: _Frozen) -> TinyReward:
+    kind, labels = REWARDS[architecture]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = Qwen2Config(**values, num_labels=labels, attn_implementation="eager")
+        model = _randomised(kind(config))
+    params = to_params(model)
+    score = params["score"] = {}
+    for name, weight in model.score.state_dict().items():
+        *layer, leaf = name.split(".")
+        node = score.setdefault(layer[0], {}) if layer else score
+        node["kernel" if leaf == "weight" else leaf] = jnp.asarray(weight.numpy().T)
+    return TinyReward(model, ModelConfig.from_dict(config.to_dict()), params)
