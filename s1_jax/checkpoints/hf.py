@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import mmap
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,10 +34,13 @@ from s1_jax.storage import as_path, in_bucket
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-UNPICKLE = (
-    'if you trust them, convert them once: python -c "from transformers import AutoModelForCausalLM as M; '
-    "M.from_pretrained('%(folder)s', dtype='auto').save_pretrained('%(folder)s')\""
+UNPICKLE = (  # weights_only: no code of theirs is run
+    'convert them once: python -c "import glob, torch; from safetensors.torch import save_file; '
+    "files = glob.glob('%(folder)s/pytorch_model*.bin'); "
+    "found = {k: v.clone() for f in files for k, v in torch.load(f, weights_only=True).items()}; "
+    "save_file(found, '%(folder)s/model.safetensors', {'format': 'pt'})\""
 )
+HEADS = ("lm_head.", "score.")  # what stands beside the backbone, and so has no "model." before its name
 NAMES_SHOWN = 4  # of each kind of problem
 Kept = Literal["plain", "transposed", "int8"]
 KEEP: dict[Kept, Callable[[jax.Array], Any]] = {
@@ -89,15 +92,31 @@ def load_params(
     """
     folder = resolve(path)
     config = load_config(folder)
-    stored = _match(config, _stored_tensors(folder), folder, any_dtype=dtype is not None)
+    shapes, axes = abstract_params(config), param_axes(config)
+    return config, load_tree(folder, config, shapes, axes, dtype=dtype, layout=layout, stacked=stacked, kept=kept)
+
+
+def load_tree(
+    folder: Path,
+    config: ModelConfig,
+    shapes: Params,
+    axes: Params,
+    *,
+    dtype: Any = None,
+    layout: Layout | None = None,
+    stacked: bool = True,
+    kept: Kept = "plain",
+) -> Params:
+    """`load_params` for any tree of parameters around `config`'s layers: its abstract arrays and their logical axes."""
+    stored = _match(config, shapes, stored_tensors(folder), folder, any_dtype=dtype is not None)
     wanted = {
         path: jax.ShapeDtypeStruct(leaf.shape, dtype or DTYPES[stored[path][0].dtype])
-        for path, leaf in flatten_dict(abstract_params(config), sep=".").items()
+        for path, leaf in flatten_dict(shapes, sep=".").items()
     }
     if layout is None:
         shardings: dict[str, Sharding] = dict.fromkeys(wanted, SingleDeviceSharding(jax.local_devices()[0]))
     else:
-        shardings = flatten_dict(layout.tree(param_axes(config), unflatten_dict(wanted, sep=".")), sep=".")
+        shardings = flatten_dict(layout.tree(axes, unflatten_dict(wanted, sep=".")), sep=".")
     params: dict[tuple[str | int, ...], Any] = {}
     for name, leaf in wanted.items():
         tensors, sharding, (stack, transposed) = stored[name], shardings[name], _form(name)
@@ -109,19 +128,24 @@ def load_params(
                 params[first, i, *rest] = KEEP[kept](x) if rest[-1] == "kernel" else x
         else:
             params[tuple(name.split("."))] = _place(leaf, tensors, sharding, stack, transposed)
-    return config, unflatten_dict(params)
+    return unflatten_dict(params)
 
 
 def load_for_decoding(
     path: str | Path, stored: StoredConfig, dtype: Any, layout: Layout | None = None
 ) -> tuple[ModelConfig, Params]:
     """`load_params` with layers apart and weights kept as `stored` says, where `dtype` is the compute type."""
+    return load_params(path, layout=layout, **decoding_form(stored, dtype, layout))
+
+
+def decoding_form(stored: StoredConfig, dtype: Any, layout: Layout | None) -> dict[str, Any]:
+    """What of `load_params`'s options makes it `load_for_decoding`."""
     if stored.weights == "int8":
-        return load_params(path, dtype=jnp.dtype(dtype), layout=layout, stacked=False, kept="int8")
+        return {"dtype": jnp.dtype(dtype), "stacked": False, "kept": "int8"}
     weights = jnp.dtype(stored.resolved(jnp.dtype(dtype).name).weights)
     alone = layout is None or layout.mesh.size == 1
-    kept: Kept = "transposed" if alone and jax.default_backend() == "cpu" else "plain"
-    return load_params(path, dtype=weights, layout=layout, stacked=False, kept=kept)
+    kept = "transposed" if alone and jax.default_backend() == "cpu" else "plain"
+    return {"dtype": weights, "stacked": False, "kept": kept}
 
 
 def save_params(
@@ -131,13 +155,14 @@ def save_params(
     *,
     dtype: Any = None,
     tokenizer_from: str | Path | None = None,
+    described: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a model as transformers reads it: safetensors (several, with an index, above SHARD_BYTES) and config.json.
 
     Tensors take `dtype`, or where it is None that of the parameters; the tokenizer's files are those of
-    `tokenizer_from`, a folder or hub id. The folder appears under its name only when it is whole; an earlier
-    checkpoint there is replaced. Every process of a run must call this; the first one writes. Raises UserError where
-    `path` holds something else.
+    `tokenizer_from`, a folder or hub id; config.json says what is `described` too, or in place of what `config` does.
+    The folder appears under its name only when it is whole; an earlier checkpoint there is replaced. Every process of a
+    run must call this; the first one writes. Raises UserError where `path` holds something else.
     """
     flat = flatten_dict(params, sep=".")
     sources, shapes = {}, {}
@@ -161,18 +186,25 @@ def save_params(
                 (target / INDEX).write_text(json.dumps(index, indent=2) + "\n")
             for file, names in files.items():
                 write(target / file, {name: shapes[name] for name in names}, fetch)
-            write_config(target, config, shapes, tokenizer_from=source)
+            write_config(target, config, shapes, tokenizer_from=source, described=described)
         else:
             for name in (name for names in files.values() for name in names):
                 fetch(name)  # gathering a tensor takes part of every process
 
 
-def write_config(folder: Path, config: ModelConfig, tensors: Any, *, tokenizer_from: Path | None) -> None:
+def write_config(
+    folder: Path,
+    config: ModelConfig,
+    tensors: Any,
+    *,
+    tokenizer_from: Path | None,
+    described: Mapping[str, Any] | None = None,
+) -> None:
     """config.json of a model with these `tensors` (any tree), and another folder's tokenizer and special ids.
 
     What a folder gets last (see `whole_folder`).
     """
-    values = config.to_dict()
+    values = config.to_dict() | dict(described or {})
     if tokenizer_from is not None:
         copy_tokenizer(tokenizer_from, folder)
         if (tokenizer_from / "config.json").is_file():
@@ -189,7 +221,7 @@ def hf_names(path: str, config: ModelConfig) -> list[str]:
     name = path.removesuffix(".kernel") + ".weight" if path.endswith(".kernel") else path
     if _form(path)[0]:
         return [f"model.layers.{i}.{name.removeprefix('layers.')}" for i in range(config.num_hidden_layers)]
-    return [name if path.startswith("lm_head.") else f"model.{name}"]
+    return [name if path.startswith(HEADS) else f"model.{name}"]
 
 
 def hf_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -204,7 +236,7 @@ def _form(path: str) -> tuple[bool, bool]:
     return path.startswith("layers."), path.endswith(".kernel")
 
 
-def _stored_tensors(folder: Path) -> list[StoredTensor]:
+def stored_tensors(folder: Path) -> list[StoredTensor]:
     """All tensors of a checkpoint folder. Raises UserError where there are none, or its files are not sound."""
     if (folder / SINGLE).is_file():
         files = [SINGLE]
@@ -236,7 +268,7 @@ def _stored_tensors(folder: Path) -> list[StoredTensor]:
 
 
 def _match(
-    config: ModelConfig, tensors: list[StoredTensor], folder: Path, any_dtype: bool
+    config: ModelConfig, shapes: Params, tensors: list[StoredTensor], folder: Path, any_dtype: bool
 ) -> dict[str, list[StoredTensor]]:
     """The stored tensors behind each parameter, in layer order. Raises one UserError with every problem."""
     by_name = {tensor.name: tensor for tensor in tensors}
@@ -244,7 +276,7 @@ def _match(
     problems: dict[str, list[str]] = {kind: [] for kind in ("missing", "unexpected", "wrong shape", "wrong dtype")}
     problems["duplicate"] = [name for name, count in counts.items() if count > 1]
     matched, known = {}, set()
-    for path, leaf in flatten_dict(abstract_params(config), sep=".").items():
+    for path, leaf in flatten_dict(shapes, sep=".").items():
         names, shape = hf_names(path, config), hf_shape(path, leaf.shape)
         known.update(names)
         matched[path] = found = [by_name[name] for name in names if name in by_name]
@@ -257,16 +289,19 @@ def _match(
         kinds = sorted({t.dtype for t in found} & set(DTYPES))
         if len(kinds) > 1 and not any_dtype:
             problems["wrong dtype"].append(f"{path} differs over layers ({', '.join(kinds)}); ask for one dtype")
-    problems["unexpected"] = [name for name in by_name if name not in known and not _redundant(name, config)]
+    problems["unexpected"] = [name for name in by_name if name not in known and not _redundant(name)]
     said = [f"{kind}: {_some(names)}" for kind, names in problems.items() if names]
     if said:
         raise UserError(f"{folder} does not hold the model its config.json describes; {' | '.join(said)}")
     return matched
 
 
-def _redundant(name: str, config: ModelConfig) -> bool:
-    """Tensors some releases store though they follow from the rest."""
-    return name.endswith("rotary_emb.inv_freq") or (name == "lm_head.weight" and config.tie_word_embeddings)
+def _redundant(name: str) -> bool:
+    """Tensors some releases store that no parameter needs: they follow from the rest, or have no use.
+
+    An output head is needed, and so known, but where it is tied to the embedding, and in Qwen2.5-Math's reward models.
+    """
+    return name.endswith("rotary_emb.inv_freq") or name == "lm_head.weight"
 
 
 def _some(names: Iterable[str]) -> str:

@@ -1,0 +1,81 @@
+"""Reward models in Hugging Face layout, in and out: `hf` with a head of another kind."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from flax.traverse_util import flatten_dict
+
+from s1_jax.checkpoints import hf
+from s1_jax.checkpoints.folder import resolve
+from s1_jax.checkpoints.tensor_file import read_json
+from s1_jax.config import ModelConfig, StoredConfig, UserError
+from s1_jax.model.reward import REWARD_MODELS, Params, RewardConfig, abstract_params, param_axes
+from s1_jax.sharding import Layout
+
+
+def load_config(path: str | Path) -> tuple[ModelConfig, RewardConfig]:
+    """The config and the head of a reward model in a folder or on the hub.
+
+    The head is that of the architecture config.json names, or where it names none that is known, the one its tensors
+    make. `step_separator` in config.json names another separator than the architecture's. Raises UserError where this
+    is no reward model that is known.
+    """
+    folder = resolve(path)
+    values, _ = read_json(folder / "config.json")
+    config = ModelConfig.from_dict(values)
+    named = values.get("architectures") or []
+    known = [REWARD_MODELS[name] for name in named if name in REWARD_MODELS] or _by_tensors(folder, config)
+    if not known:
+        raise UserError(
+            f"{folder} is no reward model that is known (its architecture: {', '.join(named) or 'not said'}); "
+            f"known are {', '.join(REWARD_MODELS)}"
+        )
+    separator = values.get("step_separator") or known[0].separator
+    return config, dataclasses.replace(known[0], separator=separator)
+
+
+def load_params(
+    path: str | Path, *, layout: Layout | None = None, **form: Any
+) -> tuple[ModelConfig, RewardConfig, Params]:
+    """The reward model in a folder or behind a hub id, as `hf.load_params` loads others, with its options.
+
+    An output head that is stored beside the score's, as Qwen2.5-Math's reward models have one, is left where it is.
+    """
+    folder = resolve(path)
+    config, reward = load_config(folder)
+    shapes, axes = abstract_params(config, reward), param_axes(config, reward)
+    return config, reward, hf.load_tree(folder, config, shapes, axes, layout=layout, **form)
+
+
+def load_for_scoring(
+    path: str | Path, stored: StoredConfig, dtype: Any, layout: Layout | None = None
+) -> tuple[ModelConfig, RewardConfig, Params]:
+    """`load_params` with layers apart and weights kept as `stored` says, where `dtype` is the compute type."""
+    return load_params(path, layout=layout, **hf.decoding_form(stored, dtype, layout))
+
+
+def save_params(
+    path: str | Path,
+    config: ModelConfig,
+    reward: RewardConfig,
+    params: Params,
+    *,
+    dtype: Any = None,
+    tokenizer_from: str | Path | None = None,
+) -> None:
+    """Writes a reward model as `hf.save_params` writes others; one with a one-layer head transformers reads itself."""
+    hf.save_params(path, config, params, dtype=dtype, tokenizer_from=tokenizer_from, described=reward.to_dict())
+
+
+def _by_tensors(folder: Path, config: ModelConfig) -> list[RewardConfig]:
+    """The known reward models whose head has the names and shapes of the checkpoint's: one, or none."""
+
+    def head(reward: RewardConfig) -> dict[str, tuple[int, ...]]:
+        flat = flatten_dict({"score": abstract_params(config, reward)["score"]}, sep=".")
+        return {hf.hf_names(key, config)[0]: hf.hf_shape(key, leaf.shape) for key, leaf in flat.items()}
+
+    found = {tensor.name: tensor.shape for tensor in hf.stored_tensors(folder) if tensor.name.startswith("score.")}
+    return [reward for reward in REWARD_MODELS.values() if head(reward) == found]
