@@ -68,8 +68,8 @@ class Programs:
         self.empty_slots = self._program(slots, static_argnums=(0, 1))
         self.fill = self._program(fill_slots, markers, donate_argnums=1)
         self.end = self._program(_end_slots, donate_argnums=0)
-        self.resize_layer = self._program(_resize_layer, static_argnums=1)
-        self.take_layer = self._program(_take_layer)
+        self.resize_layer = self._program(resize_layer, static_argnums=1)
+        self.take_layer = self._program(take_layer)
         self.take_others = self._program(_take_others)
         decode = partial(decode_slots, config, dtype, draft_tokens)
         self.decode = self._program(decode, params, markers, donate_argnums=2)
@@ -82,16 +82,16 @@ class Programs:
 
     def resize(self, state: DecodeState, capacity: int) -> DecodeState:
         """The state with a cache of `capacity` tokens."""
-        return dataclasses.replace(state, cache=_each(self.resize_layer, state.cache, capacity, used_up=True))
+        return dataclasses.replace(state, cache=each_layer(self.resize_layer, state.cache, capacity, used_up=True))
 
     def take(self, state: DecodeState, slots: ArrayLike) -> DecodeState:
         """The state of these `slots` [M] alone."""
         others = self.take_others(dataclasses.replace(state, cache=()), slots)
-        return dataclasses.replace(others, cache=_each(self.take_layer, state.cache, slots, used_up=True))
+        return dataclasses.replace(others, cache=each_layer(self.take_layer, state.cache, slots, used_up=True))
 
     def prefix(self, cache: KVCache, slots: ArrayLike, capacity: int) -> KVCache:
         """A copy of the first `capacity` tokens of these `slots` [M]."""
-        return _each(self.prefix_layer, cache, slots, capacity, used_up=False)
+        return each_layer(self.prefix_layer, cache, slots, capacity, used_up=False)
 
     def count(self) -> int:
         """How many programs have been compiled."""
@@ -214,7 +214,7 @@ def _end_slots(state: DecodeState, ended: Array) -> DecodeState:
     return placed(dataclasses.replace(state, control=rows))
 
 
-def _each(program: Program, cache: KVCache, *arguments: Any, used_up: bool) -> KVCache:
+def each_layer(program: Program, cache: KVCache, *arguments: Any, used_up: bool) -> KVCache:
     """What `program` makes of each layer, which is let go before the next if it is `used_up`."""
     layers = []
     for layer in cache:
@@ -225,11 +225,13 @@ def _each(program: Program, cache: KVCache, *arguments: Any, used_up: bool) -> K
     return tuple(layers)
 
 
-def _resize_layer(layer: LayerCache, capacity: int) -> LayerCache:
+def resize_layer(layer: LayerCache, capacity: int) -> LayerCache:
+    """The layer with room for `capacity` tokens."""
     return resize((layer,), capacity)[0]
 
 
-def _take_layer(layer: LayerCache, slots: Array) -> LayerCache:
+def take_layer(layer: LayerCache, slots: Array) -> LayerCache:
+    """The layer of these `slots` [M] alone."""
     return take_rows((layer,), slots)[0]
 
 
@@ -238,4 +240,4 @@ def _take_others(state: DecodeState, slots: Array) -> DecodeState:
 
 
 def _prefix_layer(layer: LayerCache, slots: Array, capacity: int) -> LayerCache:
-    return _take_layer(_resize_layer(layer, capacity), slots)
+    return take_layer(resize_layer(layer, capacity), slots)

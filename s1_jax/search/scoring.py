@@ -1,0 +1,268 @@
+"""Texts scored by a reward model that keeps what it has read: what they begin with alike is run once.
+
+A slot keeps the cache of one text, and the score behind each of its tokens. What comes first in a row of the cache does
+not depend on what follows, so any beginning of it serves other texts too: these get a copy of the row, and read on
+there. The least recently used slots make place. This is the host's side. Letters: B texts that are read at a time,
+C tokens of each in one call.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from s1_jax.config import ModelConfig, UserError
+from s1_jax.data.chat import encode
+from s1_jax.decoding.engine import context_length
+from s1_jax.decoding.programs import Program, bucket, each_layer, resize_layer, take_layer
+from s1_jax.model import reward as reward_model
+from s1_jax.model.kv_cache import KVCache, copy_rows, init_cache
+from s1_jax.model.reward import Params, RewardConfig
+from s1_jax.sharding import Layout, constrain
+
+CHUNK = 64  # C
+TOKENS_SHOWN = 3  # of those that differ
+
+
+class _Slot(NamedTuple):
+    """A text that a row of the cache holds."""
+
+    tokens: np.ndarray  # int32 [n]
+    scores: np.ndarray  # float32 [n], behind each token
+    used: int  # when it last served, as a count
+
+
+FREE = _Slot(np.zeros(0, np.int32), np.zeros(0, np.float32), 0)
+
+
+class _Reading(NamedTuple):
+    """A text that is to be read on from what a slot has of it."""
+
+    text: int  # its place among the texts
+    slot: int
+    start: int  # tokens they share
+
+
+class RewardScorer:
+    """A reward model that scores `batch_size` texts at a time and keeps `slots` of them, `batch_size` or more.
+
+    Parameters are as `checkpoints.hf_reward.load_for_scoring` gives them; products are made in `dtype`, the cache is
+    kept in `cache_dtype` (none: the same). A text may have `max_length` tokens (none: the model's context). `layout`
+    places cache and activations on a mesh; the parameters come placed. Raises UserError where the lengths do not fit
+    the model, or the tokenizer has no such separator.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        reward: RewardConfig,
+        params: Params,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_length: int | None = None,
+        batch_size: int = 8,
+        slots: int = 32,
+        dtype: Any = jnp.float32,
+        cache_dtype: Any = None,
+        layout: Layout | None = None,
+    ) -> None:
+        context = context_length(config)
+        self.config, self.reward = config, reward
+        self.max_length = context if max_length is None else max_length
+        if not 1 <= self.max_length <= context:
+            raise UserError(f"max_length {max_length} is not between 1 and the reward model's context of {context}")
+        if not 1 <= batch_size <= slots:
+            raise UserError(f"batch_size {batch_size} is not between 1 and {slots}, the number of slots")
+        self.separator_id = separator_id(tokenizer, config, reward) if reward.kind == "process" else None
+        self.tokens_run = 0  # through the model, since the scorer was made
+        self._batch_size, self._clock = batch_size, itertools.count(1)
+        self._slots = [FREE] * slots
+        caches = partial(init_cache, config, slots, dtype=dtype if cache_dtype is None else cache_dtype)
+        self._empty = Program(caches, (), layout, static_argnums=0)
+        self._resize = Program(resize_layer, (), layout, static_argnums=1)
+        self._take = Program(take_layer, (), layout)
+        self._run = Program(partial(run_chunk, config, jnp.dtype(dtype)), (params,), layout, donate_argnums=1)
+        self._put = Program(copy_rows, (), layout, donate_argnums=2)
+        self._cache: KVCache | None = None
+
+    @property
+    def programs(self) -> int:
+        """How many programs have been compiled."""
+        return sum(p.jitted._cache_size() for p in (self._empty, self._resize, self._take, self._run, self._put))
+
+    def score(self, texts: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Scores of texts, given as token ids: of an outcome model one each, of a process model one a step.
+
+        What begins as a text of this call or of an earlier one does, is read once, as long as a slot has it. Raises
+        UserError naming the first text that cannot be scored, before any is read.
+        """
+        places = [self._places(i, text) for i, text in enumerate(texts)]
+        needed = [np.asarray(text[: at[-1] + 1], np.int32) for text, at in zip(texts, places, strict=True)]
+        found = self._read(needed)
+        return [found[i][at].tolist() for i, at in enumerate(places)]
+
+    def _places(self, i: int, text: Sequence[int]) -> np.ndarray:
+        """Where in a text its scores stand."""
+        ids = np.asarray(text, np.int64)
+        if not len(ids):
+            raise UserError(f"text {i} is empty; there is nothing to score")
+        if wrong := ids[(ids < 0) | (ids >= self.config.vocab_size)].tolist():
+            raise UserError(
+                f"text {i}: token id {wrong[0]} lies outside the reward model's vocabulary of {self.config.vocab_size}"
+            )
+        places = np.flatnonzero(ids == self.separator_id) if self.separator_id is not None else np.array([len(ids) - 1])
+        if not len(places):
+            raise UserError(f"text {i} has no {self.reward.separator!r}, behind which this reward model scores a step")
+        if places[-1] >= self.max_length:
+            raise UserError(
+                f"text {i} has {places[-1] + 1} tokens to score; the reward model takes {self.max_length} at most"
+            )
+        return places
+
+    def _read(self, texts: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
+        """The score behind each token of each text, by its place."""
+        found: dict[int, np.ndarray] = {}
+        waiting = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        while waiting:
+            batch: list[_Reading] = []
+            left = []
+            for i in waiting:
+                slot, start = self._nearest(texts[i])
+                if start == len(texts[i]):
+                    found[i] = self._slots[slot].scores[:start]
+                # one that shares more with a text of this batch waits for it
+                elif len(batch) == self._batch_size or any(_shared(texts[i], texts[r.text]) > start for r in batch):
+                    left.append(i)
+                else:
+                    batch.append(_Reading(i, slot, start))
+            if batch:
+                found |= self._read_batch(texts, batch)
+            waiting = left
+        return found
+
+    def _nearest(self, text: np.ndarray) -> tuple[int, int]:
+        """The slot that has most of the text, and little else, and how many of its tokens."""
+        shared = [_shared(slot.tokens, text) for slot in self._slots]
+        slot = max(range(len(shared)), key=lambda slot: (shared[slot], -len(self._slots[slot].tokens)))
+        if shared[slot]:
+            self._slots[slot] = self._slots[slot]._replace(used=next(self._clock))
+        return slot, shared[slot]
+
+    def _read_batch(self, texts: Sequence[np.ndarray], batch: Sequence[_Reading]) -> dict[int, np.ndarray]:
+        """Reads texts of which none has more in common with another than with its slot; their scores, by place."""
+        B = self._batch_size
+        starts, ends, sources, targets = (np.full(B, fill, np.int32) for fill in (0, 0, 0, len(self._slots)))
+        for row, reading in enumerate(batch):
+            starts[row], ends[row], sources[row] = reading.start, len(texts[reading.text]), reading.slot
+        targets[: len(batch)] = self._targets(batch)
+        cache, slots = self._cache, self._slots
+        self._cache, self._slots = None, [FREE] * len(slots)  # what Ctrl-C leaves: no row under another text's name
+        cache = self._with_room(cache, int(ends.max()))
+        block = each_layer(self._take, cache, sources, used_up=False)
+        scored = []
+        for first in range(0, int((ends - starts).max()), CHUNK):
+            token_ids = np.zeros((B, CHUNK), np.int32)
+            for row, reading in enumerate(batch):
+                piece = texts[reading.text][reading.start + first :][:CHUNK]
+                token_ids[row, : len(piece)] = piece
+            block, scores = self._run(block, token_ids, starts + first)
+            scored.append(scores)
+        cache = self._put(block, np.arange(B), cache, targets)
+        fresh = np.concatenate(jax.device_get(scored), axis=1)
+        found = {
+            reading.text: np.concatenate([slots[reading.slot].scores[:start], fresh[row, : end - start]])
+            for row, (reading, start, end) in enumerate(zip(batch, starts, ends, strict=False))
+        }
+        for reading, target in zip(batch, targets, strict=False):
+            slots[target] = _Slot(texts[reading.text], found[reading.text], next(self._clock))
+        self._cache, self._slots = cache, slots
+        self.tokens_run += int((ends - starts).sum())
+        return found
+
+    def _targets(self, batch: Sequence[_Reading]) -> list[int]:
+        """The slot each text goes to: the one it goes on from where that holds no more, else the least recently used.
+
+        A slot may be copied from and written to at once: all copies are made first.
+        """
+        targets: dict[int, int] = {}  # slot -> row
+        for row, (_, slot, start) in enumerate(batch):
+            if start == len(self._slots[slot].tokens):
+                targets.setdefault(slot, row)
+        oldest = iter(sorted(set(range(len(self._slots))) - targets.keys(), key=lambda slot: self._slots[slot].used))
+        chosen = {row: slot for slot, row in targets.items()}
+        return [chosen[row] if row in chosen else next(oldest) for row in range(len(batch))]
+
+    def _with_room(self, cache: KVCache | None, length: int) -> KVCache:
+        """The cache, with room for texts of so many tokens; attention reads all of it, so it grows with them."""
+        capacity = bucket(length, self.max_length)
+        if cache is None:
+            return self._empty(capacity)
+        return cache if cache[0].capacity >= capacity else each_layer(self._resize, cache, capacity, used_up=True)
+
+
+def run_chunk(
+    config: ModelConfig,
+    dtype: Any,
+    params: Params,
+    cache: KVCache,
+    token_ids: jax.Array,
+    starts: jax.Array,
+) -> tuple[KVCache, jax.Array]:
+    """Reads tokens [B, C] from places `starts` [B] on; scores [B, C] behind each.
+
+    What stands behind a text's end may be anything: a slot is written again before a token of another text sees it.
+    """
+    positions = starts[:, None] + jnp.arange(token_ids.shape[1])
+    scores, cache = reward_model.cached_scores(config, params, token_ids, positions, cache, compute_dtype=dtype)
+    return cache, constrain(scores, "batch", None)
+
+
+def separator_id(tokenizer: PreTrainedTokenizerBase, config: ModelConfig, reward: RewardConfig) -> int:
+    """The token that ends a step. Raises UserError where it is not one token, or none the model has."""
+    if not reward.separator:
+        raise UserError("a process reward model needs a separator, which its config.json names (step_separator)")
+    ids = encode(tokenizer, reward.separator)
+    if len(ids) != 1:
+        raise UserError(
+            f"the separator {reward.separator!r} is {len(ids)} tokens of the reward model's tokenizer, not one; "
+            "is it another model's?"
+        )
+    if ids[0] >= config.vocab_size:
+        raise UserError(
+            f"the separator {reward.separator!r} is token {ids[0]}; the reward model has {config.vocab_size}"
+        )
+    return ids[0]
+
+
+def check_tokenizers(policy: PreTrainedTokenizerBase, reward: PreTrainedTokenizerBase) -> None:
+    """Raises UserError naming tokens of the policy that are others, or none, for the reward model.
+
+    An added token of the policy may be another added one there: <|quad_end|> of Qwen2.5 is <extra_0> in
+    Qwen2.5-Math-PRM.
+    """
+    theirs, added = reward.get_vocab(), set(reward.get_added_vocab().values())
+    replaced = {token for token, i in policy.get_added_vocab().items() if i in added and token not in theirs}
+    differing = [
+        f"{token!r} ({i}, there {theirs.get(token, 'absent')})"
+        for token, i in sorted(policy.get_vocab().items(), key=lambda item: item[1])
+        if theirs.get(token) != i and token not in replaced
+    ]
+    if differing:
+        raise UserError(
+            f"the reward model has another tokenizer than the policy: {len(differing)} tokens differ, first "
+            f"{', '.join(differing[:TOKENS_SHOWN])}"
+        )
+
+
+def _shared(first: np.ndarray, second: np.ndarray) -> int:
+    """How many tokens two texts begin with alike."""
+    n = min(len(first), len(second))
+    differ = np.flatnonzero(first[:n] != second[:n])
+    return int(differ[0]) if len(differ) else n
