@@ -96,7 +96,10 @@ class Mirror:
 
     def __init__(self, place: Path, names: str):
         self.place, self._names = place, names
-        self.local = Path(tempfile.mkdtemp(prefix="s1_jax-")) if in_bucket(place) else place
+        self.local = place
+        if in_bucket(place):
+            self.local = Path(tempfile.mkdtemp(prefix="s1_jax-"), place.name)  # some name a run by its folder
+            self.local.mkdir()
         self._copied = dict[str, tuple[int, int]]()  # path within -> time and size when it was copied
         self._lock = threading.Lock()
 
@@ -134,6 +137,11 @@ class Mirror:
                 (self.place / name).unlink(missing_ok=True)
                 del self._copied[name]
 
+    def remove(self) -> None:
+        """Removes what was written here, of a place in a bucket."""
+        if in_bucket(self.place):
+            shutil.rmtree(self.local.parent, ignore_errors=True)
+
     def shown(self, path: Path) -> Path:
         """The path, in the place, of a file that lies in `local`."""
         return self.place / path.relative_to(self.local)
@@ -154,7 +162,7 @@ def mirrored(place: str | Path, names: str = "*") -> Iterator[Mirror]:
     try:
         mirror.fetch()
     except Exception as error:
-        shutil.rmtree(mirror.local, ignore_errors=True)
+        mirror.remove()
         raise UserError(f"{place} cannot be read: {one_line(error)}") from None
     left = threading.Event()
     follower = threading.Thread(target=_follow, args=(mirror, left), daemon=True)
@@ -169,7 +177,7 @@ def mirrored(place: str | Path, names: str = "*") -> Iterator[Mirror]:
         except Exception as error:
             said = f"{place} cannot be written ({one_line(error)}); its files are in {mirror.local}"
             raise RunError(said) from None
-        shutil.rmtree(mirror.local, ignore_errors=True)
+        mirror.remove()
 
 
 def _follow(mirror: Mirror, left: threading.Event) -> None:

@@ -77,9 +77,9 @@ def test_copies_follow_what_is_appended(bucket, monkeypatch):
             file.write("4\n")
         (folder.local / "tensorboard").mkdir()
         (folder.local / "tensorboard" / "events").write_text("x")
-        assert str(folder.shown(path)) == f"{PLACE}/records.jsonl"
+        assert str(folder.shown(path)) == f"{PLACE}/records.jsonl" and folder.local.name == folder.place.name == "run"
     assert bucket.read("run/records.jsonl") == b"1\n2\n3\n4\n" and bucket.read("run/tensorboard/events") == b"x"
-    assert not folder.local.exists()
+    assert not folder.local.parent.exists()
 
 
 def test_what_has_not_changed_is_not_copied_again(bucket):
