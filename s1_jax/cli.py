@@ -27,6 +27,9 @@ T = TypeVar("T")
 
 SHORTEST_KEPT_COMPILATION = 0.3  # seconds: reading it back takes a few hundredths
 CACHE_BYTES = 10 * 2**30  # then what was not used for longest goes
+GOES_ON = "what was done is kept, the same command goes on from there"
+
+before_exit: list[Callable[[int], None]] = []  # told the exit code that `run_main` ends with
 
 
 def load_config(path: str | Path) -> Any:
@@ -87,27 +90,26 @@ def run_main(main: Callable[[], int | None]) -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # piped, lines would come after what stderr shows meanwhile
     try:
-        sys.exit(main() or 0)
+        code, said = main() or 0, ""
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        code, said = 2, f"error: {error}"
     except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        code, said = 1, f"error: {error}"
     except OSError as error:  # a full disk, a folder that may not be written
-        print(f"error: {error}; what was done is kept, the same command goes on from there", file=sys.stderr)
-        sys.exit(1)
+        code, said = 1, f"error: {error}; {GOES_ON}"
     except Exception as error:
-        if (said := explained(error)) is None:
+        if (reason := explained(error)) is None:
             raise
-        print(f"error: {said}; what was done is kept, the same command goes on from there", file=sys.stderr)
-        sys.exit(1)
+        code, said = 1, f"error: {reason}; {GOES_ON}"
     except KeyboardInterrupt:
-        print("interrupted; what was done is kept, the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
+        code, said = 130, f"interrupted; {GOES_ON}"
     except Terminated:
-        print("told to end; what was done is kept, the same command goes on from there", file=sys.stderr)
-        sys.exit(os.EX_TEMPFAIL)
+        code, said = os.EX_TEMPFAIL, f"told to end; {GOES_ON}"
+    if said:
+        print(said, file=sys.stderr, flush=True)
+    for tell in before_exit:
+        tell(code)
+    sys.exit(code)
 
 
 def _keep_compiled_programs() -> None:

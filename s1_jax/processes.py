@@ -5,8 +5,10 @@ A pod has a process a host. All run the same program and meet in every step; the
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import os
+import signal
 import sys
 import threading
 import time
@@ -19,11 +21,14 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from s1_jax import cli
 from s1_jax.config import HostsConfig, RunError, UserError
 
 FORM = "HOST:PORT,COUNT,INDEX, for instance 10.0.0.2:8476,4,0"
 TPU_DEVICES = ("/dev/accel*", "/dev/vfio/[0-9]*")  # on a TPU VM, by generation
-STALLED = 70  # exit code: nothing has moved for too long
+LOST = 70  # exit code: another process is lost, or nothing has moved for too long
+STDERR = 2  # its file descriptor
+KEPT = "What was saved is kept, the same command goes on from there"
 NOTICE = "http://{}/computeMetadata/v1/instance/preempted?wait_for_change=true&timeout_sec=60"
 METADATA_HOST = "GCE_METADATA_HOST"  # Google's own variable for another place of the metadata server
 
@@ -42,6 +47,8 @@ def start_processes(config: HostsConfig) -> None:
     if who != "auto":
         address, count, index = _parse(who)
         options |= {"coordinator_address": address, "num_processes": count, "process_id": index}
+    _own_end_of_aborts()
+    cli.before_exit.append(lambda code: _leave(code, patience))
     if _platforms() == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
@@ -90,7 +97,7 @@ def watch_for_preemption(tell: Callable[[], None]) -> None:
 class Watchdog:
     """Within: ends the process where `tick` is not called for `seconds`, and says so on standard error.
 
-    A lost host or an input pipeline that gives nothing leaves no trace but silence. The exit code is STALLED; where
+    A lost host or an input pipeline that gives nothing leaves no trace but silence. The exit code is LOST; where
     each thread stood is printed too. `seconds` of 0: never.
     """
 
@@ -116,14 +123,46 @@ class Watchdog:
         while not self._left.wait(min(1.0, self._seconds / 4)):
             silent = self._now() - self._since
             if silent > self._seconds:
-                print(
-                    f"error: {self._doing}: nothing has moved for {silent:.0f} s (--hosts.stall-seconds); a host or "
-                    "the input may be lost. What was saved is kept, the same command goes on from there",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                faulthandler.dump_traceback(all_threads=True)
-                os._exit(STALLED)
+                try:
+                    print(
+                        f"error: {self._doing}: nothing has moved for {silent:.0f} s (--hosts.stall-seconds); a host "
+                        f"or the input may be lost. {KEPT}",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+                    faulthandler.dump_traceback(all_threads=True)
+                finally:  # where the disk of a log is full, too
+                    os._exit(LOST)
+
+
+_ending_with: int | None = None
+
+
+def _leave(code: int, patience: float) -> None:
+    """Once `run_main` knows its exit code: it stands, whatever becomes of the others that JAX waits for at the end."""
+    global _ending_with
+    _ending_with = code
+    if code:
+        timer = threading.Timer(patience, os._exit, [code])
+        timer.daemon = True
+        timer.start()
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _aborted(_: int) -> None:
+    """What follows abort(), by which JAX ends a process whose others are gone: a line of ours, and an exit code."""
+    try:
+        if _ending_with is None:
+            os.write(STDERR, f"error: another process is lost, or this one crashed: see above. {KEPT}\n".encode())
+    finally:
+        os._exit(LOST if _ending_with is None else _ending_with)
+
+
+def _own_end_of_aborts() -> None:
+    """Through the C library: what is given to Python's `signal` runs later, and after abort() there is no later."""
+    library = ctypes.CDLL(None)
+    library.signal.argtypes = (ctypes.c_int, type(_aborted))
+    library.signal(signal.SIGABRT, _aborted)
 
 
 def _parse(who: str) -> tuple[str, int, int]:

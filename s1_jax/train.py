@@ -113,6 +113,7 @@ def fine_tune(config: TrainConfig, folder: Mirror) -> None:
         bar_row = bar.add_task("fine-tuning", total=total_steps, completed=first_step, note="")
         clock, number, saved_step = StepClock(), first_step, first_step
         batches = ((step, place(step, layout)) for step in clock.waiting(loader.batches(examples_seen)))
+        watchdog.tick("waiting for the first input")
         upcoming = next(batches, None)
         while upcoming is not None:
             number, (step, batch) = number + 1, upcoming

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,11 @@ class Checkpointer:
 
     def __init__(self, folder: str | Path, keep: int):
         self.folder = _absolute(folder)
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            cleanup_tmp_directories=True,
+            async_options=ocp.AsyncOptions(barrier_sync_fn=_meet_unless_failed),
+        )
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=_handlers())
 
     def latest_step(self) -> int | None:
@@ -47,8 +52,10 @@ class Checkpointer:
         """
         self.wait()
         needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), _free_bytes(self.folder)
-        if free < needed:  # found out before: a save that runs out of disk ends in a storm of messages from its threads
-            raise RunError(f"no room to save step {step}: {needed:,} bytes to write, {free:,} free in {self.folder}")
+        full = free < needed  # found out before: a save that runs out of disk ends in a storm of its threads' messages
+        if any_of(full):
+            here = f"{needed:,} bytes to write, {free:,} free in {self.folder}"
+            raise RunError(f"no room to save step {step}: {here if full else 'another process says so'}")
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave(meta))
         self._manager.save(step, args=args)
 
@@ -146,6 +153,13 @@ def _absolute(folder: str | Path) -> Path:
 
 def _free_bytes(folder: Path) -> float:
     return math.inf if in_bucket(folder) else shutil.disk_usage(folder).free
+
+
+def _meet_unless_failed(*, key: str, timeout_ms: int) -> None:
+    """Orbax's barrier of all processes, but not for one whose save has failed: the others wait for it elsewhere."""
+    if sys.exc_info()[1] is not None:  # Orbax has a barrier in a `finally`
+        raise
+    ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 def _handlers() -> dict[str, Any]:
