@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -50,8 +51,12 @@ def main() -> None:
             f"undisturbed: {len(losses(undisturbed))} steps in {time.time() - began:.0f} s, "
             f"the first after {starting:.0f} s"
         )
-        for kill in range(asked.kills):
-            print(one_kill(draws, asked.processes, examples, disturbed, starting + LATEST, kill + 1), flush=True)
+        kinds, most = Counter[str](), 0
+        for _ in range(asked.kills):
+            kind, lost, said = one_kill(draws, asked.processes, examples, disturbed, starting + LATEST)
+            kinds[kind], most = kinds[kind] + 1, max(most, lost)
+            print(f"kill {kinds.total()}: {said}", flush=True)
+        print(", ".join(f"{count} {kind}" for kind, count in kinds.items()) + f"; at most {most} steps lost by one")
         starts = 0
         while not (disturbed / "hf" / "config.json").exists():
             starts += 1
@@ -66,8 +71,10 @@ def main() -> None:
         sys.exit(not (same and same_losses))
 
 
-def one_kill(draws: random.Random, processes: int, examples: Path, run_dir: Path, latest: float, number: int) -> str:
-    """Starts the run, ends one of its processes at some moment, and says what that cost."""
+def one_kill(
+    draws: random.Random, processes: int, examples: Path, run_dir: Path, latest: float
+) -> tuple[str, int, str]:
+    """Starts the run and ends one of its processes: the signal, the steps that cost, and a line that says it."""
     before = saved(run_dir)
     team = start(processes, examples, run_dir)
     victim, hard = draws.randrange(processes), draws.random() < 0.75
@@ -78,7 +85,8 @@ def one_kill(draws: random.Random, processes: int, examples: Path, run_dir: Path
     kept = saved(run_dir)
     assert kept >= before, "an earlier checkpoint is gone"
     name = "SIGKILL" if hard else "SIGTERM"
-    return f"kill {number}: {name} to process {victim} at step {reached}, exit codes {codes}, kept step {kept}"
+    lost = max(reached - kept, 0)
+    return name, lost, f"{name} to process {victim} at step {reached}, exit codes {codes}, kept step {kept}"
 
 
 def start(processes: int, examples: Path, run_dir: Path) -> list[subprocess.Popen[bytes]]:
