@@ -208,6 +208,11 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(100, 90, 10))
     with pytest.raises(RunError, match=r"no room to save step 2: [\d,]+ bytes to write, 10 free in"):
         checkpointer.save(2, make_state(), META)
+    monkeypatch.undo()
+    monkeypatch.setattr("s1_jax.checkpoints.orbax.any_of", lambda flag: True)  # the disk of another process
+    with pytest.raises(RunError, match=r"no room to save step 2: another process says so"):
+        checkpointer.save(2, make_state(), META)
+    monkeypatch.undo()
     checkpointer.close()
     assert names(tmp_path) == ["1"]
     assert_equal(Checkpointer(tmp_path, keep=2).restore(target())[0], make_state())
