@@ -97,14 +97,14 @@ def run_main(main: Callable[[], int | None]) -> None:
         code, said = 1, f"error: {error}"
     except OSError as error:  # a full disk, a folder that may not be written
         code, said = 1, f"error: {error}; {GOES_ON}"
-    except Exception as error:
-        if (reason := explained(error)) is None:
-            raise
-        code, said = 1, f"error: {reason}; {GOES_ON}"
     except KeyboardInterrupt:
         code, said = 130, f"interrupted; {GOES_ON}"
     except Terminated:
         code, said = os.EX_TEMPFAIL, f"told to end; {GOES_ON}"
+    except Exception as error:
+        if (reason := explained(error)) is None:
+            raise
+        code, said = 1, f"error: {reason}; {GOES_ON}"
     if said:
         print(said, file=sys.stderr, flush=True)
     for tell in before_exit:

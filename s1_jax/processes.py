@@ -75,6 +75,12 @@ def meet(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def finish_together() -> None:
+    """Waits for all processes to have done what they began on their devices, so that none is left alone in it."""
+    jax.block_until_ready(jax.live_arrays())
+    meet("all is done that was begun")
+
+
 def watch_for_preemption(tell: Callable[[], None]) -> None:
     """Calls `tell` once when Google's metadata server says that this VM is being preempted; nowhere but on a TPU VM."""
     host = os.environ.get(METADATA_HOST) or ("metadata.google.internal" if _on_tpu() else None)

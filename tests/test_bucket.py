@@ -12,15 +12,21 @@ from transformers import AutoModelForCausalLM
 from s1_jax import convert, evaluate, generate, grade, train
 from s1_jax.config import UserError
 from s1_jax.data.sources import read_rows
-from tests.test_processes import BASE, MESH, PROJECT, Team, records_by_key
+from tests.test_processes import (  # noqa: F401
+    BASE,
+    MESH,
+    PROJECT,
+    SWEEP,
+    Team,
+    alone,
+    assert_same_run,
+    records_by_key,
+    sweep_alone,
+)
 from tests.test_train import options, start  # noqa: F401
 
 ROOT = "gs://s1-test"
-SWEEP = [
-    *(str(PROJECT / "configs" / "quickstart_sweep.py"), "--task.limit", "6", "--batch-size", "4"),
-    *("--sweep.max-thinking-tokens", "4", "16", "--max-answer-tokens", "4"),
-]
-RECORDS = 12
+RECORDS = 24  # of SWEEP
 
 
 def put_folder(bucket, folder, name: str) -> str:
@@ -42,7 +48,7 @@ def model(bucket) -> str:
     return put_folder(bucket, BASE, "model")
 
 
-def test_fine_tuning_of_two_processes_is_killed_and_goes_on_to_the_same_bits(start, tmp_path, bucket):  # noqa: F811
+def test_fine_tuning_of_two_processes_is_killed_and_goes_on(start, tmp_path, bucket, alone):  # noqa: F811
     """Model, examples, run folder: nothing of the run is on a disk that its processes share."""
     bucket.put("data/examples.jsonl", (start / "examples.jsonl").read_bytes())
     there = ["--model.path", put_folder(bucket, start / "model", "model"), "--data.path", f"{ROOT}/data/examples.jsonl"]
@@ -60,14 +66,10 @@ def test_fine_tuning_of_two_processes_is_killed_and_goes_on_to_the_same_bits(sta
     codes, outputs, errors = Team(2, arguments).ends()
     assert codes == [0, 0] and "going on from step" in outputs[0], errors
     assert f"the model is in {ROOT}/run/hf" in outputs[0]
-    codes, _, errors = Team(2, options(start, tmp_path / "here", *MESH)).ends()
-    assert codes == [0, 0], errors
-    assert bucket.read("run/hf/model.safetensors") == (tmp_path / "here" / "hf" / "model.safetensors").read_bytes()
-    steps = [json.loads(line) for line in bucket.read("run/metrics.jsonl").splitlines()]
-    wanted = [json.loads(line) for line in (tmp_path / "here" / "metrics.jsonl").read_text().splitlines()]
-    assert [step["loss"] for step in steps] == [step["loss"] for step in wanted]
+    get_folder(bucket, "run/hf", get_folder(bucket, "run", tmp_path / "run") / "hf")
+    assert_same_run(tmp_path / "run", alone)
     assert bucket.names("run/tensorboard/") and bucket.names("run/config.json")
-    AutoModelForCausalLM.from_pretrained(get_folder(bucket, "run/hf", tmp_path / "hf"))
+    AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "hf")
 
 
 def test_a_finished_run_says_so_and_other_options_are_refused(start, bucket, capsys):  # noqa: F811
@@ -78,13 +80,10 @@ def test_a_finished_run_says_so_and_other_options_are_refused(start, bucket, cap
         train.main(options(start, f"{ROOT}/run", "--train.epochs", "3"))
 
 
-def test_a_sweep_of_two_processes_gives_the_records_of_one(tmp_path, bucket, model):
-    evaluate.main([*SWEEP, "--model.path", str(BASE), "--run-dir", str(tmp_path / "one")])
-    codes, _, errors = Team(2, [*SWEEP, "--model.path", model, "--run-dir", f"{ROOT}/sweep"], "s1_jax.evaluate").ends()
+def test_a_sweep_of_two_processes_gives_the_records_of_one(tmp_path, bucket, model, sweep_alone):  # noqa: F811
+    codes, _, errors = Team(2, [*SWEEP, "--model.path", model, "--run-dir", f"{ROOT}/sweep"], evaluate).ends()
     assert codes == [0, 0], errors
-    get_folder(bucket, "sweep", tmp_path / "two")
-    found, wanted = (records_by_key(tmp_path / name) for name in ("two", "one"))
-    assert found == wanted and len(found) == RECORDS
+    assert records_by_key(get_folder(bucket, "sweep", tmp_path / "two")) == sweep_alone
     names = sorted(name.removeprefix("sweep/") for name in bucket.names("sweep/"))
     assert names == [
         *("config.json", "decoding.jsonl", "records.jsonl", "report.html", "scaling.png", "scaling.svg"),

@@ -173,16 +173,45 @@ def last_line(said):
     return said.splitlines()[-1]
 
 
-def test_a_sweep_over_four_processes_gives_the_records_of_one(tmp_path):
+SWEEP = [
+    *(str(PROJECT / "configs" / "quickstart_sweep.py"), "--model.path", str(BASE), "--task.limit", "12"),
+    *("--sweep.max-thinking-tokens", "4", "16", "--max-answer-tokens", "4", "--batch-size", "4"),
+]
+
+
+@pytest.fixture(scope="module")
+def sweep_alone(tmp_path_factory):
+    """The records of a sweep by one process."""
+    run_dir = tmp_path_factory.mktemp("sweep") / "run"
+    evaluate.main([*SWEEP, "--run-dir", str(run_dir)])
+    return records_by_key(run_dir)
+
+
+def test_a_sweep_over_four_processes_gives_the_records_of_one(tmp_path, sweep_alone):
     """Each takes its own problems, and writes its own records until all are there."""
-    sweep = [str(PROJECT / "configs" / "quickstart_sweep.py"), "--model.path", str(BASE), "--task.limit", "12"]
-    sweep += ["--sweep.max-thinking-tokens", "4", "16", "--max-answer-tokens", "4", "--batch-size", "8"]
-    evaluate.main([*sweep, "--run-dir", str(tmp_path / "one")])
-    codes, outputs, errors = Team(4, [*sweep, "--run-dir", str(tmp_path / "four")], evaluate).ends()
+    run_dir = tmp_path / "run"
+    codes, outputs, errors = Team(4, [*SWEEP, "--run-dir", str(run_dir)], evaluate).ends()
     assert codes == [0] * 4 and "0 of 24 records done" in outputs[0], errors
-    found, wanted = (records_by_key(tmp_path / name) for name in ("four", "one"))
-    assert found == wanted and len(found) == 24
-    assert sorted(path.name for path in (tmp_path / "four").glob("*.jsonl")) == ["decoding.jsonl", "records.jsonl"]
+    assert records_by_key(run_dir) == sweep_alone and len(sweep_alone) == 24
+    assert sorted(path.name for path in run_dir.glob("*.jsonl")) == ["decoding.jsonl", "records.jsonl"]
+
+
+def test_one_model_over_two_processes_decodes_the_records_of_one(tmp_path, sweep_alone):
+    """A mesh larger than a process: both decode all, one writes. Told to end, both do, and the sweep goes on."""
+    arguments = [*SWEEP, "--run-dir", str(tmp_path / "run"), "--mesh.fsdp", "2", "--mesh.tensor", "2"]
+    team = Team(2, arguments, evaluate)
+    records, deadline = tmp_path / "run" / "records.jsonl", time.time() + PATIENCE
+    while not (records.exists() and records.stat().st_size):
+        assert time.time() < deadline and all(member.poll() is None for member in team.members), team.ends()
+        time.sleep(0.02)
+    team.members[1].send_signal(signal.SIGTERM)
+    codes, _, errors = team.ends()
+    assert codes == [os.EX_TEMPFAIL] * 2, errors
+    done = len(read_records(records))
+    assert 0 < done < 24
+    codes, outputs, errors = Team(2, arguments, evaluate).ends()
+    assert codes == [0, 0] and f"{done} of 24 records done" in outputs[0], errors
+    assert records_by_key(tmp_path / "run") == sweep_alone
 
 
 def records_by_key(run_dir):

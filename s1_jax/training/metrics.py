@@ -12,8 +12,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
 from s1_jax.config import UserError
 
 
@@ -25,6 +23,8 @@ class MetricsLog:
     """
 
     def __init__(self, run_dir: Path, step: int, wandb_run: Any = None):
+        from tensorboardX import SummaryWriter  # brings torch along where that is installed: seconds of every process
+
         path = run_dir / "metrics.jsonl"
         kept = _rows_up_to(path, step) if path.exists() else ""
         draft = path.with_suffix(".tmp")
