@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The whole test suite, in .venv (made if need be). Arguments go to pytest instead: ./scripts/test.sh tests/model -k rope
+# The test suite, in .venv (made if need be), without what is marked slow. Arguments go to pytest instead:
+# ./scripts/test.sh tests/model -k rope
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/_venv.sh

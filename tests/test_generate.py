@@ -228,6 +228,7 @@ def test_a_killed_run_goes_on(run, tmp_path):
     assert run(ROWS, "--batch-size", "3") == whole
 
 
+@pytest.mark.slow
 def test_drafts_change_no_record(run, tmp_path):
     whole = run(ROWS)
     (tmp_path / "out.jsonl").unlink()

@@ -187,6 +187,7 @@ def sweep_alone(tmp_path_factory):
     return records_by_key(run_dir)
 
 
+@pytest.mark.slow
 def test_a_sweep_over_four_processes_gives_the_records_of_one(tmp_path, sweep_alone):
     """Each takes its own problems, and writes its own records until all are there."""
     run_dir = tmp_path / "run"

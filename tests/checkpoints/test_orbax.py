@@ -73,7 +73,12 @@ def names(folder):
 
 
 @pytest.mark.parametrize(
-    "mesh", [{"fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"fsdp": 1, "tensor": 2, "data": 4}], ids=str
+    "mesh",
+    [
+        {"data": 2, "fsdp": 2, "tensor": 2},
+        *(pytest.param(mesh, marks=pytest.mark.slow) for mesh in ({"fsdp": 8}, {"tensor": 2, "data": 4})),
+    ],
+    ids=str,
 )
 def test_state_comes_back_on_another_mesh(tmp_path, mesh):
     state = make_state(fsdp=4, tensor=2)

@@ -142,7 +142,7 @@ def test_replay_of_the_contract_with_transformers(engine, scores, words):
     assert max(plain.ignores_used for plain in references) == 4
 
 
-@pytest.mark.parametrize("draft_tokens", [0, 4])
+@pytest.mark.parametrize("draft_tokens", [pytest.param(0, marks=pytest.mark.slow), 4])
 def test_replay_with_end_markers_of_several_tokens_and_a_bias(model, draft_tokens):
     """What the model itself writes at some places of a long trace is made the end."""
     reference, config, params = model
@@ -335,6 +335,7 @@ def test_lengths_and_sizes_are_checked(model):
     assert Engine(config, params, TOKENIZER).max_model_len == 256
 
 
+@pytest.mark.slow
 def test_the_same_records_on_a_mesh(engine, model):
     _, config, params = model
     requests = [dataclasses.replace(r, prompt_token_ids=PROMPTS[0]) for r in sampled_requests()]

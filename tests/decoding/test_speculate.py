@@ -105,7 +105,7 @@ def assert_same(drafted, plain):
     assert drafted.num_accepted.sum() < drafted.num_tokens.sum() and not plain.num_accepted.any()
 
 
-@pytest.mark.parametrize("D", [1, 7])
+@pytest.mark.parametrize("D", [pytest.param(1, marks=pytest.mark.slow), 7])
 def test_the_same_tokens_under_every_budget(D):
     for window in (ALL, REPETITIVE):
         batch = Batch.random(D, window)
@@ -115,7 +115,9 @@ def test_the_same_tokens_under_every_budget(D):
         assert drafted.step < plain.step
 
 
-@pytest.mark.parametrize(("D", "wrong"), [(3, 0.0), (3, 0.3), (16, 0.1)])
+@pytest.mark.parametrize(
+    ("D", "wrong"), [(3, 0.3), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((3, 0.0), (16, 0.1)))]
+)
 def test_drafts_that_are_right_here_and_there(monkeypatch, D, wrong):
     """Limits, ignored ends, suffixes and the end of the context fall into what is kept, and right behind it."""
     batch = Batch.random(8, ALL)
@@ -173,7 +175,7 @@ def sorted_records(engine, requests):
     return [record for _, record in sorted(engine.run_shared(requests), key=lambda one: one[0])]
 
 
-@pytest.mark.parametrize(("seed", "D"), [(1, 3), (2, 7)])
+@pytest.mark.parametrize(("seed", "D"), [(1, 3), pytest.param(2, 7, marks=pytest.mark.slow)])
 def test_records_are_those_without_drafts(tiny_model, seed, D):
     config, params = ending_model(tiny_model, seed)
     requests = [r for i in range(2) for r in random_requests(np.random.default_rng((seed, i)))]

@@ -77,7 +77,7 @@ def grid(prompt, maxima, counts, **settings):
     ]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8))])
 def test_records_are_those_of_each_setting_by_itself(engine, seed):
     requests = random_requests(np.random.default_rng(seed))
     alone = list(engine.run(requests))
@@ -97,7 +97,7 @@ def test_a_grid_costs_its_longest_run_and_one_answer_for_each_branch_point(engin
     assert len(answers) < len(records)
 
 
-@pytest.mark.parametrize("sizes", [(4, 2), (8, 1)])
+@pytest.mark.parametrize("sizes", [(4, 2), pytest.param((8, 1), marks=pytest.mark.slow)])
 def test_the_same_records_on_a_mesh(tiny_model, sizes):
     config, params = ending_model(tiny_model, 2)
     requests = random_requests(np.random.default_rng(3))

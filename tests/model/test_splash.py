@@ -39,7 +39,7 @@ def seen_pairs(segments: np.ndarray) -> np.ndarray:
     return (segments[:, :, None] == segments[:, None, :]) & (place[:, None] >= place) & (segments > 0)[:, :, None]
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 def test_attention_and_its_gradients_equal_those_of_whole_scores(seed, monkeypatch):
     monkeypatch.setattr(splash, "LARGEST_BLOCK", 128)
     rng = np.random.default_rng(seed)
@@ -110,7 +110,10 @@ def test_block_size():
         splash.block_size(100)
 
 
-@pytest.mark.parametrize("fsdp,context,tensor", [(1, 1, 1), (2, 2, 2), (2, 4, 1), (1, 4, 2)])
+@pytest.mark.parametrize(
+    "fsdp,context,tensor",
+    [(2, 2, 2), *(pytest.param(*mesh, marks=pytest.mark.slow) for mesh in ((1, 1, 1), (2, 4, 1), (1, 4, 2)))],
+)
 def test_loss_and_gradients_by_the_kernel_on_a_mesh_equal_those_by_whole_scores_on_one_device(
     tiny_model, fsdp, context, tensor, monkeypatch
 ):

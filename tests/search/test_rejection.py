@@ -64,6 +64,7 @@ def test_each_request_has_a_bound_of_its_own():
     assert [found[place]["tries"] for place in range(3)] == [1, 5, 2]
 
 
+@pytest.mark.slow
 def test_tries_are_runs_of_the_engine(tiny_model):
     tiny = tiny_model(seed=3, vocab_size=264, tie_word_embeddings=True)
     engine = Engine(tiny.config, unstack(tiny.params), byte_tokenizer(), max_model_len=96, batch_size=4)

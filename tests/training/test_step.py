@@ -126,7 +126,13 @@ def test_fifty_steps_track_a_plain_pytorch_loop(twin):
 
 
 # fsdp, tensor, context, data; the last cuts no weight along D, so that XLA partitions by itself
-@pytest.mark.parametrize("mesh", [(8, 1), (4, 2), (2, 4), (2, 1, 4), (2, 2, 2), (1, 1, 8), (2, 1, 2, 2), (1, 4, 1, 2)])
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        *((8, 1), (2, 2, 2), (2, 1, 2, 2), (1, 4, 1, 2)),
+        *(pytest.param(mesh, marks=pytest.mark.slow) for mesh in ((4, 2), (2, 4), (2, 1, 4), (1, 1, 8))),
+    ],
+)
 def test_loss_and_gradients_are_the_same_on_every_mesh(twin, mesh):
     _, config, params = twin
     batch = packed_batch(0, config.vocab_size, micro=2, rows=8, length=32)
