@@ -41,7 +41,7 @@ from s1_jax.decoding.engine import Engine, Status, context_length
 from s1_jax.decoding.records import identity
 from s1_jax.decoding.requests import Request
 from s1_jax.decoding.sweep import plan_trunks
-from s1_jax.processes import Watchdog, any_of, finish_together, is_first, meet, start_processes
+from s1_jax.processes import Watchdog, any_of, finish_together, is_first, meet, start_processes, watch_for_preemption
 from s1_jax.reporting import compare, parity
 from s1_jax.reporting.cost import COSTS, add_cost, cost_of, format_cost
 from s1_jax.reporting.html import save_report
@@ -335,6 +335,7 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
         path.open("a", encoding="utf-8") as file,
         live,
     ):
+        watch_for_preemption(stop.ask)
 
         def show(status: Status) -> None:
             live.show(status.done, status.decoded_tokens, status.slot_use, status.tokens_per_step)
