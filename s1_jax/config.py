@@ -417,6 +417,72 @@ class SettingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class SearchConfig:
+    """One method that spends several runs on a problem (s1_jax/search); each reads some of these, see `READ_BY`."""
+
+    method: Literal["best_of_n", "beam", "dvts", "rebase", "mcts"] = "best_of_n"
+    width: int = (
+        16  # runs (best_of_n), beams kept (beam), runs of all subtrees (dvts), budget (rebase), rollouts (mcts)
+    )
+    branch: int = 4  # children of each beam; runs of each subtree
+    # what the scores of a run's steps come to when it is weighed against others
+    path_score: Literal["last", "min", "mean", "product"] = "last"
+    # whose answer is taken: the best run's; the one with most weight; the most common
+    vote: Literal["best", "weighted", "majority"] = "weighted"
+    reads: Literal["all", "answer"] = "all"  # what of a run an outcome model reads
+    max_steps: int | None = None  # a run with more steps is given up; none: its budget is what ends it
+    score_temperature: float = 0.2  # REBASE: of the softmax over scores
+    exploration: float = 1.0  # MCTS: weight of what was seldom visited, beside values between 0 and 1
+    widening: float = 1.0  # MCTS: a node may have ceil(widening * visits ** widening_power) children
+    widening_power: float = 0.5
+    max_nodes: int = 4096  # MCTS: steps in all; where they are used up, the search ends
+    problems_at_a_time: int = 16  # that share a batch
+
+    def __post_init__(self) -> None:
+        for name in ("width", "branch", "max_steps", "max_nodes", "problems_at_a_time"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UserError(f"search.{name} {value} is below 1")
+        for name in ("score_temperature", "widening"):
+            if not 0 < (value := getattr(self, name)) < math.inf:
+                raise UserError(f"search.{name} {value} is not a number above 0")
+        if not 0 <= self.exploration < math.inf:
+            raise UserError(f"search.exploration {self.exploration} is not a number of 0 or more")
+        if not 0 <= self.widening_power <= 1:
+            raise UserError(f"search.widening_power {self.widening_power} is not between 0 and 1")
+        if self.method == "dvts" and self.width % self.branch:
+            raise UserError(
+                f"search.width {self.width} is not a multiple of search.branch {self.branch}, as dvts needs"
+            )
+
+    @property
+    def by_steps(self) -> bool:
+        """Whether runs grow by steps; else they are plain runs."""
+        return self.method != "best_of_n"
+
+    def to_record(self) -> dict[str, Any]:
+        """A record's fields of it: the method, and the options it reads."""
+        return {name: getattr(self, name) for name in ("method", *READ_BY_ALL, *READ_BY[self.method])}
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> SearchConfig | None:
+        """The search that a record is of, options that it does not read at their defaults; none for a plain run."""
+        if "method" not in record:
+            return None
+        names = ("method", *READ_BY_ALL, *READ_BY[record["method"]])
+        return cls(**{name: record[name] for name in names if name in record})
+
+
+READ_BY_ALL = ("width", "vote", "path_score")
+READ_BY: dict[str, tuple[str, ...]] = {
+    "best_of_n": ("reads",),
+    "beam": ("branch", "max_steps"),
+    "dvts": ("branch", "max_steps"),
+    "rebase": ("score_temperature", "max_steps"),
+    "mcts": ("exploration", "widening", "widening_power", "max_nodes", "max_steps"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
 class SweepConfig:
     """The grid instructions x max_thinking_tokens x num_ignore x ignore_strings, and single settings beside it."""
 
