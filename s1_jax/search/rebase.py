@@ -1,0 +1,43 @@
+"""REBASE: reward-balanced search (arXiv 2408.00724); the paper's tree search beside budget forcing (section 6.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil, exp
+
+from s1_jax.config import SearchConfig
+from s1_jax.search.nodes import Search, best_first, levels
+from s1_jax.search.vote import decide
+
+
+def rebase(config: SearchConfig, root: int) -> Search:
+    """Every run that goes on gets children in proportion to the softmax of its last step's score; all are kept.
+
+    The budget is `width` runs; one that has ended is a leaf and uses up its place. Unlike the reference, a tree that
+    ends without a leaf is not grown again from the root.
+    """
+    parents, leaves = [root] * config.width, []
+    for _ in levels(config):
+        if not parents:
+            break
+        found = best_first((yield parents))
+        leaves += [node for node in found if node.ended]
+        going = [node for node in found if not node.ended]
+        counts = balance([node.score for node in going], len(going), config.score_temperature)
+        parents = [node.id for node, count in zip(going, counts, strict=True) for _ in range(count)]
+    return decide([node.leaf(config) for node in leaves], config.vote)
+
+
+def balance(scores: Sequence[float], width: int, temperature: float) -> list[int]:
+    """How many of `width` children each of some scores, best first, gets: in all exactly `width`.
+
+    Down the list each takes ceil(width_left * weight / weight_left), with weights exp(score / temperature): the best
+    get a little more than their share, and the last may get nothing.
+    """
+    weights = [exp((score - scores[0]) / temperature) for score in scores]  # the first is the highest: none overflows
+    counts = []
+    for i, weight in enumerate(weights):
+        count = ceil(width * weight / sum(weights[i:])) if width else 0
+        counts.append(count)
+        width -= count
+    return counts

@@ -1,0 +1,269 @@
+"""Each method finds what its twin finds, over random trees, many problems in lockstep."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from s1_jax.config import SearchConfig, UserError
+from s1_jax.search.layout import RewardLayout
+from s1_jax.search.rebase import balance
+from s1_jax.search.run import METHODS, NO_RUN, USED, search_all
+from s1_jax.search.verifier import Verifier
+from s1_jax.search.vote import PATH_SCORES, VOTES
+from s1_jax.tasks.answers import extract_answer
+from s1_jax.tasks.equivalence import grade_plain
+from tests.search.fake_tree import OUTCOME, PROCESS, TOKENIZER, FakeScorer, FakeTree, World
+from tests.search.twins import Twin
+
+SEEDS, PROBLEMS = 20, 3  # so many batches of so many random trees
+LONG = 10**6  # tokens, more than any text has
+ROUNDING = 1e-12  # sums of a few numbers in another order
+
+
+def make_verifier(config, architecture=PROCESS, max_length=LONG):
+    scorer = FakeScorer(architecture)
+    return scorer, Verifier(scorer, RewardLayout(TOKENIZER, scorer.reward, max_length, config))
+
+
+def run(config, worlds, architecture=PROCESS, progress=None):
+    """Records by their places, and the tree; every record of its problem, and nothing left that could grow."""
+    scorer, verifier = make_verifier(config, architecture) if architecture else (None, None)
+    tree = FakeTree(worlds)
+    found = list(search_all(tree, config, [world.question for world in worlds], verifier, extract_answer, progress))
+    assert sorted(place for place, _ in found) == list(range(len(worlds)))
+    assert not tree.left
+    assert scorer is None or scorer.calls == len(tree.batches)
+    return dict(found), tree
+
+
+def check(config, architecture=PROCESS, seeds=SEEDS, **world):
+    """The fields of all records beside the twin's; how many searches found several answers."""
+    contested = 0
+    for seed in range(seeds):
+        worlds = [World(seed, problem, **world) for problem in range(PROBLEMS)]
+        found, _ = run(config, worlds, architecture)
+        for place, world_of in enumerate(worlds):
+            expected = Twin(world_of, config, FakeScorer(architecture) if architecture else None).expected()
+            leaves, weighed = found[place]["leaves"], expected.pop("leaves")
+            assert {name: found[place][name] for name in expected} == expected, (seed, place)
+            assert [answer for answer, _ in leaves] == [answer for answer, _ in weighed]
+            assert np.allclose([w for _, w in leaves], [w for _, w in weighed], rtol=0, atol=ROUNDING)
+            contested += len({answer for answer, _ in leaves}) > 1
+    return contested
+
+
+@pytest.mark.parametrize("vote", VOTES)
+@pytest.mark.parametrize("path_score", PATH_SCORES)
+def test_best_of_n(vote, path_score):
+    config = SearchConfig("best_of_n", width=6, vote=vote, path_score=path_score)
+    assert check(config, PROCESS, seeds=15, whole=True) > PROBLEMS
+
+
+@pytest.mark.parametrize("vote", VOTES)
+@pytest.mark.parametrize("reads", ["all", "answer"])
+def test_best_of_n_with_an_outcome_model(vote, reads):
+    assert check(SearchConfig("best_of_n", width=6, vote=vote, reads=reads), OUTCOME, whole=True) > PROBLEMS
+
+
+def test_majority_voting_needs_no_model():
+    assert check(SearchConfig("best_of_n", width=7, vote="majority"), None, whole=True) > PROBLEMS
+
+
+@pytest.mark.parametrize("width, branch", [(1, 1), (1, 3), (4, 1), (4, 3)])
+def test_beam(width, branch):
+    check(SearchConfig("beam", width=width, branch=branch, path_score="min"))
+
+
+@pytest.mark.parametrize("width, branch", [(1, 1), (3, 3), (4, 1), (6, 2)])
+def test_dvts(width, branch):
+    check(SearchConfig("dvts", width=width, branch=branch, path_score="mean"))
+
+
+@pytest.mark.parametrize("width, temperature", [(1, 0.2), (5, 0.2), (16, 0.2), (8, 0.02), (8, 10.0)])
+def test_rebase(width, temperature):
+    check(SearchConfig("rebase", width=width, score_temperature=temperature, path_score="product"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"exploration": 0.0},
+        {"exploration": 5.0, "widening": 0.6, "widening_power": 0.9},
+        {"widening": 3.0, "widening_power": 0.0},
+        {"max_nodes": 11, "path_score": "min"},
+        {"max_steps": 3},
+    ],
+    ids=str,
+)
+def test_mcts(options):
+    check(SearchConfig("mcts", width=8, **options))
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "best_of_n"])
+@pytest.mark.parametrize("vote", VOTES)
+def test_runs_that_are_given_up(method, vote):
+    config = SearchConfig(method, width=4, branch=2, vote=vote, max_steps=3)
+    assert check(config, seeds=15, ends=0.15) > 0
+
+
+def balance_by_hand(scores, width, temperature):
+    """The reference's loop: both the width and the sum that are left go down."""
+    weights = [math.exp(score / temperature) for score in scores]
+    left, counts = sum(weights), []
+    for weight in weights:
+        counts.append(math.ceil(width * weight / left - 1e-9))
+        width, left = width - counts[-1], left - weight
+    return counts
+
+
+def test_balance_is_the_references():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        scores = sorted(rng.random(rng.integers(1, 20)).tolist(), reverse=True)
+        width, temperature = int(rng.integers(1, 40)), float(rng.uniform(0.1, 2))
+        counts = balance(scores, width, temperature)
+        assert counts == balance_by_hand(scores, width, temperature)
+        assert sum(counts) == width and counts == sorted(counts, reverse=True)
+
+
+def test_balance_at_its_ends():
+    assert balance([0.5] * 4, 8, 0.2) == [2, 2, 2, 2]
+    assert balance([0.5] * 3, 4, 0.2) == [2, 1, 1]
+    assert balance([0.9, 0.1], 5, 1e-300) == [5, 0]
+    assert balance([1.0, 0.0], 6, 1e300) == [3, 3]
+    assert balance([], 0, 0.2) == []
+
+
+def test_a_search_does_not_depend_on_its_company():
+    for method in METHODS:
+        config = SearchConfig(method, width=4, branch=2)
+        worlds = [World(3, problem, whole=not config.by_steps) for problem in range(PROBLEMS)]
+        few = dataclasses.replace(config, problems_at_a_time=2)
+        (together, one_tree), (in_twos, other) = run(config, worlds), run(few, worlds)
+        assert len(one_tree.batches) < len(other.batches) or not config.by_steps
+        for place in range(PROBLEMS):
+            alone, _ = run(config, worlds[place : place + 1])
+            timeless = [untimed(record) for record in (together[place], in_twos[place], alone[0])]
+            assert timeless[0] == timeless[1] == timeless[2]
+
+
+def untimed(record):
+    return {name: value for name, value in record.items() if not name.endswith("seconds")}
+
+
+def test_all_that_is_asked_is_one_batch():
+    worlds = [World(0, problem, ends=0.0, deepest=3) for problem in range(PROBLEMS)]
+    _, tree = run(SearchConfig("rebase", width=4), worlds)
+    assert tree.batches == [4 * PROBLEMS] * 3
+
+
+def test_records():
+    config = SearchConfig("rebase", width=4, score_temperature=0.5)
+    worlds = [World(1, problem) for problem in range(PROBLEMS)]
+    found, _ = run(config, worlds)
+    for record in found.values():
+        named = {"method": "rebase", "width": 4, "vote": "weighted", "path_score": "last", "max_steps": None}
+        assert record == record | named | {"score_temperature": 0.5, "reward": "process"}
+        assert "branch" not in record and "exploration" not in record
+        assert record.keys() >= set(USED) and record["problem_id"] in range(PROBLEMS)
+        assert record["decoding_seconds"] > 0 and record["reward_seconds"] > 0
+        assert extract_answer(record["text"]) in [answer for answer, _ in record["leaves"]]
+    assert run(SearchConfig("best_of_n", vote="majority"), [World(0, 0, whole=True)], None)[0][0]["reward"] is None
+
+
+def test_reward_tokens_are_those_of_every_step_once():
+    world = World(2, 0)
+    config = SearchConfig("rebase", width=5)
+    record = run(config, [world])[0][0]
+    twin = Twin(world, config, FakeScorer(PROCESS))
+    texts = {run: "".join(step + "|" for step in twin.paragraphs(run)) for run in twin.runs}
+    parents = {run: len(texts.get(run[:-1], "")) for run in twin.runs}
+    assert record["reward_tokens"] == sum(len(texts[run]) - parents[run] for run in twin.runs)  # a byte is a token
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "best_of_n"])
+def test_a_tree_that_dies_out_is_an_empty_answer(method):
+    config = SearchConfig(method, width=4, branch=2, max_steps=5)
+    found, tree = run(config, [World(0, 0, ends=0.0, deepest=99)])
+    assert {name: found[0][name] for name in NO_RUN} == NO_RUN
+    assert found[0]["leaves"] == [] and found[0]["generated_tokens"] > 0 and found[0]["longest_path_tokens"] > 0
+    assert max(tree.batches) <= 8 and extract_answer(found[0]["text"]) is None
+    verdict = grade_plain(extract_answer(found[0]["text"]), "7")
+    assert (verdict.correct, verdict.by) == (found[0]["correct"], found[0]["graded_by"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_leaves_without_an_answer_have_no_vote(method, monkeypatch):
+    monkeypatch.setattr("tests.search.fake_tree.ANSWERS", ("",))
+    config = SearchConfig(method, width=4, branch=2)
+    record = run(config, [World(0, 0, whole=not config.by_steps)])[0][0]
+    assert record["leaves"] and all(answer is None for answer, _ in record["leaves"])
+    assert record["text"] and extract_answer(record["text"]) is None
+
+
+def test_progress_counts_problems():
+    shown = []
+    config = SearchConfig("beam", width=2, branch=2, problems_at_a_time=1)
+    run(config, [World(0, problem) for problem in range(3)], progress=shown.append)
+    assert sorted(set(shown)) == [0, 1, 2] and shown == sorted(shown)
+
+
+def test_a_prompt_that_leaves_no_room_is_its_own_answer():
+    worlds, config = [World(0, problem) for problem in range(3)], SearchConfig("rebase", width=4)
+    _, verifier = make_verifier(config)
+    tree = FakeTree(worlds, no_room=(1,))
+    found = dict(search_all(tree, config, [world.question for world in worlds], verifier, extract_answer))
+    assert found[1]["text"] == tree.text(1) and found[1]["steps"] == 0 and len(found[1]["leaves"]) == 1
+    whole, _ = run(config, worlds)
+    assert all(untimed(found[place]) == untimed(whole[place]) for place in (0, 2))
+
+
+def test_texts_too_long_for_the_model_keep_the_scores_they_have():
+    world, config = World(0, 0, ends=0.0, deepest=9), SearchConfig("beam", width=2, branch=2)
+    _, verifier = make_verifier(config, max_length=120)
+    tree = FakeTree([world])
+    ((_, record),) = search_all(tree, config, [world.question], verifier, extract_answer)
+    assert 0 < record["cut_texts"] < record["steps"] and record["leaves"]
+    assert run(config, [world])[0][0]["cut_texts"] == 0
+
+
+@pytest.mark.parametrize(
+    "options, architecture, message",
+    [
+        ({"method": "rebase"}, None, "rebase needs a process reward model, which scores steps; none was given"),
+        ({"method": "mcts"}, OUTCOME, "mcts needs a process reward model, which scores steps; this one scores whole"),
+        ({"vote": "weighted"}, None, "vote weighted needs a reward model; without one there is majority alone"),
+    ],
+)
+def test_methods_without_what_they_need(options, architecture, message):
+    with pytest.raises(UserError, match=message):
+        run(SearchConfig(**options), [World(0, 0)], architecture)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"width": 0}, "search.width 0 is below 1"),
+        ({"branch": 0}, "search.branch 0 is below 1"),
+        ({"max_steps": 0}, "search.max_steps 0 is below 1"),
+        ({"max_nodes": -1}, "search.max_nodes -1 is below 1"),
+        ({"problems_at_a_time": 0}, "search.problems_at_a_time 0 is below 1"),
+        ({"score_temperature": 0.0}, "search.score_temperature 0.0 is not a number above 0"),
+        ({"score_temperature": math.inf}, "search.score_temperature inf is not a number above 0"),
+        ({"widening": math.nan}, "search.widening nan is not a number above 0"),
+        ({"exploration": -0.1}, "search.exploration -0.1 is not a number of 0 or more"),
+        ({"widening_power": 1.1}, "search.widening_power 1.1 is not between 0 and 1"),
+        ({"method": "dvts", "width": 6, "branch": 4}, "search.width 6 is not a multiple of search.branch 4"),
+    ],
+)
+def test_options_that_cannot_be(options, message):
+    with pytest.raises(UserError, match=message):
+        SearchConfig(**options)
+
+
+def test_every_method_has_a_name_in_the_config():
+    for method in METHODS:
+        assert SearchConfig(method).to_record()["method"] == method
