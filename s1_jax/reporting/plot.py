@@ -72,7 +72,11 @@ def save_scaling_plot(paths: Sequence[Path], runs: Sequence[Run], title: str = "
 
 
 def series_of(runs: Sequence[Run]) -> list[Series]:
-    """A line per ignore count over its maxima, one per ignore string over its counts, then voting and no forcing."""
+    """A line per ignore count over its maxima, one per ignore string over its counts, then voting and no forcing.
+
+    Searches are in a figure of their own (methods_plot.py).
+    """
+    runs = [run for run in runs if run.setting.search is None]
     forced = [run for run in runs if run.setting.forcing and not run.majority]
     return [*_budgets(forced), *_ignores(forced), *_others(runs)]
 

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, Literal
 
+from s1_jax.config import SearchConfig
 from s1_jax.data.instructions import METHODS, parse_instruction
 from s1_jax.reporting.metrics import control, majority_accuracy, mean_interval, pass_at_k, performance, scaling
+from s1_jax.reporting.names import search_label, search_name
 from s1_jax.reporting.records import Record
 
 UNDECIDED = ("unparsed", "undecided")
@@ -35,13 +37,16 @@ class Setting:
     max_tries: int = 1  # more: rejection sampling
     newline_grace: float = 0.0  # share of the maximum
     end_bias: float = 0.0  # at the maximum
+    search: SearchConfig | None = None  # a method that grows several runs and chooses one
+    reward: str | None = None  # what scored them, an outcome or a process model
 
     @classmethod
     def of(cls, record: Record) -> Setting:
         """The setting of a record. Where no end is ignored the string says nothing: it does not tell settings apart."""
         string = record["ignore_string"] if record["num_ignore"] else None
         values = {field.name: record.get(field.name, field.default) for field in dataclasses.fields(cls)}
-        return cls(**values | {"ignore_string": tuple(string) if isinstance(string, list) else string})
+        found = {"ignore_string": tuple(string) if isinstance(string, list) else string}
+        return cls(**values | found | {"search": SearchConfig.of_record(record)})
 
     @property
     def label(self) -> str:
@@ -62,6 +67,8 @@ class Setting:
             parts += [f"T {self.temperature:g}"]
         if self.max_tries > 1:
             parts.append(f"up to {self.max_tries} tries")
+        if self.search is not None:
+            parts.insert(0, search_label(self.search, self.reward))
         return ", ".join(parts) or "natural end"
 
 
@@ -132,12 +139,12 @@ def methods(runs: Sequence[Run], scaling_over: ScalingOver) -> list[Method]:
     With `within` it shares the ignore count too. Control asks whether a run's mean keeps its own minimum and maximum.
     Runs whose question carries an instruction are families of their own, those with a maximum beside it another; what
     the instruction allows is their maximum (paper, appendix D.1), and where that is more or less than no instruction,
-    the run without one has to be there.
+    the run without one has to be there. A search chooses among runs of many lengths: it is of no family.
     """
     without_instruction = {run.setting: run.thinking_tokens for run in runs if run.setting.instruction is None}
     families: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
     for run in runs:
-        if run.setting.forcing:
+        if run.setting.forcing and run.setting.search is None:
             families[_family(run.setting, scaling_over)].append(run)
     if scaling_over == "across":
         for plain in [family for family in families if family[-1] is None]:
@@ -327,7 +334,9 @@ def _order(setting: Setting) -> tuple[Any, ...]:
     budget = float("inf") if setting.max_thinking_tokens is None else setting.max_thinking_tokens
     instruction = _instruction_order(setting.instruction)
     rest = str(setting.ignore_string or ""), setting.num_ignore, instruction, setting.max_tries, budget
-    return (*_sampling(setting), not setting.forcing, *rest)
+    search = setting.search
+    searched = (search.method, search_name(search, setting.reward), search.width, setting.label) if search else ()
+    return (*_sampling(setting), not setting.forcing, searched, *rest)
 
 
 def _instruction_order(words: str | None) -> tuple[Any, ...]:

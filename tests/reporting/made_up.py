@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from s1_jax.config import SearchConfig
 from s1_jax.data.chat import ANSWER_START, FINAL_ANSWER, THINK_START
 
 
@@ -68,3 +69,21 @@ def spoken_sweep(problem_id: Any = 0) -> list[dict[str, Any]]:
         spoken(problem_id, once + "Wait, it is 7\n", "7", num_ignore=2, ignores_used=2),
         spoken(problem_id, start + "Hmm, no\n", "8", False, num_ignore=1, ignore_string="Hmm", ignores_used=1),
     ]
+
+
+def searched(problem_id: Any, correct: bool, width: int, seconds: float = 1.0, **fields: Any) -> dict[str, Any]:
+    """A record of a search, with the options that its method reads."""
+    options = {name: fields.pop(name) for name in list(fields) if hasattr(SearchConfig, name)}
+    search = SearchConfig(**{"method": "rebase", "width": width} | options)
+    used = {
+        "reward": "process",
+        "leaves": [["7", 0.5]],
+        "steps": 5 * width,
+        "generated_tokens": 50 * width,
+        "longest_path_tokens": 60 + width,
+        "reward_tokens": 40 * width,
+        "cut_texts": 0,
+        "decoding_seconds": 0.75 * seconds,
+        "reward_seconds": 0.25 * seconds,
+    }
+    return record(problem_id, correct, 40, temperature=1.0) | search.to_record() | used | fields

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from s1_jax.reporting.labels import Labeller
 from s1_jax.reporting.plot import save_scaling_plot, series_of
 from s1_jax.reporting.summary import summarize
-from tests.reporting.made_up import record, sweep
+from tests.reporting.made_up import record, searched, sweep
 
 
 def tokens(series):
@@ -26,6 +26,11 @@ def test_series():
     assert tokens(found["no forcing"]) == [44]
     assert len(found) == 5
     assert len({(series.colour, series.marker) for series in found.values()}) == 5, "told apart without colour too"
+
+
+def test_searches_are_in_a_figure_of_their_own():
+    searches = [searched(i, True, width, max_thinking_tokens=16, num_ignore=3) for i in range(3) for width in (2, 4)]
+    assert series_of(summarize([*sweep(), *searches])) == series_of(summarize(sweep()))
 
 
 def test_budgets_are_lines_of_the_lowest_and_the_highest_ignore_count():

@@ -1,0 +1,117 @@
+"""Methods that spend several runs on a problem, beside budget forcing: what they cost and what it brings."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+
+from s1_jax.config import SearchConfig
+from s1_jax.reporting.metrics import mean_interval
+from s1_jax.reporting.names import FORCED, KINDS, search_kind, search_name
+from s1_jax.reporting.records import Record
+from s1_jax.reporting.summary import Interval, Setting
+from s1_jax.reporting.table import align
+
+HEADER = (
+    *("method", "size", "accuracy", "95% interval", "problems", "generated tokens", "longest path"),
+    *("reward tokens", "decoding s", "reward s", "died out"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodRun:
+    """One method at one size over a task's problems; tokens and seconds are means per problem."""
+
+    kind: str  # REBASE, budget forcing
+    name: str  # the same with what sets it apart from others of its kind
+    setting: Setting
+    problems: int
+    accuracy: float  # percent
+    interval: Interval  # percent, 95% (metrics.mean_interval)
+    generated_tokens: float  # of all runs
+    longest_path_tokens: float  # thinking tokens of the longest run
+    reward_tokens: float | None
+    decoding_seconds: float | None  # None of plain runs, as the next: nobody has clocked them one by one
+    reward_seconds: float | None
+    died_out: int  # searches in which no run ended
+    cut_texts: float  # too long for the reward model
+
+    @property
+    def seconds(self) -> float | None:
+        """Decoding and scoring."""
+        return None if self.decoding_seconds is None else self.decoding_seconds + (self.reward_seconds or 0)
+
+
+def method_runs(records: Iterable[Record]) -> list[MethodRun]:
+    """A run for each search and each setting of budget forcing, method by method, each by its generated tokens.
+
+    Runs with an instruction, without forcing or drawn several times are none of these.
+    """
+    grouped: dict[Setting, list[Record]] = defaultdict(list)
+    for record in records:
+        grouped[Setting.of(record)].append(record)
+    runs = [_run(setting, members) for setting, members in grouped.items() if setting.search or _plain(setting)]
+    return sorted(runs, key=lambda run: (KINDS.index(run.kind), run.name, run.generated_tokens))
+
+
+def format_methods(runs: Sequence[MethodRun]) -> str:
+    """A line for each run."""
+    rows = []
+    for run in runs:
+        size = str(run.setting.search.width) if run.setting.search else run.setting.label
+        seconds = ("-" if one is None else f"{one:,.2f}" for one in (run.decoding_seconds, run.reward_seconds))
+        rows.append(
+            (
+                *(run.name, size, f"{run.accuracy:.1f}%", f"{run.interval[0]:.1f} to {run.interval[1]:.1f}"),
+                *(str(run.problems), f"{run.generated_tokens:,.1f}", f"{run.longest_path_tokens:,.1f}"),
+                *("-" if run.reward_tokens is None else f"{run.reward_tokens:,.1f}", *seconds, str(run.died_out)),
+            )
+        )
+    notes = ["Tokens and seconds: means per problem; a batch's seconds are shared by the tokens it brought"]
+    if cut := [run for run in runs if run.cut_texts]:
+        worst = max(cut, key=lambda run: run.cut_texts)
+        notes.append(f"Texts too long for the reward model, which read a part of them: {worst.cut_texts:.1f} a problem")
+    return "\n".join([align([HEADER, *rows]), *notes])
+
+
+def _plain(setting: Setting) -> bool:
+    return setting.forcing and setting.instruction is None and setting.max_tries == 1
+
+
+def _search_name(setting: Setting, search: SearchConfig) -> str:
+    """The search, and what its runs' budget asks for."""
+    budget = dataclasses.replace(setting, search=None, temperature=0.0)
+    asked = [] if budget == dataclasses.replace(budget, max_thinking_tokens=None, num_ignore=0) else [budget.label]
+    return ", ".join([search_name(search, setting.reward), *asked])
+
+
+def _run(setting: Setting, records: Sequence[Record]) -> MethodRun:
+    right: dict[str, list[bool]] = defaultdict(list)
+    for record in records:
+        right[str(record["problem_id"])].append(bool(record["correct"]))
+    shares = [fmean(of_problem) for of_problem in right.values()]
+    low, high = mean_interval(shares, len(records))
+    search, sampled = setting.search, f", T {setting.temperature:g}" if setting.temperature else ""
+    thinking = fmean(record["num_thinking_tokens"] for record in records)
+    answer = fmean(record["num_answer_tokens"] for record in records)
+
+    def mean(name: str) -> float:
+        return fmean(record[name] for record in records)
+
+    return MethodRun(
+        kind=search_kind(search) if search else FORCED,
+        name=_search_name(setting, search) if search else FORCED + sampled,
+        setting=setting,
+        problems=len(right),
+        accuracy=100 * fmean(shares),
+        interval=(100 * low, 100 * high),
+        generated_tokens=mean("generated_tokens") if search else thinking + answer,
+        longest_path_tokens=mean("longest_path_tokens") if search else thinking,
+        reward_tokens=mean("reward_tokens") if search else None,
+        decoding_seconds=mean("decoding_seconds") if search else None,
+        reward_seconds=mean("reward_seconds") if search else None,
+        died_out=sum(not record["leaves"] for record in records) if search else 0,
+        cut_texts=mean("cut_texts") if search else 0.0,
+    )
