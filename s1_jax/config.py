@@ -374,6 +374,20 @@ class SamplingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class StepConfig:
+    """Where the steps of a search end: behind a separator, after so many tokens, or, at the latest, with the run."""
+
+    separator: str | None = "\n\n"  # none: no text ends a step
+    max_step_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.separator == "":
+            raise UserError("separator is empty; leave it out (None) where no text is to end a step")
+        if self.max_step_tokens is not None and self.max_step_tokens < 1:
+            raise UserError(f"max_step_tokens {self.max_step_tokens} is below 1")
+
+
+@dataclasses.dataclass(frozen=True)
 class StoredConfig:
     """What weights and cache are kept in while decoding; products are made in the compute type."""
 

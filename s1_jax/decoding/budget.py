@@ -300,6 +300,11 @@ def advance(budget: Budget, markers: Markers, state: BudgetState, token: Array) 
     return _settle(budget, markers, state), Outcome(token, kind, feeds, dropped.astype(jnp.int32))
 
 
+def undecided(budget: Budget, markers: Markers, state: BudgetState) -> Array:
+    """Whether the last tokens may become an end marker, and be taken back; bool [B]."""
+    return _begun(budget, markers, state.written) > 0
+
+
 def _settle(budget: Budget, markers: Markers, state: BudgetState) -> BudgetState:
     """Ends whatever has reached its limit, in the order in which limits win at a tie."""
     thinking = (state.phase == Phase.THINKING) & budget.forcing & (state.cut_at == NO_LIMIT)

@@ -76,23 +76,23 @@ class Engine:
         self.start_ids = start_ids(tokenizer, format)
         self.decoded_tokens = 0  # of thinking and answers, since the engine was made
         self.use = Use()
-        self._markers = make_markers(tokenizer, config.vocab_size, format)
-        self._longest_forced = longest_forced(self._markers)
-        self._is_newline = np.asarray(self._markers.is_newline)
+        self.markers = make_markers(tokenizer, config.vocab_size, format)
+        self._longest_forced = longest_forced(self.markers)
+        self._is_newline = np.asarray(self.markers.is_newline)
         self._known_strings: set[str | tuple[str, ...]] = set()
-        self._parts = 1 if layout is None else layout.size("batch")
+        self.parts = 1 if layout is None else layout.size("batch")
         types = (dtype, dtype if cache_dtype is None else cache_dtype)
-        self._programs = Programs(config, params, self._markers, self.max_model_len, *types, layout, draft_tokens)
+        self.functions = Programs(config, params, self.markers, self.max_model_len, *types, layout, draft_tokens)
 
     @property
     def programs(self) -> int:
         """How many programs have been compiled."""
-        return self._programs.count()
+        return self.functions.count()
 
     @property
     def longest_marker(self) -> int:
         """Tokens of the longest end marker: all but one of so many last tokens of thinking may be taken back."""
-        return int(self._markers.end_lengths.max())
+        return int(self.markers.end_lengths.max())
 
     def run(self, requests: Sequence[Request], progress: Progress | None = None) -> Iterator[dict[str, Any]]:
         """Records of the requests, in order, each decoded by itself, as soon as all before it are done.
@@ -131,7 +131,7 @@ class Engine:
         if not requests:
             return
         slots = self._slots([requests[trunk.longest] for trunk in trunks])
-        waves = Waves(self._programs, self._markers, slots, self._parts, self.use)
+        waves = Waves(self.functions, self.markers, slots, self.parts, self.use)
         waiting: dict[int, tuple[Row, dict[int, tuple[BranchPoint, int]]]] = {}  # trunks whose answers are missing
         done = 0
 
@@ -211,32 +211,37 @@ class Engine:
         )
         return known | request.unusual
 
-    def _slots(self, requests: Sequence[Request]) -> Slots:
-        prompts = [(*request.prompt_token_ids, *self._start(request)) for request in requests]
+    def runs(self, requests: Sequence[Request]) -> Runs:
+        """What the requests ask for, as arrays."""
+        prompts = [(*request.prompt_token_ids, *self.start(request)) for request in requests]
         limits = [
             Limits(r.budget, len(prompt), self.max_answer_tokens(r), r.reserved_answer_tokens, r.thinking)
             for r, prompt in zip(requests, prompts, strict=True)
         ]
         keys = [row_key(r.seed, r.problem_id, r.prompt_token_ids, r.sample) for r in requests]
-        runs = Runs(
+        return Runs(
             prompts=prompts,
-            budget=make_budget(self.tokenizer, limits, self.max_model_len, self._markers),
+            budget=make_budget(self.tokenizer, limits, self.max_model_len, self.markers),
             settings=PhaseSampling(
                 thinking=make_sampling([r.thinking_sampling or r.sampling for r in requests], keys),
                 answer=make_sampling([r.sampling for r in requests], keys),
             ),
         )
-        return Slots(self._programs, runs, self.batch_size, self._parts, self.max_model_len, self.use)
 
-    def _start(self, request: Request) -> Sequence[int]:
+    def start(self, request: Request) -> Sequence[int]:
+        """What is put in behind the request's prompt."""
         return self.start_ids if request.thinking else ()
+
+    def _slots(self, requests: Sequence[Request]) -> Slots:
+        runs = self.runs(requests)
+        return Slots(self.functions, runs, self.batch_size, self.parts, self.max_model_len, self.use)
 
     def _stop(self, requests: Sequence[Request], trunks: Sequence[Trunk], slots: Slots) -> None:
         """Ends answers that have a stop string in them; called whenever slots have advanced."""
         strings = {run: requests[trunks[run].longest].stop_strings for run in slots.active}
         if not any(strings.values()):
             return
-        count = STEPS_PER_CALL * (1 + self._programs.draft_tokens) + max(map(stops.width, strings.values()))
+        count = STEPS_PER_CALL * (1 + self.functions.draft_tokens) + max(map(stops.width, strings.values()))
         recent = slots.recent(count)
         ended = [run for run in recent if stops.holds(self.tokenizer, recent[run].answer, strings[run])]
         if ended:
@@ -262,7 +267,7 @@ class Engine:
             if point not in outcomes:
                 row = trunk if point == last else _cut(trunk, point, answers[point])
                 row = stops.trimmed(self.tokenizer, row, requests[place].stop_strings)
-                start = self._start(requests[place])
+                start = self.start(requests[place])
                 outcomes[point] = records.outcome(self.tokenizer, start, **row._asdict())
             yield place, self.identity(requests[place]) | outcomes[point] | {"ignores_used": ignores_used}
 

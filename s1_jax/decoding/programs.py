@@ -21,11 +21,12 @@ from s1_jax.config import ModelConfig
 from s1_jax.decoding import budget as control
 from s1_jax.decoding.branches import decode_branches, start_branches
 from s1_jax.decoding.decode import Controller, DecodeState, decode, placed, start
+from s1_jax.decoding.paged import decode_rows, empty_rows, fill_rows, put_rows
 from s1_jax.decoding.prefill import PromptBlock, empty_block, prefill_chunk
 from s1_jax.decoding.sampling import PhaseSampling, sample
 from s1_jax.decoding.speculate import decode_speculatively
 from s1_jax.model import cached, qwen2
-from s1_jax.model.kv_cache import KVCache, LayerCache, copy_rows, init_cache, resize, take_rows
+from s1_jax.model.kv_cache import KVCache, LayerCache, copy_rows, init_cache, init_pages, more_pages, resize, take_rows
 from s1_jax.sharding import Layout, constrain
 
 SHORTEST_BUCKET = 64  # prompts and caches are padded to this times a power of two, so that little is compiled
@@ -76,6 +77,14 @@ class Programs:
         self.prefix_layer = self._program(_prefix_layer, static_argnums=2)
         self.start_branches = self._program(partial(start_branches, config, dtype), params, markers, static_argnums=2)
         self.decode_branches = self._program(partial(decode_branches, config, dtype), params, markers, donate_argnums=2)
+        self.empty_pool = self._program(partial(_empty_pool, config, cache_dtype), static_argnums=(0, 1))
+        self.more_pages_layer = self._program(_more_pages_layer, static_argnums=1)
+        self.first_states = self._program(_first_states, markers)
+        self.empty_rows = self._program(partial(empty_rows, config, cache_dtype), static_argnums=(0, 1, 2))
+        self.fill_rows = self._program(fill_rows, donate_argnums=0)
+        self.end_rows = self._program(_end_rows, donate_argnums=0)
+        self.put_rows = self._program(put_rows, donate_argnums=0)
+        self.decode_rows = self._program(partial(decode_rows, config, dtype), params, markers, donate_argnums=3)
 
     # Whole caches are copied one layer at a time: what that takes for itself, on a mesh several times the copy, is then
     # one layer's, and where the old cache is used up no two whole ones are there at once.
@@ -92,6 +101,15 @@ class Programs:
     def prefix(self, cache: KVCache, slots: ArrayLike, capacity: int) -> KVCache:
         """A copy of the first `capacity` tokens of these `slots` [M]."""
         return each_layer(self.prefix_layer, cache, slots, capacity, used_up=False)
+
+    def more_pages(self, pool: KVCache, pages: int) -> KVCache:
+        """The pool with so many `pages`."""
+        return each_layer(self.more_pages_layer, pool, pages, used_up=True)
+
+    @property
+    def spans_processes(self) -> bool:
+        """Whether other processes have devices of the mesh."""
+        return self._layout is not None and self._layout.spans_processes
 
     def count(self) -> int:
         """How many programs have been compiled."""
@@ -206,12 +224,21 @@ def decode_slots(
 
 def _end_slots(state: DecodeState, ended: Array) -> DecodeState:
     """The state with the answers of slots `ended` [B] at their end."""
-    rows = dataclasses.replace(
-        state.control,
-        phase=jnp.where(ended, control.Phase.DONE, state.control.phase),
-        answer_end=jnp.where(ended, control.AnswerEnd.STOP, state.control.answer_end),
-    )
+    return placed(dataclasses.replace(state, control=_ended(state.control, ended)))
+
+
+def _end_rows(state: DecodeState, ended: Array) -> DecodeState:
+    """The same for rows of a tree."""
+    rows = dataclasses.replace(state.control, budget=_ended(state.control.budget, ended))
     return placed(dataclasses.replace(state, control=rows))
+
+
+def _ended(rows: control.BudgetState, ended: Array) -> control.BudgetState:
+    return dataclasses.replace(
+        rows,
+        phase=jnp.where(ended, control.Phase.DONE, rows.phase),
+        answer_end=jnp.where(ended, control.AnswerEnd.STOP, rows.answer_end),
+    )
 
 
 def each_layer(program: Program, cache: KVCache, *arguments: Any, used_up: bool) -> KVCache:
@@ -241,3 +268,16 @@ def _take_others(state: DecodeState, slots: Array) -> DecodeState:
 
 def _prefix_layer(layer: LayerCache, slots: Array, capacity: int) -> LayerCache:
     return take_layer(resize_layer(layer, capacity), slots)
+
+
+def _first_states(markers: control.Markers, budget: control.Budget) -> control.BudgetState:
+    """States after prompt and start marker, whole on every device."""
+    return control.initial_state(budget, markers, jnp.ones_like(budget.thinking))
+
+
+def _empty_pool(config: ModelConfig, cache_dtype: Any, pages: int, slots: int) -> KVCache:
+    return init_pages(config, pages, slots, cache_dtype)
+
+
+def _more_pages_layer(layer: LayerCache, pages: int) -> LayerCache:
+    return more_pages((layer,), pages)[0]

@@ -52,7 +52,7 @@ def make_sampling(configs: Sequence[SamplingConfig], keys: Sequence[np.ndarray])
         top_k=np.asarray([c.top_k for c in configs], np.int32),
         top_p=np.asarray([c.top_p for c in configs], np.float32),
         min_p=np.asarray([c.min_p for c in configs], np.float32),
-        key=np.stack(list(keys)),
+        key=np.asarray(keys, np.uint32).reshape(-1, 2),  # also of no rows
     )
     return Sampling(**columns)
 

@@ -62,7 +62,7 @@ class Slots:
         self._programs, self._parts, self._max_model_len, self._use = programs, parts, max_model_len, use
         self.runs = runs
         self._next = 0  # run that is not read yet
-        self._block: _Block | None = None
+        self._block: Block | None = None
         self._held = np.full(size, -1)  # run of each slot
         self._active = np.zeros(size, bool)  # slots whose run goes on
         self._position = np.zeros(size, np.int64)
@@ -162,7 +162,7 @@ class Slots:
             if self._block is None:
                 if self._next == len(self.runs.prompts):
                     break
-                self._block = _Block(self._programs, self.runs, self._next, self.size, self._max_model_len)
+                self._block = Block(self._programs, self.runs, self._next, self.size, self._max_model_len)
                 self._next += len(self._block.sources)
             self._block.read_on()
             if self._block.whole:
@@ -171,7 +171,7 @@ class Slots:
                 return
         self._shrink()
 
-    def _take_from(self, block: _Block, free: np.ndarray, steps: int) -> None:
+    def _take_from(self, block: Block, free: np.ndarray, steps: int) -> None:
         runs, sources = block.next_runs(len(free))
         slots = free[: len(runs)]
         self._held[slots], self._active[slots], self._counted[slots], self._accepted[slots] = runs, True, 0, 0
@@ -225,7 +225,7 @@ class Slots:
             setattr(self, name, getattr(self, name)[slots])
 
 
-class _Block:
+class Block:
     """The next prompts, read into a cache of their own, and the runs that start from them."""
 
     def __init__(self, programs: Programs, runs: Runs, first: int, slots: int, max_model_len: int) -> None:

@@ -1,7 +1,7 @@
 """The KV cache: an argument and a result, never hidden state. Slot s of a row holds the token at position s.
 
 Each layer has arrays of its own, so that a step reads and writes them in place. Letters: B rows, K kv heads, S slots,
-H head_dim, R branches of a row, C slots of a branch's tail.
+H head_dim, R branches of a row, C slots of a branch's tail; of a pool P pages, M of which make up a row.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from s1_jax.sharding import constrain
 
 AXES = ("batch", "act_kv_heads", "cache", "head_dim")
 TAIL_AXES = ("batch", "act_kv_heads", None, "cache", "head_dim")
+PAGE_AXES = (None, "act_kv_heads", "cache", "head_dim")  # any row may hold any page
 
 
 class LayerCache(NamedTuple):
@@ -37,13 +38,22 @@ KVCache = tuple[LayerCache, ...]  # of all layers
 
 def init_cache(config: ModelConfig, batch: int, capacity: int, dtype: jnp.dtype) -> KVCache:
     """An empty cache for `batch` rows of `capacity` tokens."""
-    shape = (batch, config.num_key_value_heads, capacity, config.head_dim)
+    return _empty(config, batch, capacity, dtype, AXES)
+
+
+def init_pages(config: ModelConfig, pages: int, slots: int, dtype: jnp.dtype) -> KVCache:
+    """A pool of `pages` empty pages of so many `slots`: keys and values [P, K, slots, H] a layer."""
+    return _empty(config, pages, slots, dtype, PAGE_AXES)
+
+
+def _empty(config: ModelConfig, rows: int, slots: int, dtype: jnp.dtype, axes: tuple[str | None, ...]) -> KVCache:
+    shape = (rows, config.num_key_value_heads, slots, config.head_dim)
 
     def layer() -> LayerCache:
-        keys, values = (_zeros(shape, dtype, AXES) for _ in range(2))
+        keys, values = (_zeros(shape, dtype, axes) for _ in range(2))
         if jnp.dtype(dtype) != jnp.int8:
             return LayerCache(keys, values)
-        return LayerCache(keys, values, *(_zeros(shape[:-1], jnp.float32, AXES[:-1]) for _ in range(2)))
+        return LayerCache(keys, values, *(_zeros(shape[:-1], jnp.float32, axes[:-1]) for _ in range(2)))
 
     return tuple(layer() for _ in range(config.num_hidden_layers))
 
@@ -89,6 +99,46 @@ def copy_rows(source: KVCache, rows: jax.Array, target: KVCache, slots: jax.Arra
         return constrain(old.at[slots, :, : new.shape[2]].set(new[rows], mode="drop"), *AXES[: old.ndim])
 
     return jax.tree.map(copied, source, target)
+
+
+def more_pages(pool: KVCache, pages: int) -> KVCache:
+    """The same pool with so many `pages`, the new ones empty."""
+
+    def grown(x: jax.Array) -> jax.Array:
+        return constrain(jnp.pad(x, [(0, pages - len(x)), *[(0, 0)] * (x.ndim - 1)]), *PAGE_AXES[: x.ndim])
+
+    return jax.tree.map(grown, pool)
+
+
+def gather_pages(pool: KVCache, table: jax.Array) -> KVCache:
+    """The rows of `table` [B, M], as a cache of M pages each; pages out of range may be any."""
+    B, M = table.shape
+
+    def gathered(x: jax.Array) -> jax.Array:
+        P, K, slots, *rest = x.shape
+        # page by page: of a gather over all axes XLA makes scalar loads on CPU, several times slower
+        pages = x.reshape(P, -1).at[table.ravel()].get(mode="clip").reshape(B, M, K, slots, *rest)
+        return constrain(pages.swapaxes(1, 2).reshape(B, K, M * slots, *rest), *AXES[: x.ndim])
+
+    return jax.tree.map(gathered, pool)
+
+
+def put_pages(cache: KVCache, rows: jax.Array, pool: KVCache, targets: jax.Array) -> KVCache:
+    """The pool with `rows` [F] of a cache, cut into pages, in its pages `targets` [F, M].
+
+    Targets out of range are dropped, and so are those behind the cache's capacity.
+    """
+
+    def put(x: jax.Array, old: jax.Array) -> jax.Array:
+        _, K, slots, *rest = old.shape
+        x = x[rows]
+        x = jnp.pad(x, [(0, -x.shape[2] % slots) if axis == 2 else (0, 0) for axis in range(x.ndim)])
+        pages = x.reshape(len(rows), K, -1, slots, *rest).swapaxes(1, 2)
+        places = targets[:, : pages.shape[1]].reshape(-1)
+        pages = pages.reshape(-1, K, slots, *rest)
+        return constrain(old.at[places].set(pages, mode="drop"), *PAGE_AXES[: old.ndim])
+
+    return jax.tree.map(put, cache, pool)
 
 
 def write(cache: LayerCache, positions: jax.Array, keys: jax.Array, values: jax.Array) -> LayerCache:

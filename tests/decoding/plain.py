@@ -63,9 +63,11 @@ def plain_decode(
     strings: Sequence[Sequence[int]] = ((),),
     grace: int = 0,
     end_bias: float = 0.0,
+    out: Plain | None = None,
 ) -> Plain:
+    """`out`, if given, is what comes out, and grows as it does, where `scores` can see it."""
     markers = (*((token,) for token in words.ends), *words.markers)
-    out = Plain()
+    out = Plain() if out is None else out
     text = [*prompt, *words.start]
     first = len(text)
 

@@ -86,9 +86,9 @@ def test_prompts_in_chunks_give_the_same(make_engine, engine, monkeypatch, chunk
 
 def test_a_prompt_is_read_once_for_all_its_samples(engine, monkeypatch):
     read = []
-    prefill = engine._programs.prefill
+    prefill = engine.functions.prefill
     monkeypatch.setattr(
-        engine._programs, "prefill", lambda block, chunk, *rest: read.append(chunk) or prefill(block, chunk, *rest)
+        engine.functions, "prefill", lambda block, chunk, *rest: read.append(chunk) or prefill(block, chunk, *rest)
     )
     one = Request((5, 6, 7), BudgetConfig(4, 20), SAMPLED, "a", max_answer_tokens=2)
     requests = [dataclasses.replace(one, sample=i) for i in range(20)]
