@@ -420,8 +420,18 @@ class SettingConfig:
     samples: int = 1
     instruction: str | None = None  # behind the question: "token N", "step N", "short", "long" (data/instructions.py)
     max_tries: int = 1  # rejection sampling: drawn again until thinking ends by itself, at most so often
+    search: SearchConfig | None = None  # several runs, of which one is chosen
+    reward: Literal["process", "outcome"] | None = None  # which of `rewards` scores them; none: they vote
 
     def __post_init__(self) -> None:
+        if self.search is not None:
+            if self.max_tries > 1 or not (self.sampling.temperature > 0 and self.budget.forcing):
+                raise UserError(
+                    f"search.method {self.search.method} needs forcing, one try and a temperature above 0 "
+                    "(--sampling.temperature 1), else its runs are all the same"
+                )
+            if self.search.by_steps and self.reward != "process":
+                raise UserError(f"search.method {self.search.method} needs a process reward model, which scores steps")
         if self.max_tries < 1:
             raise UserError(f"max_tries {self.max_tries} is below 1")
         if self.max_tries > 1 and not (self.sampling.temperature > 0 and self.budget.forcing):
@@ -430,11 +440,14 @@ class SettingConfig:
             )
 
 
+MethodName = Literal["best_of_n", "beam", "dvts", "rebase", "mcts"]
+
+
 @dataclasses.dataclass(frozen=True)
 class SearchConfig:
     """One method that spends several runs on a problem (s1_jax/search); each reads some of these, see `READ_BY`."""
 
-    method: Literal["best_of_n", "beam", "dvts", "rebase", "mcts"] = "best_of_n"
+    method: MethodName = "best_of_n"
     width: int = (
         16  # runs (best_of_n), beams kept (beam), runs of all subtrees (dvts), budget (rebase), rollouts (mcts)
     )
@@ -509,9 +522,27 @@ class SweepConfig:
     # what the question asks of the thinking: None "token 2048" "step 32" short long
     instructions: tuple[str | None, ...] = (None,)
     max_tries: int = 1  # more: rejection sampling, a run is drawn again until its thinking ends within the maximum
+    # each of these too, under each budget of the grid, with the options of `search`: best_of_n beam dvts rebase mcts
+    methods: tuple[MethodName, ...] = ()
+    widths: tuple[int, ...] = (16,)  # of each method
     shared_trace: Switch = True  # settings that think alike are one run, read at several points; false: each by itself
     scaling: Literal["within", "across"] = "across"  # the Scaling metric within one ignore count, or across all runs
     extra: Annotated[tuple[SettingConfig, ...], tyro.conf.Suppress] = ()  # set in config files only
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardsConfig:
+    """The reward models of searches."""
+
+    process: str | None = None  # folder or hub id of one that scores steps
+    outcome: str | None = None  # of one that scores whole runs
+    max_length: int | None = None  # tokens of a text that is scored; none: the model's context
+    batch_size: int = 16  # texts read at a time
+    slots: int = 64  # texts kept, of which others may go on
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.batch_size <= self.slots:
+            raise UserError(f"rewards.batch_size {self.batch_size} is not between 1 and rewards.slots {self.slots}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -530,6 +561,9 @@ class EvaluateConfig:
     batch_size: int = 64
     draft_tokens: int = 0  # looked up in prompt and thinking, and checked by one pass of the model; no token changes
     format: FormatConfig = S1
+    search: SearchConfig = SearchConfig()  # options of sweep.methods
+    steps: StepConfig = StepConfig()  # of searches
+    rewards: RewardsConfig = RewardsConfig()
     stored: StoredConfig = StoredConfig()
     mesh: MeshConfig = MeshConfig()  # over the devices of one process; several take problems in turn
     hosts: HostsConfig = HostsConfig()

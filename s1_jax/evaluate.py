@@ -31,6 +31,7 @@ from s1_jax.config import (
     EvaluateConfig,
     FormatConfig,
     MeshConfig,
+    SearchConfig,
     SettingConfig,
     UserError,
     resolve_dtype,
@@ -46,6 +47,8 @@ from s1_jax.reporting import compare, parity
 from s1_jax.reporting.cost import COSTS, add_cost, cost_of, format_cost
 from s1_jax.reporting.html import save_report
 from s1_jax.reporting.live import LiveTable
+from s1_jax.reporting.methods import format_methods, method_runs
+from s1_jax.reporting.methods_plot import save_methods_plot
 from s1_jax.reporting.plot import save_scaling_plot
 from s1_jax.reporting.records import (
     Record,
@@ -59,6 +62,8 @@ from s1_jax.reporting.records import (
 from s1_jax.reporting.summary import Setting, methods, summarize, to_dict
 from s1_jax.reporting.table import format_report
 from s1_jax.search.rejection import sample_until_natural
+from s1_jax.search.requests import search_requests
+from s1_jax.search.verifiers import Verifiers
 from s1_jax.sharding import DECODE_RULES, Layout, devices_for, make_mesh
 from s1_jax.storage import Mirror, as_path, mirrored, read_ranges, size_of
 from s1_jax.tasks import Problem, Task, load_task
@@ -76,6 +81,8 @@ SHARED_OPTIONS = (
     ("stored", "cache"),
     ("format",),
 )
+# And what all records of searches share besides.
+SEARCH_OPTIONS = (("rewards", "process"), ("rewards", "outcome"), ("steps",))
 FROM_RECORDS = {"--compare": compare.command, "--parity": parity.command}
 BLOCK = 2**20  # bytes
 BLOCKS = 64  # of a weights file, evenly spread, that its fingerprint reads; smaller files are read whole
@@ -88,6 +95,7 @@ class Row:
     problem: Problem
     request: Request
     known: Record
+    search: SearchConfig | None = None  # several runs, of which one is chosen
 
     @property
     def max_tries(self) -> int:
@@ -175,8 +183,16 @@ def sweep_settings(config: EvaluateConfig) -> list[SettingConfig]:
             sweep.instructions, sweep.ignore_strings, sweep.num_ignore, sweep.max_thinking_tokens
         )
     ]
+    methods = [
+        dataclasses.replace(
+            setting,
+            search=dataclasses.replace(config.search, method=method, width=width),
+            reward="process" if config.rewards.process else "outcome" if config.rewards.outcome else None,
+        )
+        for setting, method, width in product(grid, sweep.methods, sweep.widths)
+    ]
     settings: dict[Hashable, SettingConfig] = {}
-    for setting in (*grid, *sweep.extra):
+    for setting in (*grid, *methods, *sweep.extra):
         string = setting.budget.ignore_string if setting.budget.num_ignore else ""
         key = dataclasses.replace(setting, budget=dataclasses.replace(setting.budget, ignore_string=string), samples=1)
         settings[key] = max(settings.get(key, setting), setting, key=lambda one: one.samples)
@@ -224,7 +240,9 @@ def plan_rows(
             known = identity(**asked, max_model_len=length, format=config.format)
             known |= {"task": task.name, "gold": problem.gold}
             known |= {"instruction": setting.instruction, "max_tries": setting.max_tries}
-            rows.append(Row(problem, Request(**asked, name=f"problem {problem.id}"), known))
+            if setting.search is not None:
+                known |= setting.search.to_record() | {"reward": setting.reward}
+            rows.append(Row(problem, Request(**asked, name=f"problem {problem.id}"), known, setting.search))
     return rows
 
 
@@ -238,9 +256,11 @@ def claim_run_dir(folder: Mirror, config: EvaluateConfig, source: Path) -> None:
     now = json.loads(to_json(config))
     now["model"]["sha256"] = fingerprint(source)
     path = run_dir / "config.json"
-    if path.exists() and any(read_records(part) for part in run_dir.glob("records*.jsonl")):
+    there = [record for part in run_dir.glob("records*.jsonl") for record in read_records(part)]
+    if path.exists() and there:
+        shared = SHARED_OPTIONS + SEARCH_OPTIONS * any("method" in record for record in there)
         before = {"format": json.loads(to_json(S1))} | json.loads(path.read_text())  # earlier versions knew s1's alone
-        pairs = [(".".join(names), _at(before, names), _at(now, names)) for names in SHARED_OPTIONS]
+        pairs = [(".".join(names), _at(before, names), _at(now, names)) for names in shared]
         if differing := [f"{name} was {old!r}, is {new!r}" for name, old, new in pairs if old != new]:
             raise UserError(f"{folder.place} holds other records ({'; '.join(differing)}); choose another --run-dir")
     meet("run_dir was looked at")
@@ -309,20 +329,23 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
     parts = layout.parts(layout.rules["batch"])
     dtype = resolve_dtype(config.model.dtype)
     model, params = hf.load_for_decoding(source, config.stored, dtype, layout)
-    requests, shared = [row.request for row in rows], config.sweep.shared_trace
+    requests, shared = [row.request for row in rows if row.search is None], config.sweep.shared_trace
     runs = len(plan_trunks(requests)) if shared else len(requests)
     engine = Engine(
         model,
         params,
         hf.load_tokenizer(source),
         max_model_len=config.max_model_len,
-        batch_size=rows_at_a_time(config.batch_size, runs, parts),
+        batch_size=rows_at_a_time(config.batch_size, runs if len(requests) == len(rows) else config.batch_size, parts),
         dtype=dtype,
         cache_dtype=jnp.dtype(config.stored.cache),
         layout=layout,
         format=config.format,
         draft_tokens=config.draft_tokens,
     )
+    verifiers = Verifiers(config, engine.tokenizer, dtype)
+    for search, reward in searches(rows):
+        verifiers.of(reward, search)  # now: what is wrong with one is not to be found out after hours of decoding
     path = part_of(run_dir / "records.jsonl", jax.process_index())
     cut_torn_line(path)
     written, started = 0, time.perf_counter()
@@ -348,7 +371,7 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
             stop.check()
 
         try:
-            for place, record in run_all(engine, rows, shared, show):
+            for place, record in run_all(engine, rows, shared, verifiers, task.rules.extract, show):
                 if not writing:
                     continue
                 record = rows[place].known | graded(task, rows[place].problem, record)
@@ -372,10 +395,15 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
 
 
 def run_all(
-    engine: Engine, rows: Sequence[Row], shared: bool, show: Callable[[Status], None]
+    engine: Engine,
+    rows: Sequence[Row],
+    shared: bool,
+    verifiers: Verifiers,
+    extract: Callable[[str, str], str | None],
+    show: Callable[[Status], None],
 ) -> Iterator[tuple[int, Record]]:
-    """Records of the rows with their places: first those that are drawn once, then rejection sampling's."""
-    once = [place for place, row in enumerate(rows) if row.max_tries == 1]
+    """Records of the rows with their places: those that are drawn once, then rejection sampling's, then searches'."""
+    once = [place for place, row in enumerate(rows) if row.max_tries == 1 and row.search is None]
     requests = [rows[place].request for place in once]
     run = engine.run_shared(requests, show) if shared else enumerate(engine.run(requests, show))
     for i, record in run:
@@ -389,6 +417,31 @@ def run_all(
     if requests:
         for i, record in sample_until_natural(engine, requests, tries, show_after):
             yield several[i], record
+    done = len(once) + len(several)
+
+    def show_search(found: int) -> None:
+        use = engine.use
+        show(Status(done + found, len(rows), engine.decoded_tokens, use.share, use.tokens_per_step))
+
+    def answer(text: str) -> str | None:
+        return extract(text, engine.format.answer_start)
+
+    for (search, reward), places in searches(rows).items():
+        asked, questions = zip(*((rows[place].request, rows[place].problem.question) for place in places), strict=True)
+        verifier = verifiers.of(reward, search)
+        found = search_requests(engine, asked, questions, search, verifiers.steps, verifier, answer, show_search)
+        for i, record in found:
+            yield places[i], record
+        done += len(places)
+
+
+def searches(rows: Sequence[Row]) -> dict[tuple[SearchConfig, str | None], list[int]]:
+    """The places of the rows of each search."""
+    found: dict[tuple[SearchConfig, str | None], list[int]] = {}
+    for place, row in enumerate(rows):
+        if row.search is not None:
+            found.setdefault((row.search, row.known["reward"]), []).append(place)
+    return found
 
 
 def rows_at_a_time(batch_size: int, runs: int, parts: int) -> int:
@@ -426,6 +479,11 @@ def report(folder: Mirror) -> None:
     title = f"{', '.join(summary['tasks'])}, {max(run.problems for run in runs)} problems"
     save_scaling_plot([plot, plot.with_suffix(".svg")], runs, title)
     print(f"plot: {folder.shown(plot)}")
+    if any(run.setting.search for run in runs):
+        compared, figure = method_runs(records), run_dir / "methods.png"
+        print(f"{format_methods(compared)}\n")
+        save_methods_plot([figure, figure.with_suffix(".svg")], compared, title)
+        print(f"methods: {folder.shown(figure)}")
     save_report(page, title, records, runs, summary, config)
     print(f"report: {folder.shown(page)}")
     if undecided := sum(run.undecided for run in runs):

@@ -34,7 +34,8 @@ def cost_of(run_dir: Path, records: Sequence[Record]) -> dict[str, Any]:
     starts = read_records(run_dir / COSTS)
     by_setting: Counter[Setting] = Counter()
     for record in records:
-        by_setting[Setting.of(record)] += record["num_thinking_tokens"] + record["num_answer_tokens"]
+        chosen = record["num_thinking_tokens"] + record["num_answer_tokens"]
+        by_setting[Setting.of(record)] += record.get("generated_tokens", chosen)  # of all runs of a search
     known = sum(start["records"] for start in starts) >= len(records)
 
     def total(name: str) -> float | None:

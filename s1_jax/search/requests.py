@@ -1,0 +1,42 @@
+"""Searches over the requests of an engine: trees of them, so many problems at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from s1_jax.config import SearchConfig, StepConfig
+from s1_jax.decoding.engine import Engine
+from s1_jax.decoding.requests import Request
+from s1_jax.decoding.tree import Tree
+from s1_jax.search.nodes import Record
+from s1_jax.search.run import Extract, search_all
+from s1_jax.search.verifier import Verifier
+
+TREES = 4  # times as many problems as are at work are read at once
+
+
+def search_requests(
+    engine: Engine,
+    requests: Sequence[Request],
+    questions: Sequence[str],
+    search: SearchConfig,
+    steps: StepConfig,
+    verifier: Verifier | None,
+    extract: Extract,
+    progress: Callable[[int], None],
+) -> Iterator[tuple[int, Record]]:
+    """A record of each request's search with its place, as they are done (see `run.search_all`).
+
+    Runs grow by `steps` where the method needs them. `progress` is told how many are done. Raises UserError as
+    `Engine.check` and `search_all` do.
+    """
+    at_once = search.problems_at_a_time * TREES
+    for first in range(0, len(requests), at_once):
+        tree = Tree(engine, requests[first : first + at_once], steps if search.by_steps else StepConfig(None))
+
+        def show(done: int, before: int = first) -> None:
+            progress(before + done)
+
+        found = search_all(tree, search, questions[first : first + at_once], verifier, extract, show)
+        for place, record in found:
+            yield first + place, record
