@@ -2,7 +2,7 @@
 
 The pool holds what stands still. A row that is being decoded has a cache of its own, as the engine's slots have: its
 past is gathered into it when its step begins, and what the step has added is put into pages when it has ended. Letters:
-B rows, F rows that are filled or put away at a time, M pages of a row, V vocabulary.
+B rows, F rows that are filled at a time, M pages of a row, V vocabulary.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ def fill_rows(state: DecodeState, pool: KVCache, new: Array, origin: Origin, row
     return placed(filled)
 
 
-def put_rows(pool: KVCache, cache: KVCache, rows: Array, targets: Array) -> KVCache:
-    """The pool with the pages of `rows` [F] of a cache in its pages `targets` [F, M]; others are dropped."""
-    return put_pages(cache, rows, pool, targets)
+def put_rows(pool: KVCache, cache: KVCache, rows: Array, places: Array, targets: Array) -> KVCache:
+    """`put_pages`, the pool first: it is used up."""
+    return put_pages(cache, rows, places, pool, targets)
 
 
 def decode_rows(

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from s1_jax.config import RunError
+from s1_jax.decoding.paged import NO_PAGE
 from s1_jax.decoding.programs import Programs
 
 
@@ -54,6 +55,13 @@ class Pool:
         assert (self._holders[pages] > 0).all(), "a page is let go that nobody holds"
         self._holders[pages] -= 1
         self._free += [page for page in pages if not self._holders[page]]
+
+    def store(self, cache: Any, stored: Sequence[tuple[int, int, int]], most: int) -> None:
+        """Puts pieces of a cache into pages: of a row, at a place counted in pages, into a page; `most` by one call."""
+        for first in range(0, len(stored), most):
+            some = np.full((most, 3), (0, 0, NO_PAGE), np.int32)
+            some[: len(stored) - first] = stored[first : first + most]
+            self.arrays = self._programs.put_rows(self.arrays, cache, *some.T)
 
     def _grow(self, needed: int) -> None:
         """Makes the pool a power of two times as large: what reads it is compiled for its size."""

@@ -35,7 +35,7 @@ STEP_APART = 2**20  # between the samples that a request's nodes draw as: more t
 PAGE = {"tpu": 128}  # slots of a page, 32 elsewhere: more waste the last page of each node, fewer are slow to gather
 SMALLER = 4  # few children are decoded in a batch so many times smaller
 STEPS_PER_CALL = 32  # at most, between two looks at what has ended
-AT_A_TIME = 4  # one in so many rows is filled or put away by one call
+AT_A_TIME = 4  # one in so many rows is filled by one call
 SPARE_ROWS = 8  # one row in so many may stand empty before the decoder comes back for others
 
 
@@ -44,7 +44,8 @@ class _Node:
     request: int
     parent: int | None
     row: Row  # of its step alone
-    state: control.BudgetState  # at its end, an integer each
+    state: np.ndarray  # int64 [fields], the budget's at its end
+    ended: bool
     num_tokens: int  # recorded up to its end
     position: int  # behind its last token
     last_token: int
@@ -109,7 +110,7 @@ class Tree:
 
     def ended(self, node: int) -> bool:
         """Whether its run has its answer, and nothing can follow."""
-        return bool(self._nodes[node].state.done)
+        return self._nodes[node].ended
 
     def token_ids(self, node: int) -> list[int]:
         """Prompt, start marker and all that was recorded up to the node's end."""
@@ -168,31 +169,28 @@ class Tree:
         if not self._requests:
             return
         runs, first = self._runs, 0
-        states = to_host(self._functions.first_states(runs.budget))
+        states = _integers(to_host(self._functions.first_states(runs.budget)))
         while first < len(runs.prompts):
             block = Block(self._functions, runs, first, self._engine.batch_size, self._engine.max_model_len)
             while not block.whole:
                 block.read_on()
             counts = [self._pool.pages_of(max(int(length) - 1, 0)) for length in block.lengths]
             held = [self._pool.take(count) for count in counts]
-            targets = np.full((len(held), self._pool.pages_of(block.capacity)), NO_PAGE, np.int32)
-            for row, pages in enumerate(held):
-                targets[row, : len(pages)] = pages
-            rows, cache = np.arange(len(held)), block.content.cache
-            self._pool.arrays = self._functions.put_rows(self._pool.arrays, cache, rows, targets)
+            stored = [(row, place, page) for row, pages in enumerate(held) for place, page in enumerate(pages)]
+            self._pool.store(block.content.cache, stored, max(len(stored), 1))
             for i, source in enumerate(block.sources, first):
-                state = jax.tree.map(lambda x, i=i: x[i], states)
-                yield self._root(i, state, self._pool.share(held[source]))
+                yield self._root(i, states[i], self._pool.share(held[source]))
             for pages in held:
                 self._pool.let_go(pages)
             first += len(block.sources)
 
-    def _root(self, place: int, state: control.BudgetState, pages: list[int]) -> _Node:
+    def _root(self, place: int, state: np.ndarray, pages: list[int]) -> _Node:
         prompt, nothing = self._runs.prompts[place], np.zeros(0, np.int32)
-        if state.done:
+        of_state = _state_of(state)
+        if ended := bool(of_state.done):
             self._pool.let_go(pages)
-        row = Row(nothing, nothing, int(state.end), int(state.answer_end), 0)
-        return _Node(place, None, row, state, 0, len(prompt), prompt[-1], None if state.done else pages)
+        row = Row(nothing, nothing, int(of_state.end), int(of_state.answer_end), 0)
+        return _Node(place, None, row, state, ended, 0, len(prompt), prompt[-1], None if ended else pages)
 
 
 class _Expansion:
@@ -246,7 +244,7 @@ class _Expansion:
 
     @property
     def _at_a_time(self) -> int:
-        """F: rows that are filled or put away by one call."""
+        """F: rows that are filled by one call."""
         return max(1, len(self._held) // AT_A_TIME)
 
     def _smaller(self, size: int, needed: int) -> int:
@@ -278,7 +276,7 @@ class _Expansion:
             return np.asarray([getattr(origin, name) for origin in origins], np.int32)
 
         ends = Origin(
-            budget=jax.tree.map(lambda *values: np.asarray(values), *(origin.state for origin in origins)),
+            budget=_state_of(np.stack([origin.state for origin in origins])),
             num_tokens=column("num_tokens"),
             last_token=column("last_token"),
             position=column("position"),
@@ -332,38 +330,44 @@ class _Expansion:
         """Children whose step has ended; what they have added to the cache is in pages of their own."""
         if not len(ended):
             return {}
-        rows, states, grown = self._rows(), to_host(self._state.control.budget), {}
-        new_pages: dict[int, list[int]] = {}  # of rows, NO_PAGE in place of those that they share
+        rows, grown = self._rows(), {}
+        budget = to_host(self._state.control.budget)
+        states, done = _integers(budget), budget.done
+        stored: list[tuple[int, int, int]] = []
         for i in map(int, ended):
             origin, position = self._origins[self._held[i]], int(self._position[i])
             of_step = slice(origin.num_tokens, None)
             row = rows[i]._replace(tokens=rows[i].tokens[of_step].copy(), kinds=rows[i].kinds[of_step].copy())
-            state, pages = jax.tree.map(lambda x, i=i: x[i], states), None
-            if not state.done:
+            pages = None
+            if not done[i]:
                 shared = (origin.position - 1) // self._pool.page  # full ones
                 assert origin.pages is not None
                 own = self._pool.take(self._pool.pages_of(position - 1) - shared)
                 pages = self._pool.share(origin.pages[:shared]) + own
-                new_pages[i] = [NO_PAGE] * shared + own
+                stored += [(i, place, page) for place, page in enumerate(own, shared)]
             self._engine.decoded_tokens += row.num_decoded
             last = int(rows[i].tokens[-1]) if len(rows[i].tokens) else origin.last_token
             grown[int(self._held[i])] = _Node(
-                origin.request, None, row, state, len(rows[i].tokens), position, last, pages
+                origin.request, None, row, states[i], bool(done[i]), len(rows[i].tokens), position, last, pages
             )
             self._held[i] = -1
-        self._put_away(new_pages)
+        self._pool.store(self._state.cache, stored, len(self._held))
         return grown
 
-    def _put_away(self, pages: dict[int, list[int]]) -> None:
-        """Each row's own pages into the pool."""
-        F, M = self._at_a_time, self._pool.pages_of(self._state.cache[0].capacity)
-        rows = list(pages)
-        for some in (rows[first : first + F] for first in range(0, len(rows), F)):
-            targets = np.full((F, M), NO_PAGE, np.int32)
-            for place, row in enumerate(some):
-                targets[place, : len(pages[row])] = pages[row]
-            places = _padded(np.asarray(some), F, 0)
-            self._pool.arrays = self._functions.put_rows(self._pool.arrays, self._state.cache, places, targets)
+
+def _integers(states: control.BudgetState) -> np.ndarray:
+    """A row of integers for each of the states, on the host: int64 [B, fields]."""
+    return np.stack(jax.tree.leaves(states), axis=1).astype(np.int64)
+
+
+def _state_of(integers: np.ndarray) -> control.BudgetState:
+    """The states [...] that `_integers` made rows [..., fields] of."""
+    like = control.BudgetState(*[0] * integers.shape[-1])  # type: ignore[arg-type]
+    of_field = dict(zip(vars(like), np.moveaxis(integers, -1, 0), strict=True))
+    unsigned = ("written", "newlines")
+    return control.BudgetState(
+        **{name: x.astype(np.uint32 if name in unsigned else np.int32) for name, x in of_field.items()}
+    )
 
 
 def _padded(values: np.ndarray, size: int, filler: int) -> np.ndarray:

@@ -123,20 +123,17 @@ def gather_pages(pool: KVCache, table: jax.Array) -> KVCache:
     return jax.tree.map(gathered, pool)
 
 
-def put_pages(cache: KVCache, rows: jax.Array, pool: KVCache, targets: jax.Array) -> KVCache:
-    """The pool with `rows` [F] of a cache, cut into pages, in its pages `targets` [F, M].
+def put_pages(cache: KVCache, rows: jax.Array, places: jax.Array, pool: KVCache, targets: jax.Array) -> KVCache:
+    """The pool with pieces of a cache in it: of `rows` [E] the pages at `places` [E], in its pages `targets` [E].
 
-    Targets out of range are dropped, and so are those behind the cache's capacity.
+    Targets out of range are dropped.
     """
 
     def put(x: jax.Array, old: jax.Array) -> jax.Array:
         _, K, slots, *rest = old.shape
-        x = x[rows]
         x = jnp.pad(x, [(0, -x.shape[2] % slots) if axis == 2 else (0, 0) for axis in range(x.ndim)])
-        pages = x.reshape(len(rows), K, -1, slots, *rest).swapaxes(1, 2)
-        places = targets[:, : pages.shape[1]].reshape(-1)
-        pages = pages.reshape(-1, K, slots, *rest)
-        return constrain(old.at[places].set(pages, mode="drop"), *PAGE_AXES[: old.ndim])
+        pieces = x.reshape(len(x), K, -1, slots, *rest)[rows, :, places]
+        return constrain(old.at[targets].set(pieces, mode="drop"), *PAGE_AXES[: old.ndim])
 
     return jax.tree.map(put, cache, pool)
 
