@@ -199,15 +199,15 @@ def random_requests(rng, sampling, count=6):
     "steps",
     [
         StepConfig(),
-        StepConfig("\n", 9),
+        pytest.param(StepConfig("\n", 9), marks=pytest.mark.slow),
         StepConfig(".\n\n", 12),
-        StepConfig("ab"),
+        pytest.param(StepConfig("ab"), marks=pytest.mark.slow),
         StepConfig(None, 5),
         StepConfig("never"),
     ],
     ids=lambda steps: repr((steps.separator, steps.max_step_tokens)),
 )
-@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("sampling", [pytest.param(GREEDY, marks=pytest.mark.slow), SAMPLED], ids=["greedy", "sampled"])
 def test_every_path_is_the_run_that_reads_it_anew(engine, scores, words, steps, sampling):
     rng = np.random.default_rng([len(steps.separator or ""), sampling.temperature > 0])
     requests = random_requests(rng, sampling)
@@ -276,6 +276,7 @@ def test_end_markers_of_several_tokens_are_not_cut_in_two(make_engine, model):
         assert [ends[i] for i in range(len(requests))] == expected
 
 
+@pytest.mark.slow
 def test_company_and_batches_do_not_change_a_path(make_engine, engine):
     requests = random_requests(np.random.default_rng(3), SAMPLED)
 
@@ -428,6 +429,7 @@ def test_a_full_pool_grows_and_says_when_it_cannot(make_engine, monkeypatch):
         tree.expand(tree.roots * 60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", [MeshConfig(data=2, fsdp=1, tensor=2), MeshConfig(data=1, fsdp=2, tensor=1)])
 def test_a_mesh_gives_the_same(model, engine, mesh):
     _, config, params = model
