@@ -155,7 +155,7 @@ def loss_fn(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
     return jnp.sum(losses * mask) / jnp.sum(mask)
 
 
-def make_optimizer(steps: int) -> optax.GradientTransformation:
+def make_optimizer(steps: int, muon_lr: float = MUON_LR, adam_lr: float = ADAM_LR) -> optax.GradientTransformation:
     """Muon on the layers' matrices [L, in, out], Adam on all else; short warm-up, linear decay."""
 
     def schedule(peak: float) -> optax.Schedule:
@@ -167,7 +167,7 @@ def make_optimizer(steps: int) -> optax.GradientTransformation:
     def matrices(params: Any) -> Any:
         return jax.tree.map(lambda leaf: MuonDimensionNumbers(1, 2) if leaf.ndim == 3 else None, params)
 
-    return muon(schedule(MUON_LR), adam_learning_rate=schedule(ADAM_LR), muon_weight_dimension_numbers=matrices)
+    return muon(schedule(muon_lr), adam_learning_rate=schedule(adam_lr), muon_weight_dimension_numbers=matrices)
 
 
 def main() -> None:
