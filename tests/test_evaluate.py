@@ -327,6 +327,7 @@ def test_instructions_stand_behind_the_question_and_rejected_runs_are_drawn_agai
     assert evaluated(folder, tmp_path, *asked, *drawn) == records
 
 
+@pytest.mark.slow
 def test_the_shipped_model_under_several_seeds(tmp_path, capsys):
     (tmp_path / "config.py").write_text(SEEDS)
     run_dir, one_seed, said = tmp_path / "run", tmp_path / "one_seed", []

@@ -104,6 +104,7 @@ def test_a_plan_that_does_not_fit_is_a_result(file):
     assert told["chips"] == 1 and told["seconds"]["step_overlap"] is None
 
 
+@pytest.mark.slow
 @NEEDS_LIBTPU
 def test_a_search_ranks_what_it_compiled(tiny):
     done = command(*tiny, "--search", "--search-limit", "1")

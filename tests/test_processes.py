@@ -126,6 +126,7 @@ Loader.batches = batches
 """
 
 
+@pytest.mark.slow
 def test_one_that_fails_ends_the_others_and_the_run_goes_on_to_the_same_bits(start, tmp_path, alone):  # noqa: F811
     """Of two, one cannot write all of step 4; then one gets no input after step 5; its part of step 4 is damaged."""
     run_dir = tmp_path / "run"

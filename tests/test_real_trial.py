@@ -131,6 +131,7 @@ def test_two_budgets_over_five_aime_problems_give_valid_records(trial):
     assert summary and (trial / "sweep" / "scaling.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_grid_over_math500_gives_every_record_graded(math500, shared_data):
     lines = (shared_data / "math500" / "math500.jsonl").read_text().splitlines()[:MATH_PROBLEMS]
     rows = [json.loads(line) for line in lines]
@@ -153,6 +154,7 @@ def test_a_grid_over_math500_gives_every_record_graded(math500, shared_data):
     assert [run["problems"] for run in summary["runs"]] == [MATH_PROBLEMS] * len(settings)
 
 
+@pytest.mark.slow
 def test_the_report_of_math500_shows_its_problems_in_a_browser(math500, tmp_path):
     records = records_in(math500)
     script = "return [all('#list a').length, text('.question'), text('.gold bdi')]"

@@ -149,6 +149,7 @@ def batch():
     return tuple(jnp.asarray(x) for x in (ids, np.where(place < cut, place, place - cut), 1 + (place >= cut)))
 
 
+@pytest.mark.slow
 def test_same_logits_and_gradients_on_every_mesh(tiny_model, batch):
     """2x4 cuts two kv heads over four devices: tensor parallelism goes beyond them."""
     model = tiny_model(vocab_size=96)
@@ -168,6 +169,7 @@ def test_same_logits_and_gradients_on_every_mesh(tiny_model, batch):
             assert_close(mine, theirs)
 
 
+@pytest.mark.slow
 def test_same_cached_logits_on_every_mesh(tiny_model, batch):
     model = tiny_model(vocab_size=96)
     ids = batch[0]

@@ -146,6 +146,7 @@ def test_ctrl_c_saves_the_step_it_is_in(start, undisturbed, tmp_path):
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_on_another_mesh(start, undisturbed, tmp_path, monkeypatch):
     class Stop(Exception):
         pass

@@ -77,7 +77,7 @@ def grid(prompt, maxima, counts, **settings):
     ]
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
 def test_records_are_those_of_each_setting_by_itself(engine, seed):
     requests = random_requests(np.random.default_rng(seed))
     alone = list(engine.run(requests))

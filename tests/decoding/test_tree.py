@@ -397,6 +397,7 @@ def test_stop_strings_end_answers(engine):
     assert tree.text(node) == expected["text"]
 
 
+@pytest.mark.slow
 def test_an_int8_cache(make_engine):
     engine = make_engine(cache_dtype=jnp.int8)
     requests = random_requests(np.random.default_rng(5), GREEDY)

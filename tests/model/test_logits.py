@@ -126,6 +126,7 @@ def test_cached_chunks_and_idle_rows(tiny_model, run_theirs):
         lengths += [1, step >= idle_for]
 
 
+@pytest.mark.slow
 def test_remat_policies_give_the_same_gradients(tiny_model):
     model = tiny_model()
     ids = jnp.asarray(random_ids(model, (2, 32)))
