@@ -3,6 +3,7 @@
 import bench_sweep
 import jax
 import numpy as np
+import pytest
 from _reference import Rounds, to_transformers
 
 from s1_jax.checkpoints import hf
@@ -13,6 +14,7 @@ from s1_jax.model.qwen2 import init_params, unstack
 SETTINGS = [(10, 0), (None, 0), (None, 2)]
 
 
+@pytest.mark.slow
 def test_rounds_of_generate_give_the_records_of_one_trace():
     tokenizer = hf.load_tokenizer(bench_sweep.BASE)
     config = hf.load_config(bench_sweep.BASE)

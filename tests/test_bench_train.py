@@ -36,6 +36,7 @@ def test_examples_keep_the_shape_of_the_lengths(tmp_path):
     assert len(examples) == BENCH.EXAMPLES_PER_STEP
 
 
+@pytest.mark.slow
 def test_our_side_trains_on_every_token_of_every_round():
     examples = BENCH.make_examples([100, 50, 70], SIZES, vocab_size=352, seed=0)
     job = BENCH.Job(

@@ -49,7 +49,7 @@ def test_a_process_reads_the_rows_its_devices_hold(tiny_model, bucket, monkeypat
     whole = bucket.served - before
     assert_equal(params, tiny.params)
     assert_sharded(params, layout(fsdp=4, tensor=2).tree(param_axes(tiny.config), params))
-    stored = hf._stored_tensors(as_path(MODEL))
+    stored = hf.stored_tensors(as_path(MODEL))
     assert whole < 3 * sum(np.prod(tensor.shape) * 4 for tensor in stored), "headers are read ahead, no more"
     for tensor in stored:
         before = bucket.served

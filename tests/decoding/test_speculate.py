@@ -189,6 +189,7 @@ def test_records_are_those_without_drafts(tiny_model, seed, D):
     assert sorted_records(drafting, requests) == alone
 
 
+@pytest.mark.slow
 def test_the_shipped_model_repeats_itself():
     source = hf.resolve(str(files("s1_jax") / "assets" / "tiny_base"))
     model, params = hf.load_params(source, stacked=False)

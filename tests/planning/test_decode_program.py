@@ -61,7 +61,7 @@ def test_the_planned_loop_is_the_one_evaluate_runs(tiny_model, tmp_path, monkeyp
     task = evaluate.load_task(config.task)
     rows = evaluate.plan_rows(config, task, evaluate.sweep_settings(config), byte_tokenizer())
     with pytest.raises(Stop):
-        evaluate.decode(config, tmp_path / "model", task, rows)
+        evaluate.decode(config, tmp_path, tmp_path / "model", task, rows)
     assert seen["state"].cache[0].capacity == LENGTH  # as of long rows
     layout = layout_of(data=2, fsdp=2, tensor=2)
     sizes = sizes_of(config, tiny.config, layout)

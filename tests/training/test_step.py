@@ -257,6 +257,7 @@ def test_bfloat16_compute_keeps_float32_gradients_close(twin):
     assert float(loss) == pytest.approx(float(exact), rel=0.02)  # bfloat16 carries 8 bits
 
 
+@pytest.mark.slow
 def test_moments_in_bfloat16_take_half_the_memory_and_follow_those_in_float32(twin):
     _, config, params = twin
     batches = [packed_batch(seed, config.vocab_size, micro=1, rows=2, length=32) for seed in range(5)] * 4
