@@ -78,6 +78,8 @@ def remove_folder(path: Path) -> None:
 def one_line(error: BaseException) -> str:
     """What an error says, without more than the two lines that a bucket's client takes."""
     said = str(error).strip() or type(error).__name__
+    if isinstance(error, FileNotFoundError):  # of which the client gives the URL alone
+        said = f"not found: {said}"
     return " ".join(said.splitlines()[:2])
 
 

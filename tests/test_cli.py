@@ -4,9 +4,10 @@ import dataclasses
 import json
 
 import pytest
+from gcsfs.retry import HttpError
 
-from s1_jax.cli import load_config, parse, parse_with_file, run_main, to_json
-from s1_jax.config import EvaluateConfig, TrainConfig, UserError
+from s1_jax.cli import Terminated, load_config, parse, parse_with_file, run_main, to_json
+from s1_jax.config import EvaluateConfig, RunError, TrainConfig, UserError
 
 
 def test_overrides_change_only_what_they_name():
@@ -101,3 +102,33 @@ def test_entry_points_end_with_one_line_and_code_2(capsys):
     with pytest.raises(SystemExit) as stop:
         run_main(stopped)
     assert stop.value.code == 130
+
+
+@pytest.mark.parametrize(
+    "raised,code,said",
+    [
+        (UserError("no such thing"), 2, "error: no such thing"),
+        (RunError("it went wrong"), 1, "error: it went wrong"),
+        (OSError(28, "No space left on device"), 1, "error: [Errno 28] No space left on device; what was done is kept"),
+        (HttpError({"code": 401, "message": "Invalid token"}), 1, "error: the bucket cannot be reached: Invalid token"),
+        (KeyboardInterrupt(), 130, "interrupted; what was done is kept"),
+        (Terminated(), 75, "told to end; what was done is kept"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_every_end_has_its_code_and_its_line(raised, code, said, capsys):
+    def main():
+        raise raised
+
+    with pytest.raises(SystemExit) as ended:
+        run_main(main)
+    printed = capsys.readouterr().err
+    assert ended.value.code == code and printed.startswith(said) and printed.count("\n") == 1
+
+
+def test_what_nobody_expected_keeps_its_traceback():
+    def main():
+        raise ValueError("a fault of ours")
+
+    with pytest.raises(ValueError, match="a fault of ours"):
+        run_main(main)

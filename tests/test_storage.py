@@ -136,6 +136,12 @@ def test_a_bucket_that_may_not_be_written_leaves_the_files_here(bucket, monkeypa
     assert str(folder.local) in str(raised.value) and (folder.local / "records.jsonl").read_text() == "1\n"
 
 
+def test_a_bucket_that_is_not_there_is_told_with_what_it_was(bucket):
+    said = "gs://nowhere/run cannot be written .not found: .*/b/nowhere/.*; its files are in"
+    with pytest.raises(RunError, match=said), mirrored("gs://nowhere/run") as folder:
+        (folder.local / "records.jsonl").write_text("1\n")
+
+
 def test_a_short_outage_is_waited_for(bucket):
     refused = []
 

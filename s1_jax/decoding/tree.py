@@ -36,6 +36,7 @@ PAGE = {"tpu": 128}  # slots of a page, 32 elsewhere: more waste the last page o
 SMALLER = 4  # few children are decoded in a batch so many times smaller
 STEPS_PER_CALL = 32  # at most, between two looks at what has ended
 AT_A_TIME = 4  # one in so many rows is filled by one call
+UNSIGNED = ("written", "newlines")  # of the budget's state: bits
 SPARE_ROWS = 8  # one row in so many may stand empty before the decoder comes back for others
 
 
@@ -362,12 +363,9 @@ def _integers(states: control.BudgetState) -> np.ndarray:
 
 def _state_of(integers: np.ndarray) -> control.BudgetState:
     """The states [...] that `_integers` made rows [..., fields] of."""
-    like = control.BudgetState(*[0] * integers.shape[-1])  # type: ignore[arg-type]
-    of_field = dict(zip(vars(like), np.moveaxis(integers, -1, 0), strict=True))
-    unsigned = ("written", "newlines")
-    return control.BudgetState(
-        **{name: x.astype(np.uint32 if name in unsigned else np.int32) for name, x in of_field.items()}
-    )
+    names = [field.name for field in dataclasses.fields(control.BudgetState)]
+    columns = zip(names, np.moveaxis(integers, -1, 0), strict=True)
+    return control.BudgetState(**{name: x.astype(np.uint32 if name in UNSIGNED else np.int32) for name, x in columns})
 
 
 def _padded(values: np.ndarray, size: int, filler: int) -> np.ndarray:

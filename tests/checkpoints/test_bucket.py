@@ -23,6 +23,22 @@ def layout(**mesh):
     return Layout(make_mesh(MeshConfig(**mesh)), TRAIN_RULES)
 
 
+class OfOneProcess:
+    """A sharding over eight devices, of which two are this process's."""
+
+    def __init__(self, *own):
+        self.own = own
+
+    def addressable_devices_indices_map(self, shape):
+        return dict(enumerate(self.own))
+
+
+def test_a_process_asks_for_the_rows_its_devices_hold():
+    columns = slice(0, 4)
+    assert hf._own_rows((16, 8), OfOneProcess((slice(4, 6), columns), (slice(6, 8), columns))) == (4, 8)
+    assert hf._own_rows((16, 8), OfOneProcess((slice(None), columns), (slice(None), slice(4, 8)))) == (0, 16)
+
+
 @pytest.mark.parametrize("sharded", [False, True])
 def test_what_is_written_there_is_what_is_written_here(tiny_model, tmp_path, monkeypatch, bucket, sharded):
     tiny = tiny_model(**SHAPES)
@@ -40,8 +56,7 @@ def test_what_is_written_there_is_what_is_written_here(tiny_model, tmp_path, mon
     assert hf.load_tokenizer(MODEL).encode(text) == hf.load_tokenizer(TINY_BASE).encode(text)
 
 
-def test_a_process_reads_the_rows_its_devices_hold(tiny_model, bucket, monkeypatch):
-    """Half the devices of a mesh read half of what is cut along rows; here they stand for a process of two."""
+def test_of_a_tensor_only_the_rows_that_are_asked_for_are_read(tiny_model, bucket):
     tiny = tiny_model(**SHAPES)
     hf.save_params(MODEL, tiny.config, tiny.params)
     before = bucket.served
