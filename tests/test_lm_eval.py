@@ -19,9 +19,10 @@ import pytest
 import torch
 
 import s1_jax
-from s1_jax.config import S1, BudgetConfig, HarnessConfig, SamplingConfig, UserError
+from s1_jax.config import S1, BudgetConfig, SamplingConfig, UserError
 from s1_jax.data.synthetic import generate_problems
 from s1_jax.decoding import slots
+from s1_jax.harness.config import HarnessConfig
 from tests.tokenizer import byte_tokenizer
 
 pytest.importorskip("lm_eval", reason="needs lm_eval: pip install 's1_jax[lm-eval]'")

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from s1_jax.api import LoadedModel
-from s1_jax.config import S1, FormatConfig, HarnessConfig, KeywordConfig, UserError
+from s1_jax.config import S1, FormatConfig, UserError
 from s1_jax.data.chat import encode
 from s1_jax.decoding.engine import Engine, Progress
 from s1_jax.decoding.markers import STOP_TOKENS
 from s1_jax.decoding.requests import Request
+from s1_jax.harness.config import HarnessConfig, KeywordConfig
 from s1_jax.harness.keywords import ANSWER_ROOM, budget_of, format_of, read_keywords, sampling_of, tries_of
 from s1_jax.search.rejection import sample_until_natural
 
