@@ -1,10 +1,10 @@
 """A sweep of thinking budgets over a task: `python -m s1_jax.evaluate CONFIG.py [--section.option value ...]`.
 
-Writes into `run_dir`: config.json, records.jsonl as they come, then summary.json, scaling.png and .svg, and report.html
-to read traces in. The same command goes on where a stopped one left off. A later sweep of the same model and task adds
-its settings to the same records, and the report covers them all. `python -m s1_jax.evaluate RUN_DIR` reports again from
-the records alone; `--compare RUN_A RUN_B [COMPARE.json]` sets two runs beside each other, and `--parity RUN_DIR` one
-beside the paper's tables.
+Writes into `run_dir`: config.json, records.jsonl as they come, then summary.json, scaling.png and .svg, methods.png and
+.svg where there are searches, and report.html to read traces in. The same command goes on where a stopped one left off.
+A later sweep of the same model and task adds its settings to the same records, and the report covers them all.
+`python -m s1_jax.evaluate RUN_DIR` reports again from the records alone; `--compare RUN_A RUN_B [COMPARE.json]` sets
+two runs beside each other, and `--parity RUN_DIR` one beside the paper's tables.
 """
 
 from __future__ import annotations
@@ -14,33 +14,24 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from itertools import product
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from transformers import PreTrainedTokenizerBase
 
 from s1_jax.checkpoints import hf
 from s1_jax.cli import StopFlag, parse_with_file, run_main, to_json
 from s1_jax.config import (
     S1,
-    BudgetConfig,
     EvaluateConfig,
     FormatConfig,
-    MeshConfig,
-    SearchConfig,
     SettingConfig,
     UserError,
     resolve_dtype,
 )
-from s1_jax.data.chat import prompt_ids
-from s1_jax.data.instructions import instructed
 from s1_jax.decoding.engine import Engine, Status, context_length
-from s1_jax.decoding.records import identity
-from s1_jax.decoding.requests import Request
 from s1_jax.decoding.sweep import plan_trunks
 from s1_jax.processes import Watchdog, any_of, finish_together, is_first, meet, start_processes, watch_for_preemption
 from s1_jax.reporting import compare, parity
@@ -59,11 +50,12 @@ from s1_jax.reporting.records import (
     read_run,
     record_line,
 )
-from s1_jax.reporting.summary import Setting, methods, summarize, to_dict
+from s1_jax.reporting.summary import methods, summarize, to_dict
 from s1_jax.reporting.table import format_report
 from s1_jax.search.rejection import sample_until_natural
 from s1_jax.search.requests import search_requests
 from s1_jax.search.verifiers import Verifiers
+from s1_jax.settings import Row, own_rows, plan_rows, record_key, searches, seeds_of, sweep_settings
 from s1_jax.sharding import DECODE_RULES, Layout, devices_for, make_mesh
 from s1_jax.storage import Mirror, as_path, mirrored, read_ranges, size_of
 from s1_jax.tasks import Problem, Task, load_task
@@ -86,26 +78,6 @@ SEARCH_OPTIONS = (("rewards", "process"), ("rewards", "outcome"), ("steps",))
 FROM_RECORDS = {"--compare": compare.command, "--parity": parity.command}
 BLOCK = 2**20  # bytes
 BLOCKS = 64  # of a weights file, evenly spread, that its fingerprint reads; smaller files are read whole
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One record to be: what is asked, and the fields of the record that are known before decoding."""
-
-    problem: Problem
-    request: Request
-    known: Record
-    search: SearchConfig | None = None  # several runs, of which one is chosen
-
-    @property
-    def max_tries(self) -> int:
-        """More than 1: rejection sampling."""
-        return self.known["max_tries"]
-
-    @property
-    def key(self) -> Hashable:
-        """Tells the record from all others of the run."""
-        return record_key(self.known)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -158,49 +130,6 @@ def evaluate(config: EvaluateConfig, settings: Sequence[SettingConfig], folder: 
         report(folder)
 
 
-def sweep_settings(config: EvaluateConfig) -> list[SettingConfig]:
-    """The grid, then the settings beside it. Raises UserError where there are none.
-
-    Settings that differ in nothing but the number of samples, or in the ignore string with no end ignored, are one.
-    """
-    sweep = config.sweep
-    grid = [
-        SettingConfig(
-            BudgetConfig(
-                sweep.min_thinking_tokens,
-                maximum,
-                count,
-                string,
-                newline_grace=sweep.newline_grace if maximum else 0.0,
-                end_bias=sweep.end_bias if maximum is not None else 0.0,
-            ),
-            config.sampling,
-            config.samples,
-            instruction,
-            sweep.max_tries,
-        )
-        for instruction, string, count, maximum in product(
-            sweep.instructions, sweep.ignore_strings, sweep.num_ignore, sweep.max_thinking_tokens
-        )
-    ]
-    methods = [
-        dataclasses.replace(
-            setting,
-            search=dataclasses.replace(config.search, method=method, width=width),
-            reward="process" if config.rewards.process else "outcome" if config.rewards.outcome else None,
-        )
-        for setting, method, width in product(grid, sweep.methods, sweep.widths)
-    ]
-    settings: dict[Hashable, SettingConfig] = {}
-    for setting in (*grid, *methods, *sweep.extra):
-        string = setting.budget.ignore_string if setting.budget.num_ignore else ""
-        key = dataclasses.replace(setting, budget=dataclasses.replace(setting.budget, ignore_string=string), samples=1)
-        settings[key] = max(settings.get(key, setting), setting, key=lambda one: one.samples)
-    if not settings:
-        raise UserError("the sweep is empty: each of max_thinking_tokens, num_ignore and ignore_strings needs a value")
-    return list(settings.values())
-
-
 def with_model_defaults(config: EvaluateConfig, source: Path) -> EvaluateConfig:
     """The config with what the model and the machine decide filled in: `max_model_len` and types."""
     length = context_length(hf.load_config(source)) if config.max_model_len is None else config.max_model_len
@@ -208,42 +137,6 @@ def with_model_defaults(config: EvaluateConfig, source: Path) -> EvaluateConfig:
     stored = config.stored.resolved(model["dtype"])
     filled = dataclasses.replace(config, max_model_len=length, stored=stored)
     return dataclasses.replace(filled, model=dataclasses.replace(config.model, **model))
-
-
-def seeds_of(config: EvaluateConfig, setting: SettingConfig) -> tuple[int, ...]:
-    """The seeds a setting is run under: one where nothing is drawn."""
-    return config.seeds if setting.sampling.temperature > 0 else config.seeds[:1]
-
-
-def plan_rows(
-    config: EvaluateConfig, task: Task, settings: Sequence[SettingConfig], tokenizer: PreTrainedTokenizerBase
-) -> list[Row]:
-    """Setting after setting, so that the rows of a batch end at about the same time."""
-    length = config.max_model_len
-    assert length is not None  # filled in by with_model_defaults
-    prompts = {
-        (problem.id, words): tuple(prompt_ids(tokenizer, instructed(problem.question, words)))
-        for problem, words in product(task.problems, {setting.instruction for setting in settings})
-    }
-    rows = []
-    for setting, problem in product(settings, task.problems):
-        for seed, sample in product(seeds_of(config, setting), range(setting.samples)):
-            asked: dict[str, Any] = {
-                "problem_id": problem.id,
-                "sample": sample,
-                "seed": seed,
-                "prompt_token_ids": prompts[problem.id, setting.instruction],
-                "budget": setting.budget,
-                "sampling": setting.sampling,
-                "max_answer_tokens": config.max_answer_tokens,
-            }
-            known = identity(**asked, max_model_len=length, format=config.format)
-            known |= {"task": task.name, "gold": problem.gold}
-            known |= {"instruction": setting.instruction, "max_tries": setting.max_tries}
-            if setting.search is not None:
-                known |= setting.search.to_record() | {"reward": setting.reward}
-            rows.append(Row(problem, Request(**asked, name=f"problem {problem.id}"), known, setting.search))
-    return rows
 
 
 def claim_run_dir(folder: Mirror, config: EvaluateConfig, source: Path) -> None:
@@ -302,21 +195,6 @@ def unfinished(folder: Mirror, rows: Sequence[Row]) -> list[Row]:
                     f"{folder.place} holds another {row.request.name} ({field} differs); choose another --run-dir"
                 )
     return [row for row in rows if row.key not in records]
-
-
-def own_rows(mesh: MeshConfig, rows: Sequence[Row]) -> list[Row]:
-    """Those of this process: whole problems, whose settings share a run, in turn; all where one model has all chips."""
-    if devices_for(mesh) != jax.local_devices():
-        return list(rows)
-    problems = dict.fromkeys(str(row.problem.id) for row in rows)
-    own = {name for i, name in enumerate(problems) if i % jax.process_count() == jax.process_index()}
-    return [row for row in rows if str(row.problem.id) in own]
-
-
-def record_key(record: Record) -> Hashable:
-    """Problem, setting, sample, and the seed where it says anything: at temperature 0 nothing is drawn."""
-    seed = record["seed"] if record["temperature"] > 0 else None
-    return record["problem_id"], seed, record["sample"], Setting.of(record)
 
 
 def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows: Sequence[Row]) -> None:
@@ -435,15 +313,6 @@ def run_all(
         done += len(places)
 
 
-def searches(rows: Sequence[Row]) -> dict[tuple[SearchConfig, str | None], list[int]]:
-    """The places of the rows of each search."""
-    found: dict[tuple[SearchConfig, str | None], list[int]] = {}
-    for place, row in enumerate(rows):
-        if row.search is not None:
-            found.setdefault((row.search, row.known["reward"]), []).append(place)
-    return found
-
-
 def rows_at_a_time(batch_size: int, runs: int, parts: int) -> int:
     """`batch_size`, or where there are fewer runs the next power of two, so that another sweep needs no new programs.
 
@@ -463,7 +332,7 @@ def graded(task: Task, problem: Problem, record: Record) -> Record:
 
 
 def report(folder: Mirror) -> None:
-    """Writes summary.json, scaling.png, scaling.svg and report.html from the records alone, prints the table.
+    """Writes summary.json, the figures and report.html from the records alone, prints the tables.
 
     Raises UserError without any.
     """

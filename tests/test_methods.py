@@ -7,7 +7,7 @@ import json
 import jax
 import pytest
 
-from s1_jax import evaluate
+from s1_jax import evaluate, settings
 from s1_jax.checkpoints import hf_reward
 from s1_jax.config import SearchConfig, SettingConfig, UserError
 from s1_jax.model.reward import REWARD_MODELS, init_params
@@ -88,7 +88,7 @@ def finished(folder):
 
 def test_every_method_has_a_record_of_every_problem(finished):
     records = records_in(finished)
-    assert len({evaluate.record_key(record) for record in records}) == len(records) == PROBLEMS * SETTINGS
+    assert len({settings.record_key(record) for record in records}) == len(records) == PROBLEMS * SETTINGS
     searched = [record for record in records if "method" in record]
     assert {record["method"] for record in searched} == {"best_of_n", "beam", "dvts", "rebase", "mcts"}
     for record in searched:
@@ -114,7 +114,7 @@ def test_methods_of_the_command_line_are_crossed_with_budgets_and_widths(folder,
     asked = ["--sweep.methods", "rebase", "best_of_n", "--sweep.widths", "2", "4", "--sampling.temperature", "1"]
     given = arguments(folder, tmp_path, *asked, "--sweep.max-thinking-tokens", "4", "8", "--search.vote", "best")
     config = evaluate.parse_with_file(evaluate.EvaluateConfig, given, "evaluate")
-    found = [s for s in evaluate.sweep_settings(config) if s.search and s not in config.sweep.extra]
+    found = [s for s in settings.sweep_settings(config) if s.search and s not in config.sweep.extra]
     assert {
         (s.search.method, s.search.width, s.budget.max_thinking_tokens, s.search.vote, s.reward) for s in found
     } == {

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from s1_jax import evaluate, processes, train
+from s1_jax import evaluate, processes, settings, train
 from s1_jax.config import HostsConfig, UserError
 from s1_jax.processes import LOST
 from s1_jax.reporting.records import read_records
@@ -218,8 +218,8 @@ def test_one_model_over_two_processes_decodes_the_records_of_one(tmp_path, sweep
 
 def records_by_key(run_dir):
     records = read_records(run_dir / "records.jsonl")
-    assert len({evaluate.record_key(record) for record in records}) == len(records)
-    return {evaluate.record_key(record): record for record in records}
+    assert len({settings.record_key(record) for record in records}) == len(records)
+    return {settings.record_key(record): record for record in records}
 
 
 @pytest.mark.parametrize("who", ["here", "here:1", "here:1,2", "here:1,2,2", ":1,2,0", "here:1,2,x", "here:1,0,0"])

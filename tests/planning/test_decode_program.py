@@ -7,7 +7,7 @@ import dataclasses
 import jax
 import pytest
 
-from s1_jax import evaluate
+from s1_jax import evaluate, settings
 from s1_jax.config import EvaluateConfig, MeshConfig, ModelConfig, ModelSource, StoredConfig, TaskConfig, UserError
 from s1_jax.decoding.programs import Program, decode_slots
 from s1_jax.planning.counts import count
@@ -59,7 +59,7 @@ def test_the_planned_loop_is_the_one_evaluate_runs(tiny_model, tmp_path, monkeyp
 
     monkeypatch.setattr(Program, "__call__", stopping)
     task = evaluate.load_task(config.task)
-    rows = evaluate.plan_rows(config, task, evaluate.sweep_settings(config), byte_tokenizer())
+    rows = settings.plan_rows(config, task, settings.sweep_settings(config), byte_tokenizer())
     with pytest.raises(Stop):
         evaluate.decode(config, tmp_path, tmp_path / "model", task, rows)
     assert seen["state"].cache[0].capacity == LENGTH  # as of long rows
