@@ -2,6 +2,7 @@
 and the shared data.
 """
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -67,3 +68,43 @@ def bucket(_storage):
     _storage.empty()
     yield _storage
     _storage.empty()
+
+
+@pytest.fixture(scope="session")
+def start(tiny_model, tmp_path_factory):
+    """A folder with a random model, its tokenizer, and examples.jsonl."""
+    from s1_jax.data.synthetic import generate_examples
+    from tests.runs import EXAMPLES
+    from tests.tokenizer import byte_tokenizer
+
+    folder = tmp_path_factory.mktemp("start")
+    tiny = tiny_model(
+        vocab_size=272, hidden_size=32, intermediate_size=64, num_hidden_layers=2, max_position_embeddings=512
+    )
+    tiny.torch_model.save_pretrained(folder / "model")
+    byte_tokenizer().save_pretrained(folder / "model")
+    rows = [json.dumps(row) for row in generate_examples(0, EXAMPLES)]
+    (folder / "examples.jsonl").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def alone(start, tmp_path_factory):
+    """The run by one process, on other devices: this one's."""
+    from s1_jax import train
+    from tests.runs import ALONE, options
+
+    run_dir = tmp_path_factory.mktemp("alone") / "run"
+    train.main(options(start, run_dir, *ALONE))
+    return run_dir
+
+
+@pytest.fixture(scope="session")
+def sweep_alone(tmp_path_factory):
+    """The records of a sweep by one process."""
+    from s1_jax import evaluate
+    from tests.runs import SWEEP, records_by_key
+
+    run_dir = tmp_path_factory.mktemp("sweep") / "run"
+    evaluate.main([*SWEEP, "--run-dir", str(run_dir)])
+    return records_by_key(run_dir)

@@ -12,18 +12,7 @@ from transformers import AutoModelForCausalLM
 from s1_jax import convert, evaluate, generate, grade, train
 from s1_jax.config import UserError
 from s1_jax.data.sources import read_rows
-from tests.test_processes import (  # noqa: F401
-    BASE,
-    MESH,
-    PROJECT,
-    SWEEP,
-    Team,
-    alone,
-    assert_same_run,
-    records_by_key,
-    sweep_alone,
-)
-from tests.test_train import options, start  # noqa: F401
+from tests.runs import BASE, MESH, PROJECT, SWEEP, Team, assert_same_run, options, records_by_key
 
 ROOT = "gs://s1-test"
 RECORDS = 24  # of SWEEP
@@ -48,7 +37,7 @@ def model(bucket) -> str:
     return put_folder(bucket, BASE, "model")
 
 
-def test_fine_tuning_of_two_processes_is_killed_and_goes_on(start, tmp_path, bucket, alone):  # noqa: F811
+def test_fine_tuning_of_two_processes_is_killed_and_goes_on(start, tmp_path, bucket, alone):
     """Model, examples, run folder: nothing of the run is on a disk that its processes share."""
     bucket.put("data/examples.jsonl", (start / "examples.jsonl").read_bytes())
     there = ["--model.path", put_folder(bucket, start / "model", "model"), "--data.path", f"{ROOT}/data/examples.jsonl"]
@@ -72,7 +61,7 @@ def test_fine_tuning_of_two_processes_is_killed_and_goes_on(start, tmp_path, buc
     AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "hf")
 
 
-def test_a_finished_run_says_so_and_other_options_are_refused(start, bucket, capsys):  # noqa: F811
+def test_a_finished_run_says_so_and_other_options_are_refused(start, bucket, capsys):
     put_folder(bucket, start / "model", "run/hf")
     train.main(options(start, f"{ROOT}/run"))
     assert capsys.readouterr().out == f"{ROOT}/run is finished: the model is in {ROOT}/run/hf\n"
@@ -80,7 +69,7 @@ def test_a_finished_run_says_so_and_other_options_are_refused(start, bucket, cap
         train.main(options(start, f"{ROOT}/run", "--train.epochs", "3"))
 
 
-def test_a_sweep_of_two_processes_gives_the_records_of_one(tmp_path, bucket, model, sweep_alone):  # noqa: F811
+def test_a_sweep_of_two_processes_gives_the_records_of_one(tmp_path, bucket, model, sweep_alone):
     codes, _, errors = Team(2, [*SWEEP, "--model.path", model, "--run-dir", f"{ROOT}/sweep"], evaluate).ends()
     assert codes == [0, 0], errors
     assert records_by_key(get_folder(bucket, "sweep", tmp_path / "two")) == sweep_alone

@@ -5,85 +5,34 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from importlib.resources import files
-from types import MappingProxyType, ModuleType
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
-from s1_jax import evaluate, processes, settings, train
+from s1_jax import evaluate, processes, train
 from s1_jax.config import HostsConfig, UserError
 from s1_jax.processes import LOST
 from s1_jax.reporting.records import read_records
-from tests.test_train import PROJECT, STEPS, options, rows, start, wait_for_step  # noqa: F401
+from tests.runs import (
+    ALONE,
+    MESH,
+    PATIENCE,
+    STEPS,
+    SWEEP,
+    Team,
+    assert_same_run,
+    options,
+    records_by_key,
+    rows,
+    wait_for_step,
+)
 
-BASE = files("s1_jax") / "assets" / "tiny_base"
-DEVICES = 4
-MAIN = "from {0} import main\nfrom s1_jax.cli import run_main\nrun_main(main)"
-MESH = ("--mesh.fsdp", "2", "--mesh.tensor", "2", "--data.micro-batch-rows", "4")
-ALONE = ("--mesh.fsdp", "4", "--mesh.tensor", "2", "--data.micro-batch-rows", "4")  # all devices of this process
-LOSS_TOLERANCE = 1e-5  # relative: between processes, and on another mesh, sums are made in another order
 STALL = 30  # seconds, far above what compiling takes here
-PATIENCE = 240  # seconds
 
 
-class Team:
-    """`count` processes of one run; those in `first` run some code of their own before."""
-
-    def __init__(
-        self,
-        count: int,
-        arguments: list[str],
-        module: ModuleType = train,
-        first: Mapping[int, str] = MappingProxyType({}),
-    ) -> None:
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
-        env = dict(os.environ, JAX_NUM_CPU_DEVICES=str(DEVICES // count), JAX_DEFAULT_MATMUL_PRECISION="float32")
-        env |= {"PYTHONPATH": str(PROJECT), "JAX_PLATFORMS": "cpu"}
-        pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.members = [
-            subprocess.Popen(
-                [
-                    *(sys.executable, "-c", f"{first.get(index, '')}\n{MAIN.format(module.__name__)}"),
-                    *(*arguments, "--hosts.processes", f"localhost:{port},{count},{index}"),
-                ],
-                env=env,
-                cwd=PROJECT,
-                **pipes,
-            )
-            for index in range(count)
-        ]
-
-    def ends(self, seconds: float = PATIENCE) -> tuple[list[int], list[str], list[str]]:
-        """Exit codes, outputs and errors, once all have ended."""
-        deadline = time.time() + seconds
-        try:
-            said = [member.communicate(timeout=max(deadline - time.time(), 0.1)) for member in self.members]
-        finally:
-            for member in self.members:
-                member.kill()
-        return [member.returncode for member in self.members], [out for out, _ in said], [err for _, err in said]
-
-
-@pytest.fixture(scope="module")
-def alone(start, tmp_path_factory):  # noqa: F811
-    """The run by one process, on other devices: this one's."""
-    run_dir = tmp_path_factory.mktemp("alone") / "run"
-    train.main(options(start, run_dir, *ALONE))
-    return run_dir
-
-
-def test_one_of_four_that_is_told_to_end_ends_all_and_another_number_goes_on(start, tmp_path, alone):  # noqa: F811
+def test_one_of_four_that_is_told_to_end_ends_all_and_another_number_goes_on(start, tmp_path, alone):
     """SIGTERM to one: all save the same step and say "start again"; one process goes on to where it comes to alone."""
     run_dir = tmp_path / "run"
     team = Team(4, options(start, run_dir, *MESH, "--checkpoint.every-steps", "100"))
@@ -127,7 +76,7 @@ Loader.batches = batches
 
 
 @pytest.mark.slow
-def test_one_that_fails_ends_the_others_and_the_run_goes_on_to_the_same_bits(start, tmp_path, alone):  # noqa: F811
+def test_one_that_fails_ends_the_others_and_the_run_goes_on_to_the_same_bits(start, tmp_path, alone):
     """Of two, one cannot write all of step 4; then one gets no input after step 5; its part of step 4 is damaged."""
     run_dir = tmp_path / "run"
     arguments = options(start, run_dir, *MESH, "--hosts.lost-after-seconds", "10")
@@ -156,36 +105,12 @@ def test_one_that_fails_ends_the_others_and_the_run_goes_on_to_the_same_bits(sta
     assert [[row[name] for name in exact] for row in again] == [[row[name] for name in exact] for row in once]
 
 
-def assert_same_run(run_dir, wanted):
-    np.testing.assert_allclose(
-        *([row["loss"] for row in rows(folder)] for folder in (run_dir, wanted)), rtol=LOSS_TOLERANCE
-    )
-    tensors, expected = (load_file(folder / "hf" / "model.safetensors") for folder in (run_dir, wanted))
-    assert tensors.keys() == expected.keys()
-    for name, tensor in tensors.items():
-        np.testing.assert_allclose(tensor, expected[name], rtol=1e-3, atol=1e-5, err_msg=name)
-
-
 def saved(run_dir):
     return {int(path.name) for path in (run_dir / "checkpoints").iterdir() if path.name.isdigit()}
 
 
 def last_line(said):
     return said.splitlines()[-1]
-
-
-SWEEP = [
-    *(str(PROJECT / "configs" / "quickstart_sweep.py"), "--model.path", str(BASE), "--task.limit", "12"),
-    *("--sweep.max-thinking-tokens", "4", "16", "--max-answer-tokens", "4", "--batch-size", "4"),
-]
-
-
-@pytest.fixture(scope="module")
-def sweep_alone(tmp_path_factory):
-    """The records of a sweep by one process."""
-    run_dir = tmp_path_factory.mktemp("sweep") / "run"
-    evaluate.main([*SWEEP, "--run-dir", str(run_dir)])
-    return records_by_key(run_dir)
 
 
 @pytest.mark.slow
@@ -214,12 +139,6 @@ def test_one_model_over_two_processes_decodes_the_records_of_one(tmp_path, sweep
     codes, outputs, errors = Team(2, arguments, evaluate).ends()
     assert codes == [0, 0] and f"{done} of 24 records done" in outputs[0], errors
     assert records_by_key(tmp_path / "run") == sweep_alone
-
-
-def records_by_key(run_dir):
-    records = read_records(run_dir / "records.jsonl")
-    assert len({settings.record_key(record) for record in records}) == len(records)
-    return {settings.record_key(record): record for record in records}
 
 
 @pytest.mark.parametrize("who", ["here", "here:1", "here:1,2", "here:1,2,2", ":1,2,0", "here:1,2,x", "here:1,0,0"])

@@ -13,7 +13,6 @@ import sys
 import time
 from contextlib import redirect_stdout
 from io import StringIO
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import jax
@@ -24,38 +23,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from s1_jax import train
 from s1_jax.config import RunError, UserError
-from s1_jax.data.synthetic import generate_examples
+from tests.runs import PROJECT, STEPS, options, rows, wait_for_step
 from tests.tokenizer import byte_tokenizer
 
-PROJECT = Path(__file__).resolve().parents[1]
-EXAMPLES, BATCH, EPOCHS = 40, 16, 2
-STEPS = EPOCHS * 3  # 16 + 16 + 8 examples an epoch
 LOADING = 0.05  # seconds a step keeps the slow loader busy
 MESH_TOLERANCE = 1e-4  # relative, of the loss: float32 sums in another order, over several steps
-
-
-@pytest.fixture(scope="module")
-def start(tiny_model, tmp_path_factory):
-    """A folder with a random model, its tokenizer, and examples.jsonl."""
-    folder = tmp_path_factory.mktemp("start")
-    tiny = tiny_model(
-        vocab_size=272, hidden_size=32, intermediate_size=64, num_hidden_layers=2, max_position_embeddings=512
-    )
-    tiny.torch_model.save_pretrained(folder / "model")
-    byte_tokenizer().save_pretrained(folder / "model")
-    rows = [json.dumps(row) for row in generate_examples(0, EXAMPLES)]
-    (folder / "examples.jsonl").write_text("\n".join(rows) + "\n")
-    return folder
-
-
-def options(start: Path, run_dir: Path, *more: str) -> list[str]:
-    """The quickstart's config, cut to the size of a test."""
-    return [
-        *(str(PROJECT / "configs" / "quickstart_sft.py"), "--run-dir", str(run_dir)),
-        *("--model.path", str(start / "model"), "--data.path", str(start / "examples.jsonl")),
-        *("--data.max-length", "512", "--data.micro-batch-rows", "8", "--data.batch-examples", str(BATCH)),
-        *("--train.epochs", str(EPOCHS), "--checkpoint.every-steps", "2", *more),
-    ]
 
 
 def command(*arguments: str) -> subprocess.Popen:
@@ -63,24 +35,6 @@ def command(*arguments: str) -> subprocess.Popen:
     env = dict(os.environ, JAX_NUM_CPU_DEVICES="8", JAX_DEFAULT_MATMUL_PRECISION="float32", PYTHONPATH=str(PROJECT))
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     return subprocess.Popen([sys.executable, "-m", "s1_jax.train", *arguments], env=env, cwd=PROJECT, **pipes)
-
-
-def rows(run_dir: Path) -> list[dict]:
-    path = run_dir / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def wait_for_step(process: subprocess.Popen, run_dir: Path, step: int, saved: int | None = None) -> None:
-    """Until the row of `step` is written and, a save takes its own time, the checkpoint of `saved` too."""
-    deadline = time.time() + 240
-
-    def there() -> bool:
-        done = bool(rows(run_dir)) and rows(run_dir)[-1]["step"] >= step
-        return done and (saved is None or (run_dir / "checkpoints" / str(saved)).exists())
-
-    while not there() and process.poll() is None:
-        assert time.time() < deadline, "the run makes no steps"
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
