@@ -1,12 +1,11 @@
-"""Tokens a second of a search beside those of plain sampling: a tree of steps, all its children grown together.
+"""Tokens a second of REBASE beside those of plain sampling, the reward model's time apart.
 
     python scripts/bench_tree.py
     python scripts/bench_tree.py --problems 64 --width 16 --json runs/bench_tree.json
 
-Plain sampling decodes `width` runs a problem with `Engine.run`. The search has as many: in every round as many children
-as there are runs without an answer, given to the problem's living nodes by lot, as unevenly as REBASE's scores might;
-a step is a line. Both draw from the tiny base model under the same limits. Both decode once before it counts, so
-compilation does not; then they take turns. There is no reward model: its time would come on top.
+Plain sampling decodes `width` runs a problem with `Engine.run`. The search has as many, a step is a line, and each
+step's score is drawn by lot, which has children share parents as unevenly as a reward model would. Both draw from the
+tiny base model under the same limits. Both decode once before it counts, so compilation does not; then they take turns.
 """
 
 from __future__ import annotations
@@ -16,20 +15,22 @@ import dataclasses
 import json
 import statistics
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
 from _machine import others_seconds
 
 from s1_jax.checkpoints import hf
-from s1_jax.config import SamplingConfig, StepConfig, TaskConfig
+from s1_jax.config import SamplingConfig, SearchConfig, StepConfig, TaskConfig
 from s1_jax.data.chat import prompt_ids
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.requests import Request
 from s1_jax.decoding.tree import Tree
 from s1_jax.reporting.table import align
+from s1_jax.search.run import search_all
+from s1_jax.search.verifier import Verdict
 from s1_jax.tasks import load_task
 
 BASE = str(files("s1_jax") / "assets" / "tiny_base")
@@ -60,9 +61,9 @@ def main() -> None:
         for problem in problems
     ]
     samples = [dataclasses.replace(request, sample=i) for request in requests for i in range(options.width)]
-    ways: dict[str, Callable[[], int]] = {
-        "plain sampling": lambda: len(list(engine.run(samples))),
-        "search": lambda: search(engine, requests, options.width),
+    ways: dict[str, Callable[[], tuple[int, float]]] = {
+        "plain sampling": lambda: (len(list(engine.run(samples))), 0.0),
+        "REBASE": lambda: rebase(engine, requests, options.width),
     }
     rates: dict[str, list[float]] = {way: [] for way in ways}
     rows = [("way", "runs or steps", "tokens", "slot use", "seconds", "tokens/s")]
@@ -71,8 +72,8 @@ def main() -> None:
         for way, run in ways.items():
             before, use = engine.decoded_tokens, dataclasses.replace(engine.use)
             elsewhere, start = others_seconds(), time.perf_counter()
-            count = run()
-            seconds, tokens = time.perf_counter() - start, engine.decoded_tokens - before
+            count, scoring = run()
+            seconds, tokens = time.perf_counter() - start - scoring, engine.decoded_tokens - before
             if number:
                 others = max(others, (others_seconds() - elsewhere) / seconds)
                 rates[way].append(tokens / seconds)
@@ -81,9 +82,9 @@ def main() -> None:
                 rate = f"{statistics.median(rates[way]):,.0f}"
                 rows.append((way, f"{count:,}", f"{tokens:,}", f"{share:.0%}", f"{seconds:.2f}", rate))
     medians = {way: statistics.median(rates[way]) for way in ways}
-    share = medians["search"] / medians["plain sampling"]
+    share = medians["REBASE"] / medians["plain sampling"]
     print(align(rows))
-    print(f"search at {share:.0%} of plain sampling; bar: {LEAST:.0%}, {'met' if share >= LEAST else 'missed'}")
+    print(f"REBASE at {share:.0%} of plain sampling; bar: {LEAST:.0%}, {'met' if share >= LEAST else 'missed'}")
     print(f"other processes took up to {others:.2f} cores while a way ran")
     result = {"share": share, "least": LEAST, "met": share >= LEAST, "tokens_per_second": rates, "others_cores": others}
     print(json.dumps(result))
@@ -92,29 +93,22 @@ def main() -> None:
         options.json.write_text(json.dumps(result | vars(options) | {"json": None}, indent=1) + "\n")
 
 
-def search(engine: Engine, requests: list[Request], width: int) -> int:
-    """Grows `width` runs of each request by steps until all have ended; how many steps that took."""
-    tree, rng, steps = Tree(engine, requests, StepConfig("\n")), np.random.default_rng(0), 0
-    living = [[root] for root in tree.roots]
-    left = [width] * len(requests)  # runs without an answer
-    while any(living):
-        parents = [
-            node
-            for nodes, count in zip(living, left, strict=True)
-            if nodes
-            for node, share in zip(nodes, rng.multinomial(count, rng.dirichlet(np.ones(len(nodes)))), strict=True)
-            for _ in range(share)
-        ]
-        children = tree.expand(parents)
-        tree.prune([node for nodes in living for node in nodes])
-        living = [[] for _ in requests]
-        for node in children:
-            if tree.ended(node):
-                left[tree.request(node)] -= 1
-            else:
-                living[tree.request(node)].append(node)
-        steps += len(children)
-    return steps
+class Lot:
+    """A process reward model that costs nothing: the last step's score is drawn by lot, the same for the same text."""
+
+    kind = "process"
+
+    def score(self, runs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        """A verdict on each run."""
+        return [Verdict((zlib.crc32(text.encode()) / 2**32,), len(text), True) for _, text in runs]
+
+
+def rebase(engine: Engine, requests: list[Request], width: int) -> tuple[int, float]:
+    """Searches from each request, `width` runs wide; how many steps that took, and the seconds that scoring took."""
+    config = SearchConfig("rebase", width=width)
+    tree = Tree(engine, requests, StepConfig("\n"))
+    found = [record for _, record in search_all(tree, config, [""] * len(requests), Lot(), lambda text: None)]
+    return sum(record["steps"] for record in found), sum(record["reward_seconds"] for record in found)
 
 
 if __name__ == "__main__":

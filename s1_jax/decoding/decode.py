@@ -82,14 +82,14 @@ def decode(
 
     `forward(token_ids [B, 1], positions [B, 1], cache)` gives logits [B, V] and the cache; `draw(logits [B, V],
     bias [B, V], index [B], control)` gives tokens [B], where index counts the tokens after the prompt. A row that
-    feeds nothing keeps its logits: the model runs on a slot that its next token overwrites. Rows that are done are
-    fed at position C, behind the last slot, which must leave the cache as it is.
+    feeds nothing keeps its logits: the model runs on a slot that its next token overwrites. Rows that are done, and
+    have fed their last token, are fed at position C, behind the last slot, which must leave the cache as it is.
     """
 
     def step(state: DecodeState) -> DecodeState:
         control, outcome = next_token(draw, controller, state)
-        token = outcome[0]
-        position = jnp.where(control.done, state.tokens.shape[1], fed_at(state, outcome))
+        token, _, feeds, _ = outcome
+        position = jnp.where(control.done & ~feeds, state.tokens.shape[1], fed_at(state, outcome))
         logits, cache = forward(token[:, None], position[:, None], state.cache)
         state = dataclasses.replace(state, step=state.step + 1, cache=cache)
         return record(state, control, outcome, logits)

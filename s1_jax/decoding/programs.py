@@ -21,7 +21,7 @@ from s1_jax.config import ModelConfig
 from s1_jax.decoding import budget as control
 from s1_jax.decoding.branches import decode_branches, start_branches
 from s1_jax.decoding.decode import Controller, DecodeState, decode, placed, start
-from s1_jax.decoding.paged import decode_rows, empty_rows, fill_rows, put_rows
+from s1_jax.decoding.paged import decode_rows, empty_logits, empty_rows, fill_rows, more_logits, put_logits, put_rows
 from s1_jax.decoding.prefill import PromptBlock, empty_block, prefill_chunk
 from s1_jax.decoding.sampling import PhaseSampling, sample
 from s1_jax.decoding.speculate import decode_speculatively
@@ -79,11 +79,14 @@ class Programs:
         self.decode_branches = self._program(partial(decode_branches, config, dtype), params, markers, donate_argnums=2)
         self.empty_pool = self._program(partial(_empty_pool, config, cache_dtype), static_argnums=(0, 1))
         self.more_pages_layer = self._program(_more_pages_layer, static_argnums=1)
+        self.empty_logits = self._program(partial(empty_logits, config), static_argnums=0)
+        self.more_logits = self._program(more_logits, static_argnums=1)
         self.first_states = self._program(_first_states, markers)
         self.empty_rows = self._program(partial(empty_rows, config, cache_dtype), static_argnums=(0, 1, 2))
         self.fill_rows = self._program(fill_rows, donate_argnums=0)
         self.end_rows = self._program(_end_rows, donate_argnums=0)
         self.put_rows = self._program(put_rows, donate_argnums=0)
+        self.put_logits = self._program(put_logits, donate_argnums=0)
         self.decode_rows = self._program(partial(decode_rows, config, dtype), params, markers, donate_argnums=3)
 
     # Whole caches are copied one layer at a time: what that takes for itself, on a mesh several times the copy, is then

@@ -45,8 +45,6 @@ class StepState:
     # The part of the separator behind the last token but i: what an end marker takes back must be forgotten here too.
     matched: Array  # int8 [B, PLACES]
     num_tokens: Array  # int32 [B], recorded in this step
-    before: Array  # int32 [B], the last token of what came before the step
-    fresh: Array  # bool [B], that token is still to be fed
     paused: Array  # bool [B], the step has ended within the thinking
 
     @property
@@ -72,11 +70,11 @@ def make_ends(tokenizer: PreTrainedTokenizerBase, vocab_size: int, steps: StepCo
     return StepEnds(follows, np.int32(len(separator)), max_tokens)  # type: ignore[arg-type]
 
 
-def step_state(rows: control.BudgetState, before: Array) -> StepState:
-    """The state of rows whose step begins behind the token `before` [B]."""
-    zeros = jnp.zeros_like(before)
-    matched = jnp.zeros((len(before), control.PLACES), jnp.int8)
-    return StepState(rows, matched, zeros, before, zeros == 0, zeros != 0)
+def step_state(rows: control.BudgetState) -> StepState:
+    """The state of rows whose step begins."""
+    zeros = jnp.zeros_like(rows.phase)
+    matched = jnp.zeros((len(zeros), control.PLACES), jnp.int8)
+    return StepState(rows, matched, zeros, zeros != 0)
 
 
 def step_controller(ends: StepEnds, budget: control.Budget, markers: control.Markers) -> Controller:
@@ -87,25 +85,22 @@ def step_controller(ends: StepEnds, budget: control.Budget, markers: control.Mar
 
     def advance(state: StepState, token: Array) -> tuple[StepState, control.Outcome]:
         rows, (token, kind, feeds, dropped) = control.advance(budget, markers, state.budget, token)
-        waits = state.fresh | state.paused
+        waits = state.paused
         rows = jax.tree.map(lambda new, old: jnp.where(waits, old, new), rows, state.budget)
         kind, dropped = (jnp.where(waits, 0, x) for x in (kind, dropped))
-        outcome = control.Outcome(
-            jnp.where(state.fresh, state.before, token), kind, state.fresh | (feeds & ~waits), dropped
-        )
+        outcome = control.Outcome(token, kind, feeds & ~waits, dropped)
         matched, recorded = _taken_back(state.matched, dropped), kind > 0
         following = ends.follows[matched[:, 0], token]
         matched = jnp.where(recorded[:, None], jnp.concatenate([following[:, None], matched[:, :-1]], axis=1), matched)
         num_tokens = state.num_tokens - dropped + recorded
         whole = (matched[:, 0] == ends.separator) | (num_tokens >= ends.max_tokens)
         thinking = rows.phase == control.Phase.THINKING
-        pauses = whole & thinking & ~control.undecided(budget, markers, rows) & ~state.fresh
+        pauses = whole & thinking & ~control.undecided(budget, markers, rows)
         state = dataclasses.replace(
             state,
             budget=rows,
             matched=matched,
             num_tokens=num_tokens,
-            fresh=jnp.zeros_like(state.fresh),
             paused=state.paused | pauses,
         )
         return state, outcome

@@ -1,16 +1,14 @@
 """Runs that grow by steps and share what they have in common: the engine of a search.
 
-A node is what a run was at the end of a step: the budget's state and the tokens of that step, kept on the host, and the
-pages of the cache that hold all before its last token. A child's node holds its parent's full pages too, by reference,
-and pages of its own behind them; what both have of a page that is not full is stored twice. A node's last token enters
-the cache with each of its children. While it grows, a child has a row of the batch, where attention reads its past in
-one piece: see paged.py.
+A node is what a run was at the end of a step: the budget's state and the tokens of that step, kept on the host, and on
+the devices the pages of the cache that hold all up to there, and the logits that follow. A child's node holds its
+parent's full pages too, by reference, and pages of its own behind them; what both have of a page that is not full is
+stored twice. Children of any nodes grow side by side, each as long as its step takes: see growth.py.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,39 +16,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from s1_jax.config import StepConfig, UserError
-from s1_jax.decoding import budget as control
 from s1_jax.decoding import records, stops
 from s1_jax.decoding.engine import Engine
-from s1_jax.decoding.paged import NO_PAGE, Origin
+from s1_jax.decoding.growth import Growth, Node, budget_state, integers
+from s1_jax.decoding.paged import NOWHERE
 from s1_jax.decoding.pages import Pool
-from s1_jax.decoding.programs import bucket
 from s1_jax.decoding.requests import Request
-from s1_jax.decoding.rows import Row, rows_of
-from s1_jax.decoding.sampling import PhaseSampling, row_key
-from s1_jax.decoding.slots import Block, Runs
+from s1_jax.decoding.rows import Row
+from s1_jax.decoding.sampling import row_key
+from s1_jax.decoding.slots import Block
 from s1_jax.decoding.steps import make_ends
 from s1_jax.sharding import to_host
 
 STEP_APART = 2**20  # between the samples that a request's nodes draw as: more than anyone asks for of one problem
 PAGE = {"tpu": 128}  # slots of a page, 32 elsewhere: more waste the last page of each node, fewer are slow to gather
-SMALLER = 4  # few children are decoded in a batch so many times smaller
-STEPS_PER_CALL = 32  # at most, between two looks at what has ended
-AT_A_TIME = 4  # one in so many rows is filled by one call
-UNSIGNED = ("written", "newlines")  # of the budget's state: bits
-SPARE_ROWS = 8  # one row in so many may stand empty before the decoder comes back for others
-
-
-@dataclasses.dataclass
-class _Node:
-    request: int
-    parent: int | None
-    row: Row  # of its step alone
-    state: np.ndarray  # int64 [fields], the budget's at its end
-    ended: bool
-    num_tokens: int  # recorded up to its end
-    position: int  # behind its last token
-    last_token: int
-    pages: list[int] | None  # of all before that token; none: it can grow no more
 
 
 class Tree:
@@ -67,43 +46,53 @@ class Tree:
             raise UserError("a search runs in one process: choose a mesh of this host's devices")
         self._engine, self._functions, self._requests = engine, engine.functions, list(requests)
         ends = make_ends(engine.tokenizer, engine.config.vocab_size, steps)
-        self._ends = jax.tree.map(jnp.asarray, ends)
         self._runs = engine.runs(requests)
         page = PAGE.get(jax.default_backend(), 32)
-        self._pool = Pool(self._functions, engine.batch_size * -(-engine.max_model_len // page), page)
-        self._nodes: list[_Node] = []
+        self._pool = Pool(
+            self._functions, engine.batch_size * -(-engine.max_model_len // page), page, engine.batch_size
+        )
+        self._growth = Growth(engine, self._requests, self._runs, jax.tree.map(jnp.asarray, ends), self._pool)
+        self._nodes: dict[int, Node] = dict(enumerate(self._read_prompts()))
+        self._parents: list[int | None] = [None] * len(self._nodes)
         self._next_ordinal = [1] * len(requests)  # a root's is 0
-        self.roots = [self._add(node) for node in self._read_prompts()]
+        self.roots = list(self._nodes)
 
     @property
     def pages_held(self) -> int:
-        """Pages of the cache that the nodes hold, each counted once."""
-        return self._pool.held
+        """Pages of the cache that are held by nodes, or for those that grow, each counted once."""
+        return self._pool.pages.held
 
-    def expand(self, parents: Sequence[int], show: Callable[[], None] | None = None) -> list[int]:
-        """A new child of each of these nodes, which may come several times, decoded together; in their order.
+    @property
+    def hungry(self) -> bool:
+        """Whether none waits to grow, and rows of the batch stand empty."""
+        return self._growth.hungry
 
-        `show` is called between calls of the device. Raises ValueError on a node that has ended or was pruned, RunError
-        where the nodes' cache no longer fits the device.
+    def plant(self, parents: Sequence[int]) -> list[int]:
+        """A new child of each of these nodes, which may come several times; in their order. They wait to grow.
+
+        Raises ValueError on a node that has ended or was pruned.
         """
         for node in parents:
             if self.ended(node) or self._nodes[node].pages is None:
                 raise ValueError(f"node {node} {'has ended' if self.ended(node) else 'was pruned'}: it cannot grow")
-        if not parents:
-            return []
-        origins = [self._nodes[node] for node in parents]
-        keys = np.stack([self._key(origin.request) for origin in origins])
-        expansion = _Expansion(self._engine, self._requests, self._runs, self._ends, self._pool, origins, keys)
-        grown: dict[int, _Node] = {}
-        while len(grown) < len(parents):
-            grown |= expansion.advance()
-            if show is not None:
-                show()
-        return [self._add(dataclasses.replace(grown[i], parent=node)) for i, node in enumerate(parents)]
+        first = len(self._parents)
+        for child, node in enumerate(parents, first):
+            self._parents.append(node)
+            self._growth.plant(child, self._nodes[node], self._key(self.request(node)))
+        return list(range(first, len(self._parents)))
+
+    def grow(self) -> list[int]:
+        """Decodes on, for one call of the device; the nodes whose step has ended, none where nothing grows.
+
+        Raises RunError where what the nodes hold no longer fits the device.
+        """
+        grown = self._growth.advance()
+        self._nodes |= grown
+        return list(grown)
 
     def parent(self, node: int) -> int | None:
         """The node it grew from; none: it is a root."""
-        return self._nodes[node].parent
+        return self._parents[node]
 
     def request(self, node: int) -> int:
         """The place of its request."""
@@ -139,12 +128,11 @@ class Tree:
     def prune(self, nodes: Sequence[int]) -> None:
         """Lets these grow no more: what only they hold of the cache is free. Twice is as good as once."""
         for node in nodes:
-            self._pool.let_go(self._nodes[node].pages or ())
-            self._nodes[node].pages = None
-
-    def _add(self, node: _Node) -> int:
-        self._nodes.append(node)
-        return len(self._nodes) - 1
+            held = self._nodes[node]
+            if held.pages is not None:
+                self._pool.pages.let_go(held.pages)
+                self._pool.ends.let_go([held.end])
+            held.pages = None
 
     def _key(self, place: int) -> np.ndarray:
         """The random key of the request's next node."""
@@ -160,213 +148,38 @@ class Tree:
         at: int | None = node
         while at is not None:
             steps.insert(0, self._nodes[at].row)
-            at = self._nodes[at].parent
+            at = self._parents[at]
         tokens, kinds = (np.concatenate(parts) for parts in ([s.tokens for s in steps], [s.kinds for s in steps]))
         row = last.row._replace(tokens=tokens, kinds=kinds)
         return stops.trimmed(self._engine.tokenizer, row, self._requests[last.request].stop_strings)
 
-    def _read_prompts(self) -> Iterator[_Node]:
-        """Roots; requests with the same prompt share its pages."""
+    def _read_prompts(self) -> Iterator[Node]:
+        """Roots; requests with the same prompt share its pages and what follows them."""
         if not self._requests:
             return
-        runs, first = self._runs, 0
-        states = _integers(to_host(self._functions.first_states(runs.budget)))
+        runs, pool, first = self._runs, self._pool, 0
+        states = integers(to_host(self._functions.first_states(runs.budget)))
         while first < len(runs.prompts):
             block = Block(self._functions, runs, first, self._engine.batch_size, self._engine.max_model_len)
             while not block.whole:
                 block.read_on()
-            counts = [self._pool.pages_of(max(int(length) - 1, 0)) for length in block.lengths]
-            held = [self._pool.take(count) for count in counts]
-            stored = [(row, place, page) for row, pages in enumerate(held) for place, page in enumerate(pages)]
-            self._pool.store(block.content.cache, stored, max(len(stored), 1))
+            held = [pool.pages.take(pool.pages_of(int(length))) for length in block.lengths]
+            ends = pool.ends.take(len(block.lengths))
+            pieces = [(row, place, page) for row, pages in enumerate(held) for place, page in enumerate(pages)]
+            pool.put_pages(block.content.cache, pieces, len(pieces))
+            pool.put_logits(block.content.logits, list(enumerate(ends)), len(ends))
             for i, source in enumerate(block.sources, first):
-                yield self._root(i, states[i], self._pool.share(held[source]))
+                yield self._root(i, states[i], held[source], ends[source])
             for pages in held:
-                self._pool.let_go(pages)
+                pool.pages.let_go(pages)
+            pool.ends.let_go(ends)
             first += len(block.sources)
 
-    def _root(self, place: int, state: np.ndarray, pages: list[int]) -> _Node:
+    def _root(self, place: int, state: np.ndarray, pages: list[int], end: int) -> Node:
         prompt, nothing = self._runs.prompts[place], np.zeros(0, np.int32)
-        of_state = _state_of(state)
-        if ended := bool(of_state.done):
-            self._pool.let_go(pages)
+        of_state = budget_state(state)
         row = Row(nothing, nothing, int(of_state.end), int(of_state.answer_end), 0)
-        return _Node(place, None, row, state, ended, 0, len(prompt), prompt[-1], None if ended else pages)
-
-
-class _Expansion:
-    """Children being decoded, as many at a time as the engine has rows; each goes on from one of `origins`."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        requests: Sequence[Request],
-        runs: Runs,
-        ends: Any,
-        pool: Pool,
-        origins: Sequence[_Node],
-        keys: np.ndarray,
-    ) -> None:
-        self._engine, self._requests, self._runs, self._ends, self._pool = engine, requests, runs, ends, pool
-        self._origins, self._keys = origins, keys
-        self._place = np.asarray([origin.request for origin in origins])
-        self._functions, self._most = engine.functions, engine.max_model_len
-        size = self._smaller(engine.batch_size, len(origins))
-        self._next = self._step = 0
-        self._held = np.full(size, -1)  # the child in each row
-        self._position = np.zeros(size, np.int64)
-        self._counted = np.zeros(size, np.int64)  # tokens recorded in each row
-        capacity = bucket(max(origin.position for origin in origins) + STEPS_PER_CALL, self._most)
-        self._state = self._functions.empty_rows(size, capacity, self._most)
-
-    def advance(self) -> dict[int, _Node]:
-        """Fills empty rows, decodes on, and gives the children whose step has ended; their rows are empty."""
-        self._fill()
-        self._shrink()
-        active = self._held >= 0
-        self._make_room(int(self._position[active].max()) + STEPS_PER_CALL)
-        size, waits = len(active), self._next < len(self._origins)
-        self._state = self._functions.decode_rows(
-            self._ends,
-            self._state,
-            *self._of_rows(),
-            np.int32(self._step + STEPS_PER_CALL),
-            np.int32(int((~active).sum()) + max(1, size // SPARE_ROWS) if waits else size),
-        )
-        self._stop(active)
-        state = self._state
-        done, position, counted, step = to_host((state.control.done, state.position, state.num_tokens, state.step))
-        use = self._engine.use
-        use.slot_steps += (int(step) - self._step) * size
-        use.tokens += int((counted - self._counted)[active].sum())
-        self._step = int(step)
-        self._position[active], self._counted[active] = position[active], counted[active]
-        return self._ended(np.flatnonzero(active & done))
-
-    @property
-    def _at_a_time(self) -> int:
-        """F: rows that are filled by one call."""
-        return max(1, len(self._held) // AT_A_TIME)
-
-    def _smaller(self, size: int, needed: int) -> int:
-        """The smallest batch for so many rows; there are few sizes."""
-        parts = self._engine.parts
-        while needed <= (smaller := -(-size // (SMALLER * parts)) * parts) < size:
-            size = smaller
-        return size
-
-    def _fill(self) -> None:
-        """Puts waiting children into empty rows."""
-        empty = np.flatnonzero(self._held < 0)[: len(self._origins) - self._next]
-        F = self._at_a_time
-        for first in range(0, len(empty), F):  # always of one size, so that little is compiled
-            self._fill_some(empty[first : first + F], F)
-
-    def _fill_some(self, rows: np.ndarray, most: int) -> None:
-        size, pool = len(self._held), self._pool
-        origins = [self._origins[0]] * size  # what it is does not count where a row is not new
-        table = np.full((most, pool.pages_of(self._state.cache[0].capacity)), NO_PAGE, np.int32)
-        for place, row in enumerate(map(int, rows)):
-            origin = origins[row] = self._origins[self._next]
-            assert origin.pages is not None
-            table[place, : len(origin.pages)] = origin.pages
-            self._held[row], self._position[row], self._counted[row] = self._next, origin.position, origin.num_tokens
-            self._next += 1
-
-        def column(name: str) -> Any:
-            return np.asarray([getattr(origin, name) for origin in origins], np.int32)
-
-        ends = Origin(
-            budget=_state_of(np.stack([origin.state for origin in origins])),
-            num_tokens=column("num_tokens"),
-            last_token=column("last_token"),
-            position=column("position"),
-        )
-        new, places = np.isin(np.arange(size), rows), _padded(rows, most, size)
-        self._state = self._functions.fill_rows(self._state, pool.arrays, new, ends, places, table)
-
-    def _make_room(self, needed: int) -> None:
-        """Gives the rows' cache room: attention reads all of it, so it grows as they do."""
-        capacity = bucket(needed, self._most)
-        if capacity > self._state.cache[0].capacity:
-            self._state = self._functions.resize(self._state, capacity)
-
-    def _shrink(self) -> None:
-        """Goes on with fewer rows where few are left and none waits."""
-        active = np.flatnonzero(self._held >= 0)
-        if self._next < len(self._origins) or (smaller := self._smaller(len(self._held), len(active))) == len(
-            self._held
-        ):
-            return
-        rows = np.concatenate([active, np.flatnonzero(self._held < 0)])[:smaller]
-        self._state = self._functions.take(self._state, rows)
-        self._held, self._position, self._counted = (x[rows] for x in (self._held, self._position, self._counted))
-
-    def _of_rows(self) -> tuple[control.Budget, PhaseSampling]:
-        """Budget and settings of what each row holds; an empty one has those of child 0."""
-        held = np.maximum(self._held, 0)
-        budget, settings = jax.tree.map(lambda x: x[self._place[held]], (self._runs.budget, self._runs.settings))
-        keys = self._keys[held]
-        thinking, answer = (dataclasses.replace(x, key=keys) for x in (settings.thinking, settings.answer))
-        return budget, PhaseSampling(thinking, answer)
-
-    def _stop(self, active: np.ndarray) -> None:
-        """Ends answers that have a stop string in them."""
-        strings = {row: self._requests[self._place[self._held[row]]].stop_strings for row in np.flatnonzero(active)}
-        if not any(strings.values()):
-            return
-        count = STEPS_PER_CALL + max(map(stops.width, strings.values()))
-        rows = self._rows()
-        found = [
-            row for row in strings if stops.holds(self._engine.tokenizer, rows[row].last(count).answer, strings[row])
-        ]
-        if found:
-            self._state = self._functions.end_rows(self._state, np.isin(np.arange(len(active)), found))
-
-    def _rows(self) -> list[Row]:
-        """What was recorded in each row, its place before the step left open."""
-        return rows_of(dataclasses.replace(self._state, control=self._state.control.budget))
-
-    def _ended(self, ended: np.ndarray) -> dict[int, _Node]:
-        """Children whose step has ended; what they have added to the cache is in pages of their own."""
-        if not len(ended):
-            return {}
-        rows, grown = self._rows(), {}
-        budget = to_host(self._state.control.budget)
-        states, done = _integers(budget), budget.done
-        stored: list[tuple[int, int, int]] = []
-        for i in map(int, ended):
-            origin, position = self._origins[self._held[i]], int(self._position[i])
-            of_step = slice(origin.num_tokens, None)
-            row = rows[i]._replace(tokens=rows[i].tokens[of_step].copy(), kinds=rows[i].kinds[of_step].copy())
-            pages = None
-            if not done[i]:
-                shared = (origin.position - 1) // self._pool.page  # full ones
-                assert origin.pages is not None
-                own = self._pool.take(self._pool.pages_of(position - 1) - shared)
-                pages = self._pool.share(origin.pages[:shared]) + own
-                stored += [(i, place, page) for place, page in enumerate(own, shared)]
-            self._engine.decoded_tokens += row.num_decoded
-            last = int(rows[i].tokens[-1]) if len(rows[i].tokens) else origin.last_token
-            grown[int(self._held[i])] = _Node(
-                origin.request, None, row, states[i], bool(done[i]), len(rows[i].tokens), position, last, pages
-            )
-            self._held[i] = -1
-        self._pool.store(self._state.cache, stored, len(self._held))
-        return grown
-
-
-def _integers(states: control.BudgetState) -> np.ndarray:
-    """A row of integers for each of the states, on the host: int64 [B, fields]."""
-    return np.stack(jax.tree.leaves(states), axis=1).astype(np.int64)
-
-
-def _state_of(integers: np.ndarray) -> control.BudgetState:
-    """The states [...] that `_integers` made rows [..., fields] of."""
-    names = [field.name for field in dataclasses.fields(control.BudgetState)]
-    columns = zip(names, np.moveaxis(integers, -1, 0), strict=True)
-    return control.BudgetState(**{name: x.astype(np.uint32 if name in UNSIGNED else np.int32) for name, x in columns})
-
-
-def _padded(values: np.ndarray, size: int, filler: int) -> np.ndarray:
-    return np.concatenate([values, np.full(size - len(values), filler)]).astype(np.int32)
+        if of_state.done:
+            return Node(place, row, state, True, 0, len(prompt), prompt[-1], None, NOWHERE)
+        held, end = self._pool.pages.share(pages), self._pool.ends.share([end])[0]
+        return Node(place, row, state, False, 0, len(prompt), prompt[-1], held, end)

@@ -49,8 +49,15 @@ class Tree(Protocol):
 
     roots: list[int]
 
-    def expand(self, parents: Sequence[int], show: Callable[[], None] | None = None) -> list[int]:
-        """A new child of each, all decoded as one batch; `show` is called on the way."""
+    def plant(self, parents: Sequence[int]) -> list[int]:
+        """A new child of each, that waits to grow."""
+
+    def grow(self) -> list[int]:
+        """Decodes on for a while; the nodes that are whole now."""
+
+    @property
+    def hungry(self) -> bool:
+        """Whether none waits to grow, and there is room for some."""
 
     def parent(self, node: int) -> int | None:
         """None of a root."""

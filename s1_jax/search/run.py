@@ -1,9 +1,13 @@
-"""Searches over many problems in lockstep: all they ask for is decoded as one batch and scored as one batch."""
+"""Searches over many problems at once, each at its own pace: all they ask for shares the batch of the decoder.
+
+What a search has asked for is scored when all of it is there, together with that of others which are as far, once the
+decoder has nothing left to fill its rows with.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from time import perf_counter
 
 from s1_jax.config import SearchConfig, UserError
@@ -65,8 +69,8 @@ def search_all(
         longest_path_tokens    thinking tokens of the longest run, ended or not
         reward_tokens          of texts for the reward model, the question aside, what a run shares with its parent once
         cut_texts              those too long for it, which it read in part
-        decoding_seconds       this problem's share of each batch's time, by its tokens
-        reward_seconds         the same of the reward model's
+        decoding_seconds       this problem's share of the decoder's time, by the tokens of the steps that ended
+        reward_seconds         the same of the reward model's, by the tokens it read
 
     `progress` is told how many are done, time and again; what it raises ends the search. Raises UserError where the
     method needs another reward model, or a question does not fit it.
@@ -76,31 +80,30 @@ def search_all(
     known = config.to_record() | {"reward": verifier.kind if verifier else None}
     waiting = list(range(len(questions)))[::-1]
     running: dict[int, _Problem] = {}
+    clock = _Clock()
     done = 0
-
-    def show() -> None:
-        if progress is not None:
-            progress(done)
-
     while waiting or running:
-        for place, problem in list(running.items()):
-            outcome = problem.go_on(tree, keep=method.turns_back)
-            if outcome is not None:
-                done += 1
-                yield place, running.pop(place).record(outcome) | known
         while waiting and len(running) < config.problems_at_a_time:
             place = waiting.pop()
             root = tree.roots[place]
-            problem = _Problem(questions[place], method.search(config, root), open={root})
+            running[place] = problem = _Problem(questions[place], method, method.search(config, root), open={root})
             if tree.ended(root):  # the prompt leaves no room
                 problem.ended[root] = run = tree.record(root)
-                done += 1
-                yield place, problem.record(Outcome([Leaf(root, extract(run["text"]), 1.0)], root)) | known
-                continue
-            problem.go_on(tree, keep=True)
-            running[place] = problem
-        if running:
-            _grow(tree, list(running.values()), verifier, extract, show)
+                problem.outcome = Outcome([Leaf(root, extract(run["text"]), 1.0)], root)
+            else:
+                problem.go_on(tree)
+        ready = [problem for problem in running.values() if problem.ready]
+        if ready and tree.hungry:
+            _score(tree, ready, verifier, extract)
+            for problem in ready:
+                problem.go_on(tree)
+        else:
+            clock.grow(tree, running.values())
+        for place in [place for place, problem in running.items() if problem.outcome]:
+            done += 1
+            yield place, running.pop(place).record() | known
+        if progress is not None:
+            progress(done)
 
 
 def check(config: SearchConfig, verifier: Verifier | None) -> None:
@@ -117,29 +120,40 @@ class _Problem:
     """One search in course, and what it has used."""
 
     question: str
+    method: Method
     search: Search
     open: set[int]  # nodes that may grow on, at first the root
-    asked: list[int] = dataclasses.field(default_factory=list)
+    asked: list[int] = dataclasses.field(default_factory=list)  # nodes that it waits for
+    growing: set[int] = dataclasses.field(default_factory=set)  # of these, such as are not there yet
     found: list[Node] | None = None  # what came of it; none: nothing was asked yet
+    outcome: Outcome | None = None
     ended: dict[int, Record] = dataclasses.field(default_factory=dict)
     tokens: dict[int | None, int] = dataclasses.field(default_factory=dict)  # of each node's whole path
     read_tokens: dict[int | None, int] = dataclasses.field(default_factory=dict)  # of its text for the reward model
     used: Record = dataclasses.field(default_factory=lambda: dict.fromkeys(USED, 0))
 
-    def go_on(self, tree: Tree, keep: bool) -> Outcome | None:
-        """Lets the search ask again; its outcome where it is done. Nodes that it will not ask for are pruned."""
-        outcome = None
+    @property
+    def ready(self) -> bool:
+        """Whether all it has asked for is there."""
+        return self.outcome is None and not self.growing
+
+    def go_on(self, tree: Tree) -> None:
+        """Lets the search ask again, or end. Nodes that it will not ask for are pruned."""
+        first = self.found is None
+        parents: list[int] = []
         try:
-            self.asked = next(self.search) if self.found is None else self.search.send(self.found)
+            parents = next(self.search) if self.found is None else self.search.send(self.found)
         except StopIteration as stop:
-            self.asked, outcome, keep = [], stop.value, False
-        gone = set() if keep else self.open - set(self.asked)
-        tree.prune(sorted(gone))
-        self.open -= gone
-        return outcome
+            self.outcome = stop.value
+        self.asked = tree.plant(parents)
+        self.growing = set(self.asked)
+        if self.outcome or not (first or self.method.turns_back):
+            gone = self.open if self.outcome else self.open - set(parents)
+            tree.prune(sorted(gone))
+            self.open = self.open - gone
 
     def count(self, tree: Tree, nodes: Sequence[int]) -> int:
-        """Notes new nodes, and the records of those that have ended; how many tokens they took."""
+        """Notes nodes that are whole now, and the records of those that have ended; how many tokens they took."""
         for node in nodes:
             self.tokens[node] = length = self.tokens.get(tree.parent(node), 0) + tree.num_tokens(node)
             if tree.ended(node):
@@ -149,12 +163,13 @@ class _Problem:
         tokens = sum(map(tree.num_tokens, nodes))
         self.used["steps"] += len(nodes)
         self.used["generated_tokens"] += tokens
+        self.growing -= set(nodes)
         return tokens
 
-    def take(self, tree: Tree, nodes: Sequence[int], verdicts: Mapping[int, Verdict], extract: Extract) -> int:
-        """Puts new nodes ready for the search; how many tokens the reward model had to read of them."""
+    def take(self, tree: Tree, verdicts: Mapping[int, Verdict], extract: Extract) -> int:
+        """Puts what was asked for ready for the search; how many tokens the reward model had to read of it."""
         self.found, tokens = [], 0
-        for node in nodes:
+        for node in self.asked:
             verdict = verdicts.get(node)
             if verdict is not None:
                 self.read_tokens[node] = verdict.num_tokens
@@ -167,41 +182,54 @@ class _Problem:
         self.used["reward_tokens"] += tokens
         return tokens
 
-    def record(self, outcome: Outcome) -> Record:
-        run = NO_RUN if outcome.chosen is None else self.ended[outcome.chosen]
-        return run | {"leaves": [[leaf.answer, leaf.weight] for leaf in outcome.leaves]} | self.used
+    def record(self) -> Record:
+        """Of a search that has ended."""
+        assert self.outcome is not None
+        chosen = self.outcome.chosen
+        run = NO_RUN if chosen is None else self.ended[chosen]
+        return run | {"leaves": [[leaf.answer, leaf.weight] for leaf in self.outcome.leaves]} | self.used
 
 
-def _grow(
-    tree: Tree, problems: Sequence[_Problem], verifier: Verifier | None, extract: Extract, show: Callable[[], None]
-) -> None:
-    """Decodes and scores what the problems have asked for."""
+@dataclasses.dataclass
+class _Clock:
+    """The decoder's time, and whose it was."""
+
+    seconds: float = 0.0  # not shared out yet: no step has ended since
+
+    def grow(self, tree: Tree, problems: Iterable[_Problem]) -> None:
+        """Decodes on."""
+        started = perf_counter()
+        nodes = set(tree.grow())
+        found = [(problem, problem.count(tree, sorted(nodes & problem.growing))) for problem in problems if nodes]
+        self.seconds += perf_counter() - started
+        if found:
+            _share_out("decoding_seconds", self.seconds, found)
+            self.seconds = 0.0
+
+
+def _score(tree: Tree, problems: Sequence[_Problem], verifier: Verifier | None, extract: Extract) -> None:
+    """Puts what the problems have asked for ready for them, with what the reward model says of it."""
     started = perf_counter()
-    nodes = iter(tree.expand([parent for problem in problems for parent in problem.asked], show))
-    children = [[next(nodes) for _ in problem.asked] for problem in problems]
-    generated = [problem.count(tree, own) for problem, own in zip(problems, children, strict=True)]
-    decoded = perf_counter()
-    verdicts = {} if verifier is None else _verdicts(tree, problems, children, verifier)
-    read = [problem.take(tree, own, verdicts, extract) for problem, own in zip(problems, children, strict=True)]
-    ended = perf_counter()
-    for problem, tokens, read_tokens in zip(problems, generated, read, strict=True):
-        problem.used["decoding_seconds"] += (decoded - started) * _share(tokens, generated)
-        problem.used["reward_seconds"] += (ended - decoded) * _share(read_tokens, read) if verifier else 0
+    verdicts = {} if verifier is None else _verdicts(tree, problems, verifier)
+    read = [(problem, problem.take(tree, verdicts, extract)) for problem in problems]
+    if verifier is not None:
+        _share_out("reward_seconds", perf_counter() - started, read)
 
 
-def _verdicts(
-    tree: Tree, problems: Sequence[_Problem], children: Sequence[Sequence[int]], verifier: Verifier
-) -> dict[int, Verdict]:
+def _verdicts(tree: Tree, problems: Sequence[_Problem], verifier: Verifier) -> dict[int, Verdict]:
     """Of all new nodes where the reward model scores steps, else of those that have ended."""
     questions = {
         node: problem.question
-        for problem, own in zip(problems, children, strict=True)
-        for node in own
+        for problem in problems
+        for node in problem.asked
         if verifier.kind == "process" or node in problem.ended
     }
     found = verifier.score([(question, tree.text(node)) for node, question in questions.items()])
     return dict(zip(questions, found, strict=True))
 
 
-def _share(part: int, parts: Sequence[int]) -> float:
-    return part / sum(parts) if any(parts) else 1 / len(parts)
+def _share_out(name: str, seconds: float, parts: Sequence[tuple[_Problem, int]]) -> None:
+    """Notes each problem's share of the time, in proportion to its part; the same for all where there are none."""
+    whole = sum(part for _, part in parts)
+    for problem, part in parts:
+        problem.used[name] += seconds * (part / whole if whole else 1 / len(parts))

@@ -166,17 +166,42 @@ def naive_path(scores, words, request, ordinals, steps):
     return out, whole_steps()
 
 
-def grow(tree, rng, rounds, most=6):
-    """Expands nodes at random; each node's path of ordinals."""
+def expand(tree, parents):
+    """Children of these nodes, whole."""
+    children, whole = tree.plant(parents), set()
+    while set(children) > whole:
+        whole |= set(tree.grow())
+    return children
+
+
+def run_down(tree, level):
+    """The records of the requests, whose runs grow step by step to their ends."""
+    ends = {}
+    while level:
+        level = expand(tree, level)
+        ends |= {tree.request(node): tree.record(node) for node in level if tree.ended(node)}
+        level = [node for node in level if not tree.ended(node)]
+    return [ends[i] for i in range(len(ends))]
+
+
+def grow(tree, rng, rounds, most=6, apart=False):
+    """Plants children of nodes at random, others while some still grow or `apart`; each node's path of ordinals."""
     ordinals = dict.fromkeys(tree.roots, ())
     made = dict.fromkeys(range(len(tree.roots)), 0)
-    for _ in range(rounds):
-        can_grow = [node for node in ordinals if not tree.ended(node)]
-        parents = [int(node) for node in rng.choice(can_grow, rng.integers(1, most))]
-        for parent, child in zip(parents, tree.expand(parents), strict=True):
-            assert tree.parent(child) == parent
-            made[tree.request(child)] += 1
-            ordinals[child] = (*ordinals[parent], made[tree.request(child)])
+    growing = set()
+    while rounds or growing:
+        if rounds and (not growing if apart else rng.random() < 0.5):
+            rounds -= 1
+            can_grow = [node for node in ordinals if node not in growing and not tree.ended(node)]
+            parents = [int(node) for node in rng.choice(can_grow, rng.integers(1, most))]
+            for parent, child in zip(parents, tree.plant(parents), strict=True):
+                assert tree.parent(child) == parent
+                made[tree.request(parent)] += 1
+                ordinals[child] = (*ordinals[parent], made[tree.request(parent)])
+                growing.add(child)
+        whole = tree.grow()
+        assert growing >= set(whole)
+        growing -= set(whole)
     return ordinals
 
 
@@ -247,12 +272,7 @@ def test_a_greedy_path_is_the_engines_record(engine):
     requests = random_requests(np.random.default_rng(0), GREEDY)
     expected = list(engine.run(requests))
     tree = Tree(engine, requests, StepConfig("\n", 7))
-    level, ends = tree.roots, {}
-    while level:
-        level = tree.expand(level)
-        ends |= {tree.request(node): tree.record(node) for node in level if tree.ended(node)}
-        level = [node for node in level if not tree.ended(node)]
-    assert [ends[i] for i in range(len(requests))] == expected
+    assert run_down(tree, tree.roots) == expected
 
 
 def test_end_markers_of_several_tokens_are_not_cut_in_two(make_engine, model):
@@ -268,12 +288,7 @@ def test_end_markers_of_several_tokens_are_not_cut_in_two(make_engine, model):
     assert sum(record["ignores_used"] for record in expected) > 5
     for steps in (StepConfig("\n"), StepConfig(None, 1)):
         tree = Tree(engine, requests, steps)
-        level, ends = tree.roots, {}
-        while level:
-            level = tree.expand(level)
-            ends |= {tree.request(node): tree.record(node) for node in level if tree.ended(node)}
-            level = [node for node in level if not tree.ended(node)]
-        assert [ends[i] for i in range(len(requests))] == expected
+        assert run_down(tree, tree.roots) == expected
 
 
 @pytest.mark.slow
@@ -282,7 +297,7 @@ def test_company_and_batches_do_not_change_a_path(make_engine, engine):
 
     def texts(engine):
         tree = Tree(engine, requests, StepConfig(max_step_tokens=10))
-        nodes = grow(tree, np.random.default_rng(4), 6, 12)
+        nodes = grow(tree, np.random.default_rng(4), 6, 12, apart=True)
         return [tree.token_ids(node) for node in nodes]
 
     expected = texts(engine)
@@ -339,38 +354,38 @@ def test_shared_pages_are_counted_once_and_free_when_nobody_holds_them(make_engi
     engine = make_engine()
     page = tree_module.PAGE.get("cpu", 32)
     prompt = PROMPTS[2]  # 40 letters and the start marker's tokens
-    before = len(prompt) + len(engine.start_ids) - 1
+    before = len(prompt) + len(engine.start_ids)
     request = Request(prompt, BudgetConfig(60, 60), SAMPLED, "a", max_answer_tokens=MAX_ANSWER)
     tree = Tree(engine, [request, dataclasses.replace(request, sample=1)], StepConfig(None, 3))
     full = before // page
     assert tree.pages_held == full + 1  # the same prompt, read once
-    children = tree.expand([tree.roots[0]] * 5)
+    children = expand(tree, [tree.roots[0]] * 5)
     assert before % page + 3 <= page
     assert tree.pages_held == full + 1 + 5  # each has a last page of its own
     tree.prune(children[1:])
     assert tree.pages_held == full + 1 + 1
     tree.prune(tree.roots)
     assert tree.pages_held == full + 1  # what the child was given is not lost with its parent
-    again = tree.expand(children[:1] * 2)
+    again = expand(tree, children[:1] * 2)
     assert tree.pages_held == full + 1 + 2
     tree.prune([*children, *again, *again])
     assert tree.pages_held == 0
     with pytest.raises(ValueError, match="was pruned"):
-        tree.expand(children[:1])
+        expand(tree, children[:1])
 
 
 def test_ended_nodes_hold_nothing_and_cannot_grow(engine):
     request = Request(PROMPTS[0], BudgetConfig(3, 3), GREEDY, max_answer_tokens=MAX_ANSWER)
     tree = Tree(engine, [request], StepConfig(None))
-    (child,) = tree.expand(tree.roots)
+    (child,) = expand(tree, tree.roots)
     assert tree.ended(child)
     tree.prune(tree.roots)
     assert tree.pages_held == 0
     with pytest.raises(ValueError, match="has ended"):
-        tree.expand([child])
+        expand(tree, [child])
     with pytest.raises(ValueError, match="has not ended"):
         tree.record(tree.roots[0])
-    assert tree.expand([]) == []
+    assert expand(tree, []) == []
 
 
 def test_without_thinking_and_with_nothing_to_say(engine):
@@ -381,7 +396,7 @@ def test_without_thinking_and_with_nothing_to_say(engine):
     ]
     tree = Tree(engine, requests, StepConfig())
     assert [tree.ended(root) for root in tree.roots] == [False, False, True]
-    nodes = [*tree.expand(tree.roots[:2]), tree.roots[2]]
+    nodes = [*expand(tree, tree.roots[:2]), tree.roots[2]]
     assert [tree.record(node) for node in nodes] == list(engine.run(requests))
     assert Tree(engine, [], StepConfig()).roots == []
 
@@ -391,7 +406,7 @@ def test_stop_strings_end_answers(engine):
     answer = TOKENIZER.decode(next(engine.run([plain]))["answer_token_ids"])
     request = dataclasses.replace(plain, stop_strings=(answer[2:4],))
     tree = Tree(engine, [request], StepConfig(None, 3))
-    (node,) = tree.expand(tree.expand(tree.roots))
+    (node,) = expand(tree, expand(tree, tree.roots))
     (expected,) = engine.run([request])
     assert tree.record(node) == expected
     assert tree.text(node) == expected["text"]
@@ -403,23 +418,18 @@ def test_an_int8_cache(make_engine):
     requests = random_requests(np.random.default_rng(5), GREEDY)
     expected = list(engine.run(requests))
     tree = Tree(engine, requests, StepConfig())
-    level, ends = tree.roots, {}
-    while level:
-        level = tree.expand(level)
-        ends |= {tree.request(node): tree.record(node) for node in level if tree.ended(node)}
-        level = [node for node in level if not tree.ended(node)]
-    assert [ends[i] for i in range(len(requests))] == expected
+    assert run_down(tree, tree.roots) == expected
 
 
 def test_a_full_pool_grows_and_says_when_it_cannot(make_engine, monkeypatch):
     engine = make_engine()
     request = Request(PROMPTS[0], BudgetConfig(100, 100), SAMPLED, max_answer_tokens=MAX_ANSWER)
     tree = Tree(engine, [request], StepConfig(None, 40))
-    sizes = [tree._pool.size]
+    sizes = [tree._pool.pages.size]
     level = tree.roots
     for _ in range(2):
-        level = tree.expand(level * 4)
-        sizes.append(tree._pool.size)
+        level = expand(tree, level * 4)
+        sizes.append(tree._pool.pages.size)
     assert sizes[-1] > sizes[0] and tree.pages_held <= sizes[-1]
 
     def no_room(pool, pages):
@@ -427,7 +437,7 @@ def test_a_full_pool_grows_and_says_when_it_cannot(make_engine, monkeypatch):
 
     monkeypatch.setattr(engine.functions, "more_pages", no_room)
     with pytest.raises(RunError, match="prune more of them"):
-        tree.expand(tree.roots * 60)
+        expand(tree, tree.roots * 60)
 
 
 @pytest.mark.slow

@@ -51,22 +51,33 @@ class World:
 
 
 class FakeTree:
-    """Decoding's tree of runs over worlds; what it is asked against its rules fails."""
+    """Decoding's tree of runs over worlds; steps become whole by lot. What it is asked against its rules fails."""
 
-    def __init__(self, worlds, no_room=()):
+    def __init__(self, worlds, no_room=(), rows=4, pace=0.3, seed=0):
         self.worlds, self.no_room = worlds, no_room  # roots that have ended before they could grow
+        self.rows, self.pace, self._rng = rows, pace, np.random.default_rng(seed)
         self.roots = list(range(len(worlds)))
         self._paths = [()] * len(worlds)  # by node
         self._parents, self._worlds = [None] * len(worlds), list(worlds)
         self._made = {id(world): 0 for world in worlds}
         self._pruned = set()
-        self.batches = []
+        self._growing = []  # the first `rows` of them in rows of the batch
+        self.planted = []  # how many at a time
 
-    def expand(self, parents, show=None):
-        assert parents, "an empty batch was asked for"
-        self.batches.append(len(parents))
-        show()
-        return [self._child(parent) for parent in parents]
+    def plant(self, parents):
+        children = [self._child(parent) for parent in parents]
+        self._growing += children
+        self.planted += [len(children)] if children else []
+        return children
+
+    def grow(self):
+        whole = [node for node in self._growing[: self.rows] if self._rng.random() < self.pace]
+        self._growing = [node for node in self._growing if node not in whole]
+        return whole[::-1]
+
+    @property
+    def hungry(self):
+        return len(self._growing) < self.rows
 
     def _child(self, parent):
         assert parent not in self._pruned and not self.ended(parent)
@@ -107,6 +118,7 @@ class FakeTree:
         return [node for node in nodes if node not in self._pruned and not self.ended(node)]
 
     def _step(self, node):
+        assert node not in self._growing, "it is not whole yet"
         return self._worlds[node].step(self._paths[node])
 
 

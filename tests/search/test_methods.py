@@ -1,4 +1,4 @@
-"""Each method finds what its twin finds, over random trees, many problems in lockstep."""
+"""Each method finds what its twin finds, over random trees, many problems side by side."""
 
 import dataclasses
 import math
@@ -27,14 +27,13 @@ def make_verifier(config, architecture=PROCESS, max_length=LONG):
     return scorer, Verifier(scorer, RewardLayout(TOKENIZER, scorer.reward, max_length, config))
 
 
-def run(config, worlds, architecture=PROCESS, progress=None):
+def run(config, worlds, architecture=PROCESS, progress=None, **pace):
     """Records by their places, and the tree; every record of its problem, and nothing left that could grow."""
-    scorer, verifier = make_verifier(config, architecture) if architecture else (None, None)
-    tree = FakeTree(worlds)
+    _, verifier = make_verifier(config, architecture) if architecture else (None, None)
+    tree = FakeTree(worlds, **pace)
     found = list(search_all(tree, config, [world.question for world in worlds], verifier, extract_answer, progress))
     assert sorted(place for place, _ in found) == list(range(len(worlds)))
     assert not tree.left
-    assert scorer is None or scorer.calls == len(tree.batches)
     return dict(found), tree
 
 
@@ -142,22 +141,38 @@ def test_a_search_does_not_depend_on_its_company():
         config = SearchConfig(method, width=4, branch=2)
         worlds = [World(3, problem, whole=not config.by_steps) for problem in range(PROBLEMS)]
         few = dataclasses.replace(config, problems_at_a_time=2)
-        (together, one_tree), (in_twos, other) = run(config, worlds), run(few, worlds)
-        assert len(one_tree.batches) < len(other.batches) or not config.by_steps
+        (together, _), (in_twos, _) = run(config, worlds), run(few, worlds)
+        (slow, _), (quick, _) = run(config, worlds, rows=1, pace=0.1, seed=1), run(config, worlds, rows=99, pace=1.0)
         for place in range(PROBLEMS):
             alone, _ = run(config, worlds[place : place + 1])
-            timeless = [untimed(record) for record in (together[place], in_twos[place], alone[0])]
-            assert timeless[0] == timeless[1] == timeless[2]
+            others = [found[place] for found in (in_twos, slow, quick)]
+            assert all(untimed(record) == untimed(together[place]) for record in (alone[0], *others))
 
 
 def untimed(record):
     return {name: value for name, value in record.items() if not name.endswith("seconds")}
 
 
-def test_all_that_is_asked_is_one_batch():
-    worlds = [World(0, problem, ends=0.0, deepest=3) for problem in range(PROBLEMS)]
-    _, tree = run(SearchConfig("rebase", width=4), worlds)
-    assert tree.batches == [4 * PROBLEMS] * 3
+def test_the_batch_is_filled_before_anything_is_scored_and_what_is_ready_is_scored_at_once():
+    worlds, config = [World(0, problem, ends=0.0, deepest=3) for problem in range(4)], SearchConfig("rebase", width=4)
+
+    def calls(rows, pace):
+        tree, (scorer, verifier) = FakeTree(worlds, rows=rows, pace=pace), make_verifier(config)
+        score = scorer.score
+        scored = []
+
+        def when_hungry(texts):
+            assert tree.hungry
+            scored.append(len(texts))
+            return score(texts)
+
+        scorer.score = when_hungry
+        assert len(list(search_all(tree, config, ["?"] * 4, verifier, extract_answer))) == 4
+        assert tree.planted == [4] * 12  # each search at its own pace, what it asks for at once
+        return scored
+
+    assert calls(rows=16, pace=1.0) == [16] * 3  # in step with each other
+    assert len(calls(rows=8, pace=0.5)) > 3
 
 
 def test_records():
@@ -190,7 +205,7 @@ def test_a_tree_that_dies_out_is_an_empty_answer(method):
     found, tree = run(config, [World(0, 0, ends=0.0, deepest=99)])
     assert {name: found[0][name] for name in NO_RUN} == NO_RUN
     assert found[0]["leaves"] == [] and found[0]["generated_tokens"] > 0 and found[0]["longest_path_tokens"] > 0
-    assert max(tree.batches) <= 8 and extract_answer(found[0]["text"]) is None
+    assert max(tree.planted) <= 8 and extract_answer(found[0]["text"]) is None
     verdict = grade_plain(extract_answer(found[0]["text"]), "7")
     assert (verdict.correct, verdict.by) == (found[0]["correct"], found[0]["graded_by"])
 
@@ -208,7 +223,7 @@ def test_progress_counts_problems():
     shown = []
     config = SearchConfig("beam", width=2, branch=2, problems_at_a_time=1)
     run(config, [World(0, problem) for problem in range(3)], progress=shown.append)
-    assert sorted(set(shown)) == [0, 1, 2] and shown == sorted(shown)
+    assert sorted(set(shown)) == [0, 1, 2, 3] and shown == sorted(shown)
 
 
 def test_a_prompt_that_leaves_no_room_is_its_own_answer():
