@@ -27,7 +27,8 @@ from s1_jax.model.kv_cache import KVCache, copy_rows, init_cache
 from s1_jax.model.reward import Params, RewardConfig
 from s1_jax.sharding import Layout, constrain
 
-CHUNK = 64  # C
+CHUNKS = (16, 64)  # C: the shorter where that is enough
+PADDING = -1  # no token
 TOKENS_SHOWN = 3  # of those that differ
 
 
@@ -129,34 +130,48 @@ class RewardScorer:
     def _read(self, texts: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
         """The score behind each token of each text, by its place."""
         found: dict[int, np.ndarray] = {}
-        waiting = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-        while waiting:
+        padded = np.full((len(texts), max(map(len, texts), default=0)), PADDING, np.int32)
+        for row, text in zip(padded, texts, strict=True):
+            row[: len(text)] = text
+        shared = np.stack([_shared(padded, slot.tokens) for slot in self._slots], axis=1)  # [texts, slots]
+        waiting = np.argsort([-len(text) for text in texts], kind="stable")
+        while len(waiting):
+            lengths = np.asarray([len(slot.tokens) for slot in self._slots])
+            # the slot that has most of the text, and little else
+            nearest = np.argmax(shared[waiting] * (1 + lengths.max()) - lengths, axis=1)
+            starts = shared[waiting, nearest]
+            self._touch(nearest[starts > 0])
             batch: list[_Reading] = []
             left = []
-            for i in waiting:
-                slot, start = self._nearest(texts[i])
+            with_batch = np.zeros(len(texts), np.int64)  # what each text shares with one of this batch
+            for i, slot, start in zip(waiting.tolist(), nearest.tolist(), starts.tolist(), strict=True):
                 if start == len(texts[i]):
                     found[i] = self._slots[slot].scores[:start]
-                # one that shares more with a text of this batch waits for it
-                elif len(batch) == self._batch_size or any(_shared(texts[i], texts[r.text]) > start for r in batch):
+                elif len(batch) == self._batch_size or with_batch[i] > start:  # the latter waits for that one
                     left.append(i)
                 else:
                     batch.append(_Reading(i, slot, start))
+                    with_batch = np.maximum(with_batch, _shared(padded, texts[i]))
             if batch:
-                found |= self._read_batch(texts, batch)
-            waiting = left
+                read, changed = self._read_batch(texts, batch)
+                found |= read
+                for slot in changed:
+                    shared[:, slot] = _shared(padded, self._slots[slot].tokens)
+            waiting = np.asarray(left, np.int64)
         return found
 
-    def _nearest(self, text: np.ndarray) -> tuple[int, int]:
-        """The slot that has most of the text, and little else, and how many of its tokens."""
-        shared = [_shared(slot.tokens, text) for slot in self._slots]
-        slot = max(range(len(shared)), key=lambda slot: (shared[slot], -len(self._slots[slot].tokens)))
-        if shared[slot]:
+    def _touch(self, slots: np.ndarray) -> None:
+        """Notes that these serve now."""
+        for slot in dict.fromkeys(slots.tolist()):
             self._slots[slot] = self._slots[slot]._replace(used=next(self._clock))
-        return slot, shared[slot]
 
-    def _read_batch(self, texts: Sequence[np.ndarray], batch: Sequence[_Reading]) -> dict[int, np.ndarray]:
-        """Reads texts of which none has more in common with another than with its slot; their scores, by place."""
+    def _read_batch(
+        self, texts: Sequence[np.ndarray], batch: Sequence[_Reading]
+    ) -> tuple[dict[int, np.ndarray], list[int]]:
+        """Reads texts of which none has more in common with another than with its slot.
+
+        Their scores, by place, and the slots they are in now.
+        """
         B = self._batch_size
         starts, ends, sources, targets = (np.full(B, fill, np.int32) for fill in (0, 0, 0, len(self._slots)))
         for row, reading in enumerate(batch):
@@ -167,10 +182,12 @@ class RewardScorer:
         cache = self._with_room(cache, int(ends.max()))
         block = each_layer(self._take, cache, sources, used_up=False)
         scored = []
-        for first in range(0, int((ends - starts).max()), CHUNK):
-            token_ids = np.zeros((B, CHUNK), np.int32)
+        most = int((ends - starts).max())
+        C = next((C for C in CHUNKS if most <= C), CHUNKS[-1])
+        for first in range(0, most, C):
+            token_ids = np.zeros((B, C), np.int32)
             for row, reading in enumerate(batch):
-                piece = texts[reading.text][reading.start + first :][:CHUNK]
+                piece = texts[reading.text][reading.start + first :][:C]
                 token_ids[row, : len(piece)] = piece
             block, scores = self._run(block, token_ids, starts + first)
             scored.append(scores)
@@ -184,7 +201,7 @@ class RewardScorer:
             slots[target] = _Slot(texts[reading.text], found[reading.text], next(self._clock))
         self._cache, self._slots = cache, slots
         self.tokens_run += int((ends - starts).sum())
-        return found
+        return found, targets[: len(batch)].tolist()
 
     def _targets(self, batch: Sequence[_Reading]) -> list[int]:
         """The slot each text goes to: the one it goes on from where that holds no more, else the least recently used.
@@ -261,8 +278,8 @@ def check_tokenizers(policy: PreTrainedTokenizerBase, reward: PreTrainedTokenize
         )
 
 
-def _shared(first: np.ndarray, second: np.ndarray) -> int:
-    """How many tokens two texts begin with alike."""
-    n = min(len(first), len(second))
-    differ = np.flatnonzero(first[:n] != second[:n])
-    return int(differ[0]) if len(differ) else n
+def _shared(texts: np.ndarray, text: np.ndarray) -> np.ndarray:
+    """How many tokens each of the padded texts [n, length] begins with as another one does; int64 [n]."""
+    same = texts[:, : len(text)] == text[: texts.shape[1]]
+    different = np.pad(~same, [(0, 0), (0, 1)], constant_values=True)
+    return different.argmax(axis=1)

@@ -8,7 +8,7 @@ import pytest
 from s1_jax.config import MeshConfig, UserError
 from s1_jax.model.qwen2 import unstack
 from s1_jax.model.reward import REWARD_MODELS, param_axes
-from s1_jax.search.scoring import CHUNK, RewardScorer, check_tokenizers
+from s1_jax.search.scoring import CHUNKS, RewardScorer, check_tokenizers
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
 from tests.reference import tiny_reward
 from tests.tokenizer import SPECIALS, byte_tokenizer
@@ -66,7 +66,7 @@ def test_a_tree_is_scored_as_its_texts_alone_and_what_they_share_is_run_once(arc
     rng = np.random.default_rng(0)
     model, scorer = make_scorer(architecture, batch_size=4, slots=40)
     seen = []
-    prompt = rng.integers(0, 250, CHUNK + 9).tolist()
+    prompt = rng.integers(0, 250, CHUNKS[-1] + 9).tolist()
     for level in grow(rng, prompt, levels=4):
         seen += level
         check(model, architecture, level, scorer.score(level))
@@ -131,7 +131,8 @@ def test_a_text_that_grows_stays_in_its_slot():
 def test_nothing_is_compiled_again():
     rng = np.random.default_rng(5)
     _, scorer = make_scorer(OUTCOME, batch_size=4, slots=8)
-    scorer.score([rng.integers(0, 250, 120).tolist()])
+    for length in (120, 10):  # a chunk of each size
+        scorer.score([rng.integers(0, 250, length).tolist()])
     programs = scorer.programs
     for level in grow(rng, rng.integers(0, 250, 10).tolist(), levels=3):
         scorer.score(level)
