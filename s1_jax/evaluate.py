@@ -221,7 +221,7 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
         format=config.format,
         draft_tokens=config.draft_tokens,
     )
-    verifiers = Verifiers(config, engine.tokenizer, dtype)
+    verifiers = Verifiers(config, engine.tokenizer, dtype, layout)
     for search, reward in searches(rows):
         verifiers.of(reward, search)  # now: what is wrong with one is not to be found out after hours of decoding
     path = part_of(run_dir / "records.jsonl", jax.process_index())

@@ -11,6 +11,7 @@ from s1_jax import evaluate, settings
 from s1_jax.checkpoints import hf_reward
 from s1_jax.config import SearchConfig, SettingConfig, UserError
 from s1_jax.model.reward import REWARD_MODELS, init_params
+from s1_jax.search import verifiers
 from tests.tokenizer import SPECIALS, byte_tokenizer
 
 CONFIG = """
@@ -97,6 +98,33 @@ def test_every_method_has_a_record_of_every_problem(finished):
         assert (record["reward_tokens"] > 0) == (record["reward"] is not None)
         assert record["extracted_answer"] in [answer for answer, _ in record["leaves"]] or not record["leaves"]
     assert all(len(record["leaves"]) == 3 for record in searched if record["method"] == "best_of_n")
+
+
+def test_reward_models_lie_on_the_policys_mesh(folder, tmp_path, monkeypatch):
+    devices = []
+
+    class Seen(verifiers.RewardScorer):
+        def __init__(self, config, reward, params, *others, **options):
+            devices.append({len(leaf.sharding.device_set) for leaf in jax.tree.leaves(params)})
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(verifiers, "RewardScorer", Seen)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.main(arguments(folder, tmp_path))
+    assert devices == [{jax.device_count()}] != [{1}]
+
+
+@pytest.mark.slow
+def test_another_mesh_gives_the_same_records(folder, finished, tmp_path):
+    evaluate.main(arguments(folder, tmp_path, "--mesh.fsdp", "4", "--mesh.tensor", "2"))
+
+    def untimed(record):
+        return {name: value for name, value in record.items() if name != "leaves" and not name.endswith("seconds")}
+
+    def by_key(run_dir):
+        return {settings.record_key(record): untimed(record) for record in records_in(run_dir)}
+
+    assert by_key(tmp_path) == by_key(finished)
 
 
 def test_the_report_compares_them(finished, folder, capsys):

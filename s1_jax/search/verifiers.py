@@ -11,13 +11,14 @@ from s1_jax.config import EvaluateConfig, SearchConfig, StepConfig, UserError
 from s1_jax.search.layout import RewardLayout
 from s1_jax.search.scoring import RewardScorer, check_tokenizers
 from s1_jax.search.verifier import Verifier
+from s1_jax.sharding import Layout
 
 
 class Verifiers:
-    """Those of `config.rewards`, for a policy with this tokenizer; products are made in `dtype`."""
+    """Those of `config.rewards`, for a policy with this tokenizer; products are made in `dtype`, placed by `layout`."""
 
-    def __init__(self, config: EvaluateConfig, tokenizer: PreTrainedTokenizerBase, dtype: Any) -> None:
-        self._config, self._tokenizer, self._dtype = config, tokenizer, dtype
+    def __init__(self, config: EvaluateConfig, tokenizer: PreTrainedTokenizerBase, dtype: Any, layout: Layout) -> None:
+        self._config, self._tokenizer, self._dtype, self._layout = config, tokenizer, dtype, layout
         self._scorers: dict[str, tuple[RewardScorer, PreTrainedTokenizerBase]] = {}
 
     @property
@@ -49,8 +50,9 @@ class Verifiers:
             raise UserError(f"a search is scored by a {kind} reward model: give --rewards.{kind} its folder or hub id")
         tokenizer = hf.load_tokenizer(path)
         check_tokenizers(self._tokenizer, tokenizer)
-        config, reward, params = hf_reward.load_for_scoring(path, self._config.stored, self._dtype)
+        config, reward, params = hf_reward.load_for_scoring(path, self._config.stored, self._dtype, self._layout)
         if reward.kind != kind:
             raise UserError(f"rewards.{kind}: {path} scores {'steps' if reward.kind == 'process' else 'whole runs'}")
         sizes: dict[str, Any] = dict(max_length=rewards.max_length, batch_size=rewards.batch_size, slots=rewards.slots)
-        return RewardScorer(config, reward, params, tokenizer, dtype=self._dtype, **sizes), tokenizer
+        scorer = RewardScorer(config, reward, params, tokenizer, dtype=self._dtype, layout=self._layout, **sizes)
+        return scorer, tokenizer
