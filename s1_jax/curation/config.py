@@ -1,0 +1,114 @@
+"""Options of `python -m s1_jax.curate`, a section a stage."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from s1_jax.config import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class CollectConfig:
+    """Where questions come from."""
+
+    sources: tuple[str, ...] = ()  # names of s1_jax/curation/sources.py; none: `paths` alone
+    paths: tuple[str, ...] = ()  # of JSONL or Parquet files or folders with columns question and solution
+    limit: int | None = None  # rows of each source; none: all
+    near_duplicates: float | None = 0.8  # Jaccard similarity of words from which one of two questions goes; none: keep
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class DecontaminateConfig:
+    """Evaluation sets that no question may come from."""
+
+    tasks: tuple[str, ...] = ("aime24", "aime25", "math500", "gpqa_diamond")  # of s1_jax/tasks
+    paths: tuple[str, ...] = ()  # of JSONL files with a column question or problem, beside them
+    words: int = 8  # of an n-gram that both have
+    near_duplicates: float | None = 0.5  # similarity of problems that share no such n-gram; none: not looked for
+
+
+@dataclasses.dataclass(frozen=True)
+class EndpointConfig:
+    """A model that answers questions: behind an endpoint in OpenAI's form, or decoded here."""
+
+    model: str = ""  # its name at the endpoint, or a folder or hub id where there is none
+    base_url: str | None = None  # up to and with /v1; none: decoded here
+    key_variable: str = "OPENAI_API_KEY"  # the environment variable with the key, if it needs one
+    temperature: float = 0.0
+    max_tokens: int = 16_384  # of one answer, thinking included
+    concurrent: int = 16  # requests at a time; decoded here: rows of the batch
+    requests_per_minute: int = 600  # at most
+    timeout_seconds: float = 600.0  # of one request
+    attempts: int = 8  # at one request, ever longer apart
+    dollars_per_million_tokens: tuple[float, float] = (0.0, 0.0)  # read and written, for the cost that is shown
+
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "concurrent", "requests_per_minute", "timeout_seconds", "attempts"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be positive")
+        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+            raise UserError(f"base_url {self.base_url!r} must begin with http:// or https://")
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerateConfig:
+    """Who writes the traces, and who tries the questions to tell how hard they are."""
+
+    teacher: EndpointConfig = EndpointConfig()
+    solvers: tuple[EndpointConfig, ...] = ()  # in the paper Qwen2.5-7B-Instruct and Qwen2.5-32B-Instruct, at 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class GradeConfig:
+    """Who decides what the rules of the tasks leave open, and names a question's field."""
+
+    judge: EndpointConfig | None = None  # none: rules alone
+    classify: bool = True  # ask the judge for a field; else a row's `domain` is its source
+
+
+@dataclasses.dataclass(frozen=True)
+class FilterConfig:
+    """Rows that go for their form, and for being too easy."""
+
+    rules: tuple[str, ...] = ("no_trace", "images", "numbered_parts", "bold_numbers")  # of s1_jax/curation/filter.py
+    easy: bool = True  # drop what any solver got right
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectConfig:
+    """How the examples are chosen."""
+
+    method: Literal["s1k", "random", "diverse", "longest", "full"] = "s1k"
+    size: int = 1000
+    seed_sources: tuple[str, ...] = ("gpqa", "aime")  # rows of these the teacher got right are all taken (s1k)
+    seed_long_source: str | None = "math"  # and of this one those with more than `seed_long_tokens`
+    seed_long_tokens: int = 5600
+    uniform_until: int = 700  # so many are chosen with domains drawn uniformly, the rest by benchmark weights
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class WriteConfig:
+    """The data set."""
+
+    push_to: str | None = None  # a hub id; none: it stays here
+    licence: str = "see sources"
+
+
+@dataclasses.dataclass(frozen=True)
+class CurateConfig:
+    """Options of `python -m s1_jax.curate`."""
+
+    run_dir: str = "runs/curate"
+    tokenizer: str = "Qwen/Qwen2.5-32B-Instruct"  # trace lengths are counted with it
+    collect: CollectConfig = CollectConfig()
+    decontaminate: DecontaminateConfig = DecontaminateConfig()
+    generate: GenerateConfig = GenerateConfig()
+    grade: GradeConfig = GradeConfig()
+    filter: FilterConfig = FilterConfig()
+    select: SelectConfig = SelectConfig()
+    write: WriteConfig = WriteConfig()
+    until: str | None = None  # stage after which to stop; none: all
+    again_from: str | None = None  # stage from which on all is made anew

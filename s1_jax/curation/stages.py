@@ -1,0 +1,185 @@
+"""Stages that make a table from a table, each a Parquet file in `run_dir`; a stop between or within them loses nothing.
+
+A table has a row a question. A stage says which rows go on and what new columns they have; what it says is written to
+`run_dir/N_name.parquet` as a whole or not at all, beside a fingerprint of all it was made from. A stage whose
+fingerprint is the one asked for is not run again. Rows pass through memory a group at a time: traces may be many GB.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.progress import Progress
+
+from s1_jax.config import UserError
+
+ROWS_OF_GROUP = 1024  # with long traces some 20 MB
+FINGERPRINT, COUNTS = b"s1_jax.fingerprint", b"s1_jax.counts"  # in a file's metadata
+
+
+class Count(NamedTuple):
+    """Rows that a rule let go, one line of the funnel."""
+
+    stage: str
+    rule: str
+    dropped: int
+    left: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """What a stage makes of its table."""
+
+    columns: Mapping[str, pa.Array] = dataclasses.field(default_factory=dict)  # new ones, of the rows that go on
+    rows: np.ndarray | None = None  # int64, places of the rows that go on, in their new order; none: all
+    dropped: Sequence[tuple[str, int]] = ()  # rules and how many rows each let go, in the order they were asked
+
+
+class Source:
+    """The table a stage starts from: columns of it, without what it does not ask for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = pq.ParquetFile(path)
+        self.num_rows: int = self._file.metadata.num_rows
+        self.names: list[str] = self._file.schema_arrow.names
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column, whole."""
+        return self._file.read([name])[name]
+
+    def empty(self, names: Sequence[str]) -> pa.Table:
+        """Some columns, no rows."""
+        return self._file.schema_arrow.empty_table().select(list(names))
+
+    def batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Some columns, a group of rows at a time."""
+        yield from self._file.iter_batches(ROWS_OF_GROUP, columns=list(names))
+
+
+class Stage(NamedTuple):
+    """One step of the pipeline.
+
+    `run(config, source, folder, bar)` may keep files of its own in `folder` (reports, answers that were paid for), and
+    shows how far it is on `bar`. `inputs(config)` are files whose contents the table depends on.
+    """
+
+    name: str
+    run: Callable[[Any, Source | None, Path, Progress], Made]
+    options: tuple[str, ...]  # fields of the config that it reads
+    inputs: Callable[[Any], Sequence[Path]] = lambda config: ()
+
+
+def run_stages(
+    stages: Sequence[Stage], config: Any, run_dir: Path, bar: Progress, again_from: str | None = None
+) -> Path:
+    """Runs what is not there yet, and all from `again_from` on; the last table. Raises what a stage raises."""
+    if again_from is not None and again_from not in (names := [stage.name for stage in stages]):
+        raise UserError(f"there is no stage {again_from!r}; there are {', '.join(names)}")
+    path, before, again = None, "", False
+    for number, stage in enumerate(stages, 1):
+        again |= stage.name == again_from
+        target = run_dir / f"{number}_{stage.name}.parquet"
+        fingerprint = _fingerprint(stage, config, before)
+        if again or fingerprint_of(target) != fingerprint:
+            source = None if path is None else Source(path)
+            folder = run_dir / stage.name
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(target, stage, source, stage.run(config, source, folder, bar), fingerprint)
+            print(f"{stage.name}: {pq.read_metadata(target).num_rows:,} rows in {target}")
+        path, before = target, fingerprint
+    assert path is not None
+    return path
+
+
+def fingerprint_of(path: Path) -> str | None:
+    """What the table was made from; none where there is no table, or not a whole one."""
+    try:
+        metadata = pq.read_metadata(path).metadata or {}
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None
+    return metadata.get(FINGERPRINT, b"").decode() or None
+
+
+def counts_of(path: Path) -> list[Count]:
+    """The funnel up to this table."""
+    return [Count(*count) for count in json.loads((pq.read_metadata(path).metadata or {})[COUNTS])]
+
+
+def _fingerprint(stage: Stage, config: Any, before: str) -> str:
+    """Of the stage's options and files, and of the table it starts from."""
+    digest = hashlib.sha256(before.encode())
+    options = {name: getattr(config, name) for name in stage.options}
+    digest.update(json.dumps([stage.name, options], default=dataclasses.asdict, sort_keys=True).encode())
+    for path in stage.inputs(config):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _write(target: Path, stage: Stage, source: Source | None, made: Made, fingerprint: str) -> None:
+    """The table as a whole, or nothing of it."""
+    left = len(next(iter(made.columns.values()))) if source is None else source.num_rows
+    counts = [] if source is None else counts_of(source.path)
+    left += sum(dropped for _, dropped in made.dropped) if source is None else 0
+    for rule, dropped in made.dropped:
+        left -= dropped
+        counts.append(Count(stage.name, rule, dropped, left))
+    if not made.dropped:
+        counts.append(Count(stage.name, "", 0, left))
+    partial = target.with_suffix(".partial")
+    writer = None
+    try:
+        for table in _groups(source, made):
+            if writer is None:
+                metadata = {FINGERPRINT: fingerprint.encode(), COUNTS: json.dumps(counts).encode()}
+                writer = pq.ParquetWriter(partial, table.schema.with_metadata(metadata), compression="zstd")
+            writer.write_table(table.cast(writer.schema), row_group_size=ROWS_OF_GROUP)
+    finally:
+        if writer is not None:
+            writer.close()
+    os.replace(partial, target)
+
+
+def _groups(source: Source | None, made: Made) -> Iterator[pa.Table]:
+    """The new table, a group of rows at a time; one without rows where there are none."""
+    new = pa.table(dict(made.columns))
+    if source is None:
+        yield new
+        return
+    rows = np.arange(source.num_rows) if made.rows is None else np.asarray(made.rows, np.int64)
+    names = [name for name in source.names if name not in made.columns]
+    if len(rows) and (np.diff(rows) <= 0).any():  # in another order: few rows, or the memory for all of them
+        old = pa.concat_tables(_taken(source, names, np.sort(rows)))
+        yield _beside(old.take(np.argsort(np.argsort(rows))), new)
+        return
+    first = 0
+    for old in _taken(source, names, rows):
+        yield _beside(old, new.slice(first, len(old)))
+        first += len(old)
+
+
+def _taken(source: Source, names: Sequence[str], rows: np.ndarray) -> Iterator[pa.Table]:
+    """These rows, in ascending order, group by group."""
+    first = 0
+    yield source.empty(names)  # brings the columns
+    for batch in source.batches(names):
+        here = rows[(rows >= first) & (rows < first + len(batch))] - first
+        first += len(batch)
+        if len(here):
+            yield pa.Table.from_batches([batch]).take(here)
+
+
+def _beside(old: pa.Table, new: pa.Table) -> pa.Table:
+    for name in new.column_names:
+        old = old.append_column(name, new[name])
+    return old
