@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+import math
+from typing import Literal, get_args
 
 from s1_jax.config import UserError
 
@@ -68,12 +69,19 @@ class GradeConfig:
     classify: bool = True  # ask the judge for a field; else a row's `domain` is its source
 
 
+RuleName = Literal["no_trace", "no_solution", "asymptote", "images", "numbered_parts", "bold_numbers"]
+
+
 @dataclasses.dataclass(frozen=True)
 class FilterConfig:
-    """Rows that go for their form, and for being too easy."""
+    """Rows that go for their form; what a solver got right is marked, and goes where the method of `select` says so."""
 
-    rules: tuple[str, ...] = ("no_trace", "images", "numbered_parts", "bold_numbers")  # of s1_jax/curation/filter.py
-    easy: bool = True  # drop what any solver got right
+    rules: tuple[RuleName, ...] = ("no_trace", "asymptote", "images", "numbered_parts", "bold_numbers")
+    asymptote_sources: tuple[str, ...] = ("aime",)  # whose figures may be Asymptote's code
+
+    def __post_init__(self) -> None:
+        if unknown := [rule for rule in self.rules if rule not in get_args(RuleName)]:
+            raise UserError(f"filter.rules: there is no rule {unknown[0]!r}; there are {', '.join(get_args(RuleName))}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,16 +93,31 @@ class SelectConfig:
     seed_sources: tuple[str, ...] = ("gpqa", "aime")  # rows of these the teacher got right are all taken (s1k)
     seed_long_source: str | None = "math"  # and of this one those with more than `seed_long_tokens`
     seed_long_tokens: int = 5600
+    seed_from: Literal["hard", "all"] = "hard"  # all: also what a solver got right, as the paper's text has it
     uniform_until: int = 700  # so many are chosen with domains drawn uniformly, the rest by benchmark weights
+    # sources whose domains the rest follows, and what each weighs in all
+    benchmarks: tuple[tuple[str, float], ...] = (("aime", 1.0), ("gpqa", 0.5))
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise UserError(f"select.size {self.size} is below 1")
+        if any(not 0 < weight < math.inf for _, weight in self.benchmarks):
+            raise UserError(f"select.benchmarks {self.benchmarks}: a weight is not a number above 0")
 
 
 @dataclasses.dataclass(frozen=True)
 class WriteConfig:
     """The data set."""
 
-    push_to: str | None = None  # a hub id; none: it stays here
-    licence: str = "see sources"
+    name: str = "dataset"  # of its folder in `run_dir`; another one for each selection that is to stay
+    licence: str = "other"  # one of the hub's identifiers; other: the card lists what is known of each source
+    compare_with: str | None = None  # a path or hub id of questions: how many of them were chosen is in the card
+    push_to: str | None = None  # a hub id, private at first; none: it stays here
+
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name or self.name.startswith("."):
+            raise UserError(f"write.name {self.name!r} is not the name of a folder")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,150 @@
+"""The data set: Parquet that `s1_jax.train` and `datasets` read as it is, and its card.
+
+`run_dir/NAME` holds data/train-00000-of-00001.parquet, README.md (the card with the report) and funnel.png. It goes
+to the hub only where `write.push_to` says so, and private: GPQA's authors ask that their questions not be put online.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from rich.progress import Progress
+
+from s1_jax.config import RunError, UserError
+from s1_jax.curation.config import CurateConfig
+from s1_jax.curation.report import group_rows, markdown_table, overlap_with, report_lines, save_funnel_plot
+from s1_jax.curation.stages import ROWS_OF_GROUP, Count, Made, Source, counts_of
+
+DATA = Path("data") / "train-00000-of-00001.parquet"
+NEEDED = ("id", "question", "solution", "source", "domain", "thinking", "attempt", "thinking_tokens", "chosen_by")
+PRIVATE = ("run_dir", "paths", "base_url", "key_variable", "compare_with", "push_to", "until", "again_from")
+
+
+def write(config: CurateConfig, source: Source | None, folder: Path, bar: Progress) -> Made:
+    """Writes the data set of the chosen rows, and pushes it if asked; the table stays as it is.
+
+    What a solver wrote, and why something is missing, is left out. Raises UserError for a missing column and RunError
+    where the hub refuses; what is written stays.
+    """
+    assert source is not None
+    if missing := [name for name in NEEDED if name not in source.names]:
+        raise UserError(f"write needs column {missing[0]!r}; there are {', '.join(source.names)}")
+    target = Path(config.run_dir) / config.write.name
+    (target / DATA).parent.mkdir(parents=True, exist_ok=True)
+    names = [name for name in source.names if _is_written(name)]
+    _write_data(target / DATA, source, names, bar)
+    counts = counts_of(source.path)
+    save_funnel_plot(target / "funnel.png", counts)
+    _replace(target / "README.md", "\n".join(_card(config, source, counts)))
+    print(f"data set: {source.num_rows:,} rows in {target}, described in {target / 'README.md'}")
+    if config.write.push_to is not None:
+        _push(target, config.write.push_to)
+    return Made()
+
+
+def inputs_of_write(config: CurateConfig) -> Sequence[Path]:
+    """The files that the card depends on beside the table."""
+    compared = Path(config.write.compare_with or "")
+    return [compared] if compared.is_file() else []
+
+
+def _is_written(name: str) -> bool:
+    return not name.startswith("solver_") and name not in ("error", "hard")
+
+
+def _write_data(path: Path, source: Source, names: Sequence[str], bar: Progress) -> None:
+    """As a whole, or not at all."""
+    partial = path.with_suffix(".partial")
+    task = bar.add_task("write", total=source.num_rows, note="")
+    with pq.ParquetWriter(partial, source.empty(names).schema.remove_metadata(), compression="zstd") as writer:
+        for batch in source.batches(names):
+            writer.write_table(pa.Table.from_batches([batch]).replace_schema_metadata(None), ROWS_OF_GROUP)
+            bar.advance(task, len(batch))
+    bar.remove_task(task)
+    os.replace(partial, path)
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _card(config: CurateConfig, source: Source, counts: Sequence[Count]) -> Iterator[str]:
+    """The lines of README.md: what the hub reads, then what people do."""
+    table = pa.concat_tables([source.empty(NEEDED), *_cut_tables(source)])
+    overlap = None if config.write.compare_with is None else overlap_with(config.write.compare_with, table)
+    yield from (
+        "---",
+        f"license: {config.write.licence}",
+        "task_categories: [text-generation]",
+        "tags: [reasoning]",
+        "configs:",
+        "- config_name: default",
+        "  data_files:",
+        "  - split: train",
+        f"    path: {DATA.as_posix()}",
+        "---",
+        "",
+    )
+    options = config.select
+    teacher = config.generate.teacher.model or "as the questions came with them"
+    yield from (
+        f"# {source.num_rows:,} questions with reasoning traces",
+        "",
+        f"Chosen by `{options.method}`, seed {options.seed}, as in "
+        "[s1: Simple test-time scaling](https://arxiv.org/abs/2501.19393), by s1_jax. "
+        f"Traces and attempts: {teacher}.",
+        "",
+        "    python -m s1_jax.train CONFIG.py --data.path FOLDER",
+        "",
+        "Columns: `question`, `solution` (the source's; may be missing), `source`, `domain`, `thinking` and `attempt` "
+        "(the teacher's), `correct` (its attempt; null where nothing could tell), `thinking_tokens`, `chosen_by`.",
+        "",
+    )
+    yield from report_lines(table, counts, overlap)
+    yield from ("## Sources and licences", "", *markdown_table(_licences(table)), "")
+    yield from ("## Configuration", "", "```json", json.dumps(_public(dataclasses.asdict(config)), indent=2), "```", "")
+
+
+def _cut_tables(source: Source) -> Iterator[pa.Table]:
+    """The rows with traces as short as a card shows them: all of them may be many GB."""
+    for batch in source.batches(NEEDED):
+        table = pa.Table.from_batches([batch])
+        for name in ("thinking", "attempt"):
+            cut = pc.utf8_slice_codeunits(table[name], 0, 2000)
+            table = table.set_column(table.schema.get_field_index(name), name, cut)
+        yield table.cast(source.empty(NEEDED).schema)
+
+
+def _licences(table: pa.Table) -> list[tuple[str, ...]]:
+    """Source, rows, and its licence as its card has it."""
+    _, *rows = group_rows(table, "source")
+    return [("source", "rows", "licence"), *((name, count, "not known") for name, count, _ in rows)]
+
+
+def _public(value: Any) -> Any:
+    """The config without what says where it ran."""
+    if isinstance(value, dict):
+        return {name: _public(part) for name, part in value.items() if name not in PRIVATE}
+    return [_public(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def _push(target: Path, name: str) -> None:
+    try:
+        hub = huggingface_hub.HfApi()
+        hub.create_repo(name, repo_type="dataset", private=True, exist_ok=True)
+        hub.upload_folder(repo_id=name, repo_type="dataset", folder_path=target)
+    except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        raise RunError(f"{target} is written, but could not be pushed to {name!r} ({said})") from None
+    print(f"pushed to {name} (a new data set there is private)")
