@@ -1,0 +1,44 @@
+"""Counts the tokens of traces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from rich.progress import Progress
+
+from s1_jax.checkpoints.hf import load_tokenizer
+from s1_jax.config import UserError
+from s1_jax.curation.config import CurateConfig
+from s1_jax.curation.stages import Made, Source
+
+TEXTS_OF_BATCH = 64  # the tokenizer holds every token of a batch as a string besides: some 50 MB
+
+
+def measure(config: CurateConfig, source: Source, folder: Path, bar: Progress) -> Made:
+    """Column `thinking_tokens`, int32: tokens of `thinking` by the config's tokenizer, 0 where there is no trace.
+
+    Raises UserError where the tokenizer is not there, or has no tokenizer.json.
+    """
+    tokenizer = load_tokenizer(config.tokenizer)
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    if fast is None:
+        raise UserError(f"the tokenizer of {config.tokenizer} has no tokenizer.json; the slow ones take days")
+    lengths = np.zeros(source.num_rows, np.int32)
+    task, first = bar.add_task("measure", total=source.num_rows, note=""), 0
+    for texts in _texts(source):
+        encodings = fast.encode_batch_fast(texts, add_special_tokens=False)
+        lengths[first : first + len(texts)] = [len(encoding) for encoding in encodings]
+        first += len(texts)
+        bar.advance(task, len(texts))
+    print(f"measure: {lengths.sum():,} tokens in {np.count_nonzero(lengths):,} traces")
+    return Made({"thinking_tokens": pa.array(lengths)})
+
+
+def _texts(source: Source) -> Iterator[Sequence[str]]:
+    """The traces, a batch at a time; one that is not there is empty."""
+    for rows in source.batches(["thinking"]):
+        for start in range(0, len(rows), TEXTS_OF_BATCH):
+            yield rows["thinking"].slice(start, TEXTS_OF_BATCH).fill_null("").to_pylist()
