@@ -1,4 +1,7 @@
-"""Asks math_worker.py, which is started at the first pair that needs it and lives as long as this process."""
+"""Asks math_worker.py, which is started at the first pair that needs it and lives as long as this process.
+
+Threads that ask at the same time have a worker each.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def mathematically_equal(gold: str, answer: str) -> bool | None:
 
     Raises RunError where math-verify cannot be started.
     """
-    reply = _helper.ask(gold, answer)
+    reply = _helpers.ask(gold, answer)
     return {"equal": True, "different": False}.get(reply)
 
 
@@ -97,6 +100,29 @@ class Helper:
         return reply or "killed"
 
 
+class Helpers:
+    """Helpers for any number of threads: one that is idle, else a new one."""
+
+    def __init__(self) -> None:
+        self._idle: list[Helper] = []
+
+    def ask(self, gold: str, answer: str) -> str:
+        """As `Helper.ask`."""
+        try:
+            helper = self._idle.pop()
+        except IndexError:
+            helper = Helper()
+        try:
+            return helper.ask(gold, answer)
+        finally:
+            self._idle.append(helper)
+
+    def close(self) -> None:
+        """Ends the workers that are idle."""
+        for helper in self._idle:
+            helper.close()
+
+
 def _line(process: subprocess.Popen[bytes], seconds: float) -> str | None:
     """The next line the process writes; None where it has ended, or writes none in time."""
     output, until, line = _end(process.stdout), time.monotonic() + seconds, b""
@@ -114,5 +140,5 @@ def _end(pipe: IO[bytes] | None) -> IO[bytes]:
     return pipe
 
 
-_helper = Helper()
-atexit.register(_helper.close)
+_helpers = Helpers()
+atexit.register(_helpers.close)

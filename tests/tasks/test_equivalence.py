@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ ENDLESS = ("\\frac{x}{7}", "9^{99999999}")  # one power of whole numbers: C code
 def helper(monkeypatch):
     """A worker of the test's own, and nothing remembered."""
     made = math_helper.Helper()
-    monkeypatch.setattr(math_helper, "_helper", made)
+    monkeypatch.setattr(math_helper, "_helpers", made)
     math_helper.mathematically_equal.cache_clear()
     yield made
     made.close()
@@ -230,7 +231,7 @@ def test_ctrl_c_reaches_this_process_alone_and_the_next_reply_is_the_next_pairs(
 def test_the_worker_ends_with_the_process_that_asked(tmp_path):
     script = (
         "import os; from s1_jax.tasks import math_helper as m; assert m.mathematically_equal('2', '4/2');"
-        "print(m._helper._process.pid, flush=True); os._exit(0)"  # no exit handler runs
+        "print(m._helpers._idle[0]._process.pid, flush=True); os._exit(0)"  # no exit handler runs
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     worker = int(done.stdout)
@@ -267,3 +268,21 @@ def test_the_same_pair_is_asked_once(helper):
     assert grade_math("0.25", "\\frac{1}{4}") == MATH
     helper.ask = lambda *_: pytest.fail("asked again")
     assert grade_math("0.25", "\\frac{1}{4}") == MATH
+
+
+def test_threads_have_a_worker_each_and_leave_it_to_the_next():
+    helpers, together = math_helper.Helpers(), threading.Barrier(2)
+
+    def ask():
+        together.wait()
+        return helpers.ask("\\frac{x}{7}", "9^{99999999}")  # takes all the time it may
+
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            replies = [one.result() for one in [threads.submit(ask) for _ in range(2)]]
+        assert replies == ["killed", "killed"]
+        first = len(helpers._idle)
+        assert helpers.ask("\\frac{x}{7}", "x/7") == "equal"
+        assert first == len(helpers._idle) == 2
+    finally:
+        helpers.close()
