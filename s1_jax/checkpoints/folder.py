@@ -20,7 +20,8 @@ EXPECTED = (
     "Qwen/Qwen2.5-0.5B"
 )
 WRITTEN_LAST = "config.json"  # of a model's folder: without it, it is none
-DOWNLOADED = ("*.json", "*.safetensors", "*.txt", "*.jinja")
+WITHOUT_WEIGHTS = ("*.json", "*.txt", "*.jinja")
+DOWNLOADED = (*WITHOUT_WEIGHTS, "*.safetensors")
 TOKENIZER_FILES = (
     "generation_config.json",
     "tokenizer.json",
@@ -34,9 +35,9 @@ TOKENIZER_FILES = (
 )
 
 
-def resolve(path: str | Path) -> Path:
-    """`path` where it is a folder, here or in a bucket; else the snapshot of the hub id it names, downloaded (no
-    pickles).
+def resolve(path: str | Path, files: tuple[str, ...] = DOWNLOADED) -> Path:
+    """`path` where it is a folder, here or in a bucket; else the snapshot of the hub id it names, of which these files
+    are downloaded (no pickles).
 
     Raises UserError where it is neither, or the bucket or hub cannot be reached.
     """
@@ -55,7 +56,7 @@ def resolve(path: str | Path) -> Path:
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text):
         raise UserError(f"no folder {path}; {EXPECTED}")
     try:
-        return Path(huggingface_hub.snapshot_download(text, allow_patterns=list(DOWNLOADED)))
+        return Path(huggingface_hub.snapshot_download(text, allow_patterns=list(files)))
     except Exception as error:  # the client raises its own, its transport's and the system's errors
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"no folder {path} here, and the model hub did not give it: {reason}") from None

@@ -23,7 +23,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-from s1_jax.checkpoints.folder import copy_tokenizer, resolve, whole_folder
+from s1_jax.checkpoints.folder import WITHOUT_WEIGHTS, copy_tokenizer, resolve, whole_folder
 from s1_jax.checkpoints.tensor_file import DTYPES, StoredTensor, read_header, read_json, write
 from s1_jax.config import ModelConfig, StoredConfig, UserError
 from s1_jax.model import kernels
@@ -57,10 +57,13 @@ def load_config(path: str | Path) -> ModelConfig:
 
 
 def load_tokenizer(path: str | Path) -> Any:
-    """The transformers tokenizer of a checkpoint in a folder or on the hub. Raises UserError where there is none."""
+    """The transformers tokenizer of a checkpoint in a folder or on the hub, whose weights stay there.
+
+    Raises UserError where there is none.
+    """
     from transformers import AutoTokenizer  # slow to import, and weights alone do not need it
 
-    folder = resolve(path)
+    folder = resolve(path, WITHOUT_WEIGHTS)
     if not (folder / "tokenizer_config.json").is_file():
         raise UserError(f"{folder} has no tokenizer (tokenizer_config.json and tokenizer.json)")
     try:

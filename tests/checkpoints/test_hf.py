@@ -309,6 +309,19 @@ def test_hub_id_is_downloaded_without_pickles(tiny_model, source, monkeypatch):
     assert list(wanted) == list(SAFE_NAMES)
 
 
+def test_a_tokenizer_on_the_hub_is_downloaded_without_weights(monkeypatch):
+    asked = []
+
+    def download(name, allow_patterns):
+        asked.extend(allow_patterns)
+        return str(TINY_BASE)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert hf.load_tokenizer("someone/some-model").get_vocab() == hf.load_tokenizer(TINY_BASE).get_vocab()
+    wanted = list(huggingface_hub.utils.filter_repo_objects(SAFE_NAMES, allow_patterns=asked))
+    assert "tokenizer.json" in wanted and not any(name.endswith(".safetensors") for name in wanted)
+
+
 def test_export_carries_tokenizer_generation_config_and_special_ids(source, tmp_path):
     config, params = hf.load_params(TINY_BASE)
     (source / "generation_config.json").write_text('{"eos_token_id": 2}')
