@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -185,20 +187,27 @@ def _by_rules(
     grades: dict[str, list[Grade]] = {name: [] for name in texts}
     prompts = {}
     task = bar.add_task("grade by rules", total=source.num_rows * len(texts), note="")
-    with kept.open("a", encoding="utf-8") as file:
-        for batch in source.batches(["question", "solution", *texts]):
-            rows = batch.to_pydict()
-            for name in texts:
-                for asked in zip(rows["question"], rows["solution"], rows[name], strict=True):
-                    key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
-                    if key not in before:
-                        before[key] = grade_by_rules(*asked)
+    threads = ThreadPoolExecutor(os.cpu_count())  # each with a worker of math-verify's
+    try:
+        with kept.open("a", encoding="utf-8") as file:
+            for batch in source.batches(["question", "solution", *texts]):
+                rows = batch.to_pydict()
+                for name in texts:
+                    asked = list(zip(rows["question"], rows["solution"], rows[name], strict=True))
+                    keys = [hashlib.sha256(json.dumps(one).encode()).hexdigest()[:16] for one in asked]
+                    new = {key: one for key, one in zip(keys, asked, strict=True) if key not in before}
+                    said = threads.map(lambda one: grade_by_rules(*one), new.values())
+                    for key, before[key] in zip(new, said, strict=True):
                         file.write(record_line({"key": key, "grade": before[key]}))
-                    if judged and before[key].open:
-                        prompts[name, len(grades[name])] = judge_prompt(*asked)
-                    grades[name].append(before[key])
-                    bar.advance(task)
-            file.flush()
+                        bar.advance(task)
+                    bar.advance(task, len(asked) - len(new))
+                    for row, (key, one) in enumerate(zip(keys, asked, strict=True), len(grades[name])):
+                        grades[name].append(before[key])
+                        if judged and before[key].open:
+                            prompts[name, row] = judge_prompt(*one)
+                file.flush()
+    finally:
+        threads.shutdown(cancel_futures=True)
     return grades, prompts
 
 
