@@ -12,8 +12,8 @@ from s1_jax.cli import to_json
 from s1_jax.config import EvaluateConfig, RunError, TaskConfig, UserError
 from s1_jax.reporting.records import read_records, record_line
 from s1_jax.tasks import judge
+from tests.curation.stand_in_endpoint import StandInEndpoint
 from tests.reporting.made_up import record
-from tests.tasks.judge_server import JudgeServer
 
 KEY = "sk-not-to-be-seen"
 FAST = ("--judge.requests-per-minute", "1000000", "--judge.attempts", "2", "--judge.key-variable", "THE_KEY")
@@ -56,7 +56,7 @@ def server(monkeypatch):
     monkeypatch.setenv("THE_KEY", KEY)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    with JudgeServer() as server:
+    with StandInEndpoint() as server:
         server.says = lambda prompt: "Yes." if "three eggs" in prompt else "hm, no"
         yield server
 
@@ -144,7 +144,7 @@ def test_the_key_is_in_no_file_and_on_no_screen(run_dir, server):
 def test_interrupted_anywhere_the_old_records_stand(run_dir, server, monkeypatch):
     before = (run_dir / "records.jsonl").read_bytes()
 
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     for where, name in ((judge.Endpoint, "ask"), (os, "fsync")):
