@@ -10,7 +10,6 @@ two runs beside each other, and `--parity RUN_DIR` one beside the paper's tables
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import sys
 import time
@@ -22,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from s1_jax.checkpoints import hf
+from s1_jax.checkpoints.folder import fingerprint
 from s1_jax.cli import StopFlag, parse_with_file, run_main, to_json
 from s1_jax.config import (
     S1,
@@ -57,7 +57,7 @@ from s1_jax.search.requests import search_requests
 from s1_jax.search.verifiers import Verifiers
 from s1_jax.settings import Row, own_rows, plan_rows, record_key, searches, seeds_of, sweep_settings
 from s1_jax.sharding import DECODE_RULES, Layout, devices_for, make_mesh
-from s1_jax.storage import Mirror, as_path, mirrored, read_ranges, size_of
+from s1_jax.storage import Mirror, as_path, mirrored
 from s1_jax.tasks import Problem, Task, load_task
 
 # What all records of one run_dir share; settings, the number of problems and the machine may change between two starts.
@@ -76,8 +76,6 @@ SHARED_OPTIONS = (
 # And what all records of searches share besides.
 SEARCH_OPTIONS = (("rewards", "process"), ("rewards", "outcome"), ("steps",))
 FROM_RECORDS = {"--compare": compare.command, "--parity": parity.command}
-BLOCK = 2**20  # bytes
-BLOCKS = 64  # of a weights file, evenly spread, that its fingerprint reads; smaller files are read whole
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -170,18 +168,6 @@ def gather(folder: Mirror) -> None:
     for name in ("records.jsonl", COSTS):
         gather_parts(folder.local / name)
     folder.keep()
-
-
-def fingerprint(source: Path) -> str:
-    """SHA-256 over the model's config, tokenizer and weights, the latter by their sizes and evenly spread blocks."""
-    digest = hashlib.sha256()
-    for path in sorted([source / "config.json", *source.glob("tokenizer*.json"), *source.glob("*.safetensors")]):
-        size = size_of(path)
-        digest.update(f"{path.name} {size}\n".encode())
-        begins = [i * max(BLOCK, (size - BLOCK) // (BLOCKS - 1)) for i in range(min(BLOCKS, -(-size // BLOCK)))]
-        for block in read_ranges(path, [(begin, min(begin + BLOCK, size)) for begin in begins]):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def unfinished(folder: Mirror, rows: Sequence[Row]) -> list[Row]:

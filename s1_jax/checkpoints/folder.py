@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ import huggingface_hub
 
 from s1_jax.config import UserError
 from s1_jax.processes import is_first, meet
-from s1_jax.storage import as_path, in_bucket, one_line, remove_folder
+from s1_jax.storage import as_path, in_bucket, one_line, read_ranges, remove_folder, size_of
 
 EXPECTED = (
     "a model is a folder with config.json and model.safetensors, here or at gs://, or a hub id such as "
@@ -33,6 +34,8 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
+BLOCK = 2**20  # bytes
+BLOCKS = 64  # of a weights file, evenly spread, that its fingerprint reads; smaller files are read whole
 
 
 def resolve(path: str | Path, files: tuple[str, ...] = DOWNLOADED) -> Path:
@@ -60,6 +63,18 @@ def resolve(path: str | Path, files: tuple[str, ...] = DOWNLOADED) -> Path:
     except Exception as error:  # the client raises its own, its transport's and the system's errors
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"no folder {path} here, and the model hub did not give it: {reason}") from None
+
+
+def fingerprint(source: Path) -> str:
+    """SHA-256 over the model's config, tokenizer and weights, the latter by their sizes and evenly spread blocks."""
+    digest = hashlib.sha256()
+    for path in sorted([source / "config.json", *source.glob("tokenizer*.json"), *source.glob("*.safetensors")]):
+        size = size_of(path)
+        digest.update(f"{path.name} {size}\n".encode())
+        begins = [i * max(BLOCK, (size - BLOCK) // (BLOCKS - 1)) for i in range(min(BLOCKS, -(-size // BLOCK)))]
+        for block in read_ranges(path, [(begin, min(begin + BLOCK, size)) for begin in begins]):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextmanager
