@@ -25,9 +25,16 @@ class DecontaminateConfig:
     """Evaluation sets that no question may come from."""
 
     tasks: tuple[str, ...] = ("aime24", "aime25", "math500", "gpqa_diamond")  # of s1_jax/tasks
-    paths: tuple[str, ...] = ()  # of JSONL files with a column question or problem, beside them
+    paths: tuple[str, ...] = ()  # of JSONL, Parquet or CSV files with a column question or problem, beside them
     words: int = 8  # of an n-gram that both have
+    common: int | None = None  # an n-gram that more questions have is a turn of phrase; none: all count, as upstream
     near_duplicates: float | None = 0.5  # similarity of problems that share no such n-gram; none: not looked for
+
+    def __post_init__(self) -> None:
+        if self.words < 1 or (self.common is not None and self.common < 1):
+            raise UserError(f"words is {self.words}, common {self.common}; each must be at least 1")
+        if self.near_duplicates is not None and not 0 < self.near_duplicates <= 1:
+            raise UserError(f"near_duplicates is {self.near_duplicates}; it must be above 0 and at most 1")
 
 
 @dataclasses.dataclass(frozen=True)
