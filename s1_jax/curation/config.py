@@ -13,11 +13,17 @@ from s1_jax.config import UserError
 class CollectConfig:
     """Where questions come from."""
 
-    sources: tuple[str, ...] = ()  # names of s1_jax/curation/sources.py; none: `paths` alone
-    paths: tuple[str, ...] = ()  # of JSONL or Parquet files or folders with columns question and solution
+    sources: tuple[str, ...] = ()  # of s1_jax/curation/sources.py, or "synthetic"; of duplicates, the first one's stays
+    paths: tuple[str, ...] = ()  # of JSONL or Parquet files or folders: question, solution (source, thinking, attempt)
     limit: int | None = None  # rows of each source; none: all
     near_duplicates: float | None = 0.8  # Jaccard similarity of words from which one of two questions goes; none: keep
-    seed: int = 0
+    seed: int = 0  # of the order of GPQA's choices, of what is drawn of large sources, and of synthetic problems
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise UserError(f"collect.limit is {self.limit}; it must be positive")
+        if self.near_duplicates is not None and not 0 < self.near_duplicates <= 1:
+            raise UserError(f"collect.near_duplicates is {self.near_duplicates}; it must be above 0 and at most 1")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -127,14 +127,15 @@ def _value(row: Row, field: str, column: str) -> str | list[str]:
             said = "null" if part is None else f"of type {type(part).__name__}"
             wanted = "a string or a list of strings" if field == "thinking" else "a string"
             raise UserError(f"{row.where}: field {column!r} is {said}; it must be {wanted}")
-        if not _is_unicode(part):
+        if not is_unicode(part):
             raise UserError(f"{row.where}: field {column!r} holds half of a surrogate pair; it is not valid Unicode")
     if field in ("question", "text") and not value.strip():
         raise UserError(f"{row.where}: field {column!r} is empty")
     return value
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """False where half of a surrogate pair stands alone, as JSON can have it."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -213,7 +214,7 @@ def _hub_rows(name: str, split: str, subset: str | None) -> Iterator[Row]:
 
     try:
         rows = datasets.load_dataset(name, subset, split=split)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:  # Runtime: it has a script
         said = _first_line(error)
         raise UserError(f"{name!r} is no local path and could not be loaded as a hub data set ({said})") from None
     for number, columns in enumerate(rows, start=1):

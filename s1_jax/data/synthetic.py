@@ -101,6 +101,14 @@ def sample_problem(rng: np.random.Generator, held_out: bool = False, longest: in
             return problem
 
 
+def distinct_problems(rng: np.random.Generator, n: int, held_out: bool) -> list[Problem]:
+    """`n` different problems of one side of the split, in the order they were drawn."""
+    problems: dict[Problem, None] = {}
+    while len(problems) < n:
+        problems.setdefault(sample_problem(rng, held_out))
+    return list(problems)
+
+
 def generate_examples(seed: int, n: int) -> list[dict[str, str]]:
     """The fine-tuning set: `n` different training problems, worked by the teacher who under-thinks.
 
@@ -109,7 +117,7 @@ def generate_examples(seed: int, n: int) -> list[dict[str, str]]:
     """
     rng = np.random.default_rng([seed, 0])
     rows = []
-    for index, problem in enumerate(_distinct(rng, n, held_out=False)):
+    for index, problem in enumerate(distinct_problems(rng, n, held_out=False)):
         waits = min(int(rng.geometric(STOP_PROBABILITY)) - 1, MAX_WAITS)
         thinking = problem.thinking(waits)
         answer = _current_value(problem, thinking)
@@ -119,7 +127,7 @@ def generate_examples(seed: int, n: int) -> list[dict[str, str]]:
 
 def generate_problems(seed: int, n: int) -> list[dict[str, str]]:
     """The evaluation set: `n` different held-out problems with right answers. Keys `id`, `problem`, `answer`."""
-    problems = _distinct(np.random.default_rng([seed, 1]), n, held_out=True)
+    problems = distinct_problems(np.random.default_rng([seed, 1]), n, held_out=True)
     return [
         {"id": f"tiny-{seed}-{index}", "problem": problem.question, "answer": problem.answer}
         for index, problem in enumerate(problems)
@@ -191,13 +199,6 @@ def _letter(index: int) -> str:
 
 def _current_value(problem: Problem, thinking: str) -> str:
     return [f"{problem.start:02d}", *_VALUE.findall(thinking)][-1]
-
-
-def _distinct(rng: np.random.Generator, n: int, held_out: bool) -> list[Problem]:
-    problems: dict[Problem, None] = {}
-    while len(problems) < n:
-        problems.setdefault(sample_problem(rng, held_out))
-    return list(problems)
 
 
 def _joined(tokenizer: PreTrainedTokenizerBase, *spans: tuple[str, bool]) -> Example:

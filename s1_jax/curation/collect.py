@@ -1,0 +1,176 @@
+"""Stage 1: the questions of all sources in one table, each once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from rich.progress import Progress, TaskID
+
+from s1_jax.config import UserError
+from s1_jax.curation import similar
+from s1_jax.curation.config import CollectConfig, CurateConfig
+from s1_jax.curation.sources import PUBLIC, SYNTHETIC, Pool, Question, fold, read_local, read_public, read_synthetic
+from s1_jax.curation.stages import ROWS_OF_GROUP, Made, Source
+from s1_jax.data.sources import SUFFIXES
+from s1_jax.storage import as_path
+
+SCHEMA = pa.schema([(name, pa.string()) for name in ("id", *Question._fields)])
+
+
+def collect(config: CurateConfig, source: Source | None, folder: Path, bar: Progress) -> Made:
+    """The questions with their ids, without empty ones, repeated ones (white space and case aside), near duplicates.
+
+    Of two the earlier stays: sources in the order they are named, then paths. A public source that cannot be read is
+    left out as a whole, with a line that says why; what is wrong with a user's own file is an error. In `folder`,
+    `sources.json` has what was read of each, `duplicates.jsonl` the pairs of near duplicates.
+    Raises UserError on an unknown source, on an unusable row of a file (naming it), and where there is no question.
+    """
+    options = config.collect
+    kept, reports = _Kept(), []
+    sources = _sources(options)
+    row = bar.add_task("collecting", total=len(sources), note="")
+    for name, public, questions in sources:
+        report = _read(kept, name, public, _shown(questions, name, bar, row))
+        print(_line(report))
+        reports.append(report)
+        bar.advance(row)
+    bar.update(row, note="")
+    (folder / "sources.json").write_text(json.dumps(reports, indent=1) + "\n")
+    if not len(kept):
+        raise UserError(f"no question in {', '.join(name for name, *_ in sources)}")
+    stays = np.ones(len(kept), bool)
+    if options.near_duplicates is not None:
+        texts = kept.column("question")
+        pairs = similar.near_duplicates(texts, options.near_duplicates, bar)
+        stays[[later for later, _, _ in pairs]] = False
+        _write_pairs(folder / "duplicates.jsonl", kept.column("id"), texts, pairs)
+    table = kept.taken(stays)
+    dropped = [("no question", kept.empty), ("repeated", kept.repeated), ("near duplicate", int((~stays).sum()))]
+    return Made({name: table[name] for name in SCHEMA.names}, dropped=dropped)
+
+
+def collect_inputs(config: CurateConfig) -> list[Path]:
+    """The files that `collect` reads of the user's own."""
+    files: list[Path] = []
+    for path in map(as_path, config.collect.paths):
+        if path.is_file():
+            files.append(path)
+        for place in (path, path / "data"):
+            if place.is_dir():
+                files += sorted(file for file in place.iterdir() if file.suffix in SUFFIXES)
+    return files
+
+
+class _Kept:
+    """Questions as they come, without empty and repeated ones; a group of rows at a time leaves Python's memory."""
+
+    def __init__(self) -> None:
+        self.empty = self.repeated = 0
+        self._seen: set[bytes] = set()
+        self._rows: list[tuple[str | None, ...]] = []
+        self._batches: deque[pa.RecordBatch] = deque()
+
+    def add(self, question: Question) -> bool:
+        """True if it is a new one."""
+        folded = fold(question.question)
+        digest = hashlib.sha256(folded.encode()).digest()[:16]
+        self.empty += not folded
+        self.repeated += bool(folded) and digest in self._seen
+        if not folded or digest in self._seen:
+            return False
+        self._seen.add(digest)
+        self._rows.append((hashlib.sha256(question.question.encode()).hexdigest()[:16], *question))
+        if len(self._rows) == ROWS_OF_GROUP:
+            self._flush()
+        return True
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def column(self, name: str) -> list[str]:
+        """One column of all that were new."""
+        self._flush()
+        return [text for batch in self._batches for text in batch[name].to_pylist()]
+
+    def taken(self, stays: np.ndarray) -> pa.Table:
+        """Those that stay, as a table; they are gone from here then, as with traces there may be no room for both."""
+        self._flush()
+        taken, first = [], 0
+        while self._batches:
+            batch = self._batches.popleft()
+            taken.append(batch.filter(pa.array(stays[first : first + len(batch)])))
+            first += len(batch)
+        return pa.Table.from_batches(taken, SCHEMA)
+
+    def _flush(self) -> None:
+        if self._rows:
+            columns = [pa.array(column, pa.string()) for column in zip(*self._rows, strict=True)]
+            self._batches.append(pa.record_batch(columns, schema=SCHEMA))
+            self._rows = []
+
+
+def _sources(options: CollectConfig) -> list[tuple[str, Pool | None, Iterator[Question]]]:
+    """The sources asked for, by name, and what is known of public ones; nothing is read yet."""
+    known = (*PUBLIC, SYNTHETIC)
+    if unknown := [name for name in options.sources if name not in known]:
+        raise UserError(f"unknown source {unknown[0]!r}; known: {', '.join(known)}")
+    if not options.sources and not options.paths:
+        raise UserError("nothing to collect: name collect.sources or collect.paths")
+    sources = []
+    for name in options.sources:
+        public = PUBLIC.get(name)
+        read = read_synthetic if public is None else partial(read_public, public, name)
+        sources.append((name, public, read(options.seed, options.limit)))
+    return [*sources, *((path, None, read_local(path, options.limit)) for path in options.paths)]
+
+
+def _shown(questions: Iterator[Question], name: str, bar: Progress, row: TaskID) -> Iterator[Question]:
+    for number, question in enumerate(questions):
+        if number % ROWS_OF_GROUP == 0:
+            bar.update(row, note=f"{name}: {number:,}")
+        yield question
+
+
+def _read(kept: _Kept, name: str, public: Pool | None, questions: Iterator[Question]) -> dict[str, Any]:
+    """Adds a source's questions; a report of them."""
+    report: dict[str, Any] = {"name": name, "read": 0, "new": 0, "without_solution": 0, "skipped": None}
+    report |= {name: getattr(public, name, None) for name in ("in_paper", "licence")}
+    if public:
+        try:
+            questions = iter(list(questions))  # as a whole or not at all
+        except UserError as error:
+            return report | {"skipped": str(error)}
+    for question in questions:
+        report["read"] += 1
+        if kept.add(question):
+            report["new"] += 1
+            report["without_solution"] += question.solution is None
+    return report
+
+
+def _line(report: dict[str, Any]) -> str:
+    if report["skipped"]:
+        return f"{report['name']}: left out: {report['skipped']} (once it can be read: --again-from collect)"
+    line = f"{report['name']}: {report['new']:,} questions"
+    if report["read"] > report["new"]:
+        line += f" of {report['read']:,}"
+    if report["in_paper"]:
+        line += f" (in the paper {report['in_paper']:,})"
+    return line + (f", {report['without_solution']:,} without a solution" if report["without_solution"] else "")
+
+
+def _write_pairs(
+    path: Path, ids: Sequence[str], questions: Sequence[str], pairs: Sequence[tuple[int, int, float]]
+) -> None:
+    with path.open("w") as file:
+        for later, earlier, similarity in pairs:
+            pair = {"similarity": round(similarity, 4), "id": ids[later], "question": questions[later]}
+            file.write(json.dumps(pair | {"stays": ids[earlier], "stays_question": questions[earlier]}) + "\n")
