@@ -1,10 +1,16 @@
 """Where questions come from: the 16 public sources of the paper's 59,029 (its table of the composition), a generator
 that needs no network, and files of the user's own.
 
-Of a public source, hub id, fields and filter are those of the reference, so that ids are the same. Two differ, which
-there need a script to load: AGIEval is read from another copy of its files, LiveCodeBench from the files of its own
-(2.6 GB, nearly all of it test cases). Counts are the paper's, after its decontamination. NuminaMATH here lacks the
-questions that the reference keeps by a list of texts; which 250 of SciEval and 1,000 of xword are taken is drawn anew.
+Of a public source, hub id, fields and filter are those of the reference, so that most ids are the same too. Not so:
+- GPQA's choices are laid out as this project's benchmark has them; AGIEval's passages have an empty line behind them,
+  where the reference has nothing. The solutions of both end with a line "Answer: C".
+- NuminaMath lacks what the reference keeps by a list of texts; which 250 of SciEval and 1,000 of xword are taken is
+  drawn anew; AIME's data set has another owner now.
+- AGIEval and LiveCodeBench need a script to load. They are read from files: AGIEval's of another copy, LiveCodeBench's
+  its own (2.6 GB, nearly all of it test cases).
+
+What is known here is known from pages and code about these data sets, not from a run against the hub: a field that has
+another name there is an error that names it. Counts are the paper's, after its decontamination.
 """
 
 from __future__ import annotations
@@ -201,8 +207,7 @@ def _fields(question: str, solution: str | None = None, strip: bool = False) -> 
 def _agieval(row: Row, seed: int) -> tuple[str, str | None]:
     """Passage, question and choices; the explanation, and the letter where the choices are shown."""
     question, solution = _string(row, "question"), _inner(row, "solution")
-    if isinstance(solution, str) and not solution.strip():
-        solution = None
+    solution = solution if isinstance(solution, str) and solution.strip() else None
     if not _shows_choices(row):
         return question, solution or _text(row, "answer")
     choices = "\n".join(map(str, row.columns["options"]))
@@ -300,7 +305,7 @@ PUBLIC: dict[str, Pool] = {
         None,
         keep=lambda row, others: _text(row, "answer") is not None,
         chosen=250,
-        groups=lambda row: (row.columns.get("task_name"), row.columns.get("topic")),
+        groups=lambda row: (_text(row, "task_name"), _text(row, "topic")),
     ),
     "olympiad_bench": Pool(
         tuple(Part("Hothan/OlympiadBench", subset=subset) for subset in _OLYMPIAD_BENCH),
