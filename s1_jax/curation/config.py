@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Literal, get_args
 
-from s1_jax.config import UserError
+from s1_jax.config import MeshConfig, Switch, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +56,20 @@ class EndpointConfig:
     requests_per_minute: int = 600  # at most
     timeout_seconds: float = 600.0  # of one request
     attempts: int = 8  # at one request, ever longer apart
+    thinking: Switch = True  # decoded here: behind s1's start marker; false for plain instruct models
+    mesh: MeshConfig = MeshConfig()  # decoded here
     dollars_per_million_tokens: tuple[float, float] = (0.0, 0.0)  # read and written, for the cost that is shown
 
     def __post_init__(self) -> None:
         for name in ("max_tokens", "concurrent", "requests_per_minute", "timeout_seconds", "attempts"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be positive")
+        if not 0 <= self.temperature < math.inf:
+            raise UserError(f"temperature is {self.temperature}; it must be 0 or more")
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
             raise UserError(f"base_url {self.base_url!r} must begin with http:// or https://")
+        if self.base_url is not None and not self.model:
+            raise UserError("base_url needs model, the model's name at the endpoint")
 
 
 @dataclasses.dataclass(frozen=True)
