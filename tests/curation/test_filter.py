@@ -89,9 +89,9 @@ def test_hard_is_what_no_solver_is_known_to_have_right(tmp_path):
     columns = with_questions(list("abcde"))
     columns["solver_1_correct"] = [True, False, None, None, False]
     columns["solver_2_correct"] = [False, False, None, True, True]
-    columns["question"][4] = "![Image]"
+    columns["question"][1] = "![Image]"
     made = call(filter, tmp_path, columns)
-    assert made.columns["hard"].to_pylist() == [False, True, True, False]
+    assert made.columns["hard"].to_pylist() == [False, True, False, False]
     for name in ("solver_1_correct", "solver_2_correct"):
         del columns[name]
     assert call(filter, tmp_path, columns).columns["hard"].to_pylist() == [True] * 4
