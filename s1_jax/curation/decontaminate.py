@@ -58,13 +58,12 @@ class Hit(NamedTuple):
     similarity: float | None = None  # of near duplicates
 
 
-def decontaminate(config: CurateConfig, source: Source | None, folder: Path, bar: Progress) -> Made:
+def decontaminate(config: CurateConfig, source: Source, folder: Path, bar: Progress) -> Made:
     """Drops the questions that hit; every hit with its pair is a line of `folder/hits.jsonl`.
 
     A set's line in the funnel is of the questions that no set before it dropped. Raises UserError on a set that cannot
     be read: one silently left out would be worse than none.
     """
-    assert source is not None
     options = config.decontaminate
     sets = evaluation_sets(options)
     problems = [problem for one in sets for problem in one]
@@ -95,7 +94,7 @@ def evaluation_sets(options: DecontaminateConfig) -> list[list[Problem]]:
     for name in options.tasks:
         task = load_task(TaskConfig(name))
         sets.append([Problem(name, str(problem.id), problem.question) for problem in task.problems])
-    for path in files(options):
+    for path in _files(options):
         rows = [
             Problem(path.name, str(id_of(row)), value_of(row, QUESTION_FIELDS, str))
             for row in read_rows(str(path), "train")
@@ -106,8 +105,12 @@ def evaluation_sets(options: DecontaminateConfig) -> list[list[Problem]]:
     return sets
 
 
-def files(options: DecontaminateConfig) -> list[Path]:
+def decontaminate_inputs(config: CurateConfig) -> list[Path]:
     """The evaluation sets that are files. Raises UserError where one is no file."""
+    return _files(config.decontaminate)
+
+
+def _files(options: DecontaminateConfig) -> list[Path]:
     paths = [as_path(path) for path in options.paths]
     for path in paths:
         if not path.is_file():

@@ -79,13 +79,12 @@ RULES: dict[str, Rule] = {
 }
 
 
-def filter(config: CurateConfig, source: Source | None, folder: Path, bar: Progress) -> Made:
+def filter(config: CurateConfig, source: Source, folder: Path, bar: Progress) -> Made:
     """The rows that no rule of `config.filter` drops, with `hard`: no solver is known to have got it right.
 
     An attempt of a solver that nothing could grade does not make a question easy. Raises UserError where a column that
     a rule reads is missing.
     """
-    assert source is not None
     rules = [(name, RULES[name]) for name in config.filter.rules]
     for name, rule in rules:
         if missing := [column for column in rule.columns if column not in source.names]:

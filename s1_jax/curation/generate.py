@@ -20,14 +20,13 @@ from s1_jax.curation.stages import ROWS_OF_GROUP, Made, Source
 NO_TRACE, NO_ATTEMPT = "no trace", "no attempt"
 
 
-def generate(config: Any, source: Source | None, folder: Path, bar: Progress) -> Made:
+def generate(config: Any, source: Source, folder: Path, bar: Progress) -> Made:
     """Adds `thinking`, `attempt` and `error` by the teacher, `solver_k` and `solver_k_error` by the k-th solver.
 
     A trace is whole with thinking and attempt; where it is not, both are null and `error` says why. A solver's text is
     kept where it was cut off, for that is how far it gets. Without a teacher, rows keep what they came with, and only
     `error` is new. Raises as `ask_all` does.
     """
-    assert source is not None
     who = config.generate
     questions: list[str] = source.column("question").to_pylist()
     columns: dict[str, Any] = {}
@@ -42,7 +41,7 @@ def generate(config: Any, source: Source | None, folder: Path, bar: Progress) ->
     return Made(columns)
 
 
-def inputs(config: Any) -> list[Path]:
+def generate_inputs(config: Any) -> list[Path]:
     """Files the table depends on: the weights of models that are decoded here."""
     return [path for who in (config.generate.teacher, *config.generate.solvers) for path in weights_of(who)]
 

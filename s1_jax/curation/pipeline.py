@@ -2,6 +2,25 @@
 
 from __future__ import annotations
 
+from s1_jax.curation.classify import classify
+from s1_jax.curation.collect import collect, collect_inputs
+from s1_jax.curation.decontaminate import decontaminate, decontaminate_inputs
+from s1_jax.curation.filter import filter
+from s1_jax.curation.generate import generate, generate_inputs
+from s1_jax.curation.grade import grade
+from s1_jax.curation.measure import measure
+from s1_jax.curation.select import select
 from s1_jax.curation.stages import Stage
+from s1_jax.curation.write import write, write_inputs
 
-STAGES: tuple[Stage, ...] = ()
+STAGES = (
+    Stage("collect", collect, ("collect",), collect_inputs),
+    Stage("decontaminate", decontaminate, ("decontaminate",), decontaminate_inputs),
+    Stage("generate", generate, ("generate",), generate_inputs),
+    Stage("grade", grade, ("grade",)),
+    Stage("classify", classify, ("grade",)),
+    Stage("measure", measure, ("tokenizer",)),
+    Stage("filter", filter, ("filter",)),
+    Stage("select", select, ("select",)),
+    Stage("write", write, ("run_dir", "write"), write_inputs),
+)

@@ -45,12 +45,11 @@ class Pick(NamedTuple):
     by: str
 
 
-def select(config: CurateConfig, source: Source | None, folder: Path, bar: Progress) -> Made:
+def select(config: CurateConfig, source: Source, folder: Path, bar: Progress) -> Made:
     """The rows chosen by `config.select`, in the order they were chosen, with `chosen_by`.
 
     Raises UserError where fewer rows are there than are to be chosen, or more seed picks.
     """
-    assert source is not None
     options = config.select
     pool = pool_of(source)
     picks = list(METHODS[options.method](pool, options))

@@ -116,11 +116,15 @@ def read_public(pool: Pool, name: str, seed: int, limit: int | None) -> Iterator
 
 
 def read_synthetic(seed: int, limit: int | None) -> Iterator[Question]:
-    """`limit` different training problems of the tiny task with their right results. Raises UserError without limit."""
+    """`limit` different training problems of the tiny task with their right results; the number of updates is the domain.
+
+    Raises UserError without limit.
+    """
     if limit is None:
         raise UserError(f"the source {SYNTHETIC} has no end: say how many with collect.limit")
     for problem in distinct_problems(np.random.default_rng([seed, 2]), limit, held_out=False):
-        yield Question(problem.question, problem.answer, SYNTHETIC)
+        domain = f"{len(problem.updates):2} updates"
+        yield Question(problem.question, problem.answer, SYNTHETIC, domain)
 
 
 def read_local(path: str, limit: int | None) -> Iterator[Question]:

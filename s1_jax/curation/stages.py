@@ -74,7 +74,7 @@ class Stage(NamedTuple):
     """
 
     name: str
-    run: Callable[[Any, Source | None, Path, Progress], Made]
+    run: Callable[[Any, Any, Path, Progress], Made]  # the first stage has no source: None
     options: tuple[str, ...]  # fields of the config that it reads
     inputs: Callable[[Any], Sequence[Path]] = lambda config: ()
 

@@ -29,13 +29,12 @@ NEEDED = ("id", "question", "solution", "source", "domain", "thinking", "attempt
 PRIVATE = ("run_dir", "paths", "base_url", "key_variable", "compare_with", "push_to", "until", "again_from")
 
 
-def write(config: CurateConfig, source: Source | None, folder: Path, bar: Progress) -> Made:
+def write(config: CurateConfig, source: Source, folder: Path, bar: Progress) -> Made:
     """Writes the data set of the chosen rows, and pushes it if asked; the table stays as it is.
 
     What a solver wrote, and why something is missing, is left out. Raises UserError for a missing column and RunError
     where the hub refuses; what is written stays.
     """
-    assert source is not None
     if missing := [name for name in NEEDED if name not in source.names]:
         raise UserError(f"write needs column {missing[0]!r}; there are {', '.join(source.names)}")
     target = Path(config.run_dir) / config.write.name
@@ -51,7 +50,7 @@ def write(config: CurateConfig, source: Source | None, folder: Path, bar: Progre
     return Made()
 
 
-def inputs_of_write(config: CurateConfig) -> Sequence[Path]:
+def write_inputs(config: CurateConfig) -> Sequence[Path]:
     """The files that the card depends on beside the table."""
     compared = Path(config.write.compare_with or "")
     return [compared] if compared.is_file() else []

@@ -12,7 +12,7 @@ from s1_jax.config import RunError, UserError
 from s1_jax.curation import decode_here
 from s1_jax.curation.answers import ask_all
 from s1_jax.curation.config import CurateConfig, EndpointConfig, GenerateConfig
-from s1_jax.curation.generate import NO_ATTEMPT, NO_TRACE, generate, inputs
+from s1_jax.curation.generate import NO_ATTEMPT, NO_TRACE, generate, generate_inputs
 from s1_jax.curation.stages import Made, Stage, run_stages
 from s1_jax.progress import progress_bar
 from s1_jax.reporting.records import read_records
@@ -118,7 +118,7 @@ def test_other_weights_under_the_same_name_are_another_model(tmp_path, start):
     who = EndpointConfig(str(folder), max_tokens=8, concurrent=4)
     elsewhere = EndpointConfig("m", "http://127.0.0.1:9/v1"), EndpointConfig("org/hub-id")
     config = CurateConfig(generate=GenerateConfig(who, elsewhere))
-    assert inputs(config) == []
+    assert generate_inputs(config) == []
     shutil.copytree(start / "model", folder)
     ask(tmp_path, who, QUESTIONS)
     weights = folder / "model.safetensors"
@@ -126,7 +126,7 @@ def test_other_weights_under_the_same_name_are_another_model(tmp_path, start):
     ask(tmp_path, who, QUESTIONS)
     (path,) = (tmp_path / "answers").iterdir()
     assert len(path.read_bytes().splitlines()) == 6
-    assert {path.name for path in inputs(config)} >= {"config.json", "model.safetensors", "tokenizer.json"}
+    assert {path.name for path in generate_inputs(config)} >= {"config.json", "model.safetensors", "tokenizer.json"}
 
 
 def test_no_model_there(tmp_path):

@@ -12,7 +12,7 @@ from s1_jax.curation import write as module
 from s1_jax.curation.config import CurateConfig, EndpointConfig, GenerateConfig, SelectConfig, WriteConfig
 from s1_jax.curation.filter import filter
 from s1_jax.curation.select import select
-from s1_jax.curation.write import DATA, inputs_of_write, write
+from s1_jax.curation.write import DATA, write, write_inputs
 from s1_jax.data.sources import read_conversations
 from s1_jax.data.tokens import load_corpus
 from tests.curation.pools import call, made_up, run
@@ -139,6 +139,6 @@ def test_a_missing_column_is_named(tmp_path):
 def test_the_set_compared_with_is_an_input(tmp_path):
     path = tmp_path / "others.jsonl"
     path.write_text("{}")
-    assert inputs_of_write(CurateConfig()) == []
-    assert inputs_of_write(CurateConfig(write=WriteConfig(compare_with=str(path)))) == [path]
-    assert inputs_of_write(CurateConfig(write=WriteConfig(compare_with="simplescaling/s1K"))) == []
+    assert write_inputs(CurateConfig()) == []
+    assert write_inputs(CurateConfig(write=WriteConfig(compare_with=str(path)))) == [path]
+    assert write_inputs(CurateConfig(write=WriteConfig(compare_with="simplescaling/s1K"))) == []

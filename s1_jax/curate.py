@@ -1,0 +1,57 @@
+"""Makes a data set of chosen examples: `python -m s1_jax.curate CONFIG.py [--section.option value ...]`.
+
+Stages, each a Parquet file in `run_dir`: collect, decontaminate, generate, grade, classify, measure, filter, select,
+write. Stopped, the same command goes on: whole stages are not made again, and no answer that a model gave is asked for
+twice. A changed option makes its stage and all behind it anew; `--again-from STAGE` does without a change, and
+`--until STAGE` stops early. It ends with a funnel: the rows that every rule left.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from s1_jax.cli import parse_with_file, run_main, to_json
+from s1_jax.config import UserError
+from s1_jax.curation.config import CurateConfig
+from s1_jax.curation.pipeline import STAGES
+from s1_jax.curation.report import funnel_rows, save_funnel_plot
+from s1_jax.curation.stages import counts_of, run_stages
+from s1_jax.progress import progress_bar
+from s1_jax.reporting.table import align
+from s1_jax.storage import as_path, in_bucket
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command. Raises UserError, RunError, KeyboardInterrupt."""
+    config = parse_with_file(
+        CurateConfig, sys.argv[1:] if argv is None else argv, "python -m s1_jax.curate", description=__doc__
+    )
+    curate(config)
+
+
+def curate(config: CurateConfig) -> None:
+    """All stages that are asked for, and what is told of them. Raises as `main` does."""
+    if in_bucket(as_path(config.run_dir)):
+        raise UserError(f"run_dir {config.run_dir}: its tables are made on this machine; choose a folder here")
+    names = [stage.name for stage in STAGES]
+    if config.until is not None and config.until not in names:
+        raise UserError(f"until: there is no stage {config.until!r}; there are {', '.join(names)}")
+    stages = STAGES if config.until is None else STAGES[: names.index(config.until) + 1]
+    run_dir = Path(config.run_dir).expanduser()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "config.json").write_text(to_json(config))
+
+    # Questions, traces, and what is known of them; then fewer and fewer of them
+    with progress_bar() as bar:
+        last = run_stages(stages, config, run_dir, bar, config.again_from)
+
+    # What every rule left
+    counts = counts_of(last)
+    print(align(funnel_rows(counts)))
+    save_funnel_plot(run_dir / "funnel.png", counts)
+    print(f"plot: {run_dir / 'funnel.png'}")
+
+
+if __name__ == "__main__":
+    run_main(main)
