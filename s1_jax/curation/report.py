@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from s1_jax.config import UserError
+from s1_jax.curation.sources import fold
 from s1_jax.curation.stages import Count
 from s1_jax.data.sources import read_rows
 from s1_jax.reporting.plot import BUDGETS, IGNORES, STYLE
@@ -111,7 +112,7 @@ def overlap_with(name: str, table: pa.Table) -> Overlap:
     column of questions.
     """
     ids = set(table["id"].to_pylist())
-    texts = {_plain(text) for text in table["question"].to_pylist()}
+    texts = {fold(text) for text in table["question"].to_pylist()}
     shared = questions = 0
     for row in read_rows(name, "train"):
         if "question" not in row.columns:
@@ -119,7 +120,7 @@ def overlap_with(name: str, table: pa.Table) -> Overlap:
         text = row.columns["question"]
         questions += 1
         hashed = row.columns.get("qhash") if text is None else hashlib.sha256(text.encode()).hexdigest()[:16]
-        shared += hashed in ids or (text is not None and _plain(text) in texts)
+        shared += hashed in ids or (text is not None and fold(text) in texts)
     return Overlap(Path(name).name if Path(name).exists() else name, shared, questions)  # no path of this machine
 
 
@@ -144,10 +145,6 @@ def report_lines(table: pa.Table, counts: Sequence[Count], overlap: Overlap | No
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.lower().split())
 
 
 def _cut(text: str) -> str:

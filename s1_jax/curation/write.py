@@ -22,6 +22,7 @@ from rich.progress import Progress
 from s1_jax.config import RunError, UserError
 from s1_jax.curation.config import CurateConfig
 from s1_jax.curation.report import group_rows, markdown_table, overlap_with, report_lines, save_funnel_plot
+from s1_jax.curation.sources import PUBLIC
 from s1_jax.curation.stages import ROWS_OF_GROUP, Count, Made, Source, counts_of
 
 DATA = Path("data") / "train-00000-of-00001.parquet"
@@ -126,9 +127,10 @@ def _cut_tables(source: Source) -> Iterator[pa.Table]:
 
 
 def _licences(table: pa.Table) -> list[tuple[str, ...]]:
-    """Source, rows, and its licence as its card has it."""
+    """Source, rows, and the licence of its questions as the hub has it."""
     _, *rows = group_rows(table, "source")
-    return [("source", "rows", "licence"), *((name, count, "not known") for name, count, _ in rows)]
+    known = {name: source.licence for name, source in PUBLIC.items()}
+    return [("source", "rows", "licence"), *((name, count, known.get(name) or "not known") for name, count, _ in rows)]
 
 
 def _public(value: Any) -> Any:

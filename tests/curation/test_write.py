@@ -12,6 +12,7 @@ from s1_jax.curation import write as module
 from s1_jax.curation.config import CurateConfig, EndpointConfig, GenerateConfig, SelectConfig, WriteConfig
 from s1_jax.curation.filter import filter
 from s1_jax.curation.select import select
+from s1_jax.curation.sources import PUBLIC
 from s1_jax.curation.write import DATA, write, write_inputs
 from s1_jax.data.sources import read_conversations
 from s1_jax.data.tokens import load_corpus
@@ -59,7 +60,7 @@ def test_the_card(tmp_path):
     compared = tmp_path / "others.jsonl"
     compared.write_text(json.dumps({"question": made_up(200, 4)["question"][0]}) + "\n")
     options = WriteConfig(compare_with=str(compared), licence="cc-by-4.0")
-    written(tmp_path, generate=GenerateConfig(teacher=teacher), write=options)
+    rows = written(tmp_path, generate=GenerateConfig(teacher=teacher), write=options)
     card = (tmp_path / "dataset" / "README.md").read_text()
     assert card.startswith("---\nlicense: cc-by-4.0\n")
     for line in (
@@ -68,6 +69,8 @@ def test_the_card(tmp_path):
         "| filter | images | 1 | 198 |",
         "| chosen_by | rows | mean thinking tokens |",
         "of the 1 questions of others.jsonl.",
+        f"| gpqa | {sum(row['source'] == 'gpqa' for row in rows)} | {PUBLIC['gpqa'].licence} |",
+        f"| usaco | {sum(row['source'] == 'usaco' for row in rows)} | not known |",
     ):
         assert line in card, line
     assert "seed 3" in card and "Traces and attempts: the-teacher." in card
