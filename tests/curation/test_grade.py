@@ -99,6 +99,7 @@ def test_the_answer_of_a_solution(solution, answer):
         ("3", "\\boxed{\\text{no integer } x = 3}", OPEN),
         ("1,2", "\\boxed{2 \\text{ and } 1}", RIGHT["math"]),
         ("3", "Since $x=3$ it is 5", OPEN),
+        ("3", "$x = 3$\n$y = 5$", OPEN),  # which of them?
         ("a long proof.\nIn lines.", "\\boxed{3}", OPEN),
         (None, "\\boxed{3}", Grade(None, "no solution")),
         ("  \n", "\\boxed{3}", Grade(None, "no solution")),
@@ -137,7 +138,9 @@ def test_the_judge_sees_what_is_open_and_its_word_counts(tmp_path, judge, capsys
     assert "asked of 2 texts, and said neither yes nor no of 0" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("answer", [Answer("", "I cannot say.", None), Answer("", "", None), Answer("", "", "500")])
+@pytest.mark.parametrize(
+    "answer", [Answer("", "I cannot say.", None), Answer("", "", None), Answer("", "Yes", "cut off")]
+)
 def test_a_judge_that_says_neither_leaves_it_to_the_rules(tmp_path, judge, capsys, answer):
     judge.says = lambda prompt: answer
     columns = graded(tmp_path, config=JUDGED)

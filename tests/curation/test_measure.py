@@ -6,7 +6,10 @@ from importlib.resources import files
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from s1_jax.config import UserError
 from s1_jax.curation import measure as module
@@ -33,6 +36,14 @@ def test_every_batch_and_no_trace(tmp_path, monkeypatch, texts_of_batch):
     texts = ["3 + 4 = 7", None, "", "Wait, 12 - 5", "<|im_start|>answer"]
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     assert measured(tmp_path, texts) == [len(tokenizer.encode(text or "", add_special_tokens=False)) for text in texts]
+
+
+def test_what_a_tokenizer_adds_to_a_text_is_not_counted(tmp_path):
+    tokenizer = Tokenizer(WordLevel({"[CLS]": 0, "one": 1}, unk_token="[CLS]"))
+    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", 0)])
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    assert measured(tmp_path, ["one"], str(tmp_path)) == [1]
 
 
 def test_no_rows(tmp_path):
