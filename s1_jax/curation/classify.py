@@ -121,12 +121,13 @@ AGAIN = """\
 You were asked this before, and replied {reply!r}. That is not one code of the table. Reply with its two characters."""
 
 
-def classify(config: CurateConfig, source: Source, folder: Path, bar: Progress) -> Made:
+def classify(config: CurateConfig, source: Source | None, folder: Path, bar: Progress) -> Made:
     """Column `domain`: the judge's choice, or "unknown"; without a judge the pool's own, else the question's source.
 
     A pool's own fields are not mixed with the judge's: it is asked of every question. Raises RunError where it answers
     nothing at all.
     """
+    assert source is not None
     judge = config.grade.judge if config.grade.classify else None
     domains = _own(source) if judge is None else pa.array(_by_judge(judge, source, folder, bar), pa.string())
     counts = Counter(domains.to_pylist())
@@ -159,10 +160,12 @@ def _by_judge(judge: EndpointConfig, source: Source, folder: Path, bar: Progress
     again = [row for row, code in enumerate(codes) if code is None and not replies[row].error]
     if again:
         asked = [AGAIN.format(prompt=prompts[row], reply=replies[row].text[-LONGEST_REPLY:]) for row in again]
-        second = ask_all(judge, asked, folder, bar, "classify, once more")
+        # beside what it has answered: a few that have no answer are no reason to stop
+        known = [prompt for prompt, reply in zip(prompts, replies, strict=True) if not reply.error]
+        second = ask_all(judge, [*known, *asked], folder, bar, "classify, once more")[len(known) :]
         for row, reply in zip(again, second, strict=True):
             codes[row] = None if reply.error else code_of(reply.text)
         print(f"classify: {len(again):,} replies were no code and asked for once more")
     if failed := sum(reply.error is not None for reply in replies):
-        print(f"classify: {failed:,} questions had no reply")
+        print(f"classify: {failed:,} questions had no whole reply")
     return [UNKNOWN if code is None else DOMAINS[code] for code in codes]

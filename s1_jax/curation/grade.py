@@ -84,12 +84,13 @@ class Grade(NamedTuple):
 UNDECIDED = Grade(None, "none", True)
 
 
-def grade(config: CurateConfig, source: Source, folder: Path, bar: Progress) -> Made:
+def grade(config: CurateConfig, source: Source | None, folder: Path, bar: Progress) -> Made:
     """Columns `correct` and `graded_by` of the teacher's attempt, and `solver_k_correct` of each solver's text.
 
     What the rules said is kept in `folder` until all is graded, what the judge said for good. Raises RunError where
     math-verify cannot be started, or the judge answers nothing at all.
     """
+    assert source is not None
     texts = ["attempt", *(name for name in source.names if SOLVER.fullmatch(name))]
     grades, prompts = _by_rules(source, texts, folder, bar, config.grade.judge is not None)
     if config.grade.judge is not None:

@@ -17,11 +17,12 @@ from s1_jax.curation.stages import Made, Source
 TEXTS_OF_BATCH = 64  # the tokenizer holds every token of a batch as a string besides: some 50 MB
 
 
-def measure(config: CurateConfig, source: Source, folder: Path, bar: Progress) -> Made:
+def measure(config: CurateConfig, source: Source | None, folder: Path, bar: Progress) -> Made:
     """Column `thinking_tokens`, int32: tokens of `thinking` by the config's tokenizer, 0 where there is no trace.
 
     Raises UserError where the tokenizer is not there, or has no tokenizer.json.
     """
+    assert source is not None
     tokenizer = load_tokenizer(config.tokenizer)
     fast = getattr(tokenizer, "backend_tokenizer", None)
     if fast is None:

@@ -4,6 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from s1_jax.config import RunError
 from s1_jax.curation import classify as module
 from s1_jax.curation.answers import Answer
 from s1_jax.curation.classify import DOMAINS, UNKNOWN, classify, code_of, field_prompt
@@ -31,16 +32,18 @@ def judge(monkeypatch):
 
     class Judge:
         def __init__(self):
-            self.says, self.asked = {}, []
+            self.says, self.asked, self.kept = {}, [], {}
 
         def ask_all(self, who, prompts, folder, bar, what):
-            self.asked.append(list(prompts))
-            replies = []
-            for prompt in prompts:
+            self.asked.append([prompt for prompt in prompts if prompt not in self.kept])
+            for prompt in self.asked[-1]:
                 (question,) = (one for one in QUESTIONS if one in prompt)
                 said = self.says[question].pop(0)
-                replies.append(said if isinstance(said, Answer) else Answer("", said, None))
-            return replies
+                self.kept[prompt] = said if isinstance(said, Answer) else Answer("", said, None)
+            answers = [self.kept[prompt] for prompt in prompts]
+            if answers and all(answer.error for answer in answers):
+                raise RunError("nothing answers")
+            return answers
 
     judge = Judge()
     monkeypatch.setattr(module, "ask_all", judge.ask_all)
@@ -86,10 +89,10 @@ def test_the_judge_names_the_field_and_is_asked_once_more_for_what_is_no_code(tm
 
 def test_a_question_without_a_reply_is_unknown(tmp_path, judge, capsys):
     failed = Answer("", "", "status 500")
-    judge.says = {QUESTIONS[0]: ["11"], QUESTIONS[1]: [failed], QUESTIONS[2]: ["CH"]}
-    assert classified(tmp_path, JUDGED) == ["number theory", UNKNOWN, "chemistry"]
-    assert len(judge.asked) == 1
-    assert "1 questions had no reply" in capsys.readouterr().out
+    judge.says = {QUESTIONS[0]: ["11"], QUESTIONS[1]: [failed], QUESTIONS[2]: ["Red", failed]}
+    assert classified(tmp_path, JUDGED) == ["number theory", UNKNOWN, UNKNOWN]
+    assert len(judge.asked) == 2 and len(judge.asked[1]) == 1
+    assert "1 questions had no whole reply" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
