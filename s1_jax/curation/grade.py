@@ -25,7 +25,7 @@ from typing import NamedTuple
 import pyarrow as pa
 from rich.progress import Progress
 
-from s1_jax.curation.answers import ask_all
+from s1_jax.curation.answers import ask_all, weights_of
 from s1_jax.curation.config import CurateConfig, EndpointConfig
 from s1_jax.curation.stages import Made, Source
 from s1_jax.reporting.records import cut_torn_line, read_records, record_line
@@ -103,6 +103,11 @@ def grade(config: CurateConfig, source: Source | None, folder: Path, bar: Progre
     return Made(columns | {"graded_by": pa.array([one.by for one in attempts], pa.string())})
 
 
+def inputs(config: CurateConfig) -> list[Path]:
+    """Files the table depends on, and that of the fields: the weights of a judge that is decoded here."""
+    return weights_of(config.grade.judge)
+
+
 def grade_by_rules(question: str, solution: str | None, text: str | None) -> Grade:
     """What the tasks' rules say of a text; less than 2 seconds. Raises RunError where math-verify cannot be started."""
     if not (solution and solution.strip()):
@@ -129,14 +134,14 @@ def grade_by_rules(question: str, solution: str | None, text: str | None) -> Gra
 
 
 def final_answer(solution: str) -> str | None:
-    r"""The one answer a reference solution comes to: in its `\boxed{...}`, on its line "Answer: ...", or all of it.
+    r"""The one answer a reference solution comes to: in its `\boxed{...}` or on its line "Answer: ...", else all of it.
 
-    None where there are several, or it is a text.
+    None where they say different things, or it is a text.
     """
     found = {last_boxed(rf"\boxed{rest}") for rest in solution.split(r"\boxed")[1:]}
-    found = found or {line[1] for line in ANSWER_LINE.finditer(solution)} or {solution}
-    answer = (found.pop() if len(found) == 1 else None) or ""
-    answer = answer.strip()
+    found |= {line[1].strip() for line in ANSWER_LINE.finditer(solution) if r"\boxed" not in line[1]}
+    answer = (found or {solution}).pop() if len(found) < 2 else None
+    answer = (answer or "").strip()
     return answer if answer and "\n" not in answer and len(answer) <= LONGEST_ANSWER else None
 
 

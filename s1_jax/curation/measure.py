@@ -38,6 +38,11 @@ def measure(config: CurateConfig, source: Source | None, folder: Path, bar: Prog
     return Made({"thinking_tokens": pa.array(lengths)})
 
 
+def inputs(config: CurateConfig) -> list[Path]:
+    """Files the table depends on: those of a tokenizer in a folder here."""
+    return sorted(Path(config.tokenizer).glob("tokenizer*.json"))
+
+
 def _texts(source: Source) -> Iterator[Sequence[str]]:
     """The traces, a batch at a time; one that is not there is empty."""
     for rows in source.batches(["thinking"]):

@@ -10,7 +10,7 @@ import pytest
 from s1_jax.curation import grade as module
 from s1_jax.curation.answers import Answer
 from s1_jax.curation.config import CurateConfig, EndpointConfig, GradeConfig
-from s1_jax.curation.grade import KEPT, Grade, final_answer, grade, grade_by_rules, judge_prompt, verdict_of
+from s1_jax.curation.grade import KEPT, Grade, final_answer, grade, grade_by_rules, inputs, judge_prompt, verdict_of
 from s1_jax.curation.stages import Source
 from s1_jax.progress import progress_bar
 
@@ -67,6 +67,8 @@ def judge(monkeypatch):
         ("### Answer: TRIP OUT \n ### Explanation: Definition: get high", "TRIP OUT"),
         ("It doubles.\n**Final answer:** 8", "8"),
         ("Answer: 1\nAnswer: 2", None),
+        ("It is \\boxed{12}.\nAnswer: C", None),  # value and choice
+        ("**Answer:** $\\boxed{12}$", "12"),
         ("Line one.\nLine two.", None),
         ("x" * 201, None),
         ("\\boxed{}", None),
@@ -172,6 +174,12 @@ def test_what_a_stopped_stage_had_graded_is_not_graded_again(tmp_path, judge, mo
         columns = graded(tmp_path)
     assert columns["correct"] == [True, False, None, None, None]
     assert not (tmp_path / KEPT).exists()
+
+
+def test_a_judge_that_is_decoded_here_counts_by_its_weights(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert inputs(CurateConfig(grade=GradeConfig(judge=EndpointConfig(str(tmp_path))))) == [*tmp_path.iterdir()]
+    assert inputs(CurateConfig()) == inputs(JUDGED) == []
 
 
 def test_long_texts_are_shown_to_the_judge_by_both_ends():

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from s1_jax.config import UserError
 from s1_jax.curation import measure as module
 from s1_jax.curation.config import CurateConfig
-from s1_jax.curation.measure import measure
+from s1_jax.curation.measure import inputs, measure
 from s1_jax.curation.stages import Source
 from s1_jax.progress import progress_bar
 
@@ -58,6 +58,11 @@ def test_real_traces_with_the_real_tokenizer(tmp_path, shared_data):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     expected = [len(case["ids"]) for case in known] + [len(tokenizer.encode(trace)) for trace in traces]
     assert measured(tmp_path, [case["text"] for case in known] + traces, str(folder)) == expected
+
+
+def test_a_tokenizer_in_a_folder_counts_by_its_files():
+    assert [path.name for path in inputs(CurateConfig(tokenizer=TINY))] == ["tokenizer.json", "tokenizer_config.json"]
+    assert inputs(CurateConfig(tokenizer="Qwen/Qwen2.5-32B-Instruct")) == []
 
 
 def test_no_tokenizer_is_said_in_one_line(tmp_path):
