@@ -13,6 +13,7 @@ from s1_jax.curation.config import CurateConfig, EndpointConfig, GradeConfig
 from s1_jax.curation.grade import KEPT, Grade, final_answer, grade, grade_by_rules, inputs, judge_prompt, verdict_of
 from s1_jax.curation.stages import Source
 from s1_jax.progress import progress_bar
+from tests.curation.stand_in_endpoint import StandInEndpoint
 
 OPEN = Grade(None, "none", True)
 RIGHT = {by: Grade(True, by) for by in ("number", "text", "math", "letter")}
@@ -149,6 +150,19 @@ def test_a_judge_that_says_neither_leaves_it_to_the_rules(tmp_path, judge, capsy
     assert columns["correct"] == [True, False, None, None, None]
     assert columns["graded_by"] == ["number", "math", "none", "no solution", "no answer"]
     assert "asked of 2 texts, and said neither yes nor no of 2" in capsys.readouterr().out
+
+
+def test_a_judge_at_an_endpoint_is_asked_once(tmp_path):
+    folder = tmp_path / "grade"
+    folder.mkdir()
+    with StandInEndpoint() as endpoint:
+        endpoint.says = lambda prompt: "Whole.\nYes" if "Prove" in prompt else (400, "{}")
+        config = CurateConfig(grade=GradeConfig(judge=EndpointConfig("judge", endpoint.url)))
+        columns = graded(folder, config=config)
+        assert columns["graded_by"] == ["number", "math", "judge", "no solution", "no answer"]
+        assert columns["correct"] == [True, False, True, None, None] and len(endpoint.asked) == 2
+        endpoint.says = lambda prompt: "No"
+        assert graded(folder, config=config)["graded_by"][1:3] == ["judge", "judge"] and len(endpoint.asked) == 3
 
 
 def test_solvers_are_judged_too(tmp_path, judge):
