@@ -35,11 +35,11 @@ from s1_jax.tasks.equivalence import grade_math
 from s1_jax.tasks.gpqa_diamond import AROUND_A_LETTER, letter_in
 from s1_jax.tasks.judge import decision
 
-KEPT = "by_rules.jsonl"  # math-verify takes a twentieth of a second for an answer, an hour for a large pool
+KEPT = "by_rules.jsonl"  # math-verify takes a tenth of a second for a formula, an hour for a large pool
 LONGEST_ANSWER = 200  # characters; what is longer is a text, and no rule's to grade
 LONGEST_SHOWN = 12_000  # characters of a solution or an attempt that the judge is shown: of a longer one, both ends
 SOLVER = re.compile(r"solver_[0-9]+")
-ANSWER_LINE = re.compile(r"^[#*\s]*(?:final )?answer[*\s]*:[*\s]*(\S.*)$", re.IGNORECASE | re.MULTILINE)
+ANSWER_LINE = re.compile(r"^[#* \t]*(?:final )?answer[*\s]*:[*\s]*(\S.*)$", re.IGNORECASE | re.MULTILINE)
 PROOF = re.compile(r"\bprove\b|\bshow(?:\s+\w+)?\s+that\b", re.IGNORECASE)
 CHOICES = re.compile(r"A?B?C?D?E?")  # several may be right
 TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
