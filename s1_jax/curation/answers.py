@@ -7,6 +7,7 @@ allowed.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -87,8 +88,9 @@ def ask_all(who: EndpointConfig, prompts: Sequence[str], folder: Path, bar: Prog
     task = bar.add_task(what, total=len(different), completed=done, note="")
 
     # What is not there yet, each answer kept as it comes
-    with StopFlag() as stop, closing(_replies(who, source, name, [different[key] for key in new], path, stop)) as come:
-        for place, reply in come:
+    asked = [different[key] for key in new]
+    with kept, StopFlag() as stop, closing(_replies(who, source, name, asked, path, stop)) as replies:
+        for place, reply in replies:
             key = new[place]
             if isinstance(reply, Reply):
                 kept.add(key, different[key], who.model, reply)
@@ -117,13 +119,20 @@ def ask_all(who: EndpointConfig, prompts: Sequence[str], folder: Path, bar: Prog
 class Kept:
     """The file of one model's answers; only where they stand in it is in memory.
 
-    Raises UserError naming file and line where a line is no answer; a torn last line is cut off.
+    It is this process's alone until it leaves the `with`; then it is read from. Raises UserError where another process
+    has it, and, naming file and line, where a line is no answer; a torn last line is cut off.
     """
 
     def __init__(self, path: Path, max_tokens: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self._max_tokens = path, max_tokens
         self._file = path.open("a+b", buffering=0)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another run writes to {path}; end it, or wait for it") from None
+        except OSError:  # a file system without locks
+            pass
         self._lines: dict[str, tuple[int, int, int, int]] = {}  # begin, length, tokens read and written
         self._end = 0
         with path.open("rb") as file:
@@ -131,6 +140,13 @@ class Kept:
                 if line.endswith(b"\n"):
                     self._note(number, line)
         self._file.truncate(self._end)
+
+    def __enter__(self) -> Kept:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with suppress(OSError):
+            fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def __contains__(self, key: str) -> bool:
         return key in self._lines
