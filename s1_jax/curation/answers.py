@@ -196,9 +196,9 @@ class Kept:
         self._end += length
 
 
-def weights_of(who: EndpointConfig | None) -> list[Path]:
+def weights_of(who: EndpointConfig) -> list[Path]:
     """Files that say which model a folder here holds; none of a model behind an endpoint or a hub id."""
-    if who is None or who.base_url or not who.model or not as_path(who.model).is_dir():
+    if who.base_url or not who.model or not as_path(who.model).is_dir():
         return []
     return sorted([*as_path(who.model).glob("*.json"), *as_path(who.model).glob("*.safetensors")])
 
@@ -260,11 +260,3 @@ def _keys(who: EndpointConfig, source: Path | None, prompts: Sequence[str]) -> l
 def _dollars(who: EndpointConfig, read: int, written: int) -> float:
     dollars_read, dollars_written = who.dollars_per_million_tokens
     return (read * dollars_read + written * dollars_written) / 1e6
-
-
-def _expected(dollars: float, answered: int, total: int) -> str:
-    return f"${dollars:,.2f} of about ${dollars / answered * total:,.2f}" if answered else ""
-
-
-def _unanswered(count: int) -> str:
-    return f"{count:,} unanswered" if count else ""

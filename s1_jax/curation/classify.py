@@ -128,8 +128,9 @@ def classify(config: CurateConfig, source: Source | None, folder: Path, bar: Pro
     nothing at all.
     """
     assert source is not None
-    judge = config.grade.judge if config.grade.classify else None
-    domains = _own(source) if judge is None else pa.array(_by_judge(judge, source, folder, bar), pa.string())
+    judge = config.grade.judge
+    asks = config.grade.classify and bool(judge.model)
+    domains = pa.array(_by_judge(judge, source, folder, bar), pa.string()) if asks else _own(source)
     counts = Counter(domains.to_pylist())
     print(f"classify: {len(counts.keys() - {UNKNOWN}):,} domains, {counts[UNKNOWN]:,} questions of none that is known")
     return Made({"domain": domains})

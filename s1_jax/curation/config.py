@@ -76,7 +76,7 @@ class EndpointConfig:
 class GenerateConfig:
     """Who writes the traces, and who tries the questions to tell how hard they are."""
 
-    teacher: EndpointConfig = EndpointConfig()
+    teacher: EndpointConfig = EndpointConfig()  # without a model rows keep the traces they came with
     solvers: tuple[EndpointConfig, ...] = ()  # in the paper Qwen2.5-7B-Instruct and Qwen2.5-32B-Instruct, at 0.05
 
 
@@ -84,8 +84,8 @@ class GenerateConfig:
 class GradeConfig:
     """Who decides what the rules of the tasks leave open, and names a question's field."""
 
-    judge: EndpointConfig | None = None  # none: rules alone
-    classify: bool = True  # ask the judge for a field; else a row's `domain` is its source
+    judge: EndpointConfig = EndpointConfig()  # without a model rules alone decide, and a row's field is its source
+    classify: Switch = True  # ask the judge for fields too
 
 
 RuleName = Literal["no_trace", "no_solution", "asymptote", "images", "numbered_parts", "bold_numbers"]

@@ -92,8 +92,8 @@ def grade(config: CurateConfig, source: Source | None, folder: Path, bar: Progre
     """
     assert source is not None
     texts = ["attempt", *(name for name in source.names if SOLVER.fullmatch(name))]
-    grades, prompts = _by_rules(source, texts, folder, bar, config.grade.judge is not None)
-    if config.grade.judge is not None:
+    grades, prompts = _by_rules(source, texts, folder, bar, bool(config.grade.judge.model))
+    if config.grade.judge.model:
         _by_judge(config.grade.judge, grades, prompts, folder, bar)
     print(f"grade:\n{table_of(grades)}")
     (folder / KEPT).unlink(missing_ok=True)
@@ -103,7 +103,7 @@ def grade(config: CurateConfig, source: Source | None, folder: Path, bar: Progre
     return Made(columns | {"graded_by": pa.array([one.by for one in attempts], pa.string())})
 
 
-def inputs(config: CurateConfig) -> list[Path]:
+def grade_inputs(config: CurateConfig) -> list[Path]:
     """Files the table depends on, and that of the fields: the weights of a judge that is decoded here."""
     return weights_of(config.grade.judge)
 

@@ -38,7 +38,7 @@ def measure(config: CurateConfig, source: Source | None, folder: Path, bar: Prog
     return Made({"thinking_tokens": pa.array(lengths)})
 
 
-def inputs(config: CurateConfig) -> list[Path]:
+def measure_inputs(config: CurateConfig) -> list[Path]:
     """Files the table depends on: those of a tokenizer in a folder here."""
     return sorted(Path(config.tokenizer).glob("tokenizer*.json"))
 

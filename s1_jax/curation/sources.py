@@ -116,7 +116,7 @@ def read_public(pool: Pool, name: str, seed: int, limit: int | None) -> Iterator
 
 
 def read_synthetic(seed: int, limit: int | None) -> Iterator[Question]:
-    """`limit` different training problems of the tiny task with their right results; the number of updates is the domain.
+    """`limit` different training problems of the tiny task with their right results; domains are numbers of updates.
 
     Raises UserError without limit.
     """

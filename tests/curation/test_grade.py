@@ -10,7 +10,16 @@ import pytest
 from s1_jax.curation import grade as module
 from s1_jax.curation.answers import Answer
 from s1_jax.curation.config import CurateConfig, EndpointConfig, GradeConfig
-from s1_jax.curation.grade import KEPT, Grade, final_answer, grade, grade_by_rules, inputs, judge_prompt, verdict_of
+from s1_jax.curation.grade import (
+    KEPT,
+    Grade,
+    final_answer,
+    grade,
+    grade_by_rules,
+    grade_inputs,
+    judge_prompt,
+    verdict_of,
+)
 from s1_jax.curation.stages import Source
 from s1_jax.progress import progress_bar
 from tests.curation.stand_in_endpoint import StandInEndpoint
@@ -192,8 +201,8 @@ def test_what_a_stopped_stage_had_graded_is_not_graded_again(tmp_path, judge, mo
 
 def test_a_judge_that_is_decoded_here_counts_by_its_weights(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"")
-    assert inputs(CurateConfig(grade=GradeConfig(judge=EndpointConfig(str(tmp_path))))) == [*tmp_path.iterdir()]
-    assert inputs(CurateConfig()) == inputs(JUDGED) == []
+    assert grade_inputs(CurateConfig(grade=GradeConfig(judge=EndpointConfig(str(tmp_path))))) == [*tmp_path.iterdir()]
+    assert grade_inputs(CurateConfig()) == grade_inputs(JUDGED) == []
 
 
 def test_long_texts_are_shown_to_the_judge_by_both_ends():

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from s1_jax.config import UserError
 from s1_jax.curation import measure as module
 from s1_jax.curation.config import CurateConfig
-from s1_jax.curation.measure import inputs, measure
+from s1_jax.curation.measure import measure, measure_inputs
 from s1_jax.curation.stages import Source
 from s1_jax.progress import progress_bar
 
@@ -61,8 +61,11 @@ def test_real_traces_with_the_real_tokenizer(tmp_path, shared_data):
 
 
 def test_a_tokenizer_in_a_folder_counts_by_its_files():
-    assert [path.name for path in inputs(CurateConfig(tokenizer=TINY))] == ["tokenizer.json", "tokenizer_config.json"]
-    assert inputs(CurateConfig(tokenizer="Qwen/Qwen2.5-32B-Instruct")) == []
+    assert [path.name for path in measure_inputs(CurateConfig(tokenizer=TINY))] == [
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    assert measure_inputs(CurateConfig(tokenizer="Qwen/Qwen2.5-32B-Instruct")) == []
 
 
 def test_no_tokenizer_is_said_in_one_line(tmp_path):

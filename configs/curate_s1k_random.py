@@ -1,0 +1,23 @@
+"""1,000 random questions instead of chosen ones: an ablation of s1K (the paper, table 2).
+
+    python -m s1_jax.curate configs/curate_s1k_random.py
+
+Shares run_dir, and with it every answer and every stage before the choice, with configs/curate_s1k.py; the data set is
+runs/curate_s1k/random. Not run. Expected of a 32B model trained on it, from the paper: 36.7 on AIME24, 90.6 on MATH500
+and 52.0 on GPQA Diamond, beside s1K's 50.0, 93.0 and 57.6.
+"""
+
+import dataclasses
+from pathlib import Path
+from runpy import run_path
+
+from s1_jax.curation.config import CurateConfig
+
+
+def get_config() -> CurateConfig:
+    s1k = run_path(str(Path(__file__).with_name("curate_s1k.py")))["get_config"]()
+    return dataclasses.replace(
+        s1k,
+        select=dataclasses.replace(s1k.select, method="random"),
+        write=dataclasses.replace(s1k.write, name="random"),
+    )
