@@ -108,7 +108,7 @@ class Growth:
         active, size = self._active, len(self._held)
         assert self._state is not None
         self._state = state = self._stopped(self._state)
-        seen = to_host(dataclasses.replace(state, cache=None, logits=state.step))
+        seen = to_host(dataclasses.replace(state, cache=None, logits=state.step))  # without what is large
         self._running = False
         use = self._engine.use
         use.slot_steps += (int(seen.step) - self._step) * size
