@@ -37,6 +37,7 @@ def model(bucket) -> str:
     return put_folder(bucket, BASE, "model")
 
 
+@pytest.mark.slow
 def test_fine_tuning_of_two_processes_is_killed_and_goes_on(start, tmp_path, bucket, alone):
     """Model, examples, run folder: nothing of the run is on a disk that its processes share."""
     bucket.put("data/examples.jsonl", (start / "examples.jsonl").read_bytes())

@@ -114,6 +114,7 @@ def test_a_search_ranks_what_it_compiled(tiny):
     assert all("rows of" in choice for choice in choices) and "1/1" in done.stderr
 
 
+@pytest.mark.slow
 @NEEDS_LIBTPU
 def test_a_plan_of_a_sweep(sweep, tmp_path):
     """A tiny model whose cache, too large for VMEM, is most of what a step reads."""

@@ -123,6 +123,7 @@ def test_a_sweep_over_four_processes_gives_the_records_of_one(tmp_path, sweep_al
     assert sorted(path.name for path in run_dir.glob("*.jsonl")) == ["decoding.jsonl", "records.jsonl"]
 
 
+@pytest.mark.slow
 def test_one_model_over_two_processes_decodes_the_records_of_one(tmp_path, sweep_alone):
     """A mesh larger than a process: both decode all, one writes. Told to end, both do, and the sweep goes on."""
     arguments = [*SWEEP, "--run-dir", str(tmp_path / "run"), "--mesh.fsdp", "2", "--mesh.tensor", "2"]

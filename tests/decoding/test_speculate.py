@@ -175,7 +175,8 @@ def sorted_records(engine, requests):
     return [record for _, record in sorted(engine.run_shared(requests), key=lambda one: one[0])]
 
 
-@pytest.mark.parametrize(("seed", "D"), [(1, 3), pytest.param(2, 7, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "D"), [(1, 3), (2, 7)])
 def test_records_are_those_without_drafts(tiny_model, seed, D):
     config, params = ending_model(tiny_model, seed)
     requests = [r for i in range(2) for r in random_requests(np.random.default_rng((seed, i)))]
