@@ -96,6 +96,7 @@ def records_in(run_dir):
     return [json.loads(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_few_steps_on_real_traces_lower_the_loss(trial):
     metrics = [json.loads(line) for line in (trial / "sft" / "metrics.jsonl").read_text().splitlines()]
     assert len(metrics) == STEPS
@@ -103,12 +104,14 @@ def test_a_few_steps_on_real_traces_lower_the_loss(trial):
     assert sum(row["real_share"] for row in metrics) / STEPS > 0.5
 
 
+@pytest.mark.slow
 def test_the_export_loads_and_speaks_qwens_tokens(trial):
     model = Qwen2ForCausalLM.from_pretrained(trial / "sft" / "hf")
     assert model.config.vocab_size == 151936 and model.config.tie_word_embeddings
     assert AutoTokenizer.from_pretrained(trial / "sft" / "hf").encode("<|im_start|>think") == [151644, 26865]
 
 
+@pytest.mark.slow
 def test_two_budgets_over_five_aime_problems_give_valid_records(trial):
     records = records_in(trial / "sweep")
     assert len(records) == PROBLEMS * len(BUDGETS)

@@ -98,7 +98,9 @@ def test_a_prompt_is_read_once_for_all_its_samples(engine, monkeypatch):
     assert together == [next(engine.run([request])) for request in requests]
 
 
-@pytest.mark.parametrize("batch_size", [1, pytest.param(2, marks=pytest.mark.slow), 5])
+@pytest.mark.parametrize(
+    "batch_size", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 5]
+)
 def test_branches_never_wait_for_slots_that_wait_for_them(make_engine, batch_size):
     engine = make_engine(batch_size)
     requests = [

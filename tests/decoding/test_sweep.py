@@ -97,7 +97,8 @@ def test_a_grid_costs_its_longest_run_and_one_answer_for_each_branch_point(engin
     assert len(answers) < len(records)
 
 
-@pytest.mark.parametrize("sizes", [(4, 2), pytest.param((8, 1), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [(4, 2), (8, 1)])
 def test_the_same_records_on_a_mesh(tiny_model, sizes):
     config, params = ending_model(tiny_model, 2)
     requests = random_requests(np.random.default_rng(3))
