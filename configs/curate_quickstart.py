@@ -5,7 +5,7 @@
 
 The teacher is the model that configs/quickstart_sft.py makes, which stops thinking too early by construction; the
 solver is the tiny base model it came from. A question's domain is its number of updates.
-Hardware: 2 CPU cores, about 4 minutes. Expected: 3,000 questions, 2,979 with a trace, 2,897 of them hard, 1,000 chosen
+Hardware: 2 CPU cores, about 2 minutes. Expected: 3,000 questions, 2,979 with a trace, 2,897 of them hard, 1,000 chosen
 with 74 thinking tokens on average beside 53 of 1,000 random ones.
 """
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A data set made in small: questions, a teacher's traces, 1,000 of them chosen as s1K was; then a model trained on it beside one on 1,000 random ones.
-# About 10 minutes on 2 cores after the installation; fine-tunes the teacher first where scripts/quickstart.sh has not. Stopped, it goes on when started again.
+# About 6 minutes on 2 cores after the installation; fine-tunes the teacher first where scripts/quickstart.sh has not. Stopped, it goes on when started again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/_venv.sh
