@@ -128,14 +128,15 @@ def _fingerprint(stage: Stage, config: Any, before: str) -> str:
 
 def _write(target: Path, stage: Stage, source: Source | None, made: Made, fingerprint: str) -> None:
     """The table as a whole, or nothing of it."""
-    left = len(next(iter(made.columns.values()))) if source is None else source.num_rows
     counts = [] if source is None else counts_of(source.path)
-    left += sum(dropped for _, dropped in made.dropped) if source is None else 0
-    for rule, dropped in made.dropped:
-        left -= dropped
-        counts.append(Count(stage.name, rule, dropped, left))
-    if not made.dropped:
-        counts.append(Count(stage.name, "", 0, left))
+    dropped = made.dropped or [("", 0)]
+    if source is None:
+        left = len(next(iter(made.columns.values()))) + sum(count for _, count in dropped)
+    else:
+        left = source.num_rows
+    for rule, count in dropped:
+        left -= count
+        counts.append(Count(stage.name, rule, count, left))
     partial = target.with_suffix(".partial")
     writer = None
     try:
