@@ -34,6 +34,8 @@ def collect(config: CurateConfig, source: Source | None, folder: Path, bar: Prog
     Raises UserError on an unknown source, on an unusable row of a file (naming it), and where there is no question.
     """
     options = config.collect
+    if options.near_duplicates is not None:
+        similar.check_installed()
     kept, reports = _Kept(), []
     sources = _sources(options)
     row = bar.add_task("collecting", total=len(sources), note="")

@@ -28,6 +28,14 @@ WORD = re.compile(r"[^\W_]+|[-+*/=<>^!]")
 Pair = tuple[int, int, float]
 
 
+def check_installed() -> None:
+    """Raises UserError where datasketch is missing: before hours of reading, not after."""
+    try:
+        import datasketch  # noqa: F401
+    except ImportError:
+        raise UserError("near duplicates are found with datasketch: pip install 's1_jax[curate]'") from None
+
+
 def near_duplicates(texts: Sequence[str], threshold: float, bar: Progress | None = None) -> list[Pair]:
     """Texts to leave out so that no two that stay are this similar: (later, earlier, similarity), by `later`.
 
@@ -86,10 +94,9 @@ def _index(threshold: float) -> MinHashLSH:
     """Bands as long as the recall allows: the longer, the fewer candidates that are none."""
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold {threshold} is not above 0 and at most 1")
-    try:
-        from datasketch import MinHashLSH
-    except ImportError:
-        raise UserError("near duplicates are found with datasketch: pip install 's1_jax[curate]'") from None
+    check_installed()
+    from datasketch import MinHashLSH
+
     lengths = range(1, HASHES // 2 + 1)
     rows = max((rows for rows in lengths if 1 - (1 - threshold**rows) ** (HASHES // rows) >= RECALL), default=1)
     return MinHashLSH(num_perm=HASHES, params=(HASHES // rows, rows))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import sys
 from collections import Counter
 
 import datasets
@@ -361,3 +362,10 @@ def test_the_released_questions_have_the_ids_they_were_released_with(shared_data
     assert {row["id"] for row in rows} < {row["qhash"] for row in released}
     near, counts = run(tmp_path / "near", paths=[str(path)], near_duplicates=0.8)
     assert 5 < counts[-1].dropped < 20 and len(near) == counts[-1].left
+
+
+def test_what_near_duplicates_need_is_asked_for_before_anything_is_read(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasketch", None)
+    config = CurateConfig(collect=CollectConfig(paths=(str(tmp_path / "no such file.jsonl"),)))
+    with pytest.raises(UserError, match="pip install"), progress_bar(shown=False) as bar:
+        collect(config, None, tmp_path, bar)
