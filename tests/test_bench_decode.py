@@ -31,6 +31,7 @@ def test_batches_of_generate_are_no_larger_than_the_rows():
     assert {setting["batch"] for setting in bench_decode.list_settings(8, bench_decode.CASES["0.5b"])} == {8}
 
 
+@pytest.mark.slow
 def test_a_round_holds_every_figure_of_the_tables(sides):
     case = dataclasses.replace(bench_decode.CASES["tiny"], least_ratio={3: 0.0}, least_share={3: 1e9})
     best = {"way": "dynamic cache", "batch": 3, "tokens_per_s": 1.0}

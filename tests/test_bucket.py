@@ -70,6 +70,7 @@ def test_a_finished_run_says_so_and_other_options_are_refused(start, bucket, cap
         train.main(options(start, f"{ROOT}/run", "--train.epochs", "3"))
 
 
+@pytest.mark.slow
 def test_a_sweep_of_two_processes_gives_the_records_of_one(tmp_path, bucket, model, sweep_alone):
     codes, _, errors = Team(2, [*SWEEP, "--model.path", model, "--run-dir", f"{ROOT}/sweep"], evaluate).ends()
     assert codes == [0, 0], errors
