@@ -86,6 +86,8 @@ def run_main(main: Callable[[], int | None]) -> None:
 
     Exit codes: 2 after UserError, 1 after RunError, 130 after Ctrl-C, 75 after SIGTERM or a preemption: start it again.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script that starts a command in the background does that
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     _keep_compiled_programs()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # piped, lines would come after what stderr shows meanwhile

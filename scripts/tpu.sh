@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
 # A TPU slice on Google Cloud, from the request to its deletion, and runs on it. docs/tpu.md walks through it.
 set -euo pipefail
+# A script that starts this one in the background hands Ctrl-C down as ignored, which bash cannot undo by itself.
+if [ -n "$(trap -p INT)" ] && env --default-signal=INT true 2>/dev/null; then
+    exec env --default-signal=INT "$BASH" "${BASH_SOURCE[0]}" "$@"
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/_tpu.sh
 source scripts/_tpu.sh

@@ -4,6 +4,7 @@ and the shared data.
 
 import json
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -21,6 +22,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # shared with pytest-xdist's 
 import jax
 import pytest
 import torch
+
+# A suite started in the background by a script inherits Ctrl-C as ignored, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SIMULATED_DEVICES = 8
 

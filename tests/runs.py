@@ -28,7 +28,7 @@ MAIN = "from {0} import main\nfrom s1_jax.cli import run_main\nrun_main(main)"
 MESH = ("--mesh.fsdp", "2", "--mesh.tensor", "2", "--data.micro-batch-rows", "4")
 ALONE = ("--mesh.fsdp", "4", "--mesh.tensor", "2", "--data.micro-batch-rows", "4")  # all devices of this process
 LOSS_TOLERANCE = 1e-5  # relative: between processes, and on another mesh, sums are made in another order
-PATIENCE = 240  # seconds
+PATIENCE = 600  # seconds; it only ends a test that hangs, however busy the machine is
 SWEEP = [
     *(str(PROJECT / "configs" / "quickstart_sweep.py"), "--model.path", str(BASE), "--task.limit", "12"),
     *("--sweep.max-thinking-tokens", "4", "16", "--max-answer-tokens", "4", "--batch-size", "4"),
@@ -52,7 +52,7 @@ def rows(run_dir: Path) -> list[dict]:
 
 def wait_for_step(process: subprocess.Popen, run_dir: Path, step: int, saved: int | None = None) -> None:
     """Until the row of `step` is written and, a save takes its own time, the checkpoint of `saved` too."""
-    deadline = time.time() + 240
+    deadline = time.time() + PATIENCE
 
     def there() -> bool:
         done = bool(rows(run_dir)) and rows(run_dir)[-1]["step"] >= step
@@ -61,6 +61,30 @@ def wait_for_step(process: subprocess.Popen, run_dir: Path, step: int, saved: in
     while not there() and process.poll() is None:
         assert time.time() < deadline, "the run makes no steps"
         time.sleep(0.02)
+
+
+def gate(function: str, call: int, go: Path) -> str:
+    """Code for `Team` or `started` that makes this call of `module:function` wait, once done, until `go` exists.
+
+    A test that sends a signal into a run opens the gate after that, so the run cannot end before the signal comes.
+    """
+    module, _, names = function.partition(":")
+    *owners, name = names.split(".")
+    return f"""
+import functools, importlib, itertools, os, time
+
+def closed(real, calls=itertools.count(1)):
+    @functools.wraps(real)
+    def gated(*args, **kwargs):
+        result, number = real(*args, **kwargs), next(calls)
+        while number == {call} and not os.path.exists({str(go)!r}):
+            time.sleep(0.01)
+        return result
+    return gated
+
+owner = functools.reduce(getattr, {owners!r}, importlib.import_module({module!r}))
+setattr(owner, {name!r}, closed(getattr(owner, {name!r})))
+"""
 
 
 class Team:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from s1_jax import convert, evaluate, generate, grade, train
 from s1_jax.config import UserError
 from s1_jax.data.sources import read_rows
-from tests.runs import BASE, MESH, PROJECT, SWEEP, Team, assert_same_run, options, records_by_key
+from tests.runs import BASE, MESH, PATIENCE, PROJECT, SWEEP, Team, assert_same_run, gate, options, records_by_key
 
 ROOT = "gs://s1-test"
 RECORDS = 24  # of SWEEP
@@ -43,8 +43,8 @@ def test_fine_tuning_of_two_processes_is_killed_and_goes_on(start, tmp_path, buc
     bucket.put("data/examples.jsonl", (start / "examples.jsonl").read_bytes())
     there = ["--model.path", put_folder(bucket, start / "model", "model"), "--data.path", f"{ROOT}/data/examples.jsonl"]
     arguments = options(start, f"{ROOT}/run", *MESH, *there, "--hosts.lost-after-seconds", "10")
-    team = Team(2, arguments)
-    deadline = time.time() + 120
+    team = Team(2, arguments, first={0: gate("s1_jax.training.metrics:MetricsLog.write", 4, tmp_path / "go")})
+    deadline = time.time() + PATIENCE
     while not bucket.names("run/checkpoints/2/commit_success.txt"):
         assert time.time() < deadline and all(member.poll() is None for member in team.members), team.ends()
         time.sleep(0.02)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 
 import pytest
 from gcsfs.retry import HttpError
@@ -132,3 +133,13 @@ def test_what_nobody_expected_keeps_its_traceback():
 
     with pytest.raises(ValueError, match="a fault of ours"):
         run_main(main)
+
+
+def test_ctrl_c_is_heard_in_the_background_of_a_script_too(capsys):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a script's `&` starts a command
+    try:
+        with pytest.raises(SystemExit) as ended:
+            run_main(lambda: signal.raise_signal(signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.value.code == 130 and capsys.readouterr().err.startswith("interrupted")

@@ -19,6 +19,7 @@ import s1_jax
 from s1_jax import generate
 from s1_jax.config import UserError
 from s1_jax.generate import main, read_rows, text_pieces
+from tests.runs import PATIENCE
 from tests.tokenizer import byte_tokenizer
 
 TOLERANCE = 1e-4  # of the largest logit: float32 through every layer, sums in another order
@@ -267,11 +268,11 @@ def test_ctrl_c_leaves_what_is_done(folder, tmp_path):
     command = [sys.executable, "-m", "s1_jax.generate", *arguments(folder, tmp_path, "--batch-size", "1")]
     out = tmp_path / "out.jsonl"
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not (out.exists() and out.stat().st_size) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, stderr
     assert stderr.strip().splitlines()[-1].startswith("interrupted") and "Traceback" not in stderr
     done = output(tmp_path)

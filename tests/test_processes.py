@@ -23,21 +23,24 @@ from tests.runs import (
     SWEEP,
     Team,
     assert_same_run,
+    gate,
     options,
     records_by_key,
     rows,
     wait_for_step,
 )
 
-STALL = 30  # seconds, far above what compiling takes here
+STALL = 60  # seconds, far above what compiling takes here
 
 
 def test_one_of_four_that_is_told_to_end_ends_all_and_another_number_goes_on(start, tmp_path, alone):
     """SIGTERM to one: all save the same step and say "start again"; one process goes on to where it comes to alone."""
     run_dir = tmp_path / "run"
-    team = Team(4, options(start, run_dir, *MESH, "--checkpoint.every-steps", "100"))
+    arguments = options(start, run_dir, *MESH, "--checkpoint.every-steps", "100")
+    team = Team(4, arguments, first={0: gate("s1_jax.training.metrics:MetricsLog.write", 2, tmp_path / "go")})
     wait_for_step(team.members[0], run_dir, 2)
     team.members[3].send_signal(signal.SIGTERM)
+    (tmp_path / "go").touch()
     codes, outputs, errors = team.ends()
     assert codes == [os.EX_TEMPFAIL] * 4, errors
     assert all("the same command goes on" in said and "Traceback" not in said for said in errors)
@@ -79,7 +82,7 @@ Loader.batches = batches
 def test_one_that_fails_ends_the_others_and_the_run_goes_on_to_the_same_bits(start, tmp_path, alone):
     """Of two, one cannot write all of step 4; then one gets no input after step 5; its part of step 4 is damaged."""
     run_dir = tmp_path / "run"
-    arguments = options(start, run_dir, *MESH, "--hosts.lost-after-seconds", "10")
+    arguments = options(start, run_dir, *MESH, "--hosts.lost-after-seconds", "20")
     codes, _, errors = Team(2, arguments, first={1: FULL_DISK}).ends()
     assert codes == [LOST, 1] and saved(run_dir) == {2}, errors
     assert last_line(errors[0]).startswith("error: another process is lost")
@@ -127,12 +130,13 @@ def test_a_sweep_over_four_processes_gives_the_records_of_one(tmp_path, sweep_al
 def test_one_model_over_two_processes_decodes_the_records_of_one(tmp_path, sweep_alone):
     """A mesh larger than a process: both decode all, one writes. Told to end, both do, and the sweep goes on."""
     arguments = [*SWEEP, "--run-dir", str(tmp_path / "run"), "--mesh.fsdp", "2", "--mesh.tensor", "2"]
-    team = Team(2, arguments, evaluate)
+    team = Team(2, arguments, evaluate, first={0: gate("s1_jax.evaluate:graded", 2, tmp_path / "go")})
     records, deadline = tmp_path / "run" / "records.jsonl", time.time() + PATIENCE
     while not (records.exists() and records.stat().st_size):
         assert time.time() < deadline and all(member.poll() is None for member in team.members), team.ends()
         time.sleep(0.02)
     team.members[1].send_signal(signal.SIGTERM)
+    (tmp_path / "go").touch()
     codes, _, errors = team.ends()
     assert codes == [os.EX_TEMPFAIL] * 2, errors
     done = len(read_records(records))

@@ -24,6 +24,7 @@ IMPATIENT = {
 }
 SLICE = {"TPU_PROJECT": "p", "TPU_ZONE": "us-east5-a", "TPU_NAME": "s1", "TPU_TYPE": "v5p-64"}
 STARTED = f"import sys; sys.path.insert(0, '{HERE}'); import stand_in_gcloud"  # imported, it is compiled once
+PATIENCE = 300  # seconds; it only ends a test that hangs
 PYTHONS = ("python3", "python3.13", "python3.12", "python3.11", "python")
 
 
@@ -59,8 +60,10 @@ class Cloud:
         path = self.folder / name
         return path.read_text() if path.exists() else ""
 
-    def start(self, *words, **env):
-        command = ["scripts/tpu.sh", *words]
+    def start(self, *words, in_background=False, **env):
+        """`in_background`: as a script's `&` starts it, with Ctrl-C ignored."""
+        ignoring = ["sh", "-c", 'trap "" INT; exec "$0" "$@"'] if in_background else []
+        command = [*ignoring, "scripts/tpu.sh", *words]
         return subprocess.Popen(
             command, cwd=self.checkout, env=self.env | env, stdout=-1, stderr=-1, text=True, start_new_session=True
         )
@@ -73,14 +76,14 @@ class Cloud:
             self.wait(ready)
             process.send_signal(number)
         try:
-            printed, said = process.communicate(timeout=30)
+            printed, said = process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise
         return process.returncode, printed, said
 
     def wait(self, ready):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while not ready():
             assert time.monotonic() < deadline
             time.sleep(0.02)

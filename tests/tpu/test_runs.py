@@ -4,6 +4,8 @@ import signal
 
 import pytest
 
+from tests.tpu.conftest import PATIENCE
+
 SLOW = "echo began $WORKER; while [ ! -e $TPU_STAND_IN/go ]; do sleep 0.02; done; echo ended $WORKER; exit 0"
 
 
@@ -49,7 +51,7 @@ def test_starting_the_same_again_follows_it_and_another_is_refused(there):
     there.wait(followed(there, 4))
     there["go"] = ""
     for each in (process, again):
-        printed, _ = each.communicate(timeout=20)
+        printed, _ = each.communicate(timeout=PATIENCE)
         assert each.returncode == 0 and printed.count("began") == 2
 
 
@@ -59,7 +61,7 @@ def test_stop_is_ctrl_c_to_the_run(there):
     logs = [f"slice/worker-{worker}/s1_jax_jobs/run/log" for worker in "01"]
     there.wait(lambda: all("began" in there[log] for log in logs))
     assert there.tpu("stop")[0] == 0
-    printed, _ = process.communicate(timeout=20)
+    printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and "[0] kept" in printed and "[1] kept" in printed
 
 

@@ -99,6 +99,13 @@ def test_ctrl_c_leaves_nothing_behind_in_silence(cloud, flag):
     assert cloud.exists == (not flag)
 
 
+def test_ctrl_c_is_heard_in_the_background_of_a_script_too(cloud):
+    cloud["states"] = "PROVISIONING\n"
+    stop = (signal.SIGINT, lambda: len(cloud.called("describe")) > 2)
+    code, _, said = cloud.tpu("create", "--delete-on-failure", in_background=True, stop=stop)
+    assert code == 130 and "nothing is billed" in said and not cloud.exists
+
+
 def test_a_request_whose_node_was_preempted_is_not_taken_for_a_slice(cloud):
     cloud.tpu("create")
     cloud["node_state"] = "PREEMPTED"

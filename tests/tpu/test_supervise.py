@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.tpu.conftest import PATIENCE
+
 COMMAND = ("train", "configs/c.py", "--run-dir", "gs://b/r")
 CHECKPOINT = "d=$TPU_STAND_IN/gs/b/r/checkpoints/$starts; mkdir -p $d; touch $d/commit_success.txt"
 # every start of worker 0 is counted in $starts, beginning with 1
@@ -108,6 +110,6 @@ def test_a_run_that_is_under_way_is_followed_and_its_files_are_left_alone(cloud)
     second = cloud.start("supervise", *COMMAND)
     cloud.wait(lambda: len(cloud.called("follow run")) == 2)
     cloud["go"] = ""
-    printed, _ = second.communicate(timeout=20)
+    printed, _ = second.communicate(timeout=PATIENCE)
     assert second.returncode == 0 and "[0] done" in printed
     assert len(cloud.called("tpu-vm scp")) == copies and cloud["starts"].count("start") == 1

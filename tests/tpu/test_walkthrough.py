@@ -10,6 +10,7 @@ import pytest
 
 from s1_jax.cli import load_config, parse_with_file
 from s1_jax.config import EvaluateConfig, TrainConfig
+from tests.tpu.conftest import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "tpu.md").read_text()
@@ -39,7 +40,7 @@ def walked(cloud):
         env=env | {"WORKER": "-"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     return cloud
