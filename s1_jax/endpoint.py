@@ -18,6 +18,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, Protocol
 
 from s1_jax.config import RunError
+from s1_jax.json_input import loads
 
 LONGEST_REPLY = 2**25  # bytes: some 32K tokens of any script, escaped, many times over
 PIECE = 2**16  # bytes read at a time
@@ -204,7 +205,7 @@ class Endpoint:
         request = urllib.request.Request(self._url, json.dumps(asked).encode(), headers)
         until = self._clock() + self._options.timeout_seconds
         with self._open(request, timeout=self._options.timeout_seconds) as response:
-            return parse(json.loads(self._read(response, until)))
+            return parse(loads(self._read(response, until)))
 
     def _read(self, response: http.client.HTTPResponse, until: float) -> bytes:
         """The whole body; the socket's own timeout is one of each piece."""

@@ -33,6 +33,7 @@ from s1_jax.config import (
 )
 from s1_jax.decoding.engine import Engine, Status, context_length
 from s1_jax.decoding.sweep import plan_trunks
+from s1_jax.json_input import read_object
 from s1_jax.processes import Watchdog, any_of, finish_together, is_first, meet, start_processes, watch_for_preemption
 from s1_jax.reporting import compare, parity
 from s1_jax.reporting.cost import COSTS, add_cost, cost_of, format_cost
@@ -150,7 +151,7 @@ def claim_run_dir(folder: Mirror, config: EvaluateConfig, source: Path) -> None:
     there = [record for part in run_dir.glob("records*.jsonl") for record in read_records(part)]
     if path.exists() and there:
         shared = SHARED_OPTIONS + SEARCH_OPTIONS * any("method" in record for record in there)
-        before = {"format": json.loads(to_json(S1))} | json.loads(path.read_text())  # earlier versions knew s1's alone
+        before = {"format": json.loads(to_json(S1))} | read_object(path, ours=True)  # earlier versions knew s1's alone
         pairs = [(".".join(names), _at(before, names), _at(now, names)) for names in shared]
         if differing := [f"{name} was {old!r}, is {new!r}" for name, old, new in pairs if old != new]:
             raise UserError(f"{folder.place} holds other records ({'; '.join(differing)}); choose another --run-dir")

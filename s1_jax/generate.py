@@ -24,10 +24,12 @@ from transformers import PreTrainedTokenizerBase
 from s1_jax.api import LoadedModel, load_model, override, prompt_token_ids
 from s1_jax.cli import StopFlag, parse, run_main
 from s1_jax.config import S1, BudgetConfig, FormatConfig, SamplingConfig, StoredConfig, UserError
+from s1_jax.data.sources import is_unicode
 from s1_jax.decoding.budget import AnswerEnd, End, Kind, Phase
 from s1_jax.decoding.engine import Engine, Status
 from s1_jax.decoding.records import FORCED
 from s1_jax.decoding.requests import Request
+from s1_jax.json_input import loads, read_jsonl
 from s1_jax.progress import progress_bar
 from s1_jax.storage import as_path, in_bucket, mirrored
 
@@ -35,7 +37,7 @@ FORCED_COLOUR, NO_COLOUR = "\033[33m", "\033[0m"
 LONGEST_CHARACTER = 4  # bytes of a character in UTF-8: more tokens than these cannot wait for its end
 
 INPUT_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "prompt": (lambda v: isinstance(v, str), "a string"),
+    "prompt": (lambda v: isinstance(v, str) and is_unicode(v), "a string of valid Unicode"),
     "prompt_token_ids": (lambda v: isinstance(v, list) and all(type(i) is int for i in v), "a list of whole numbers"),
     "id": (lambda v: v is None or type(v) in (str, int), "a string or a whole number"),
     "budget": (lambda v: v is None or isinstance(v, dict), "an object"),
@@ -69,6 +71,8 @@ def main(argv: list[str] | None = None) -> None:
     config = parse(GenerateConfig, argv, "python -m s1_jax.generate", description=__doc__)
     if config.prompt is not None and (config.input or config.output):
         raise UserError("--prompt streams to the terminal; leave out --input and --output")
+    if config.prompt is not None and not is_unicode(config.prompt):  # bytes of the command line that are no UTF-8
+        raise UserError("--prompt is not valid UTF-8")
 
     # One prompt, to the terminal
     if config.prompt is not None:
@@ -115,20 +119,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where, row) for each line of a JSONL file of prompts. Raises UserError naming file, line and field."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
-    for number, line in enumerate(lines, start=1):
-        where = f"{path} line {number}"
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}: not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{where}: not a JSON object")
+    for number, row in read_jsonl(path):
+        where = f"{path}, line {number}"
         if ("prompt" in row) == ("prompt_token_ids" in row):
             raise UserError(f"{where}: needs a field 'prompt' or a field 'prompt_token_ids', and not both")
         for field, (fits, wanted) in INPUT_FIELDS.items():
@@ -150,9 +142,9 @@ def resume(path: Path, expected: list[dict[str, Any]]) -> int:
         raise UserError(f"holds {len(lines)} lines, more than the {len(expected)} prompts")
     for number, (line, wanted) in enumerate(zip(lines, expected, strict=False), start=1):
         try:
-            record = json.loads(line)
-        except ValueError:
-            raise UserError(f"line {number} is not a record") from None
+            record = loads(line, ours=True)
+        except ValueError as error:
+            raise UserError(f"line {number} is not a record ({error})") from None
         for field, value in wanted.items():
             if not isinstance(record, dict) or record.get(field) != value:
                 raise UserError(f"line {number} was made by another command (its {field} differs)")

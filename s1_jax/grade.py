@@ -20,6 +20,7 @@ from pathlib import Path
 from s1_jax.cli import parse, run_main
 from s1_jax.config import FormatConfig, GradeConfig, JudgeConfig, TaskConfig, UserError
 from s1_jax.evaluate import report
+from s1_jax.json_input import read_object
 from s1_jax.progress import progress_bar
 from s1_jax.reporting.records import Record, cut_torn_line, read_records, record_line, replace_file
 from s1_jax.reporting.summary import UNDECIDED
@@ -66,7 +67,9 @@ def read_run(run_dir: Path) -> tuple[TaskConfig, list[Record]]:
     records = read_records(run_dir / "records.jsonl")
     if not records or not (run_dir / "config.json").exists():
         raise UserError(f"{run_dir} holds no records with a config.json; run python -m s1_jax.evaluate CONFIG.py")
-    options = json.loads((run_dir / "config.json").read_text())["task"]
+    options = read_object(run_dir / "config.json", ours=True).get("task")
+    if not isinstance(options, dict):
+        raise UserError(f"{run_dir / 'config.json'} names no task")
     known = {field.name for field in dataclasses.fields(TaskConfig)}
     return TaskConfig(**{name: value for name, value in options.items() if name in known}), records
 

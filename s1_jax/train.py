@@ -21,6 +21,7 @@ from s1_jax.cli import StopFlag, parse_with_file, run_main, to_json
 from s1_jax.config import RunError, TrainConfig, UserError, resolve_dtype
 from s1_jax.data.loader import Loader, Step, assemble
 from s1_jax.data.tokens import load_corpus, split_held_out
+from s1_jax.json_input import read_object
 from s1_jax.processes import Watchdog, any_of, is_first, meet, start_processes, watch_for_preemption
 from s1_jax.progress import progress_bar
 from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh
@@ -184,7 +185,7 @@ def claim_run_dir(folder: Mirror, config: TrainConfig) -> None:
     path = folder.local / "config.json"
     now = json.loads(to_json(config))
     if path.exists():
-        before = json.loads(path.read_text())
+        before = read_object(path, ours=True)
         differing = [
             f"{section}.{name} was {old!r}, is {now[section][name]!r}"
             for section, options in before.items()

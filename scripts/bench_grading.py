@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from _machine import others_seconds
 
+from s1_jax.json_input import read_jsonl
 from s1_jax.progress import progress_bar
 from s1_jax.reporting.table import align
 from s1_jax.tasks import Verdict
@@ -140,13 +141,13 @@ def graded(cases: list[Case]) -> list[Grade]:
 
 def hendrycks(folder: Path) -> Iterator[Case]:
     """The pairs of MATH's own tests."""
-    for row in rows_of(folder / "hendrycks_is_equiv_cases.jsonl"):
+    for _, row in read_jsonl(folder / "hendrycks_is_equiv_cases.jsonl"):
         yield Case("MATH's pairs", row["gold"], row["pred"], row["equal"])
 
 
 def gsm8k(folder: Path) -> Iterator[Case]:
     """Four models' solutions of each problem."""
-    for row in rows_of(folder / "gsm8k_labelled_generations.jsonl"):
+    for _, row in read_jsonl(folder / "gsm8k_labelled_generations.jsonl"):
         gold = row["ground_truth"].rpartition("A:")[2].strip()
         for value in row.values():
             if isinstance(value, dict):
@@ -156,18 +157,12 @@ def gsm8k(folder: Path) -> Iterator[Case]:
 
 def math500(folder: Path) -> Iterator[Case]:
     """Every answer against itself, written as it is and in other ways."""
-    answers = [row["answer"] for row in rows_of(folder / "math500.jsonl")]
+    answers = [row["answer"] for _, row in read_jsonl(folder / "math500.jsonl")]
     for gold, other in zip(answers, answers[1:] + answers[:1], strict=True):
         yield Case("MATH500, the same", gold, gold, True)
         for name, rewrite in SAME:
             yield Case(f"MATH500, {name}", gold, rewrite(gold), True)
         yield Case("MATH500, the next one's", gold, other, gold == other)
-
-
-def rows_of(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file."""
-    with path.open("rb") as lines:
-        yield from map(json.loads, lines)
 
 
 def plain_speed() -> float:

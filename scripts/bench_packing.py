@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from s1_jax.data.chat import Example
 from s1_jax.data.loader import Loader
 from s1_jax.data.packing import balance, balanced_rows, best_fit, pack, row_work
 from s1_jax.data.tokens import Corpus
+from s1_jax.planning.workload import read_lengths
 
 
 def main() -> None:
@@ -60,13 +60,6 @@ def parse_options() -> argparse.Namespace:
     if options.batch_by == "tokens" and not options.batch_tokens:
         parser.error("--batch-by tokens needs --batch-tokens")
     return options
-
-
-def read_lengths(path: Path) -> list[int]:
-    """Tokens of each example."""
-    data = json.loads(path.read_text())
-    examples = data["examples"] if isinstance(data, dict) else data
-    return [sum(example.values()) if isinstance(example, dict) else int(example) for example in examples]
 
 
 def loader(corpus: Corpus, row_lengths: Sequence[int], options: argparse.Namespace) -> Loader:

@@ -185,7 +185,12 @@ def test_records_can_be_input_again(run, tmp_path):
     ("line", "message"),
     [
         ('{"prompt": "hi"', "not JSON"),
-        ("[1]", "not a JSON object"),
+        ("[1]", "a list where an object is needed"),
+        ('{"prompt": "hi", "id": ' + "7" * 5000 + "}", "has 5,000 digits"),
+        ('{"prompt": "hi", "id": ' + "[" * 100_000, "nested more than"),
+        ('{"prompt": "hi", "prompt": "ho"}', "the key 'prompt' occurs twice"),
+        ('{"prompt": "hi", "budget": {"end_bias": NaN}}', "NaN is no number"),
+        ('{"prompt": "\\ud83d"}', "field 'prompt' must be a string of valid Unicode"),
         ('{"text": "hi"}', "needs a field 'prompt' or a field 'prompt_token_ids'"),
         ('{"prompt": "hi", "prompt_token_ids": [1]}', "and not both"),
         ('{"prompt": 3}', "field 'prompt' must be a string"),
@@ -204,7 +209,7 @@ def test_records_can_be_input_again(run, tmp_path):
 )
 def test_bad_rows_name_file_line_and_field(folder, tmp_path, line, message):
     (tmp_path / "in.jsonl").write_text('{"prompt": "fine"}\n\n' + line + "\n")
-    with pytest.raises(UserError, match=r"in\.jsonl line 3") as error:
+    with pytest.raises(UserError, match=r"in\.jsonl, line 3") as error:
         main(arguments(folder, tmp_path))
     assert message in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "out.jsonl").exists()

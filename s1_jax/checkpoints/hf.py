@@ -24,8 +24,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from s1_jax.checkpoints.folder import WITHOUT_WEIGHTS, copy_tokenizer, resolve, whole_folder
-from s1_jax.checkpoints.tensor_file import DTYPES, StoredTensor, read_header, read_json, write
+from s1_jax.checkpoints.tensor_file import DTYPES, StoredTensor, read_header, write
 from s1_jax.config import ModelConfig, StoredConfig, UserError
+from s1_jax.json_input import read_json, read_object
 from s1_jax.model import kernels
 from s1_jax.model.qwen2 import Params, abstract_params, param_axes
 from s1_jax.sharding import Layout
@@ -52,7 +53,7 @@ KEEP: dict[Kept, Callable[[jax.Array], Any]] = {
 
 def load_config(path: str | Path) -> ModelConfig:
     """The config of a checkpoint in a folder or on the hub. Raises UserError where this model cannot be it."""
-    values, _ = read_json(resolve(path) / "config.json")
+    values = read_object(resolve(path) / "config.json")
     return ModelConfig.from_dict(values)
 
 
@@ -211,7 +212,7 @@ def write_config(
     if tokenizer_from is not None:
         copy_tokenizer(tokenizer_from, folder)
         if (tokenizer_from / "config.json").is_file():
-            given, _ = read_json(tokenizer_from / "config.json")
+            given = read_object(tokenizer_from / "config.json")
             values |= {key: given[key] for key in SPECIAL_IDS if given.get(key) is not None}
     # a mixed checkpoint is named by its widest type; transformers 4 reads torch_dtype, 5 reads dtype
     widest = max({np.dtype(leaf.dtype) for leaf in jax.tree.leaves(tensors)}, key=lambda dtype: dtype.itemsize).name
@@ -244,12 +245,11 @@ def stored_tensors(folder: Path) -> list[StoredTensor]:
     if (folder / SINGLE).is_file():
         files = [SINGLE]
     elif (folder / INDEX).is_file():
-        index, twice = read_json(folder / INDEX)
+        index = read_json(folder / INDEX)
         weight_map = index.get("weight_map") if isinstance(index, dict) else None
         files = sorted({str(file) for file in weight_map.values()}) if isinstance(weight_map, dict) else []
         outside = [file for file in files if file != Path(file).name or file == ".."]
-        problems = [f"{name} is named twice" for name in twice]
-        problems += [f"{file!r} lies outside the folder, which is refused" for file in outside]
+        problems = [f"{file!r} lies outside the folder, which is refused" for file in outside]
         if problems or not files:
             raise UserError(f"{folder / INDEX}: {'; '.join(problems) or 'no weight_map'}")
     elif any(folder.glob("*.bin")) or (folder / "pytorch_model.bin.index.json").is_file():
@@ -257,14 +257,13 @@ def stored_tensors(folder: Path) -> list[StoredTensor]:
         raise UserError(f"{folder} {refusal}; {UNPICKLE % {'folder': folder}}")
     else:
         raise UserError(f"{folder} has neither {SINGLE} nor {INDEX}")
-    tensors, problems = [], []
+    tensors: list[StoredTensor] = []
+    problems = []
     for file in files:
         try:
-            found, twice = read_header(folder / file)
+            tensors += read_header(folder / file)
         except UserError as error:
             problems.append(str(error))
-            continue
-        tensors += found + [tensor for tensor in found if tensor.name in twice]
     if problems:
         raise UserError("; ".join(problems))
     return tensors

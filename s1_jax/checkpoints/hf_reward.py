@@ -10,8 +10,8 @@ from flax.traverse_util import flatten_dict
 
 from s1_jax.checkpoints import hf
 from s1_jax.checkpoints.folder import resolve
-from s1_jax.checkpoints.tensor_file import read_json
 from s1_jax.config import ModelConfig, StoredConfig, UserError
+from s1_jax.json_input import read_object
 from s1_jax.model.reward import REWARD_MODELS, Params, RewardConfig, abstract_params, param_axes
 from s1_jax.sharding import Layout
 
@@ -24,7 +24,7 @@ def load_config(path: str | Path) -> tuple[ModelConfig, RewardConfig]:
     is no reward model that is known.
     """
     folder = resolve(path)
-    values, _ = read_json(folder / "config.json")
+    values = read_object(folder / "config.json")
     config = ModelConfig.from_dict(values)
     named = values.get("architectures") or []
     known = [REWARD_MODELS[name] for name in named if name in REWARD_MODELS] or _by_tensors(folder, config)

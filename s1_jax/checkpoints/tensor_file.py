@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -21,6 +21,7 @@ import ml_dtypes
 import numpy as np
 
 from s1_jax.config import UserError
+from s1_jax.json_input import DuplicateKey, loads
 from s1_jax.storage import CHUNK, in_bucket, read_ranges, size_of
 
 DTYPES = {"F32": np.dtype(np.float32), "BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16)}
@@ -53,25 +54,15 @@ class StoredTensor:
         return np.require(flat.reshape(shape), requirements="A")  # a header may leave the data misaligned
 
 
-def read_json(path: Path) -> tuple[Any, list[str]]:
-    """A JSON file, and the keys that occur twice in one of its objects. Raises UserError where it cannot be read."""
-    try:
-        return _parse(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}") from None
-
-
-def read_header(path: Path) -> tuple[list[StoredTensor], list[str]]:
-    """All tensors of a safetensors file, and the names its header holds twice. Raises UserError on any other file."""
+def read_header(path: Path) -> list[StoredTensor]:
+    """All tensors of a safetensors file. Raises UserError on any other file, and where a name occurs twice."""
     try:
         with path.open("rb") as file:
             data_start = 8 + (length := int.from_bytes(file.read(8), "little"))
             size = size_of(path)
             if length > MAX_HEADER_BYTES or data_start > size:
                 raise ValueError("its header is longer than the file")
-            header, twice = _parse(file.read(length))
+            header = loads(file.read(length))
         header.pop("__metadata__", None)
         tensors = []
         for name, entry in header.items():
@@ -83,10 +74,12 @@ def read_header(path: Path) -> tuple[list[StoredTensor], list[str]]:
             tensors.append(tensor)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except DuplicateKey as error:
+        raise UserError(f"the header of {path} is damaged: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         hint = "cut short, or a Git LFS pointer that was never pulled?"
         raise UserError(f"{path} is not a whole safetensors file ({hint}): {error}") from None
-    return tensors, twice
+    return tensors
 
 
 def write(path: Path, shapes: Mapping[str, Any], fetch: Callable[[str], np.ndarray]) -> None:
@@ -111,14 +104,3 @@ def write(path: Path, shapes: Mapping[str, Any], fetch: Callable[[str], np.ndarr
         if not in_bucket(path):
             file.flush()
             os.fsync(file.fileno())
-
-
-def _parse(text: bytes) -> tuple[Any, list[str]]:
-    twice: list[str] = []
-
-    def pairs(items: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in items]
-        twice.extend(sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else ())
-        return dict(items)
-
-    return json.loads(text, object_pairs_hook=pairs), twice

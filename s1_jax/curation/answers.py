@@ -26,6 +26,7 @@ from s1_jax.cli import StopFlag
 from s1_jax.config import RunError, UserError
 from s1_jax.curation.config import EndpointConfig
 from s1_jax.endpoint import Endpoint, NoAnswer, Reply
+from s1_jax.json_input import loads
 from s1_jax.storage import as_path
 
 ENDS = {"length": "cut off at its last token", "content_filter": "stopped by a content filter"}
@@ -163,7 +164,7 @@ class Kept:
     def read(self, key: str) -> dict[str, Any]:
         """The line of an answer."""
         begin, length, *_ = self._lines[key]
-        return json.loads(os.pread(self._file.fileno(), length, begin))
+        return loads(os.pread(self._file.fileno(), length, begin))
 
     def add(self, key: str, prompt: str, model: str, reply: Reply) -> None:
         """Appends an answer, on its way to the disk when this returns. Raises RunError where it takes no more."""
@@ -181,7 +182,7 @@ class Kept:
 
     def _note(self, number: int, line: bytes) -> None:
         try:
-            fields = json.loads(line)
+            fields = loads(line)
             texts = [fields[name] for name in ("key", "thinking", "text", "finish")]
             numbers = [fields[name] for name in ("max_tokens", "tokens_read", "tokens_written")]
             if not all(isinstance(x, str) for x in texts) or not all(isinstance(x, int) for x in numbers):

@@ -8,13 +8,13 @@ result). Any other layout is a mapping in the config (`data.columns`).
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from s1_jax.config import UserError
+from s1_jax.json_input import read_jsonl
 from s1_jax.storage import BUCKETS, as_path
 
 LAYOUTS: dict[str, dict[str, str]] = {
@@ -168,17 +168,8 @@ def _row(name: str, kind: str, number: int, columns: Mapping[str, Any], where: s
 
 
 def _jsonl_rows(file: Path) -> Iterator[Row]:
-    with file.open("rb") as lines:  # bytes: a text line may hold U+2028, which is no end of line in JSONL
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                columns = json.loads(line.decode("utf-8-sig"))
-            except (UnicodeDecodeError, json.JSONDecodeError) as error:
-                raise UserError(f"{file}, line {number}: not JSON in UTF-8 ({error})") from None
-            if not isinstance(columns, dict):
-                raise UserError(f"{file}, line {number}: a {type(columns).__name__} where an object is needed")
-            yield _row(file.name, "line", number, columns, str(file))
+    for number, columns in read_jsonl(file):
+        yield _row(file.name, "line", number, columns, str(file))
 
 
 def _parquet_rows(file: Path) -> Iterator[Row]:

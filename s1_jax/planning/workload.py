@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from s1_jax.config import ModelConfig, TrainConfig, UserError
 from s1_jax.data.chat import Example
 from s1_jax.data.loader import Loader
 from s1_jax.data.tokens import TOO_LONG, Corpus, split_held_out
+from s1_jax.json_input import read_json
 from s1_jax.model.splash import visited_flops
 from s1_jax.storage import as_path
 from s1_jax.training.flops import step_flops
@@ -92,10 +92,7 @@ def read_lengths(path: str | Path) -> list[int]:
 
     The list may stand under "examples". Raises UserError for anything else.
     """
-    try:
-        content: Any = json.loads(as_path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"the lengths in {path} cannot be read: {error}") from None
+    content = read_json(as_path(path))
     rows: Any = content.get("examples") if isinstance(content, dict) else content
     try:
         lengths = [sum(row.values()) if isinstance(row, dict) else row for row in rows]

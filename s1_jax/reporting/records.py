@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from s1_jax.config import UserError
+from s1_jax.json_input import parse_lines, read_object
 
 Record = dict[str, Any]
 
@@ -19,16 +20,10 @@ def read_records(path: Path) -> list[Record]:
     """
     if not path.exists():
         return []
-    records = []
-    for number, line in enumerate(_whole(path.read_bytes()).splitlines(), start=1):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict):
-            raise UserError(f"{path}, line {number}: not a JSON object; remove that line, it will be made again")
-        records.append(record)
-    return records
+    try:
+        return [record for _, record in parse_lines(_whole(path.read_bytes()).split(b"\n"), str(path), ours=True)]
+    except UserError as error:
+        raise UserError(f"{error}; remove that line, it will be made again") from None
 
 
 def read_run(run_dir: Path) -> tuple[list[Record], dict[str, Any]]:
@@ -36,7 +31,7 @@ def read_run(run_dir: Path) -> tuple[list[Record], dict[str, Any]]:
     records, config = read_records(run_dir / "records.jsonl"), run_dir / "config.json"
     if not records or not config.exists():
         raise UserError(f"{run_dir} holds no records with a config.json; run python -m s1_jax.evaluate CONFIG.py")
-    return records, json.loads(config.read_text())
+    return records, read_object(config, ours=True)
 
 
 def cut_torn_line(path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from s1_jax.config import TaskConfig, UserError
-from s1_jax.data.sources import Row, read_rows
+from s1_jax.data.sources import Row, is_unicode, read_rows
 from s1_jax.tasks.answers import extract_answer
 from s1_jax.tasks.equivalence import Verdict, grade_math, grade_plain
 
@@ -99,4 +99,6 @@ def value_of(row: Row, names: tuple[str, ...], *kinds: type) -> Any:
     if not isinstance(value, kinds) or isinstance(value, bool) or value == "":
         expected = " or a ".join({str: "string", int: "whole number"}[kind] for kind in kinds)
         raise UserError(f"{row.where}: field {present[0]} is {value!r}; it must be a {expected}, and not empty")
+    if isinstance(value, str) and not is_unicode(value):
+        raise UserError(f"{row.where}: field {present[0]} holds half of a surrogate pair; it is not valid Unicode")
     return value

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from s1_jax.config import UserError
+from s1_jax.reporting.records import read_records
 
 
 class MetricsLog:
@@ -89,6 +90,8 @@ def start_wandb(project: str, run_dir: Path, config: Mapping[str, Any]) -> Any:
 
 
 def _rows_up_to(path: Path, step: int) -> str:
-    rows = path.read_text().splitlines(keepends=True)
-    whole = [row for row in rows if row.endswith("\n")]  # a killed run may leave half a line
-    return "".join(row for row in whole if json.loads(row)["step"] <= step)
+    """The rows up to `step` as lines; half a line that a kill left is no row. Raises UserError on any other non-row."""
+    rows = read_records(path)
+    if any(type(row.get("step")) is not int for row in rows):
+        raise UserError(f"{path} holds a line without a step; remove that line")
+    return "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step)

@@ -249,11 +249,11 @@ def broken_folders():
     return {
         "cut short": (cut, "not a whole safetensors file"),
         "LFS pointer": (pointer, "Git LFS pointer"),
-        "name twice in header": (twice_in_header, "duplicate: a"),
+        "name twice in header": (twice_in_header, "is damaged: the key 'a' occurs twice"),
         "lying offsets": (lying_offsets, "data of a does not fit"),
         "no header": (lambda folder: raw_file(folder / "model.safetensors", b"[]"), "not a whole safetensors file"),
         "empty file": (lambda folder: (folder / "model.safetensors").write_bytes(b""), "not a whole safetensors file"),
-        "name twice in index": (twice_in_index, "x is named twice"),
+        "name twice in index": (twice_in_index, "the key 'x' occurs twice"),
         "file missing": (missing_file, "a.safetensors cannot be read"),
         "index of nothing": (
             lambda folder: [(folder / "model.safetensors").unlink(), (folder / hf.INDEX).write_text("[]")],
@@ -263,7 +263,7 @@ def broken_folders():
         "no config": (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
         "config cut": (
             lambda folder: (folder / "config.json").write_text('{"vocab'),
-            "config.json cannot be read as JSON",
+            "config.json: not JSON",
         ),
     }
 
