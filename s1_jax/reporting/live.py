@@ -11,7 +11,7 @@ from rich.table import Table
 
 from s1_jax.progress import BAR_COLUMNS
 from s1_jax.reporting.records import Record
-from s1_jax.reporting.summary import Setting
+from s1_jax.reporting.summary import Setting, is_undecided
 
 LINES_BESIDE = 6  # of the terminal that the table leaves to bar, header and prompt
 
@@ -25,7 +25,7 @@ class LiveTable(Progress):
     def __init__(
         self, records: Iterable[Record], total: int, runs: str, console: Console | None = None, shown: bool = True
     ) -> None:
-        self._settings: dict[Setting, list[int]] = {}  # records, right ones, thinking tokens
+        self._settings: dict[Setting, list[int]] = {}  # records, right ones, thinking tokens, undecided
         self._runs = runs
         super().__init__(
             *BAR_COLUMNS,
@@ -39,8 +39,9 @@ class LiveTable(Progress):
 
     def add(self, record: Record) -> None:
         """Counts a record."""
-        counts = self._settings.setdefault(Setting.of(record), [0, 0, 0])
-        for i, value in enumerate((1, bool(record["correct"]), record["num_thinking_tokens"])):
+        counts = self._settings.setdefault(Setting.of(record), [0, 0, 0, 0])
+        values = (1, bool(record["correct"]), record["num_thinking_tokens"], is_undecided(record))
+        for i, value in enumerate(values):
             counts[i] += value
 
     def show(self, done: int, decoded_tokens: int, slot_use: float, tokens_per_step: float) -> None:
@@ -63,12 +64,15 @@ class LiveTable(Progress):
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("setting")
-        for name in ("records", "accuracy so far", "thinking tokens"):
-            table.add_column(name, justify="right")
         settings = list(self._settings.items())
+        some_undecided = any(undecided for _, (*_, undecided) in settings)
+        for name in ("records", "accuracy so far", "thinking tokens", *["undecided"] * some_undecided):
+            table.add_column(name, justify="right")
         room = max(self.console.height - LINES_BESIDE, 1)
-        for setting, (count, right, thinking) in settings[:room]:
-            table.add_row(setting.label, f"{count:,}", f"{right / count:.1%}", f"{thinking / count:,.1f}")
+        for setting, (count, right, thinking, undecided) in settings[:room]:
+            up_to = f" (up to {(right + undecided) / count:.1%})" if undecided else ""
+            cells = [f"{count:,}", f"{right / count:.1%}{up_to}", f"{thinking / count:,.1f}"]
+            table.add_row(setting.label, *cells, *[f"{undecided:,}"] * some_undecided)
         if len(settings) > room:
-            table.add_row(f"and {len(settings) - room} more", "", "", "")
+            table.add_row(f"and {len(settings) - room} more")
         return table

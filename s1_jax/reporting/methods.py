@@ -11,12 +11,12 @@ from s1_jax.config import SearchConfig
 from s1_jax.reporting.metrics import mean_interval
 from s1_jax.reporting.names import FORCED, KINDS, search_kind, search_name
 from s1_jax.reporting.records import Record
-from s1_jax.reporting.summary import Interval, Setting
-from s1_jax.reporting.table import align
+from s1_jax.reporting.summary import Interval, Setting, if_undecided_right, is_undecided
+from s1_jax.reporting.table import NOTES, UNDECIDED, UP_TO, accuracy_cells, align, without_empty
 
 HEADER = (
-    *("method", "size", "accuracy", "95% interval", "problems", "generated tokens", "longest path"),
-    *("reward tokens", "decoding s", "reward s", "died out"),
+    *("method", "size", "accuracy", UP_TO, "95% interval", "problems", "generated tokens", "longest path"),
+    *("reward tokens", "decoding s", "reward s", "died out", UNDECIDED),
 )
 
 
@@ -37,6 +37,8 @@ class MethodRun:
     reward_seconds: float | None
     died_out: int  # searches in which no run ended
     cut_texts: float  # too long for the reward model
+    undecided: int  # records whose answer no rule could decide, counted as wrong
+    accuracy_if_undecided_right: float  # percent
 
     @property
     def seconds(self) -> float | None:
@@ -64,16 +66,20 @@ def format_methods(runs: Sequence[MethodRun]) -> str:
         seconds = ("-" if one is None else f"{one:,.2f}" for one in (run.decoding_seconds, run.reward_seconds))
         rows.append(
             (
-                *(run.name, size, f"{run.accuracy:.1f}%", f"{run.interval[0]:.1f} to {run.interval[1]:.1f}"),
+                *(run.name, size, *accuracy_cells(run.accuracy, run.accuracy_if_undecided_right, run.interval)),
                 *(str(run.problems), f"{run.generated_tokens:,.1f}", f"{run.longest_path_tokens:,.1f}"),
                 *("-" if run.reward_tokens is None else f"{run.reward_tokens:,.1f}", *seconds, str(run.died_out)),
+                str(run.undecided or ""),
             )
         )
+    table = without_empty([HEADER, *rows], (UP_TO, UNDECIDED))
     notes = ["Tokens and seconds: means per problem; a batch's seconds are shared by the tokens it brought"]
     if cut := [run for run in runs if run.cut_texts]:
         worst = max(cut, key=lambda run: run.cut_texts)
         notes.append(f"Texts too long for the reward model, which read a part of them: {worst.cut_texts:.1f} a problem")
-    return "\n".join([align([HEADER, *rows]), *notes])
+    if UNDECIDED in table[0]:
+        notes.append(NOTES[UNDECIDED])
+    return "\n".join([align(table), *notes])
 
 
 def _plain(setting: Setting) -> bool:
@@ -89,8 +95,10 @@ def _search_name(setting: Setting, search: SearchConfig) -> str:
 
 def _run(setting: Setting, records: Sequence[Record]) -> MethodRun:
     right: dict[str, list[bool]] = defaultdict(list)
+    at_most: dict[str, list[bool]] = defaultdict(list)
     for record in records:
         right[str(record["problem_id"])].append(bool(record["correct"]))
+        at_most[str(record["problem_id"])].append(bool(if_undecided_right(record)["correct"]))
     shares = [fmean(of_problem) for of_problem in right.values()]
     low, high = mean_interval(shares, len(records))
     search, sampled = setting.search, f", T {setting.temperature:g}" if setting.temperature else ""
@@ -114,4 +122,6 @@ def _run(setting: Setting, records: Sequence[Record]) -> MethodRun:
         reward_seconds=mean("reward_seconds") if search else None,
         died_out=sum(not record["leaves"] for record in records) if search else 0,
         cut_texts=mean("cut_texts") if search else 0.0,
+        undecided=sum(map(is_undecided, records)),
+        accuracy_if_undecided_right=100 * fmean(map(fmean, at_most.values())),
     )

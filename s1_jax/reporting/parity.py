@@ -11,7 +11,7 @@ from s1_jax.reporting.metrics import difference_interval
 from s1_jax.reporting.paper import BENCHMARKS, METHODS, NO_MAXIMUM, ROWS, Benchmark, Row, Wanted, benchmark_of
 from s1_jax.reporting.records import read_run
 from s1_jax.reporting.summary import Run, Setting, methods, summarize
-from s1_jax.reporting.table import align
+from s1_jax.reporting.table import align, undecided_note
 from s1_jax.storage import as_path
 
 HEADER = ("row of the paper", "paper", "here", "difference", "95% interval", "tokens: paper", "here", "setting here")
@@ -34,6 +34,8 @@ def command(argv: Sequence[str]) -> None:
     if place == 0:  # Table 3 is of AIME 2024 alone
         sections.append(format_methods({method.name: method for method in methods(runs, "across")}))
     differing = [("", "paper", "here"), *set_up(config, runs, BENCHMARKS[place])]
+    if note := undecided_note(argv[0], runs):
+        sections.append(note.rstrip())
     sections.append(f"What differs in the set-up:\n{align_left(differing)}")
     print("\n\n".join(sections))
 

@@ -80,6 +80,7 @@ class OfSamples:
     thinking_tokens: float
     accuracy: float  # percent
     interval: Interval  # percent, 95%
+    accuracy_if_undecided_right: float  # percent; the most that a judge could make of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +103,8 @@ class Run:
     without_answer: int  # records
     tries: float  # mean per record, more than 1 with rejection sampling
     tried_tokens: float  # thinking tokens of all tries, mean per record
-    undecided: int  # records whose answer no rule could read: wrong, until a judge has seen them
+    undecided: int  # records whose answer no rule could decide: they count as wrong until a judge has seen them
+    accuracy_if_undecided_right: float  # percent; equal to `accuracy` where nothing is undecided
     majority: tuple[OfSamples, ...]  # the most common answer is right; empty where a seed has one sample per problem
     pass_at: tuple[OfSamples, ...]  # any answer is right; empty where a seed has one sample per problem
 
@@ -122,6 +124,7 @@ class Method:
     control: float | None  # percent
     scaling: float | None  # percentage points per doubling of thinking tokens
     performance: float | None  # percent
+    performance_if_undecided_right: float | None  # percent
 
 
 def summarize(records: Iterable[Record]) -> list[Run]:
@@ -176,11 +179,22 @@ def string_label(string: str | tuple[str, ...] | None) -> str:
     return string if string == string.strip() else repr(string)
 
 
+def is_undecided(record: Record) -> bool:
+    """Whether no rule could tell if the answer is right. Records of early versions do not say, and count as decided."""
+    return record.get("graded_by") in UNDECIDED and not record["correct"]
+
+
+def if_undecided_right(record: Record) -> Record:
+    """The record as it would be if its answer, where it is undecided, were the right one."""
+    return record | {"correct": True} if is_undecided(record) else record
+
+
 def _run(setting: Setting, records: Sequence[Record]) -> Run:
     by_problem: dict[Any, list[Record]] = defaultdict(list)
     for record in records:
         by_problem[record["problem_id"]].append(record)
     shares = [_share(drawn) for drawn in by_problem.values()]
+    shares_at_most = [_share(map(if_undecided_right, drawn)) for drawn in by_problem.values()]
     tokens = fmean(record["num_thinking_tokens"] for record in records)
     accuracy, interval = _percent(shares, len(records))
     # a seed that is not done yet, or has fewer samples, takes no k away
@@ -204,7 +218,8 @@ def _run(setting: Setting, records: Sequence[Record]) -> Run:
         tried_tokens=fmean(
             record["tried_tokens" if "tried_tokens" in record else "num_thinking_tokens"] for record in records
         ),
-        undecided=sum(record.get("graded_by") in UNDECIDED for record in records),  # none in records of old
+        undecided=sum(map(is_undecided, records)),
+        accuracy_if_undecided_right=100 * fmean(shares_at_most),
         majority=tuple(_of_samples(list(by_problem.values()), samples, tokens, _majority)),
         pass_at=tuple(_of_samples(list(by_problem.values()), samples, tokens, _passed)),
     )
@@ -239,10 +254,13 @@ def _of_samples(
     The k are drawn from those of all seeds: they are draws of one kind, and more of them give a better estimate.
     """
     votes = [[_vote(record) for record in records] for records in problems]
+    at_most = [[_vote(if_undecided_right(record)) for record in records] for records in problems]
     for k in (2**i for i in range(samples.bit_length())) if samples > 1 else ():
         draws = sum(map(len, votes)) / k
-        accuracy, interval = _percent([share(of_problem, k) for of_problem in votes], draws)
-        yield OfSamples(k, k * tokens, accuracy, interval)
+        shares = [share(of_problem, k) for of_problem in votes]
+        pairs = zip(shares, votes, at_most, strict=True)
+        upper = fmean(one if now == then else share(then, k) for one, now, then in pairs)
+        yield OfSamples(k, k * tokens, *_percent(shares, draws), 100 * upper)
 
 
 def _majority(votes: Votes, k: int) -> float:
@@ -305,6 +323,7 @@ def _method(runs: Sequence[Run], scaling_over: ScalingOver, without_instruction:
         control=_control(tokens, [_bounds(setting, without_instruction) for setting in settings]),
         scaling=scaling(tokens, accuracies),
         performance=performance(accuracies),
+        performance_if_undecided_right=performance([run.accuracy_if_undecided_right for run in runs]),
     )
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from s1_jax.reporting.summary import Interval, Method, Run
 
+UP_TO, SPREAD, UNDECIDED = "up to", "between seeds", "undecided"  # columns that are shown where they say something
 HEADER = (
-    *("setting", "thinking tokens", "accuracy", "95% interval", "between seeds"),
-    *("problems", "ends: natural/forced/context", "ignored", "no answer"),
+    *("setting", "thinking tokens", "accuracy", UP_TO, "95% interval", SPREAD),
+    *("problems", "ends: natural/forced/context", "ignored", "no answer", UNDECIDED),
 )
-METHOD_HEADER = ("method", "runs", "Control", "Scaling", "Performance")
+METHOD_HEADER = ("method", "runs", "Control", "Scaling", "Performance", UP_TO)
+NOTES = {
+    SPREAD: "Between seeds: standard deviation of their accuracies",
+    UNDECIDED: "Undecided: no rule could decide; counted as wrong. Up to: the accuracy if all of them were right",
+}
 
 
 def format_report(runs: Sequence[Run], methods: Sequence[Method], scaling_over: str) -> str:
@@ -18,7 +23,8 @@ def format_report(runs: Sequence[Run], methods: Sequence[Method], scaling_over: 
 
     A run's line has means of thinking tokens and ignored ends per record, accuracy with its 95% interval, and counts of
     records by how thinking ended and of those without an answer; "any right of k" is pass@k. Where a run has several
-    seeds, a column tells the standard deviation of their accuracies.
+    seeds, a column tells the standard deviation of their accuracies. Where answers are undecided, one column counts
+    them and another holds the accuracy if all of them were right.
     """
     rows = []
     for run in runs:
@@ -27,21 +33,23 @@ def format_report(runs: Sequence[Run], methods: Sequence[Method], scaling_over: 
         spread = "" if run.between_seeds is None else f"± {run.between_seeds:.1f}"
         ends = "/".join(str(run.ends.get(end, 0)) for end in ("natural", "forced", "context"))
         counts = (str(run.problems), ends, f"{run.ignores_used:.1f}", str(run.without_answer))
-        rows.append((label, *_outcome(run.thinking_tokens, run.accuracy, run.interval), spread, *counts))
+        accuracies = accuracy_cells(run.accuracy, run.accuracy_if_undecided_right, run.interval)
+        rows.append((label, f"{run.thinking_tokens:,.1f}", *accuracies, spread, *counts, str(run.undecided or "")))
         for name, of_samples in (("majority of", run.majority), ("any right of", run.pass_at)):
             for one in of_samples[1:]:
-                outcome = _outcome(one.thinking_tokens, one.accuracy, one.interval)
-                rows.append((f"  {name} {one.k}", *outcome, "", str(run.problems), "", "", ""))
+                accuracies = accuracy_cells(one.accuracy, one.accuracy_if_undecided_right, one.interval)
+                tokens = f"{one.thinking_tokens:,.1f}"
+                rows.append((f"  {name} {one.k}", tokens, *accuracies, "", str(run.problems), "", "", "", ""))
     metrics = []
     for method in methods:
         values = ((method.control, "{:.0f}%"), (method.scaling, "{:.1f}"), (method.performance, "{:.1f}%"))
-        metrics.append((method.name, str(method.runs), *(_number(value, form) for value, form in values)))
-    shown = [i for i, name in enumerate(HEADER) if name != "between seeds" or any(row[i] for row in rows)]
-    table = [[row[i] for i in shown] for row in (HEADER, *rows)]
-    spreads = "Between seeds: standard deviation of their accuracies\n" if len(shown) == len(HEADER) else ""
+        upper = up_to(method.performance, method.performance_if_undecided_right)
+        metrics.append((method.name, str(method.runs), *(_number(value, form) for value, form in values), upper))
+    table = without_empty([HEADER, *rows], (UP_TO, SPREAD, UNDECIDED))
+    notes = "".join(f"{note}\n" for name, note in NOTES.items() if name in table[0])
     scope = "within one ignore count" if scaling_over == "within" else "across all ignore counts"
     return (
-        f"{align(table)}\n{spreads}\n{align([METHOD_HEADER, *metrics])}\n"
+        f"{align(table)}\n{notes}\n{align(without_empty([METHOD_HEADER, *metrics], (UP_TO,)))}\n"
         f"Scaling: percentage points per doubling of thinking tokens, mean over all pairs of runs {scope}"
     )
 
@@ -56,8 +64,31 @@ def align(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
 
 
-def _outcome(tokens: float, accuracy: float, interval: Interval) -> tuple[str, str, str]:
-    return f"{tokens:,.1f}", f"{accuracy:.1f}%", f"{interval[0]:.1f} to {interval[1]:.1f}"
+def accuracy_cells(accuracy: float, if_undecided_right: float, interval: Interval) -> tuple[str, str, str]:
+    """An accuracy, what it could be at most (empty where nothing is undecided), and its interval; all in percent."""
+    return f"{accuracy:.1f}%", up_to(accuracy, if_undecided_right), f"{interval[0]:.1f} to {interval[1]:.1f}"
+
+
+def up_to(value: float | None, if_undecided_right: float | None) -> str:
+    """The cell of a percentage that undecided answers could raise; empty where they cannot."""
+    return "" if if_undecided_right is None or if_undecided_right == value else f"{if_undecided_right:.1f}%"
+
+
+def undecided_note(name: str, runs: Iterable[Run]) -> str:
+    """One line on the undecided answers of the runs of `name`, and what they could make of accuracies; or nothing."""
+    open_runs = [run for run in runs if run.undecided]
+    if not open_runs:
+        return ""
+    total = sum(run.undecided for run in open_runs)
+    most = "; ".join(f"{run.setting.label} {run.accuracy_if_undecided_right:.1f}%" for run in open_runs)
+    return f"{name}: undecided answers count as wrong, {total:,} here. Accuracy if all were right: {most}\n"
+
+
+def without_empty(rows: Sequence[Sequence[str]], optional: Iterable[str]) -> list[list[str]]:
+    """Rows under a header, without those of the `optional` columns that have no cell filled."""
+    header, *body = rows
+    shown = [i for i, name in enumerate(header) if name not in optional or any(row[i] for row in body)]
+    return [[row[i] for i in shown] for row in rows]
 
 
 def _number(value: float | None, form: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from s1_jax.config import FormatConfig
 from s1_jax.reporting.records import Record
-from s1_jax.reporting.summary import Setting
+from s1_jax.reporting.summary import Setting, is_undecided
 
 SHORTEST_SHARED = 64  # characters two traces begin with alike before the second is kept as a branch of the first
 # of text that draws after the first may add, so that a browser opens the page at once; those beyond are only counted
@@ -85,17 +85,18 @@ def lay_out(records: Sequence[Record], places: Mapping[Setting, int], draws: int
     """One problem's records as the report's script reads them; `places` are the settings' in the table.
 
     `traces` hold a text each, after the first `at` characters of their `parent` (-1: none), and the `branches`
-    [setting, draw, position] that end on it. `results` hold for each setting how many of its draws are right, and the
-    first few of them, over its seeds and their samples.
+    [setting, draw, position] that end on it. `results` hold for each setting how many of its draws are right and how
+    many undecided, and the first few of them, over its seeds and their samples.
     """
     shown = [record for place, record in _by_draw(records) if place < draws]
     trunks, homes = _trunks(shown)
     texts = [parts(trunk).thinking for trunk in trunks]
     answers: dict[str, int] = {}
-    results: list[dict[str, Any]] = [{"right": 0, "of": 0, "draws": []} for _ in places]
+    results: list[dict[str, Any]] = [{"right": 0, "undecided": 0, "of": 0, "draws": []} for _ in places]
     for record in records:
         result = results[places[Setting.of(record)]]
         result["right"] += bool(record["correct"])
+        result["undecided"] += is_undecided(record)
         result["of"] += 1
     ends: dict[int, tuple[int, int]] = {}  # of a shown record: its setting, and its place among the draws
     for i, record in enumerate(shown):
@@ -177,6 +178,7 @@ def _shown(record: Record, text: str, others: Sequence[Record]) -> dict[str, Any
         "put_in": parts(record).put_in,
         "found": record["extracted_answer"],
         "right": bool(record["correct"]),
+        "undecided": is_undecided(record),
     }
 
 

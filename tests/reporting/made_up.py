@@ -71,6 +71,12 @@ def spoken_sweep(problem_id: Any = 0) -> list[dict[str, Any]]:
     ]
 
 
+def undecided(records: list[dict[str, Any]], *problem_ids: Any) -> list[dict[str, Any]]:
+    """The records, with the wrong answers to these problems undecided: no rule could say that they are wrong."""
+    open_to = {"graded_by": "undecided"}
+    return [one | open_to if one["problem_id"] in problem_ids and not one["correct"] else one for one in records]
+
+
 def searched(problem_id: Any, correct: bool, width: int, seconds: float = 1.0, **fields: Any) -> dict[str, Any]:
     """A record of a search, with the options that its method reads."""
     options = {name: fields.pop(name) for name in list(fields) if hasattr(SearchConfig, name)}

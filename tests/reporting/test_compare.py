@@ -70,7 +70,17 @@ def test_the_command_prints_and_writes(tmp_path, capsys):
     assert found["runs"] == [a, b] and found["settings"][0]["difference"] == 50
     assert found["best"]["interval"] == found["settings"][0]["interval"]
     evaluate.main(["--compare", a, a])
-    assert "within noise" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "within noise" in printed and "ndecided" not in printed
+
+
+def test_undecided_answers_are_told(tmp_path, capsys):
+    records = [one | {"graded_by": "undecided"} for one in run(range(40), lambda i: i < 10)[:12]]
+    a = written(tmp_path / "a", run(range(12), lambda i: i < 3))
+    b = written(tmp_path / "b", [*records, *run(range(12), lambda i: True, num_ignore=1)])
+    evaluate.main(["--compare", a, b])
+    *_, note = capsys.readouterr().out.splitlines()
+    assert note == "B: undecided answers count as wrong, 2 here. Accuracy if all were right: natural end 100.0%"
 
 
 def test_mistakes_are_one_line(tmp_path):

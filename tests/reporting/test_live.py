@@ -39,6 +39,16 @@ def test_settings_and_speed_are_shown(terminal):
     assert ["natural", "end", "1", "100.0%", "9.0"] in rows
 
 
+def test_undecided_answers_are_shown_apart(terminal):
+    live = LiveTable([record(4, 4, False) | {"graded_by": "undecided"}, record(4, 4, True)], 8, "3 runs", terminal)
+    live.add(record(None, 9, True))
+    rows = [line.split() for line in shown(live).splitlines()]
+    assert rows[0][-1] == "undecided"
+    assert ["max", "4", "2", "50.0%", "(up", "to", "100.0%)", "4.0", "1"] in rows
+    assert ["natural", "end", "1", "100.0%", "9.0", "0"] in rows
+    assert "undecided" not in shown(LiveTable([record(4, 4, False)], 8, "3 runs", terminal))
+
+
 def test_no_more_settings_than_fit(terminal):
     live = LiveTable([record(i, 1, True) for i in range(20)], 20, "1 run", terminal)
     text = shown(live)

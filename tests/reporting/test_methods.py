@@ -11,7 +11,7 @@ from s1_jax.reporting.names import KINDS, search_kind, search_label
 from s1_jax.reporting.summary import Setting, methods, summarize
 from s1_jax.search.run import METHODS
 from s1_jax.search.vote import VOTES
-from tests.reporting.made_up import record, searched, sweep
+from tests.reporting.made_up import record, searched, sweep, undecided
 
 PROBLEMS = 8
 
@@ -60,6 +60,17 @@ def test_table():
     assert re.search(r"^MCTS +1 +0\.0% .* 1$", text, re.M)
     assert text.endswith("Texts too long for the reward model, which read a part of them: 3.0 a problem")
     assert "too long" not in format_methods(method_runs(searches()))
+
+
+def test_undecided_answers_have_a_column_in_the_table_too():
+    found = method_runs(undecided(searches(), 3, 5))
+    rebase = {run.setting.search.width: run for run in found if run.name == "REBASE"}
+    told = {width: (run.undecided, run.accuracy, run.accuracy_if_undecided_right) for width, run in rebase.items()}
+    assert told == {1: (2, 37.5, 62.5), 2: (1, 50, 62.5), 4: (0, 75, 75)}
+    text = format_methods(found)
+    assert re.search(r"^REBASE +1 +37\.5% +62\.5% .* 2$", text, re.M)
+    assert re.search(r"^REBASE +4 +75\.0% +40\.\d to 92\.\d .* 0$", text, re.M)
+    assert "\nUndecided: " in text and "ndecided" not in format_methods(method_runs(searches()))
 
 
 def test_searches_are_runs_but_of_no_family():

@@ -46,6 +46,16 @@ def printed(tmp_path, capsys):
     return capsys.readouterr().out
 
 
+def test_undecided_answers_are_told(printed, tmp_path, capsys):
+    assert "count as wrong" not in printed
+    records = [one | {"graded_by": "undecided"} for one in run(15, 6200)[:18]]
+    (tmp_path / "records.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    evaluate.main(["--parity", str(tmp_path)])
+    assert "undecided answers count as wrong, 3 here. Accuracy if all were right: natural end 100.0%" in (
+        capsys.readouterr().out
+    )
+
+
 def line(printed, name):
     (found,) = [line for line in printed.splitlines() if line.startswith(name) or f": {name}" in line]
     return re.split(r"  +", found)

@@ -149,6 +149,54 @@ def test_summary_is_json():
     assert [run["label"] for run in summary["runs"]] == [run.setting.label for run in runs]
 
 
+@pytest.mark.parametrize(
+    "records, count, accuracy, upper",
+    [
+        ([record(i, i < 4, 9, graded_by="undecided" if i > 6 else "number") for i in range(10)], 3, 40, 70),
+        ([record(i, False, 9, graded_by="unparsed") for i in range(4)], 4, 0, 100),
+        ([record(i, i < 2, 9, graded_by="undecided") for i in range(4)], 2, 50, 100),  # a right answer is decided
+        ([record(i, i < 2, 9, graded_by="judge") for i in range(4)], 0, 50, 50),
+        ([record(i, i < 2, 9, graded_by="none", extracted_answer=None) for i in range(4)], 0, 50, 50),
+        ([record(i, i < 2, 9) for i in range(4)], 0, 50, 50),  # of an early version
+        ([record(0, s < 1, 9, sample=s, graded_by="undecided") for s in range(4)] + [record(1, False, 9)], 3, 12.5, 50),
+    ],
+)
+def test_undecided_answers_are_counted_apart_and_bound_the_accuracy(records, count, accuracy, upper):
+    (run,) = summarize(records)
+    assert (run.undecided, run.accuracy, run.accuracy_if_undecided_right) == (count, accuracy, upper)
+    (method,) = methods([run], "across")
+    assert (method.performance, method.performance_if_undecided_right) == (accuracy, upper)
+    (told,) = to_dict(records, [run], [method], "across")["runs"]
+    assert (told["undecided"], told["accuracy_if_undecided_right"]) == (count, upper)
+
+
+def test_votes_and_pass_at_k_say_what_undecided_answers_could_change():
+    answers = [("7", True, "number"), ("3", False, "number"), ("3", False, "number"), ("7 apples", False, "undecided")]
+    answers = [{"extracted_answer": a, "correct": right, "graded_by": by} for a, right, by in answers]
+    (run,) = summarize(record(0, **fields, tokens=9, sample=i, temperature=1.0) for i, fields in enumerate(answers))
+    one, two, four = run.majority
+    assert (one.accuracy, one.accuracy_if_undecided_right) == (25, 50)
+    # of six pairs one is of two equal wrong ones; with the open one right, one is of two right ones, four are ties
+    assert two.accuracy_if_undecided_right == pytest.approx(100 * (1 + 4 / 2) / 6)
+    assert (four.accuracy, four.accuracy_if_undecided_right) == (0, 50), "two against two"
+    assert [one.accuracy_if_undecided_right for one in run.pass_at] == pytest.approx([50, 100 * 5 / 6, 100])
+    assert [one.accuracy for one in run.pass_at] == pytest.approx([25, 50, 100])
+
+
+def test_an_undecided_answer_never_lowers_a_bound():
+    rng = random.Random(0)
+    for _ in range(20):
+        records = [
+            record(i, rng.random() < 0.4, 9, sample=s, extracted_answer=rng.choice("12"), graded_by=rng.choice(RULES))
+            for i in range(3)
+            for s in range(6)
+        ]
+        (run,) = summarize(records)
+        for one in (run, *run.majority, *run.pass_at):
+            assert one.accuracy <= one.accuracy_if_undecided_right <= 100
+
+
+RULES = ("number", "math", "undecided", "unparsed")
 PAPER = {"TCC": ("token {}", None), "TCC+BF": ("token {}", 1), "SCC": ("step {}", None), "SCC+BF": ("step {}", 100)}
 PAPER_NAMES = {
     "TCC": "token-conditional control",

@@ -4,7 +4,7 @@ import re
 
 from s1_jax.reporting.summary import methods, summarize
 from s1_jax.reporting.table import align, format_report
-from tests.reporting.made_up import record, sweep
+from tests.reporting.made_up import record, sweep, undecided
 
 
 def test_columns_line_up():
@@ -40,3 +40,22 @@ def test_what_cannot_be_computed_is_a_dash():
     assert re.search(
         r"^no end ignored +1 +100% +- +100\.0%$", format_report(runs, methods(runs, "within"), "within"), re.MULTILINE
     )
+
+
+def test_undecided_answers_have_a_column_and_accuracy_says_what_they_could_change():
+    runs = summarize(undecided(sweep(), 1, 4))
+    text = format_report(runs, methods(runs, "across"), "across")
+    header, *rows = text.splitlines()
+    assert re.search(r"accuracy +up to +95% interval .* no answer +undecided$", header)
+    line = {row.split("  ")[0]: row for row in rows}
+    assert re.search(r"^max 8 +8\.0 +10\.0% +30\.0% +1\.8 to 40\.4 +10 .* 0 +2$", line["max 8"])
+    assert re.search(r"^max 32 +32\.0 +40\.0% +50\.0% .* 1$", line["max 32"]), "problem 1 is right by then"
+    assert re.search(r"^2 x Wait +80\.0 +90\.0% +59\.6 to 98\.2 .* 0$", line["2 x Wait"]), "nothing is open there"
+    assert re.search(r"^  majority of 4 +160\.0 +50\.0% +60\.0% ", text, re.MULTILINE)
+    assert re.search(r"^  any right of 2 +80\.0 +83\.3% +86\.7% ", text, re.MULTILINE)
+    assert "\nUndecided: " in text
+    assert re.search(r"^method .* Performance +up to$", text, re.MULTILINE)
+    assert re.search(r"^no end ignored, T 0\.8 .* 50\.0% +60\.0%$", text, re.MULTILINE)
+    assert re.search(r"^Wait .* 90\.0%$", text, re.MULTILINE)
+    plain = summarize(sweep())
+    assert not re.search("undecided|up to", format_report(plain, methods(plain, "across"), "across"), re.IGNORECASE)

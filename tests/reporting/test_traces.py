@@ -44,6 +44,16 @@ def test_every_thinking_is_found_on_the_longest_that_begins_with_it():
         )
 
 
+def test_undecided_draws_are_counted_and_marked():
+    records = [spoken(0, f"\nsample {s}", str(s), s < 2, sample=s, temperature=1.0) for s in range(4)]
+    records[1]["graded_by"] = records[3]["graded_by"] = "undecided"
+    (result,) = laid_out(records)[0]["results"]
+    assert (result["right"], result["undecided"], result["of"]) == (2, 1, 4)
+    assert [(one["right"], one["undecided"]) for one in result["draws"]] == [
+        *((True, False), (True, False), (False, False), (False, True))
+    ]
+
+
 def test_branches_are_on_every_trace_that_begins_with_their_tokens():
     problem, places = laid_out(spoken_sweep())
     for trace, last in enumerate(("2 x Wait", "1 x Hmm")):
