@@ -5,8 +5,8 @@
 Agreement with two labelled sets: the 16 pairs of Hendrycks' MATH (of which two call another order of the same solutions
 wrong, which is for math-verify to say: listed, not counted), and 1,200 solutions of GSM8K's problems by models, whose
 answers stand after the last "A:". Then MATH500's answers against themselves, as they are and written another way, and
-against the next problem's. The longest time of any answer includes answers that are made to hang; the worker's start is
-told apart. Exit code 1 where a bar is missed.
+against the next problem's. The longest time of any answer includes answers that are made to hang, which are ended at 5
+seconds of processor time; the worker's start is told apart. Exit code 1 where a bar is missed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from s1_jax.reporting.table import align
 from s1_jax.tasks import Verdict
 from s1_jax.tasks.equivalence import grade_math
 
-AGREEMENT, SECONDS, GRADINGS_A_MINUTE = 0.99, 2.0, 100_000  # the bars
+AGREEMENT, SECONDS, GRADINGS_A_MINUTE = 0.99, 6.0, 100_000  # the bars
 PLAIN_PAIRS = 20_000
 ORDER_ONLY = {("4, 10, -2", "10, 4, -2"), ("4, .1, 2", "0.1, 4, 2")}
 HOSTILE = (

@@ -109,7 +109,7 @@ def grade_inputs(config: CurateConfig) -> list[Path]:
 
 
 def grade_by_rules(question: str, solution: str | None, text: str | None) -> Grade:
-    """What the tasks' rules say of a text; less than 2 seconds. Raises RunError where math-verify cannot be started."""
+    """What the tasks' rules say of a text. Raises RunError where math-verify cannot be started."""
     if not (solution and solution.strip()):
         return Grade(None, "no solution")
     if text is None:
@@ -190,6 +190,7 @@ def _by_rules(
     kept = folder / KEPT
     cut_torn_line(kept)
     before = {line["key"]: Grade(*line["grade"]) for line in read_records(kept)}
+    before = {key: one for key, one in before.items() if one != UNDECIDED}  # kept by earlier versions
     grades: dict[str, list[Grade]] = {name: [] for name in texts}
     prompts = {}
     task = bar.add_task("grade by rules", total=source.num_rows * len(texts), note="")
@@ -204,7 +205,10 @@ def _by_rules(
                     new = {key: one for key, one in zip(keys, asked, strict=True) if key not in before}
                     said = threads.map(lambda one: grade_by_rules(*one), new.values())
                     for key, before[key] in zip(new, said, strict=True):
-                        file.write(record_line({"key": key, "grade": before[key]}))
+                        if (
+                            before[key] != UNDECIDED
+                        ):  # math-verify may have been ended, which says nothing of the next time
+                            file.write(record_line({"key": key, "grade": before[key]}))
                         bar.advance(task)
                     bar.advance(task, len(asked) - len(new))
                     for row, (key, one) in enumerate(zip(keys, asked, strict=True), len(grades[name])):

@@ -39,7 +39,8 @@ def grade_plain(answer: str | None, gold: str) -> Verdict:
 def grade_math(answer: str | None, gold: str) -> Verdict:
     """As `grade_plain`, but of other texts math-verify says whether they mean the same.
 
-    Takes less than 2 seconds, whatever is written. Raises RunError where math-verify cannot be started.
+    Takes little more than 5 seconds of processor time, whatever is written. Raises RunError where math-verify cannot be
+    started.
     """
     if verdict := _settled(answer, gold):
         return verdict

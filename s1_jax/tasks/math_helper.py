@@ -23,20 +23,37 @@ from typing import IO
 from s1_jax.config import RunError
 
 WORKER = Path(__file__).with_name("math_worker.py")
-SECONDS_OF_A_PAIR = 1.0  # formulas that people write take a tenth
-SECONDS_OF_AN_ANSWER = 1.5  # then the worker itself is ended: it has not even said that it ended a fork
+SECONDS_OF_A_PAIR = 5.0  # of processor time; the slowest formula that a person wrote took 0.9
+SECONDS_OF_AN_ANSWER = 300.0  # by the clock, for a worker that does not even end its forks: room for a busy machine
 SECONDS_OF_A_START = 120.0  # less than one, where nothing else is running
 REMEMBERED = 2**14  # pairs: a sweep meets the same answer to the same problem again and again
 
 
-@lru_cache(maxsize=REMEMBERED)
 def mathematically_equal(gold: str, answer: str) -> bool | None:
-    """What math-verify says; None where it cannot read one of the two, or not within time and memory.
+    """What math-verify says; None where it cannot read one of the two, or not within processor time and memory.
 
-    Raises RunError where math-verify cannot be started.
+    What it says is remembered; that it was ended is not. Raises RunError where math-verify cannot be started.
     """
+    try:
+        return _said_of(gold, answer)
+    except _Ended:
+        return None
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _said_of(gold: str, answer: str) -> bool | None:
+    """As `mathematically_equal`, but raises _Ended, which the cache does not keep, where math-verify was ended."""
     reply = _helpers.ask(gold, answer)
+    if reply in ("too long", "killed"):
+        raise _Ended
     return {"equal": True, "different": False}.get(reply)
+
+
+forget = _said_of.cache_clear  # what was said so far
+
+
+class _Ended(Exception):
+    """Math-verify was ended before it said anything."""
 
 
 class Helper:
@@ -47,7 +64,7 @@ class Helper:
         self._turn = threading.Lock()
 
     def ask(self, gold: str, answer: str) -> str:
-        """The worker's reply, or "killed", within SECONDS_OF_AN_ANSWER; a start comes on top. Raises RunError."""
+        """The worker's reply, or "killed" where it died or SECONDS_OF_AN_ANSWER are over. Raises RunError."""
         with self._turn:
             process = self._process or self._start()
             try:

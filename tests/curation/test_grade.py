@@ -1,5 +1,6 @@
 """Attempts against reference solutions: rules where they are sure, a judge for the rest, nothing where neither can."""
 
+import hashlib
 import json
 import re
 
@@ -22,6 +23,7 @@ from s1_jax.curation.grade import (
 )
 from s1_jax.curation.stages import Source
 from s1_jax.progress import progress_bar
+from s1_jax.reporting.records import read_records
 from tests.curation.stand_in_endpoint import StandInEndpoint
 
 OPEN = Grade(None, "none", True)
@@ -192,11 +194,24 @@ def test_what_a_stopped_stage_had_graded_is_not_graded_again(tmp_path, judge, mo
         graded(tmp_path, config=JUDGED)
     with (tmp_path / KEPT).open("a") as file:
         file.write('{"key": "torn')
+    undecided = ROWS[2][:3]  # which may be, because math-verify was ended
     with monkeypatch.context() as patch:
-        patch.setattr(module, "grade_by_rules", lambda *asked: pytest.fail(f"graded again: {asked}"))
+        patch.setattr(module, "grade_by_rules", lambda *asked: OPEN if asked == undecided else pytest.fail(f"{asked}"))
         columns = graded(tmp_path)
     assert columns["correct"] == [True, False, None, None, None]
     assert not (tmp_path / KEPT).exists()
+
+
+def test_what_no_rule_decided_is_not_remembered(tmp_path, judge):
+    """By an earlier version it was, and math-verify may have been ended on a busy machine."""
+    judge.says = lambda prompt: (_ for _ in ()).throw(KeyboardInterrupt)
+    rows = [("What is it?", "\\boxed{\\frac{1}{2}}", "\\boxed{0.5}", None)]
+    asked = hashlib.sha256(json.dumps(rows[0][:3]).encode()).hexdigest()[:16]
+    (tmp_path / KEPT).write_text(json.dumps({"key": asked, "grade": OPEN}) + "\n")
+    assert graded(tmp_path, rows)["graded_by"] == ["math"]
+    with pytest.raises(KeyboardInterrupt):
+        graded(tmp_path, [*rows, ("Prove it.", "A proof.", "Another.", None)], JUDGED)
+    assert [line["grade"][1] for line in read_records(tmp_path / KEPT)] == ["math", "no answer", "no answer"]
 
 
 def test_a_judge_that_is_decoded_here_counts_by_its_weights(tmp_path):
