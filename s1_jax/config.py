@@ -166,8 +166,8 @@ class ModelSource:
 class DataConfig:
     """Training examples; the layouts are in s1_jax/data/sources.py."""
 
-    path: str = "simplescaling/s1K-1.1"  # hub id, folder, or .jsonl / .parquet file
-    split: str = "train"
+    path: str = "simplescaling/s1K-1.1"  # hub id, folder, or .jsonl / .parquet / .csv file, which is read whole
+    split: str = "train"  # of a hub id or folder; a folder's files tell their split as `datasets` has it
     layout: str = "auto"  # auto, or a name from s1_jax.data.sources.LAYOUTS
     columns: Mapping[str, str] | None = None  # own layout: question, thinking, answer (or text) -> column
     # the question says how long the thinking may be, in tokens or in steps that count down (data/conditional.py)

@@ -55,6 +55,22 @@ def size_of(path: Path) -> int:
     return about.length if in_bucket(path) else about.st_size
 
 
+def files_below(folder: Path) -> list[str]:
+    """All files of a folder and its subfolders, links followed, as sorted paths within it with "/" between."""
+    if in_bucket(folder):
+        import fsspec
+
+        place = str(folder).removeprefix(BUCKETS).rstrip("/") + "/"
+        found = fsspec.filesystem("gcs").find(str(folder))
+        return sorted(name.removeprefix(place) for name in found if not name.endswith("/"))
+    names, seen = [], set[str]()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(here))
+        folders[:] = [name for name in folders if os.path.realpath(os.path.join(here, name)) not in seen]  # a circle
+        names += [Path(here, name).relative_to(folder).as_posix() for name in files]
+    return sorted(name for name in names if (folder / name).is_file())
+
+
 def read_ranges(path: Path, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
     """A file's bytes from each begin up to its end; in a bucket several are under way at once."""
     if in_bucket(path):

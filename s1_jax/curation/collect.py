@@ -17,9 +17,19 @@ from rich.progress import Progress, TaskID
 from s1_jax.config import UserError
 from s1_jax.curation import similar
 from s1_jax.curation.config import CollectConfig, CurateConfig
-from s1_jax.curation.sources import PUBLIC, SYNTHETIC, Pool, Question, fold, read_local, read_public, read_synthetic
+from s1_jax.curation.sources import (
+    PUBLIC,
+    SPLIT,
+    SYNTHETIC,
+    Pool,
+    Question,
+    fold,
+    read_local,
+    read_public,
+    read_synthetic,
+)
 from s1_jax.curation.stages import ROWS_OF_GROUP, Made, Source
-from s1_jax.data.sources import SUFFIXES
+from s1_jax.data.files import split_files
 from s1_jax.storage import as_path
 
 SCHEMA = pa.schema([(name, pa.string()) for name in ("id", *Question._fields)])
@@ -60,14 +70,13 @@ def collect(config: CurateConfig, source: Source | None, folder: Path, bar: Prog
 
 
 def collect_inputs(config: CurateConfig) -> list[Path]:
-    """The files that `collect` reads of the user's own."""
+    """The files that `collect` reads of the user's own. Raises UserError where a folder has none."""
     files: list[Path] = []
     for path in map(as_path, config.collect.paths):
         if path.is_file():
             files.append(path)
-        for place in (path, path / "data"):
-            if place.is_dir():
-                files += sorted(file for file in place.iterdir() if file.suffix in SUFFIXES)
+        elif path.is_dir():
+            files += split_files(path, SPLIT)
     return files
 
 

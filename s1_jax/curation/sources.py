@@ -29,6 +29,7 @@ from s1_jax.data.synthetic import distinct_problems
 from s1_jax.tasks import gpqa_diamond
 
 SYNTHETIC = "synthetic"
+SPLIT = "train"  # of a user's folder
 AGIEVAL = "lighteval/agi_eval_en"
 AGIEVAL_REVISION = "3652393f2639e1bd2d6389a4527f9ca160e5e1cb"  # later ones may hold Parquet files of other columns
 HARDEST = 5  # level of MATH
@@ -135,7 +136,7 @@ def read_local(path: str, limit: int | None) -> Iterator[Question]:
     `id` of its own that an earlier row has with another question.
     """
     ids: dict[str, tuple[bytes, str]] = {}
-    for row in islice(read_rows(path, "train"), limit):
+    for row in islice(read_rows(path, SPLIT), limit):
         if not any(name in row.columns for name in LOCAL_FIELDS["question"]):
             found = ", ".join(row.columns) or "none"
             raise UserError(f"{row.where}: no column question or problem; it has {found}")

@@ -8,12 +8,14 @@ result). Any other layout is a mapping in the config (`data.columns`).
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from s1_jax.config import UserError
+from s1_jax.data.files import split_files
 from s1_jax.json_input import read_jsonl
 from s1_jax.storage import BUCKETS, as_path
 
@@ -24,8 +26,6 @@ LAYOUTS: dict[str, dict[str, str]] = {
     "traces": {"question": "question", "thinking": "thinking", "answer": "attempt"},
     "plain": {"question": "question", "thinking": "thinking", "answer": "answer"},
 }
-SPLITS = ("train", "validation", "test")
-SUFFIXES = (".jsonl", ".parquet")  # of the files of a folder
 ROWS = 1024  # of a Parquet file, in memory at once
 LONGEST_CELL = 2**27  # characters of a CSV file's cell: Python's own limit is 131,072, a long trace has more
 
@@ -48,27 +48,30 @@ class Conversation(NamedTuple):
 
 
 def read_rows(path: str, split: str, subset: str | None = None) -> Iterator[Row]:
-    """Rows of a JSONL, Parquet or CSV file, of all JSONL and Parquet files of a folder (in order of name), here or in a
-    bucket, or of a hub data set.
+    """Rows of a JSONL, Parquet or CSV file, of a folder's files of this split (see files.py), or of a hub data set.
 
-    Where a folder, or its `data/`, has files named after splits ("train-00000-of-00001.parquet"), those of `split` are
-    read. `subset` is what the hub calls a configuration. Raises UserError where there is nothing to read, and names a
+    Files and folders may lie in a bucket. A file that is named by itself is read whole, whatever its name. `subset` is
+    what the hub calls a configuration. Raises UserError where there is nothing to read, or not this split, and names a
     line that is no object.
     """
     local = as_path(path)
+    if (local.is_file() or local.is_dir()) and set(split) & set("[]+%"):
+        raise UserError(f"split {split!r} asks for a part, which is for hub data sets; {path} is read by whole splits")
     if local.is_file():
         files = [local]
         if local.suffix not in READERS:
             raise UserError(f"{path} is none of {', '.join(READERS)}")
     elif local.is_dir():
-        files = _files_of(local, split)
+        files = split_files(local, split)
     elif local.suffix in READERS or path.startswith(("/", ".", "~", BUCKETS)) or path.count("/") > 1 or not path:
         raise UserError(f"no such file or folder: {path!r}")
     else:
         yield from _hub_rows(path, split, subset)
         return
+    same_name = Counter(file.name for file in files)
     for file in files:
-        yield from READERS[file.suffix](file)
+        name = file.name if same_name[file.name] == 1 else file.relative_to(local).as_posix()
+        yield from READERS[file.suffix](file, name)
 
 
 def resolve_layout(columns: Iterable[str], layout: str, mapping: Mapping[str, str] | None) -> Mapping[str, str]:
@@ -143,36 +146,17 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def _files_of(folder: Path, split: str) -> list[Path]:
-    files = sorted(
-        f for place in (folder, folder / "data") if place.is_dir() for f in place.iterdir() if f.suffix in SUFFIXES
-    )
-    if not files:
-        raise UserError(f"{folder} holds no .jsonl or .parquet file")
-    splits = {file: _split_of(file) for file in files}
-    if not any(splits.values()):
-        return files
-    if chosen := [file for file in files if splits[file] == split]:
-        return chosen
-    raise UserError(f"{folder} has no files of split {split!r}; found: {', '.join(sorted(f.name for f in files))}")
-
-
-def _split_of(file: Path) -> str | None:
-    word = file.stem.split("-")[0]
-    return word if word in SPLITS else None
-
-
 def _row(name: str, kind: str, number: int, columns: Mapping[str, Any], where: str) -> Row:
     own = columns.get("id")
     return Row(f"{where}, {kind} {number}", f"{name}:{number}" if own is None else str(own), columns)
 
 
-def _jsonl_rows(file: Path) -> Iterator[Row]:
+def _jsonl_rows(file: Path, name: str) -> Iterator[Row]:
     for number, columns in read_jsonl(file):
-        yield _row(file.name, "line", number, columns, str(file))
+        yield _row(name, "line", number, columns, str(file))
 
 
-def _parquet_rows(file: Path) -> Iterator[Row]:
+def _parquet_rows(file: Path, name: str) -> Iterator[Row]:
     from pyarrow import ArrowException  # slow to import
     from pyarrow.parquet import ParquetFile
 
@@ -180,19 +164,19 @@ def _parquet_rows(file: Path) -> Iterator[Row]:
         try:
             rows = (columns for batch in ParquetFile(opened).iter_batches(ROWS) for columns in batch.to_pylist())
             for number, columns in enumerate(rows, start=1):
-                yield _row(file.name, "row", number, columns, str(file))
+                yield _row(name, "row", number, columns, str(file))
         except (ArrowException, OSError) as error:
             raise UserError(f"{file} cannot be read as Parquet ({_first_line(error)})") from None
 
 
-def _csv_rows(file: Path) -> Iterator[Row]:
+def _csv_rows(file: Path, name: str) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_CELL)
     try:
         with TextIOWrapper(file.open("rb"), encoding="utf-8-sig", newline="") as lines:
             for number, columns in enumerate(csv.DictReader(lines, strict=True), start=1):
                 if None in columns or None in columns.values():
                     raise UserError(f"{file}, row {number}: not as many cells as the first line has names")
-                yield _row(file.name, "row", number, columns, str(file))
+                yield _row(name, "row", number, columns, str(file))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file} cannot be read as CSV in UTF-8 ({error})") from None
 
