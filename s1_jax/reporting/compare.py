@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from s1_jax.config import UserError
-from s1_jax.reporting.metrics import RESAMPLES, paired_bootstrap
+from s1_jax.reporting.metrics import ENOUGH, RESAMPLES, TAIL, cautious_interval, few_differ, paired_bootstrap
 from s1_jax.reporting.records import Record, read_run
 from s1_jax.reporting.summary import Interval, Setting, summarize
 from s1_jax.reporting.table import align, undecided_note
@@ -18,7 +18,7 @@ from s1_jax.storage import as_path
 
 Shares = Mapping[str, float]  # by problem: how many of its samples, over all seeds, are right
 
-HEADER = ("setting", "problems", "A", "B", "B - A", "95% interval", "")
+HEADER = ("setting", "problems", "A", "B", "B - A", "better/worse", "95% interval", "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +30,19 @@ class Difference:
     first: float
     second: float
     difference: float  # percentage points, second - first
-    interval: Interval  # percentage points, 95%, paired bootstrap
+    interval: Interval  # percentage points, 95%; a paired bootstrap, or where few problems differ, a cautious one
     within_noise: bool  # the interval holds 0
+    better: int  # problems of which the second has a larger share right
+    worse: int  # problems of which it has a smaller one
+    few_differ: bool  # too few problems differ for a bootstrap (metrics.few_differ)
+
+    @property
+    def note(self) -> str:
+        """What the interval means, in a few words."""
+        told = ["within noise"] if self.within_noise else []
+        if self.few_differ:
+            told.append("no problem differs" if not self.better + self.worse else "few problems differ")
+        return ", ".join(told)
 
 
 def command(argv: Sequence[str]) -> None:
@@ -107,9 +118,21 @@ def difference(label: str, first: Shares, second: Shares) -> Difference | None:
     both = sorted(first.keys() & second.keys())
     if not both:
         return None
-    a, b = ([100 * of[problem] for problem in both] for of in (first, second))
-    low, high = paired_bootstrap(a, b)
-    return Difference(label, len(both), fmean(a), fmean(b), fmean(b) - fmean(a), (low, high), low <= 0 <= high)
+    a, b = ([of[problem] for problem in both] for of in (first, second))
+    few = few_differ(a, b)
+    low, high = (100 * end for end in (cautious_interval if few else paired_bootstrap)(a, b))
+    means = 100 * fmean(a), 100 * fmean(b)
+    return Difference(
+        label,
+        len(both),
+        *means,
+        means[1] - means[0],
+        (low, high),
+        within_noise=low <= 0 <= high,
+        better=sum(ours < theirs for ours, theirs in zip(a, b, strict=True)),
+        worse=sum(ours > theirs for ours, theirs in zip(a, b, strict=True)),
+        few_differ=few,
+    )
 
 
 def format_comparison(found: Sequence[Difference]) -> str:
@@ -121,12 +144,27 @@ def format_comparison(found: Sequence[Difference]) -> str:
             f"{one.first:.1f}%",
             f"{one.second:.1f}%",
             f"{one.difference:+.1f}",
+            f"{one.better}/{one.worse}",
             f"{one.interval[0]:+.1f} to {one.interval[1]:+.1f}",
-            "within noise" if one.within_noise else "",
+            one.note,
         )
         for one in found
     ]
-    return (
-        f"{align([HEADER, *rows])}\n"
-        f"Percentage points; intervals from {RESAMPLES:,} paired resamples of the problems. Within noise: 0 lies in it."
-    )
+    lines = [
+        align([HEADER, *rows]),
+        "better/worse: problems that B has right more often than A, and less often.",
+        f"Percentage points; intervals from {RESAMPLES:,} paired resamples of the problems.",
+        "Within noise: 0 lies in the interval.",
+    ]
+    if any(one.few_differ for one in found):
+        lines.append(
+            f"Few problems differ: with fewer than {ENOUGH} a bootstrap cannot tell, and the interval allows for a "
+            "problem of a kind that was not seen."
+        )
+    if same := [one for one in found if one.few_differ and not one.better + one.worse]:
+        fewest = min(one.problems for one in same)
+        lines.append(
+            f"No problem differs: this is no proof that A and B are alike. {fewest:,} such problems cannot rule out a "
+            f"difference of up to {100 * (1 - TAIL ** (1 / fewest)):.1f} points either way."
+        )
+    return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 # The reference's "auto" maximum is what a context of 32,768 leaves; Table 2 calls it "about 30,000 thinking tokens".
 NO_MAXIMUM = 30_000
@@ -20,11 +21,12 @@ class Benchmark:
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """The setting that a row of the paper is; greedy, and with no maximum but the context's."""
+    """The setting that a row of the paper is: greedy, with no maximum but the context's, and nothing else set."""
 
     forcing: bool = True
     num_ignore: int = 0
     ignore_string: str | None = None
+    instruction: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +37,10 @@ class Row:
     name: str
     accuracy: tuple[float | None, float | None, float | None]  # in the order of BENCHMARKS
     tokens: tuple[int | None, int | None, int | None] = (None, None, None)
-    wanted: Wanted | None = None
-    best: bool = False  # the row is whichever forced setting is best
-    without: str = ""  # why there can be no such setting here
+    wanted: tuple[Wanted, ...] = ()  # of several, the row is whichever is best
+
+
+Kind = Literal["forcing", "token", "token, forced", "step", "step, forced", "class", "rejection"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +51,7 @@ class MethodRow:
     control: int
     scaling: int
     performance: float
-    method: str | None = None  # as summary.methods calls it
+    kind: Kind
 
 
 BENCHMARKS = (
@@ -57,28 +60,40 @@ BENCHMARKS = (
     Benchmark("GPQA Diamond", "gpqa", 198, "GPQA's diamond set"),
 )
 
-NO_PROMPTS = "s1_jax has no conditional prompts"
+REJECTION_TEMPERATURE = 1.0  # the paper's, section 5.2
+WAITS = (2, 4, 6)  # how often s1-32B's end of thinking is replaced with "Wait" in Figure 4
+
+
+def _twice(string: str) -> tuple[Wanted]:
+    return (Wanted(num_ignore=2, ignore_string=string),)
+
 
 ROWS = (
-    Row("1", "s1 without budget forcing", (50.0, 92.6, 56.6), wanted=Wanted(forcing=False)),
-    Row("1", "s1-32B", (56.7, 93.0, 59.6), (7320, None, None), best=True),  # tokens: the text on Figure 1
-    Row("4, 13", "no extrapolation", (50.0, 93.0, 57.6), (6109, 3298, 3510), Wanted()),
-    Row("4", "2x without string", (50.0, 90.2, 55.1), wanted=Wanted(num_ignore=2, ignore_string="")),
-    Row("4", '2x "Alternatively"', (50.0, 92.2, 59.6), wanted=Wanted(num_ignore=2, ignore_string="Alternatively")),
-    Row("4", '2x "Hmm"', (50.0, 93.0, 59.6), wanted=Wanted(num_ignore=2, ignore_string="Hmm")),
-    Row("4", '2x "Wait"', (53.3, 93.0, 59.6), wanted=Wanted(num_ignore=2, ignore_string="Wait")),
-    Row("13", "short prompt", (30.0, 90.4, 56.6), (8033, 2537, 4177), without=NO_PROMPTS),
-    Row("13", "long prompt", (36.7, 91.4, 51.0), (9651, 3875, 4827), without=NO_PROMPTS),
+    Row("1", "s1 without budget forcing", (50.0, 92.6, 56.6), wanted=(Wanted(forcing=False),)),
+    Row(  # tokens: the text on Figure 1
+        "1",
+        "s1-32B",
+        (56.7, 93.0, 59.6),
+        (7320, None, None),
+        tuple(Wanted(num_ignore=count, ignore_string="Wait") for count in WAITS),
+    ),
+    Row("4, 13", "no extrapolation", (50.0, 93.0, 57.6), (6109, 3298, 3510), (Wanted(),)),
+    Row("4", "2x without string", (50.0, 90.2, 55.1), wanted=_twice("")),
+    Row("4", '2x "Alternatively"', (50.0, 92.2, 59.6), wanted=_twice("Alternatively")),
+    Row("4", '2x "Hmm"', (50.0, 93.0, 59.6), wanted=_twice("Hmm")),
+    Row("4", '2x "Wait"', (53.3, 93.0, 59.6), wanted=_twice("Wait")),
+    Row("13", "short prompt", (30.0, 90.4, 56.6), (8033, 2537, 4177), (Wanted(instruction="short"),)),
+    Row("13", "long prompt", (36.7, 91.4, 51.0), (9651, 3875, 4827), (Wanted(instruction="long"),)),
 )
 
 METHODS = (
-    MethodRow("budget forcing", 100, 15, 56.7, method="Wait"),
-    MethodRow("token-conditional", 40, -24, 40.0),
-    MethodRow("token-conditional, forced", 100, 13, 40.0),
-    MethodRow("step-conditional", 60, 3, 36.7),
-    MethodRow("step-conditional, forced", 100, 6, 36.7),
-    MethodRow("class-conditional", 50, 25, 36.7),
-    MethodRow("rejection sampling", 100, -35, 40.0),
+    MethodRow("budget forcing", 100, 15, 56.7, "forcing"),
+    MethodRow("token-conditional", 40, -24, 40.0, "token"),
+    MethodRow("token-conditional, forced", 100, 13, 40.0, "token, forced"),
+    MethodRow("step-conditional", 60, 3, 36.7, "step"),
+    MethodRow("step-conditional, forced", 100, 6, 36.7, "step, forced"),
+    MethodRow("class-conditional", 50, 25, 36.7, "class"),
+    MethodRow("rejection sampling", 100, -35, 40.0, "rejection"),
 )
 
 

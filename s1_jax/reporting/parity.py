@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
-from s1_jax.config import UserError
+from s1_jax.config import S1, FormatConfig, UserError
+from s1_jax.data.instructions import parse_instruction
 from s1_jax.reporting.metrics import difference_interval
-from s1_jax.reporting.paper import BENCHMARKS, METHODS, NO_MAXIMUM, ROWS, Benchmark, Row, Wanted, benchmark_of
+from s1_jax.reporting.paper import (
+    BENCHMARKS,
+    METHODS,
+    NO_MAXIMUM,
+    REJECTION_TEMPERATURE,
+    ROWS,
+    Benchmark,
+    Kind,
+    Row,
+    Wanted,
+    benchmark_of,
+)
 from s1_jax.reporting.records import read_run
-from s1_jax.reporting.summary import Run, Setting, methods, summarize
+from s1_jax.reporting.summary import Method, Run, Setting, methods, summarize
 from s1_jax.reporting.table import align, undecided_note
 from s1_jax.storage import as_path
 
 HEADER = ("row of the paper", "paper", "here", "difference", "95% interval", "tokens: paper", "here", "setting here")
 METHOD_HEADER = ("method (Table 3)", "Control: paper", "here", "Scaling: paper", "here", "Performance: paper", "here")
 ABSENT = "not in this run"
+UNKNOWN = "-"  # takes more runs than there are
 
 
 def command(argv: Sequence[str]) -> None:
@@ -32,7 +46,8 @@ def command(argv: Sequence[str]) -> None:
     runs = summarize(records)
     sections = [f"{argv[0]} beside s1 (arXiv 2501.19393), {BENCHMARKS[place].name}", format_rows(runs, place)]
     if place == 0:  # Table 3 is of AIME 2024 alone
-        sections.append(format_methods({method.name: method for method in methods(runs, "across")}))
+        ends_at_no_step = "<|im_start|>0" in FormatConfig.of_record(config).end_markers
+        sections.append(format_methods({row.kind: method_of(row.kind, runs, ends_at_no_step) for row in METHODS}))
     differing = [("", "paper", "here"), *set_up(config, runs, BENCHMARKS[place])]
     if note := undecided_note(argv[0], runs):
         sections.append(note.rstrip())
@@ -53,29 +68,83 @@ def format_rows(runs: Sequence[Run], place: int) -> str:
 
 
 def counterpart(row: Row, runs: Sequence[Run]) -> Run | None:
-    """The run that a row of the paper is of; for its best one, the best with forcing; None where there is none."""
-    greedy = [run for run in runs if not run.setting.temperature]
-    if row.best:
-        return max((run for run in greedy if run.setting.forcing), key=lambda run: run.accuracy, default=None)
-    wanted = row.wanted
-    return None if wanted is None else next((run for run in greedy if matches(run.setting, wanted)), None)
+    """The run that a row of the paper is of, the best where several may be; None where there is none."""
+    found = [run for run in runs if any(matches(run.setting, wanted) for wanted in row.wanted)]
+    return max(found, key=lambda run: (run.accuracy, run.setting.max_thinking_tokens or inf), default=None)
 
 
 def matches(setting: Setting, wanted: Wanted) -> bool:
-    """Whether a greedy setting is the wanted one, with no minimum and no maximum that could matter."""
-    maximum = inf if setting.max_thinking_tokens is None else setting.max_thinking_tokens
-    asked = (setting.forcing, setting.num_ignore, setting.ignore_string)
-    open_ended = maximum >= NO_MAXIMUM and setting.min_thinking_tokens <= 1
-    return open_ended and asked == (wanted.forcing, wanted.num_ignore, wanted.ignore_string)
+    """Whether a setting is the wanted one in all that could matter."""
+    return bare(setting) == dataclasses.replace(PLAIN, **dataclasses.asdict(wanted))
 
 
-def format_methods(found: Mapping[str, Any]) -> str:
-    """Table 3 with the methods of the run, by their names."""
+def bare(setting: Setting) -> Setting:
+    """The setting without what changes nothing: a maximum past the context, what is drawn from at temperature 0."""
+    nothing: dict[str, Any] = {"min_thinking_tokens": max(setting.min_thinking_tokens, 1)}
+    if setting.max_thinking_tokens is None:
+        nothing["newline_grace"] = 0.0
+    elif setting.max_thinking_tokens >= NO_MAXIMUM:
+        nothing["max_thinking_tokens"] = None
+    if setting.temperature == 0:
+        nothing |= {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    if isinstance(setting.ignore_string, tuple) and len(set(setting.ignore_string)) == 1:
+        nothing["ignore_string"] = setting.ignore_string[0]
+    return dataclasses.replace(setting, **nothing)
+
+
+PLAIN = Setting(True, 1, None, 0, None, 0.0, 0, 1.0, 0.0)
+
+
+def kind_of(setting: Setting, ends_at_no_step: bool) -> Kind | None:
+    """The method of Table 3 that a bare setting is a run of; None where it is of none.
+
+    `ends_at_no_step`: the run's format ends the thinking when no step is left, which is how the paper forces steps.
+    """
+    maximum, words = setting.max_thinking_tokens, setting.instruction
+    if words is None and setting.max_tries > 1:
+        sampled = dataclasses.replace(PLAIN, temperature=REJECTION_TEMPERATURE, max_tries=setting.max_tries)
+        wanted = maximum is not None and setting == dataclasses.replace(sampled, max_thinking_tokens=maximum)
+        return "rejection" if wanted else None
+    if words is None:
+        ignored: dict[str, Any] = {
+            "num_ignore": setting.num_ignore,
+            "ignore_string": "Wait" if setting.num_ignore else None,
+        }
+        return "forcing" if setting == dataclasses.replace(PLAIN, max_thinking_tokens=maximum, **ignored) else None
+    if setting != dataclasses.replace(PLAIN, max_thinking_tokens=maximum, instruction=words):
+        return None
+    instruction = parse_instruction(words)
+    if instruction.limit is None:
+        return "class" if maximum is None else None
+    if maximum is not None and maximum != instruction.thinking_tokens:
+        return None
+    forced = maximum is not None or (instruction.kind == "step" and ends_at_no_step)
+    if instruction.kind == "step":
+        return "step, forced" if forced else "step"
+    return "token, forced" if forced else "token"
+
+
+def method_of(kind: Kind, runs: Sequence[Run], ends_at_no_step: bool) -> Method | None:
+    """The metrics of a row of Table 3 over the runs that are its own; None where there are none.
+
+    Short and long prompts are held against the run without a prompt, which is no run of theirs.
+    """
+    plain = [dataclasses.replace(run, setting=bare(run.setting)) for run in runs]
+    own = [run for run in plain if kind_of(run.setting, ends_at_no_step) == kind]
+    if kind == "forcing" and not any(run.setting.num_ignore for run in own):
+        return None
+    without = [run for run in plain if run.setting == PLAIN] if kind == "class" else []
+    found = [method for method in methods([*own, *without], "across") if method.runs == len(own)]
+    return found[0] if own else None
+
+
+def format_methods(found: Mapping[Kind, Method | None]) -> str:
+    """Table 3 with the methods of the run, by the rows' kinds."""
     rows = []
     for row in METHODS:
-        method = found.get(row.method or "")
+        method = found[row.kind]
         ours = (method.control, method.scaling, method.performance) if method else (None, None, None)
-        cells = [ABSENT if value is None else f"{value:.1f}" for value in ours]
+        cells = [(UNKNOWN if method else ABSENT) if value is None else f"{value:.1f}" for value in ours]
         paper = (f"{row.control}", f"{row.scaling}", f"{row.performance}")
         rows.append((row.name, *(cell for pair in zip(paper, cells, strict=True) for cell in pair)))
     return align([METHOD_HEADER, *rows])
@@ -84,6 +153,7 @@ def format_methods(found: Mapping[str, Any]) -> str:
 def set_up(config: Mapping[str, Any], runs: Sequence[Run], benchmark: Benchmark) -> list[tuple[str, str, str]]:
     """What the paper's evaluation had, and this run has not or cannot be known to have: name, paper's, this run's."""
     model, task, stored = (config.get(name) or {} for name in ("model", "task", "stored"))
+    markers = FormatConfig.of_record(config)
     always = [
         ("model", "s1-32B", str(model.get("path"))),
         ("engine", "vLLM, by lm-evaluation-harness", "s1_jax"),
@@ -99,6 +169,11 @@ def set_up(config: Mapping[str, Any], runs: Sequence[Run], benchmark: Benchmark)
         ("max_model_len", 32768, config.get("max_model_len")),
         ("max_answer_tokens", 32768, config.get("max_answer_tokens")),
         ("draft_tokens", 0, config.get("draft_tokens")),
+        (
+            "marks of thinking and answer",
+            "s1's",
+            "s1's" if markers == S1 else f"{markers.think_start} ... {markers.answer_start}",
+        ),
     ]
     if any(not run.setting.forcing for run in runs):
         always.append(("without forcing", "no start marker after the prompt", "starts after the start marker"))
@@ -118,7 +193,7 @@ def _line(row: Row, run: Run | None, place: int) -> tuple[str, ...]:
     paper, tokens = row.accuracy[place], row.tokens[place]
     known = (f"Table {row.table}: {row.name}", _number(paper, ".1f"))
     if run is None or paper is None:
-        return (*known, "-", "-", "-", _number(tokens, ",.0f"), "-", row.without or ABSENT)
+        return (*known, "-", "-", "-", _number(tokens, ",.0f"), "-", ABSENT)
     trials = BENCHMARKS[place].problems
     exact = round(paper / 100 * trials) / trials  # what was rounded to be printed
     low, high = difference_interval(exact, run.accuracy / 100, (trials, run.problems))

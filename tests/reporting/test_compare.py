@@ -6,7 +6,7 @@ import pytest
 
 from s1_jax import evaluate
 from s1_jax.config import UserError
-from s1_jax.reporting.compare import compare, compare_best
+from s1_jax.reporting.compare import compare, compare_best, format_comparison
 from tests.reporting.made_up import record
 
 
@@ -31,9 +31,35 @@ def test_a_difference_is_over_shared_problems_alone():
     assert 0 < found.interval[0] < 50 < found.interval[1] <= 100 and not found.within_noise
 
 
-def test_the_same_run_differs_by_nothing():
-    (found,) = compare(*[run(range(30), lambda i: i % 3 == 0)] * 2)
-    assert (found.difference, found.interval, found.within_noise) == (0, (0, 0), True)
+@pytest.mark.parametrize(("problems", "most"), [(30, 11.57), (500, 0.735), (1, 97.5)])
+def test_the_same_run_differs_by_nothing_that_so_many_problems_could_tell(problems, most):
+    (found,) = compare(*[run(range(problems), lambda i: i % 3 == 0)] * 2)
+    assert (found.difference, found.better, found.worse) == (0, 0, 0)
+    assert found.interval == pytest.approx((-most, most), abs=0.01) and found.within_noise and found.few_differ
+    assert found.note == "within noise, no problem differs"
+    said = format_comparison([found])
+    assert f"-{most:.1f} to +{most:.1f}" in said and f"{problems} such problems cannot rule out" in said
+    assert f"of up to {most:.1f} points" in said and "0/0" in said
+
+
+def test_few_problems_that_differ_are_not_for_a_bootstrap():
+    """5 gained and none lost of 500: resamples say +0.2 to +2.0, a coin falls so in one of 16 throws of five."""
+    first = run(range(500), lambda i: i >= 5)
+    (found,) = compare(first, run(range(500), lambda i: True))
+    assert found.within_noise and found.few_differ and (found.better, found.worse) == (5, 0)
+    assert found.note == "within noise, few problems differ" and found.interval[0] < 0 < 1 < found.interval[1]
+    assert "fewer than 10 a bootstrap cannot tell" in format_comparison([found])
+    (found,) = compare(run(range(500), lambda i: i >= 6), run(range(500), lambda i: True))
+    assert not found.within_noise and found.note == "few problems differ"
+    (found,) = compare(run(range(500), lambda i: i >= 10), run(range(500), lambda i: True))
+    assert not found.within_noise and not found.few_differ and found.note == ""
+    assert "bootstrap cannot tell" not in format_comparison([found])
+
+
+def test_a_run_that_is_right_everywhere_is_not_certain_to_be():
+    (found,) = compare(run(range(30), lambda i: False), run(range(30), lambda i: True))
+    assert (found.difference, found.better, found.worse) == (100, 30, 0) and found.few_differ
+    assert found.interval == pytest.approx((76.86, 100), abs=0.01) and found.note == "few problems differ"
 
 
 def test_pairing_tells_what_two_intervals_do_not():
@@ -49,7 +75,7 @@ def test_seeds_and_samples_are_averaged_for_each_problem():
     second = [one for seed in range(4) for one in run(range(10), lambda i, seed=seed: seed == 0, seed=seed)]
     (found,) = compare(first, second)
     assert (found.problems, found.second) == (10, 25)
-    assert found.interval == (-75, -75), "every problem is right under one seed of four"
+    assert found.interval == pytest.approx((-82.7, -21.0), abs=0.1), "every problem is right under one seed of four"
 
 
 def test_the_best_of_each_may_be_other_settings():
@@ -69,6 +95,8 @@ def test_the_command_prints_and_writes(tmp_path, capsys):
     found = json.loads((tmp_path / "compare.json").read_text())
     assert found["runs"] == [a, b] and found["settings"][0]["difference"] == 50
     assert found["best"]["interval"] == found["settings"][0]["interval"]
+    told = {"problems": 40, "better": 20, "worse": 0, "few_differ": False, "within_noise": False}
+    assert found["settings"][0].items() >= told.items()
     evaluate.main(["--compare", a, a])
     printed = capsys.readouterr().out
     assert "within noise" in printed and "ndecided" not in printed

@@ -8,10 +8,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from s1_jax.reporting.metrics import (
+    cautious_interval,
     control,
     difference_interval,
+    few_differ,
     majority_accuracy,
     mean_interval,
     paired_bootstrap,
@@ -164,6 +167,54 @@ def test_the_bootstrap_gives_what_the_normal_law_says_of_many_problems():
     low, high = paired_bootstrap(first, second)
     expected = differences.mean() - 1.96 * error, differences.mean() + 1.96 * error
     assert (low, high) == pytest.approx(expected, abs=RESAMPLING * error * 2)
+
+
+def pairs(problems, gained, lost):
+    """Two lists of shares."""
+    first = [0.0] * gained + [1.0] * lost + [1.0] * (problems - gained - lost)
+    return first, [1.0] * gained + [0.0] * lost + [1.0] * (problems - gained - lost)
+
+
+@pytest.mark.parametrize("problems", [1, 2, 30, 198, 500])
+def test_no_pair_that_differs_rules_out_no_more_than_clopper_and_pearson_do(problems):
+    end = float(scipy.stats.beta.ppf(0.975, 1, problems))
+    assert few_differ(*pairs(problems, 0, 0))
+    assert cautious_interval(*pairs(problems, 0, 0)) == pytest.approx((-end, end))
+    assert cautious_interval(*pairs(problems, problems, 0)) == pytest.approx((1 - 2 * end, 1))
+    assert cautious_interval(*pairs(problems, 0, problems)) == pytest.approx((-1, 2 * end - 1))
+    shares = [0.3] * problems
+    assert cautious_interval(shares, [0.8] * problems) == pytest.approx((0.5 - 1.5 * end, 0.5 + 0.5 * end))
+
+
+def test_few_pairs_that_differ_are_judged_as_by_mcnemars_exact_test():
+    for gained, lost in ((g, few - g) for few in range(10) for g in range(few + 1)):
+        assert few_differ(*pairs(60, gained, lost))
+        low, high = cautious_interval(*pairs(60, gained, lost))
+        rejects = few_p(gained, lost) < 0.05
+        assert (low <= 0 <= high) is not rejects, (gained, lost)
+        assert low < (gained - lost) / 60 < high
+    assert not few_differ(*pairs(60, 6, 4)) and few_differ(*pairs(60, 57, 3)), "all but three are gained"
+
+
+def few_p(gained, lost):
+    return float(scipy.stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def test_the_interval_of_few_pairs_covers_as_often_as_it_says():
+    """Exactly, over all that 30 problems can show; the bootstrap's holds the true difference far less often."""
+    problems, covered, by_bootstrap = 30, {}, {}
+    true = [(0.03, 0.0), (0.03, 0.03), (0.1, 0.01), (0.06, 0.06)]
+    for gained, lost in ((g, few - g) for few in range(10) for g in range(few + 1)):
+        made = pairs(problems, gained, lost)
+        intervals = cautious_interval(*made), paired_bootstrap(*made)
+        for gain, loss in true:
+            chance = scipy.stats.multinomial.pmf(
+                [gained, lost, problems - gained - lost], problems, [gain, loss, 1 - gain - loss]
+            )
+            for (low, high), total in zip(intervals, (covered, by_bootstrap), strict=True):
+                total[gain, loss] = total.get((gain, loss), 0) + chance * (low <= gain - loss <= high)
+    assert min(covered.values()) >= 0.95, covered
+    assert by_bootstrap[0.03, 0.0] < 0.7, by_bootstrap
 
 
 def test_the_bootstrap_keeps_pairs_together_and_repeats_itself():
