@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -574,24 +574,48 @@ class EvaluateConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class JudgeConfig:
-    """An LLM that decides on answers which no rule could: behind an endpoint, or decoded here."""
+class EndpointConfig:
+    """A model that answers questions: behind an endpoint in OpenAI's form, or decoded here."""
 
-    model: str | None = None  # its name at the endpoint, or a folder or hub id where there is none; none: rules alone
-    base_url: str | None = None  # of an endpoint that speaks OpenAI's protocol, up to and with /v1
-    key_variable: str = "OPENAI_API_KEY"  # the environment variable that holds the endpoint's key, if it needs one
-    requests_per_minute: int = 60  # at most
-    timeout_seconds: float = 60.0  # of one request
+    model: str = ""  # its name at the endpoint, or a folder or hub id where there is none
+    base_url: str | None = None  # of an endpoint that speaks OpenAI's protocol, up to and with /v1; none: decoded here
+    key_variable: str = "OPENAI_API_KEY"  # the environment variable with the key, if it needs one
+    temperature: float | None = 0.0  # None: the request has none, for endpoints that refuse one; decoded here: greedy
+    max_tokens: int = 16_384  # of one answer, thinking included
+    concurrent: int = 16  # requests at a time; decoded here: rows of the batch
+    requests_per_minute: int = 600  # at most
+    timeout_seconds: float = 600.0  # of one request
     attempts: int = 8  # at one request, ever longer apart
+    thinking: Switch = True  # decoded here: behind s1's start marker; false for plain instruct models
+    mesh: MeshConfig = MeshConfig()  # decoded here
+    dollars_per_million_tokens: tuple[float, float] = (0.0, 0.0)  # read and written, for the cost that is shown
+    # the request's field for max_tokens; auto: max_tokens, and the newer name where the endpoint asks for it; none: the
+    # request has no limit but the endpoint's own
+    max_tokens_field: Literal["auto", "max_tokens", "max_completion_tokens", "none"] = "auto"
+
+    section: ClassVar[str] = ""  # before the names of options in messages
 
     def __post_init__(self) -> None:
-        for name in ("requests_per_minute", "timeout_seconds", "attempts"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"judge.{name} is {getattr(self, name)}; it must be positive")
+        name = self.section
+        for field in ("max_tokens", "concurrent", "requests_per_minute", "timeout_seconds", "attempts"):
+            if not (value := getattr(self, field)) > 0:
+                raise UserError(f"{name}{field} is {value}; it must be positive")
+        if self.temperature is not None and not 0 <= self.temperature < math.inf:
+            raise UserError(f"{name}temperature is {self.temperature}; it must be 0 or more")
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
-            raise UserError(f"judge.base_url {self.base_url!r} must begin with http:// or https://")
-        if self.base_url is not None and self.model is None:
-            raise UserError("judge.base_url needs judge.model, the model's name at the endpoint")
+            raise UserError(f"{name}base_url {self.base_url!r} must begin with http:// or https://")
+        if self.base_url is not None and not self.model:
+            raise UserError(f"{name}base_url needs {name}model, the model's name at the endpoint")
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeConfig(EndpointConfig):
+    """An LLM that decides on answers which no rule could; without a model the rules alone decide."""
+
+    max_tokens: int = 4096  # of one answer, thinking included: a judge that reasons needs room before its yes or no
+    requests_per_minute: int = 60  # at most
+
+    section: ClassVar[str] = "judge."
 
 
 @dataclasses.dataclass(frozen=True)

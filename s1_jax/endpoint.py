@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC
 from email.message import Message
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
-from s1_jax.config import RunError
+from s1_jax.completion import Reply, complaint, parse
+from s1_jax.config import EndpointConfig, RunError
 from s1_jax.json_input import loads
 
 LONGEST_REPLY = 2**25  # bytes: some 32K tokens of any script, escaped, many times over
@@ -26,44 +27,25 @@ LONGEST_PAUSE = 60.0  # seconds between two attempts
 LONGEST_ASKED = 300.0  # seconds between two attempts where the endpoint asks for a pause
 PASSING = {408, 409, 425, 429}  # statuses that another attempt may not meet; 5xx besides
 OF_THE_PROMPT = {400, 413, 422}  # statuses that say nothing of other prompts: too long, or not what it answers
-EMPTY_TRIES = 3  # at a prompt whose reply is empty
+EMPTY_TRIES = 3  # at a prompt whose reply has no text
+EMPTY = "an empty answer"
 POLL = 0.1  # seconds between two looks at whether to stop
-THINK, END_OF_THINKING = "<think>", "</think>"
-
-
-class Options(Protocol):
-    """What a config says of an endpoint."""
-
-    @property
-    def model(self) -> str | None: ...  # noqa: D102
-    @property
-    def base_url(self) -> str | None: ...  # noqa: D102
-    @property
-    def key_variable(self) -> str: ...  # noqa: D102
-    @property
-    def requests_per_minute(self) -> int: ...  # noqa: D102
-    @property
-    def timeout_seconds(self) -> float: ...  # noqa: D102
-    @property
-    def attempts(self) -> int: ...  # noqa: D102
-
-
-class Reply(NamedTuple):
-    """What the model wrote; both texts may be empty."""
-
-    thinking: str
-    text: str
-    finish: str  # "stop", "length", "content_filter"
-    tokens_read: int  # 0: the endpoint does not say
-    tokens_written: int  # thinking included
+LONGEST_ERROR = 2**16  # bytes read of an error's body
+LIMIT, NEWER_LIMIT = "max_tokens", "max_completion_tokens"  # fields of a request; newer models refuse the first
+ADVICE = (  # where an endpoint that refuses a request names a field: how to have another one
+    ("temperature", "the option temperature None leaves it out"),
+    (LIMIT, "options: max_tokens, max_tokens_field"),
+    (NEWER_LIMIT, "options: max_tokens, max_tokens_field"),
+    ("context length", "options: max_tokens, max_tokens_field"),
+)
 
 
 class NoAnswer(RunError):
-    """A prompt without a reply; `for_all` where others would fare no better."""
+    """A prompt without a reply; `for_all` where others would fare no better, `of_prompt` where it is this prompt's."""
 
-    def __init__(self, who: str, reason: str, for_all: bool) -> None:
+    def __init__(self, who: str, reason: str, for_all: bool, of_prompt: bool = False) -> None:
         super().__init__(f"{who} does not answer ({reason}); what it said so far is kept")
-        self.reason, self.for_all = reason, for_all
+        self.reason, self.for_all, self.of_prompt = reason, for_all, of_prompt
 
 
 class Endpoint:
@@ -74,52 +56,65 @@ class Endpoint:
 
     def __init__(
         self,
-        options: Options,
+        options: EndpointConfig,
         name: str,
         sleep: Callable[[float], Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         assert options.base_url is not None
-        self._options, self._who = options, f"{name} at {options.base_url}"
+        self._options, self._who = options, f"{name} at {re.sub('//[^/@]*@', '//', options.base_url)}"
         self._url = options.base_url.rstrip("/") + "/chat/completions"
         self._open = urllib.request.build_opener(_NoRedirect).open
+        self._limit = LIMIT if options.max_tokens_field == "auto" else options.max_tokens_field
         self.enough = threading.Event()
         self._sleep, self._clock = sleep or self.enough.wait, clock
         self._lock, self._next = threading.Lock(), -float("inf")
 
-    def ask(self, prompt: str, *, temperature: float, max_tokens: int) -> Reply:
-        """The reply to one user message. Raises NoAnswer where every attempt failed, or one for good; it has no key."""
-        message = {"role": "user", "content": prompt}
-        asked = {"messages": [message], "temperature": temperature, "max_tokens": max_tokens}
-        failure, for_all = "", False
-        for attempt in range(self._options.attempts):
+    def ask(self, prompt: str, *, temperature: float | None, max_tokens: int) -> Reply:
+        """The reply to one user message; a temperature of None is left out of the request.
+
+        Raises NoAnswer where every attempt failed, or one for good; it has the endpoint's own words, and no key.
+        """
+        asked: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]}
+        asked |= {} if temperature is None else {"temperature": temperature}
+        failure, for_all, of_prompt, attempt = "", False, False, 0
+        while attempt < self._options.attempts:
             self._take_turn()
-            pause = 0.0
+            pause, limit = 0.0, self._limit
             try:
-                return self._reply({"model": self._options.model} | asked)
+                return self._reply(asked if limit == "none" else asked | {limit: max_tokens})
             except urllib.error.HTTPError as error:
-                error.close()
+                said = self._said(error)
+                if self._takes_newer_limit(error.code, said, limit):
+                    continue
                 pause = asked_pause(error.headers)
                 failure = f"status {error.code}" + (f", wait {pause:,.0f} seconds" if pause > LONGEST_ASKED else "")
+                if words := complaint(said, self._key):
+                    failure += f": {words}"
                 if error.code < 500 and error.code not in PASSING:
-                    for_all = error.code not in OF_THE_PROMPT
+                    of_prompt = error.code in OF_THE_PROMPT
+                    for_all = not of_prompt
+                    failure += advice(words) if of_prompt else ""
                     break
             except (OSError, http.client.HTTPException) as error:  # refused, cut off, timed out
                 reason = getattr(error, "reason", error)
                 failure = type(reason if isinstance(reason, Exception) else error).__name__
-            except (ValueError, LookupError, TypeError, AttributeError):
-                failure = "not a completion in OpenAI's form"
-            if attempt + 1 < self._options.attempts:
+            except _NoCompletion as error:
+                failure = ": ".join(
+                    filter(None, ("not a completion in OpenAI's form", complaint(error.said, self._key)))
+                )
+            attempt += 1
+            if attempt < self._options.attempts:
                 pause = min(pause, LONGEST_ASKED)
                 self._hold(pause)
-                self._wait(max(min(2.0**attempt, LONGEST_PAUSE), pause))
-        raise NoAnswer(self._who, failure, for_all)
+                self._wait(max(min(2.0 ** (attempt - 1), LONGEST_PAUSE), pause))
+        raise NoAnswer(self._who, failure, for_all, of_prompt)
 
     def ask_many(
         self,
         prompts: Sequence[str],
         *,
-        temperature: float,
+        temperature: float | None,
         max_tokens: int,
         concurrent: int,
         asked_to_stop: Callable[[], bool] = lambda: False,
@@ -165,16 +160,16 @@ class Endpoint:
         finally:
             self.enough.set()
 
-    def _ask_again(self, prompt: str, temperature: float, max_tokens: int) -> Reply | NoAnswer:
+    def _ask_again(self, prompt: str, temperature: float | None, max_tokens: int) -> Reply | NoAnswer:
         """A reply that says something, or why there is none."""
         try:
             for _ in range(EMPTY_TRIES):
                 reply = self.ask(prompt, temperature=temperature, max_tokens=max_tokens)
-                if reply.thinking or reply.text or reply.finish != "stop":
+                if reply.text or reply.finish != "stop":
                     return reply
         except NoAnswer as error:
             return error
-        return NoAnswer(self._who, "an empty answer", for_all=False)
+        return NoAnswer(self._who, EMPTY, for_all=False, of_prompt=True)
 
     def _take_turn(self) -> None:
         """Waits until the limit allows a request, and for as long as any thread was told to."""
@@ -198,14 +193,40 @@ class Endpoint:
         if self.enough.is_set():
             raise _Enough
 
+    @property
+    def _key(self) -> str:
+        return os.environ.get(self._options.key_variable, "").strip()
+
+    def _takes_newer_limit(self, status: int, said: bytes, limit: str) -> bool:
+        """Whether the endpoint refuses `max_tokens` for its newer name, which every request has from then on."""
+        chosen = self._options.max_tokens_field == "auto" and limit == LIMIT
+        if not (chosen and status in OF_THE_PROMPT and NEWER_LIMIT.encode() in said):
+            return False
+        self._limit = NEWER_LIMIT
+        return True
+
+    def _said(self, error: urllib.error.HTTPError) -> bytes:
+        """The body of an error, as far as it can be read."""
+        try:
+            return error.read(LONGEST_ERROR)
+        except (OSError, http.client.HTTPException, ValueError):
+            return b""
+        finally:
+            error.close()
+
     def _reply(self, asked: Mapping[str, Any]) -> Reply:
         headers = {"Content-Type": "application/json"}
-        if key := os.environ.get(self._options.key_variable, "").strip():
+        if key := self._key:
             headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(self._url, json.dumps(asked).encode(), headers)
+        body = json.dumps({"model": self._options.model, **asked}).encode()
         until = self._clock() + self._options.timeout_seconds
+        request = urllib.request.Request(self._url, body, headers)
         with self._open(request, timeout=self._options.timeout_seconds) as response:
-            return parse(loads(self._read(response, until)))
+            read = self._read(response, until)
+        try:
+            return parse(loads(read))
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise _NoCompletion(read) from None
 
     def _read(self, response: http.client.HTTPResponse, until: float) -> bytes:
         """The whole body; the socket's own timeout is one of each piece."""
@@ -215,29 +236,6 @@ class Endpoint:
             if self._clock() > until:
                 raise TimeoutError
         return bytes(body)
-
-
-def parse(completion: Any) -> Reply:
-    """A completion's reply; thinking is what the endpoint sets apart, or what stands before `</think>`.
-
-    Raises ValueError, LookupError, TypeError or AttributeError where it is none.
-    """
-    choice = completion["choices"][0]
-    message, usage = choice["message"], completion.get("usage") or {}
-    thinking = message.get("reasoning_content") or message.get("reasoning") or ""
-    text = message.get("content")
-    if text is None and thinking:  # ended before the answer began
-        text = ""
-    if not isinstance(text, str) or not isinstance(thinking, str):
-        raise TypeError("content is no string")
-    if not thinking and END_OF_THINKING in text:  # where the chat template opens the thinking, the text does not
-        thinking, _, text = text.partition(END_OF_THINKING)
-        thinking = thinking.strip().removeprefix(THINK)
-    elif not thinking and text.lstrip().startswith(THINK):
-        thinking, text = text.lstrip().removeprefix(THINK), ""
-    tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    read, written = (count if isinstance(count, int) else 0 for count in tokens)
-    return Reply(_whole(thinking), _whole(text), str(choice.get("finish_reason") or "stop"), read, written)
 
 
 def asked_pause(headers: Mapping[str, str] | Message) -> float:
@@ -252,6 +250,12 @@ def asked_pause(headers: Mapping[str, str] | Message) -> float:
     return 0.0 if until is None else max(until - (time.time() if now is None else now), 0.0)
 
 
+def advice(words: str) -> str:
+    """Which options change the field that an endpoint's words name; empty where they name none."""
+    told = dict.fromkeys(text for field, text in ADVICE if re.search(rf"\b{field}\b", words))
+    return f" ({'; '.join(told)})" if told else ""
+
+
 def _timestamp(date: str) -> float | None:
     """Unix time of an HTTP date, of which one form names no zone."""
     try:
@@ -261,13 +265,16 @@ def _timestamp(date: str) -> float | None:
     return parsed.replace(tzinfo=parsed.tzinfo or UTC).timestamp()
 
 
-def _whole(text: str) -> str:
-    """The text without white space around it, and with no half of a surrogate pair, which no file takes."""
-    return text.strip().encode("utf-8", "replace").decode()
-
-
 class _Enough(Exception):
     """No further request is to be made."""
+
+
+class _NoCompletion(Exception):
+    """What came is no completion; it may be an error all the same."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__()
+        self.said = body if b'"error"' in body[:LONGEST_ERROR] else b""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

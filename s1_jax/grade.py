@@ -15,10 +15,14 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
-from s1_jax.cli import parse, run_main
-from s1_jax.config import FormatConfig, GradeConfig, JudgeConfig, TaskConfig, UserError
+from s1_jax.checkpoints.folder import resolve
+from s1_jax.cli import StopFlag, parse, run_main
+from s1_jax.config import FormatConfig, GradeConfig, JudgeConfig, RunError, TaskConfig, UserError
+from s1_jax.curation.replies import dollars, replies_of
+from s1_jax.endpoint import NoAnswer
 from s1_jax.evaluate import report
 from s1_jax.json_input import read_object
 from s1_jax.progress import progress_bar
@@ -27,9 +31,14 @@ from s1_jax.reporting.summary import UNDECIDED
 from s1_jax.reporting.table import align
 from s1_jax.storage import Mirror, mirrored
 from s1_jax.tasks import Rules, Verdict, load_rules, load_task
-from s1_jax.tasks.judge import Ask, decision, judge_prompt, open_judge
+from s1_jax.tasks.judge import decision, judge_prompt
 
 PROG = "python -m s1_jax.grade"
+REASONS_SHOWN = 3  # of prompts without a reply
+CUT = {  # finishes of replies that are not whole
+    "length": "cut off at its last token; --judge.max-tokens allows more",
+    "content_filter": "stopped by a content filter",
+}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -53,7 +62,7 @@ def grade(config: GradeConfig, folder: Mirror) -> None:
     after = grade_by_rules(load_rules(task), before)
 
     # By a judge, what they leave open
-    if config.judge.model is not None:
+    if config.judge.model:
         after = grade_by_judge(config.judge, task, after, run_dir / "judge.jsonl")
 
     # The records anew, then the report
@@ -89,7 +98,7 @@ def grade_by_rules(rules: Rules, records: Sequence[Record]) -> list[Record]:
 def grade_by_judge(config: JudgeConfig, task: TaskConfig, records: Sequence[Record], kept: Path) -> list[Record]:
     """The records with the judge's verdicts on those that are open; a reply that is no yes or no leaves them undecided.
 
-    `kept` holds the replies by a hash of model and prompt. Raises UserError where the problems cannot be read again,
+    `kept` holds whole replies by a hash of model and prompt. Raises UserError where the problems cannot be read again,
     RunError where the judge gives up.
     """
     problems = load_task(dataclasses.replace(task, limit=None)).problems
@@ -102,7 +111,7 @@ def grade_by_judge(config: JudgeConfig, task: TaskConfig, records: Sequence[Reco
     replies = asked(config, list(dict.fromkeys(prompts.values())), kept)
     graded = list(records)
     for i, prompt in prompts.items():
-        said = decision(replies[prompt])
+        said = decision(replies.get(prompt, ""))
         graded[i] = _with(records[i], Verdict(False, "undecided") if said is None else Verdict(said, "judge"))
     return graded
 
@@ -113,23 +122,56 @@ def is_open(record: Record) -> bool:
 
 
 def asked(config: JudgeConfig, prompts: Sequence[str], kept: Path) -> dict[str, str]:
-    """The judge's reply to every prompt: what is kept of earlier starts, and what is asked now, kept as it comes."""
-    replies = {line["key"]: line["reply"] for line in read_records(kept)}
+    """The judge's reply to every prompt it answers: what is kept of earlier starts, and what is asked now.
+
+    Whole replies alone are kept, each as it comes. A prompt that the judge refuses, or only begins to answer, has no
+    reply. Raises UserError where there is no such model, RunError where the judge fails or answers no prompt at all;
+    what was under way is kept first.
+    """
+    replies = kept_replies(kept)
     keys = {prompt: hashlib.sha256(json.dumps([config.model, prompt]).encode()).hexdigest() for prompt in prompts}
     new = [prompt for prompt in prompts if keys[prompt] not in replies]
+    cost, none, failed = 0.0, Counter[str](), None
     if new:
-        ask: Ask = open_judge(config)
+        source, name = None if config.base_url else resolve(config.model), "the judge"
         cut_torn_line(kept)
-        with kept.open("a", encoding="utf-8") as file, progress_bar() as bar:
+        with kept.open("a", encoding="utf-8") as file, progress_bar() as bar, StopFlag() as stop:
             task = bar.add_task("by judge", total=len(new), note="")
-            for prompt in new:
-                replies[keys[prompt]] = ask(prompt)
-                line = {"key": keys[prompt], "model": config.model, "reply": replies[keys[prompt]], "prompt": prompt}
-                file.write(record_line(line))
-                file.flush()
-                bar.advance(task)
-    print(f"judge: {len(prompts)} different answers were open, {len(new)} of them asked now")
-    return {prompt: replies[key] for prompt, key in keys.items()}
+            with closing(replies_of(config, source, name, new, kept, stop)) as found:
+                for i, reply in found:
+                    bar.advance(task)
+                    if isinstance(reply, NoAnswer):
+                        none[reply.reason] += 1
+                        failed = failed or (None if reply.of_prompt else reply)
+                        continue
+                    cost += dollars(config, reply.tokens_read, reply.tokens_written)
+                    if not reply.whole:
+                        none[CUT.get(reply.finish, f"ended with {reply.finish!r}")] += 1
+                        continue
+                    key = keys[new[i]]
+                    replies[key] = reply.text
+                    line = {"key": key, "model": config.model, "reply": reply.text, "finish": reply.finish}
+                    file.write(record_line(line | {"prompt": new[i]}))
+                    file.flush()
+    reasons = "; ".join(f"{reason}: {count:,}" for reason, count in none.most_common(REASONS_SHOWN))
+    if failed is not None:
+        raise failed
+    if none and none.total() == len(new) and not any(key in replies for key in keys.values()):
+        where = f" at {config.base_url}" if config.base_url else ""
+        raise RunError(f"the judge{where} answers none of {len(new):,} prompts ({reasons})")
+    spent = f", ${cost:,.2f}" if cost else ""
+    print(f"judge: {len(prompts)} different answers were open, {len(new)} of them asked now{spent}")
+    if none:
+        print(f"judge: {none.total():,} have no whole reply and stay undecided ({reasons})")
+    return {prompt: replies[key] for prompt, key in keys.items() if key in replies}
+
+
+def kept_replies(path: Path) -> dict[str, str]:
+    """The replies of earlier starts by their keys. Earlier versions also kept what was cut off, and did not say so:
+    of theirs, only a reply that decides counts.
+    """
+    lines = [line for line in read_records(path) if isinstance(line.get("reply"), str) and "key" in line]
+    return {line["key"]: line["reply"] for line in lines if "finish" in line or decision(line["reply"]) is not None}
 
 
 def changes(before: Sequence[Record], after: Sequence[Record]) -> str:

@@ -1,11 +1,13 @@
 """An endpoint that does not do its part: what may pass is asked again, within bounds, and no key is told."""
 
+import json
 import threading
 import time
 from email.utils import formatdate
 
 import pytest
 
+from s1_jax.completion import complaint
 from s1_jax.config import JudgeConfig
 from s1_jax.endpoint import (
     EMPTY_TRIES,
@@ -89,12 +91,44 @@ def test_without_a_key_none_is_sent(server, monkeypatch):
         (completion(None, "length", reasoning="2+"), Reply("2+", "", "length", 0, 0)),
         (completion("</think> is a tag", reasoning="2+2"), Reply("2+2", "</think> is a tag", "stop", 0, 0)),
         (completion("\ud83d x"), Reply("", "? x", "stop", 0, 0)),
+        (completion("<think></think>\n\n4"), Reply("", "4", "stop", 0, 0)),
+        (completion("<THINK>2+2</Think>4"), Reply("2+2", "4", "stop", 0, 0)),
+        (completion("<thinking>2+2</thinking>\n4"), Reply("2+2", "4", "stop", 0, 0)),
+        (completion("[THINK]2+2[/THINK]4"), Reply("2+2", "4", "stop", 0, 0)),
+        (completion("<think>2</think><think>+2</think>4"), Reply("2\n+2", "4", "stop", 0, 0)),
+        (completion("<think>2+2</think>4", reasoning="sum"), Reply("sum\n2+2", "4", "stop", 0, 0)),
+        (completion("<think>2+"), Reply("2+", "", "stop", 0, 0)),
+        (completion("<|im_start|>think\n2+2\n<|im_start|>answer\n4<|im_end|>"), Reply("2+2", "4", "stop", 0, 0)),
+        (completion("2+2\n<|im_start|>answer\n4"), Reply("2+2", "4", "stop", 0, 0)),
+        (completion("think\n2+2\nanswer\n4"), Reply("2+2", "4", "stop", 0, 0)),
+        (completion("think\n2+2", "length"), Reply("2+2", "", "length", 0, 0)),
+        (completion("I think\nthe\nanswer\nis 4"), Reply("", "I think\nthe\nanswer\nis 4", "stop", 0, 0)),
+        (completion("<b>4</b> < 5"), Reply("", "<b>4</b> < 5", "stop", 0, 0)),
+        (completion("\u0130</think>4 \u0130"), Reply("\u0130", "4 \u0130", "stop", 0, 0)),
+        (completion("4", "EOS"), Reply("", "4", "stop", 0, 0)),
+        (completion("4", "max_tokens"), Reply("", "4", "length", 0, 0)),
+        (completion("4", "something new"), Reply("", "4", "something new", 0, 0)),
+        (completion("4", None), Reply("", "4", "stop", 0, 0)),
+        (completion(None, "length"), Reply("", "", "length", 0, 0)),
+        (completion(None, refusal="I must not."), Reply("", "", "content_filter", 0, 0)),
+        (completion([{"type": "text", "text": "4"}, {"type": "text", "text": "2"}]), Reply("", "42", "stop", 0, 0)),
+        (
+            completion([{"type": "thinking", "thinking": [{"type": "text", "text": "2+2"}]}, {"text": "4"}]),
+            Reply("2+2", "4", "stop", 0, 0),
+        ),
+        (completion([], "length"), Reply("", "", "length", 0, 0)),
+        (
+            completion("4", reasoning_details=[{"type": "reasoning.text", "text": "2+2"}]),
+            Reply("2+2", "4", "stop", 0, 0),
+        ),
+        (completion("4", reasoning={"effort": 1}), Reply("", "4", "stop", 0, 0)),
     ],
 )
 def test_thinking_is_told_from_the_answer(server, body, reply):
     server.says = lambda prompt: (200, body)
     model, _ = endpoint(server)
-    assert model.ask("why?", temperature=0, max_tokens=9) == reply
+    said = model.ask("why?", temperature=0, max_tokens=9)
+    assert said == reply and said.whole == (reply.finish == "stop" and reply.text != "")
 
 
 @pytest.mark.parametrize("body", [[], {}, {"choices": []}, {"choices": [None]}, {"choices": [{"message": "yes"}]}, 7])
@@ -126,7 +160,10 @@ def test_what_may_pass_is_asked_again(server, failure):
         ((200, "garbage " + KEY), 4, "not a completion", False),
         ((200, '{"choices": [{"message": {"content": null}}]}'), 4, "not a completion", False),
         (CUT, 4, "RemoteDisconnected", False),
-        ((400, f"too long {KEY}"), 1, "status 400", False),
+        ((400, f"too long {KEY}"), 1, "status 400: too long", False),
+        ((503, f"overloaded, {KEY.upper()}"), 4, "status 503: overloaded", False),
+        ((200, json.dumps({"error": {"message": f"no credit for {KEY}"}})), 4, "form: no credit for", False),
+        ((200, completion("4", "error")), 4, "not a completion", False),
         ((401, f"wrong key {KEY}"), 1, "status 401", True),
         ((404, ""), 1, "status 404", True),
         ((307, ""), 1, "status 307", True),
@@ -142,6 +179,103 @@ def test_it_gives_up_in_one_line_that_tells_no_key(server, failure, requests, wo
     assert len(server.asked) == requests and len(pauses) == requests - 1
     assert KEY not in str(error.value) and "\n" not in str(error.value) and server.url in str(error.value)
     assert error.value.__cause__ is None and error.value.__context__ is None
+
+
+SENTENCE = "The model `x` does not exist."
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"error": {"message": SENTENCE, "type": "invalid_request_error", "code": "model_not_found"}}, SENTENCE),
+        ({"error": SENTENCE}, SENTENCE),
+        ({"error": {"code": "model_not_found"}}, "model_not_found"),
+        ([{"error": {"code": 400, "message": SENTENCE, "status": "INVALID_ARGUMENT"}}], SENTENCE),
+        ({"object": "error", "message": SENTENCE, "type": "BadRequestError", "code": 400}, SENTENCE),
+        ({"error": True, "message": SENTENCE}, SENTENCE),
+        ({"detail": SENTENCE}, SENTENCE),
+        ({"detail": [{"loc": ["body", "top_k"], "msg": "too small"}, {"loc": [], "msg": "bad"}]}, "too small; bad"),
+        ({"errors": [{"message": SENTENCE}]}, SENTENCE),
+        ({"type": "error", "error": {"type": "not_found_error", "message": SENTENCE}}, SENTENCE),
+        (
+            {"error": {"message": "Provider", "metadata": {"raw": json.dumps({"error": SENTENCE})}}},
+            f"Provider: {SENTENCE}",
+        ),
+        (f"{SENTENCE}\n", SENTENCE),
+        (f"two\r\nlines\x1b[2J {SENTENCE}", f"two lines [2J {SENTENCE}"),
+        ("word " * 1000, ("word " * 60).strip() + " ..."),
+        *(("<html><body>Bad gateway</body></html>", ""), ("{half", ""), ("", ""), ({}, ""), ([], ""), (None, "")),
+        (b"\xff\xfe" + SENTENCE.encode(), f"\ufffd\ufffd{SENTENCE}"),
+        ("[" * 100_000, ""),
+    ],
+)
+def test_an_endpoints_own_sentence(body, said):
+    text = body if isinstance(body, str | bytes) else json.dumps(body)
+    assert complaint(text) == said
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        *(KEY, KEY.upper(), f"Bearer {KEY}", f"'{KEY}'", KEY[:8], KEY[-6:], f"x{KEY}y{KEY}z", f"bearer {KEY[2:9]}..."),
+        *(f"{KEY[:4]}**********{KEY[-4:]}", f"{KEY[:5]}****."),
+    ],
+)
+def test_no_part_of_a_key_is_passed_on(echo):
+    said = complaint(json.dumps({"error": {"message": f"Incorrect API key provided: {echo} (see the docs)"}}), KEY)
+    assert said.startswith("Incorrect API key provided: ") and said.endswith(" (see the docs)") and "***" in said
+    assert not any(KEY[i : i + 6] in said.lower() for i in range(len(KEY) - 5))
+    assert KEY[:4] not in said and KEY[-4:] not in said
+    assert complaint("the key abc is wrong, abcd is not", "abc") == "the key *** is wrong, abcd is not"
+
+
+def refuses(server, field, sentence, status=400):
+    """As a newer model of OpenAI's does; `body` of the request decides, not the prompt."""
+
+    def says(prompt):
+        if field(server.asked[-1][1]):
+            return status, json.dumps({"error": {"message": sentence, "type": "invalid_request_error"}})
+        return "yes"
+
+    server.says = says
+
+
+OLD_LIMIT = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+NO_TEMPERATURE = (
+    "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported."
+)
+
+
+def test_an_endpoint_that_wants_the_limit_under_its_newer_name(server):
+    refuses(server, lambda body: "max_tokens" in body, OLD_LIMIT)
+    model, pauses = endpoint(server, attempts=1)
+    assert [ask(model), ask(model)] == ["yes", "yes"] and pauses == []
+    asked = [body for _, body in server.asked]
+    assert [body.get("max_tokens") for body in asked] == [9, None, None]
+    assert [body.get("max_completion_tokens") for body in asked] == [None, 9, 9]
+    assert ask(endpoint(server, max_tokens_field="max_completion_tokens")[0]) == "yes" and len(server.asked) == 4
+    with pytest.raises(NoAnswer, match="status 400: Unsupported parameter: 'max_tokens'.*max_tokens_field"):
+        ask(endpoint(server, max_tokens_field="max_tokens")[0])
+    refuses(server, lambda body: True, OLD_LIMIT)
+    with pytest.raises(NoAnswer, match="status 400: Unsupported parameter"):
+        ask(endpoint(server)[0])
+    assert len(server.asked) == 7, "under either name once"
+
+
+def test_an_endpoint_that_refuses_a_temperature(server):
+    refuses(server, lambda body: "temperature" in body, NO_TEMPERATURE)
+    with pytest.raises(
+        NoAnswer, match="400: Unsupported value: 'temperature'.*temperature None leaves it out"
+    ) as error:
+        ask(endpoint(server)[0])
+    assert error.value.of_prompt and not error.value.for_all and len(server.asked) == 1
+    assert endpoint(server)[0].ask("why?", temperature=None, max_tokens=9).text == "yes"
+    assert "temperature" not in server.asked[-1][1]
+
+
+def test_no_limit_at_all(server):
+    assert ask(endpoint(server, max_tokens_field="none")[0]) == "yes"
+    assert not {"max_tokens", "max_completion_tokens"} & server.asked[0][1].keys()
 
 
 def test_a_server_that_is_slow_or_gone(server):
@@ -272,7 +406,16 @@ def test_failures_stay_with_their_prompts(server):
         "not a completion in OpenAI's form",
         "an empty answer",
     ]
+    assert [replies[i].of_prompt for i in (1, 2, 3)] == [True, False, True]
     assert server.prompts.count("d") == EMPTY_TRIES
+
+
+def test_thinking_without_an_answer_is_empty(server):
+    said = iter([completion("<think>hm"), completion("", reasoning="hm"), completion("yes", reasoning="hm")])
+    server.says = lambda prompt: (200, next(said))
+    assert ask_many(endpoint(server)[0], ["?"], concurrent=1)[0] == Reply("hm", "yes", "stop", 0, 0)
+    server.says = lambda prompt: (200, completion("<think>hm", "length"))
+    assert ask_many(endpoint(server)[0], ["?"])[0].finish == "length" and len(server.asked) == EMPTY_TRIES + 1
 
 
 def test_it_ends_at_once_when_asked_to(server):

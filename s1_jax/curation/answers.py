@@ -12,9 +12,8 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -23,18 +22,20 @@ from rich.progress import Progress
 
 from s1_jax.checkpoints.folder import fingerprint, resolve
 from s1_jax.cli import StopFlag
-from s1_jax.config import RunError, UserError
-from s1_jax.curation.config import EndpointConfig
-from s1_jax.endpoint import Endpoint, NoAnswer, Reply
+from s1_jax.completion import FINISH
+from s1_jax.config import EndpointConfig, RunError, UserError
+from s1_jax.curation.replies import KEPT, dollars, replies_of
+from s1_jax.endpoint import Reply
 from s1_jax.json_input import loads
 from s1_jax.storage import as_path
 
-ENDS = {"length": "cut off at its last token", "content_filter": "stopped by a content filter"}
-KEPT = "what was answered is kept, the same command goes on from there"
+ENDS: dict[str, str | None] = {
+    "stop": None,
+    "length": "cut off at its last token",
+    "content_filter": "stopped by a content filter",
+}
 LONGEST_NAME = 100  # characters of a file's
-CHARACTERS_OF_A_TOKEN = 4  # about, where an endpoint does not count
-IN_A_ROW = 20  # prompts without an answer, one behind the other: then the rest is not tried
-ROOM = 2**26  # bytes the disk must have free for another prompt to be asked: for what is under way
+REASONS_SHOWN = 5  # of prompts without an answer: an endpoint's own words may differ from prompt to prompt
 
 
 class Answer(NamedTuple):
@@ -65,7 +66,8 @@ class Answers(Sequence[Answer]):
             return Answer("", "", self._errors[key])
         assert self._kept is not None
         line = self._kept.read(key)
-        return Answer(line["thinking"], line["text"], ENDS.get(line["finish"]))
+        finish = FINISH.get(line["finish"].lower(), line["finish"])
+        return Answer(line["thinking"], line["text"], ENDS.get(finish, f"ended with {finish!r}"))
 
 
 def ask_all(who: EndpointConfig, prompts: Sequence[str], folder: Path, bar: Progress, what: str) -> Sequence[Answer]:
@@ -84,21 +86,21 @@ def ask_all(who: EndpointConfig, prompts: Sequence[str], folder: Path, bar: Prog
     kept, keys = Kept(path, who.max_tokens), _keys(who, source, prompts)
     different = dict(zip(keys, prompts, strict=True))
     new = [key for key in different if key not in kept]
-    spent = sum(_dollars(who, *kept.tokens(key)) for key in different if key in kept)
+    spent = sum(dollars(who, *kept.tokens(key)) for key in different if key in kept)
     done, errors = len(different) - len(new), dict[str, str]()
     task = bar.add_task(what, total=len(different), completed=done, note="")
 
     # What is not there yet, each answer kept as it comes
     asked = [different[key] for key in new]
-    with kept, StopFlag() as stop, closing(_replies(who, source, name, asked, path, stop)) as replies:
+    with kept, StopFlag() as stop, closing(replies_of(who, source, name, asked, path, stop)) as replies:
         for place, reply in replies:
             key = new[place]
             if isinstance(reply, Reply):
                 kept.add(key, different[key], who.model, reply)
-                spent += _dollars(who, *kept.tokens(key))
+                spent += dollars(who, *kept.tokens(key))
                 done += 1
             else:
-                errors[key] = reply
+                errors[key] = reply.reason
             notes = []
             if any(who.dollars_per_million_tokens) and done:
                 notes.append(f"${spent:,.2f} of about ${spent / done * len(different):,.2f}")
@@ -107,7 +109,9 @@ def ask_all(who: EndpointConfig, prompts: Sequence[str], folder: Path, bar: Prog
             bar.update(task, completed=done + len(errors), note=", ".join(notes))
 
     # What came of it
-    reasons = ", ".join(f"{reason}: {count:,}" for reason, count in Counter(errors.values()).most_common())
+    counted = Counter(errors.values()).most_common()
+    others = [("others", sum(count for _, count in counted[REASONS_SHOWN:]))] if counted[REASONS_SHOWN:] else []
+    reasons = ", ".join(f"{reason}: {count:,}" for reason, count in counted[:REASONS_SHOWN] + others)
     if not done:
         raise RunError(f"{name} answers none of {len(different):,} prompts ({reasons})")
     cost = f", ${spent:,.2f}" if any(who.dollars_per_million_tokens) else ""
@@ -192,7 +196,8 @@ class Kept:
         self._place(fields, len(line))
 
     def _place(self, fields: dict[str, Any], length: int) -> None:
-        if fields["finish"] != "length" or fields["max_tokens"] >= self._max_tokens:
+        empty = fields["finish"] == "stop" and not fields["text"]  # kept by earlier versions: no answer
+        if not empty and (fields["finish"] != "length" or fields["max_tokens"] >= self._max_tokens):
             self._lines[fields["key"]] = self._end, length, fields["tokens_read"], fields["tokens_written"]
         self._end += length
 
@@ -204,60 +209,9 @@ def weights_of(who: EndpointConfig) -> list[Path]:
     return sorted([*as_path(who.model).glob("*.json"), *as_path(who.model).glob("*.safetensors")])
 
 
-def _replies(
-    who: EndpointConfig, source: Path | None, name: str, prompts: Sequence[str], path: Path, stop: StopFlag
-) -> Generator[tuple[int, Reply | str]]:
-    """Replies with the places of their prompts, as they come, or why there is none. Raises as `ask_all` does."""
-    if not prompts:
-        return
-    if source is not None:
-        from s1_jax.curation.decode_here import decode_here  # brings JAX's model stack, which an endpoint does without
-
-        yield from decode_here(who, source, prompts, lambda status: stop.check())
-        return
-    endpoint, in_a_row = Endpoint(who, name), 0
-    why: RunError | None = None
-    replies = endpoint.ask_many(
-        prompts,
-        temperature=who.temperature,
-        max_tokens=who.max_tokens,
-        concurrent=who.concurrent,
-        asked_to_stop=lambda: stop.asked,
-    )
-    for place, reply in replies:
-        in_a_row = in_a_row + 1 if isinstance(reply, NoAnswer) else 0
-        if why is None and (why := _reason_to_end(name, reply, in_a_row, path)):
-            endpoint.enough.set()
-            print(f"{name}: no more is asked, what is under way is waited for")
-        if isinstance(reply, NoAnswer):
-            yield place, reply.reason
-        else:
-            read = reply.tokens_read or len(prompts[place]) // CHARACTERS_OF_A_TOKEN
-            written = reply.tokens_written or len(reply.thinking + reply.text) // CHARACTERS_OF_A_TOKEN
-            yield place, reply._replace(tokens_read=read, tokens_written=written)
-    stop.check()
-    if why is not None:
-        raise why
-
-
-def _reason_to_end(name: str, reply: Reply | NoAnswer, in_a_row: int, path: Path) -> RunError | None:
-    """Why no other prompt is to be asked, if so."""
-    if isinstance(reply, NoAnswer) and reply.for_all:
-        return reply
-    if isinstance(reply, NoAnswer) and in_a_row >= IN_A_ROW:
-        return RunError(f"{name} left {IN_A_ROW} prompts in a row unanswered, the last by {reply.reason}; {KEPT}")
-    if shutil.disk_usage(path.parent).free < ROOM:
-        return RunError(f"the disk of {path} is nearly full; {KEPT}")
-    return None
-
-
 def _keys(who: EndpointConfig, source: Path | None, prompts: Sequence[str]) -> list[str]:
     """What each answer is found by."""
     model = who.model if source is None else [fingerprint(source), who.thinking]
-    asked = ([model, float(who.temperature), prompt] for prompt in prompts)
+    temperature = None if who.temperature is None else float(who.temperature)
+    asked = ([model, temperature, prompt] for prompt in prompts)
     return [hashlib.sha256(json.dumps(parts).encode()).hexdigest() for parts in asked]
-
-
-def _dollars(who: EndpointConfig, read: int, written: int) -> float:
-    dollars_read, dollars_written = who.dollars_per_million_tokens
-    return (read * dollars_read + written * dollars_written) / 1e6

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.progress import Progress
 
+from s1_jax.config import EndpointConfig
 from s1_jax.curation.answers import ask_all
-from s1_jax.curation.config import CurateConfig, EndpointConfig
+from s1_jax.curation.config import CurateConfig
 from s1_jax.curation.grade import both_ends
 from s1_jax.curation.stages import Made, Source
 

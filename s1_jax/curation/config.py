@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Literal, get_args
 
-from s1_jax.config import MeshConfig, Switch, UserError
+from s1_jax.config import EndpointConfig, Switch, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,35 +41,6 @@ class DecontaminateConfig:
             raise UserError(f"words is {self.words}, common {self.common}; each must be at least 1")
         if self.near_duplicates is not None and not 0 < self.near_duplicates <= 1:
             raise UserError(f"near_duplicates is {self.near_duplicates}; it must be above 0 and at most 1")
-
-
-@dataclasses.dataclass(frozen=True)
-class EndpointConfig:
-    """A model that answers questions: behind an endpoint in OpenAI's form, or decoded here."""
-
-    model: str = ""  # its name at the endpoint, or a folder or hub id where there is none
-    base_url: str | None = None  # up to and with /v1; none: decoded here
-    key_variable: str = "OPENAI_API_KEY"  # the environment variable with the key, if it needs one
-    temperature: float = 0.0
-    max_tokens: int = 16_384  # of one answer, thinking included
-    concurrent: int = 16  # requests at a time; decoded here: rows of the batch
-    requests_per_minute: int = 600  # at most
-    timeout_seconds: float = 600.0  # of one request
-    attempts: int = 8  # at one request, ever longer apart
-    thinking: Switch = True  # decoded here: behind s1's start marker; false for plain instruct models
-    mesh: MeshConfig = MeshConfig()  # decoded here
-    dollars_per_million_tokens: tuple[float, float] = (0.0, 0.0)  # read and written, for the cost that is shown
-
-    def __post_init__(self) -> None:
-        for name in ("max_tokens", "concurrent", "requests_per_minute", "timeout_seconds", "attempts"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be positive")
-        if not 0 <= self.temperature < math.inf:
-            raise UserError(f"temperature is {self.temperature}; it must be 0 or more")
-        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
-            raise UserError(f"base_url {self.base_url!r} must begin with http:// or https://")
-        if self.base_url is not None and not self.model:
-            raise UserError("base_url needs model, the model's name at the endpoint")
 
 
 @dataclasses.dataclass(frozen=True)

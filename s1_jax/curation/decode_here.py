@@ -8,8 +8,7 @@ from pathlib import Path
 import jax.numpy as jnp
 
 from s1_jax.checkpoints import hf
-from s1_jax.config import BudgetConfig, SamplingConfig, StoredConfig, UserError, resolve_dtype
-from s1_jax.curation.config import EndpointConfig
+from s1_jax.config import BudgetConfig, EndpointConfig, SamplingConfig, StoredConfig, UserError, resolve_dtype
 from s1_jax.data.chat import prompt_ids
 from s1_jax.decoding.engine import LONGEST_DEFAULT_ANSWER, Engine, Status, context_length
 from s1_jax.decoding.requests import Request
@@ -63,7 +62,7 @@ def decode_here(
 
 def _request(who: EndpointConfig, prompt: tuple[int, ...], context: int) -> Request:
     """Thinking and answer share `max_tokens`; at least three quarters of them, or of the context, are for thinking."""
-    sampling = SamplingConfig(who.temperature)
+    sampling = SamplingConfig(who.temperature or 0.0)
     if not who.thinking:
         return Request(prompt, sampling=sampling, max_answer_tokens=who.max_tokens, thinking=False)
     answer = min(LONGEST_DEFAULT_ANSWER, min(who.max_tokens, context) // 4)

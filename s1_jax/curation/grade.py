@@ -25,8 +25,9 @@ from typing import NamedTuple
 import pyarrow as pa
 from rich.progress import Progress
 
+from s1_jax.config import EndpointConfig
 from s1_jax.curation.answers import ask_all, weights_of
-from s1_jax.curation.config import CurateConfig, EndpointConfig
+from s1_jax.curation.config import CurateConfig
 from s1_jax.curation.stages import Made, Source
 from s1_jax.reporting.records import cut_torn_line, read_records, record_line
 from s1_jax.reporting.table import align

@@ -1,15 +1,12 @@
 """An LLM that says whether an answer means the same as the right one, where no rule could tell.
 
-It sees problem, right answer and given answer, and has to say yes or no; all else it says decides nothing.
+It sees problem, right answer and given answer, and has to say yes or no; all else it says decides nothing. It may think
+before that: the thinking is taken off before its reply comes here (s1_jax/completion.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from s1_jax.config import JudgeConfig, UserError
-from s1_jax.endpoint import Endpoint
-from s1_jax.tasks.answers import extract_answer
+import re
 
 PROMPT = """\
 Below are a problem, its right answer, and an answer that a student gave. Decide whether the student's answer is the \
@@ -28,10 +25,13 @@ Student's answer:
 
 Is the student's answer the right one? Reply with one word, yes or no."""
 LONGEST = 2000  # characters of a student's answer that are shown: of a longer one, both ends
-MAX_TOKENS = 16  # of a reply
-MAX_THINKING = 512  # tokens of a judge that is decoded here; s1's models think before they reply
-
-Ask = Callable[[str], str]
+AROUND = r"""[\s"'\u201c\u201d\u2018\u2019*_`.!#>()$]*"""  # marks of a sentence, of Markdown and of mathematics
+DECISION = re.compile(
+    AROUND
+    + rf"(?:(?:(?:my|the|final|correct)\s+)*(?:answer|verdict|decision|reply|judge?ment){AROUND}:{AROUND})?"
+    + rf"(?:\\boxed\s*\{{)?(?:\\text\s*\{{)?\s*(?P<word>yes|no){AROUND}\}}{{0,2}}{AROUND}",
+    re.IGNORECASE,
+)
 
 
 def judge_prompt(question: str, gold: str, answer: str) -> str:
@@ -42,32 +42,10 @@ def judge_prompt(question: str, gold: str, answer: str) -> str:
 
 
 def decision(reply: str) -> bool | None:
-    """Yes is True, no is False, in any case and with a full stop or quotes; all else decides nothing."""
-    return {"yes": True, "no": False}.get(reply.strip().strip("\"'*.").lower())
+    """Yes is True, no is False: the whole reply, or its first or last line, in any case and with marks around it.
 
-
-def open_judge(config: JudgeConfig) -> Ask:
-    """What takes a prompt and gives the judge's reply.
-
-    Raises UserError where the options name no judge, or no model is at `model`.
+    All else decides nothing, and neither do a first and a last line that differ.
     """
-    if config.model is None:
-        raise UserError("--judge.model names no model")
-    if config.base_url is None:
-        return _local(config.model)
-    endpoint = Endpoint(config, "the judge")
-    return lambda prompt: endpoint.ask(prompt, temperature=0, max_tokens=MAX_TOKENS).text
-
-
-def _local(path: str) -> Ask:
-    """A model of this project's, greedy."""
-    from s1_jax.api import load_model  # brings JAX's model stack, which an endpoint does without
-
-    model = load_model(path)
-
-    def ask(prompt: str) -> str:
-        budget = {"max_thinking_tokens": MAX_THINKING}
-        (record,) = model.generate([prompt], budget, max_answer_tokens=MAX_TOKENS, batch_size=1)
-        return extract_answer(record["text"]) or ""
-
-    return ask
+    lines = [line for line in reply.splitlines() if line.strip()]
+    words = {found["word"].lower() for line in (lines[:1] + lines[-1:]) if (found := DECISION.fullmatch(line))}
+    return {"yes": True, "no": False}.get(words.pop()) if len(words) == 1 else None

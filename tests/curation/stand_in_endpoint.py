@@ -10,7 +10,7 @@ from typing import Any
 CUT = (0, "")  # the connection ends without a word
 
 
-def completion(text: str | None, finish: str = "stop", tokens: tuple[int, int] | None = None, **message: Any) -> str:
+def completion(text: Any, finish: str | None = "stop", tokens: tuple[int, int] | None = None, **message: Any) -> str:
     """A completion's body; `message` holds further fields of the message, such as reasoning_content."""
     body: dict[str, Any] = {"choices": [{"message": {"content": text} | message, "finish_reason": finish}]}
     if tokens:

@@ -12,9 +12,10 @@ import time
 import pytest
 
 from s1_jax.config import RunError, UserError
-from s1_jax.curation import answers
-from s1_jax.curation.answers import ENDS, IN_A_ROW, Answer, Kept, ask_all
+from s1_jax.curation import replies
+from s1_jax.curation.answers import ENDS, REASONS_SHOWN, Answer, Kept, ask_all
 from s1_jax.curation.config import EndpointConfig
+from s1_jax.curation.replies import IN_A_ROW
 from s1_jax.progress import progress_bar
 from tests.curation.stand_in_endpoint import CUT, StandInEndpoint, completion
 
@@ -166,6 +167,36 @@ def test_a_torn_line_is_cut_and_a_broken_one_named(tmp_path, server):
         assert path.read_bytes().count(b"\n") == 3, "nothing is thrown away"
 
 
+def test_an_empty_answer_that_an_earlier_version_kept_is_asked_anew(tmp_path, server):
+    ask(tmp_path, who(server))
+    path, kept = lines(tmp_path)
+    old = [json.loads(line) for line in kept]
+    old[0] |= {"text": "", "thinking": "hm"}
+    old[1] |= {"finish": "EOS"}
+    path.write_text("".join(json.dumps(line) + "\n" for line in old))
+    asked = len(server.asked)
+    assert list(ask(tmp_path, who(server))) == right()
+    assert server.prompts[asked:] == [old[0]["prompt"]]
+
+
+def test_endpoints_with_other_words_for_each_prompt_do_not_fill_the_screen(tmp_path, server, capsys):
+    server.says = lambda prompt: (
+        "yes" if prompt == "0" else (400, json.dumps({"error": f"prompt {prompt} is too long"}))
+    )
+    ask(tmp_path, who(server, concurrent=1), [str(i) for i in range(12)])
+    printed = capsys.readouterr().out
+    assert printed.count("is too long") == REASONS_SHOWN and f"others: {11 - REASONS_SHOWN}" in printed
+
+
+def test_without_a_temperature(tmp_path, server):
+    ask(tmp_path, who(server, temperature=None))
+    assert all("temperature" not in body for _, body in server.asked)
+    ask(tmp_path, who(server, temperature=None))
+    assert len(server.asked) == DIFFERENT
+    ask(tmp_path, who(server, temperature=0.0))
+    assert len(server.asked) == 2 * DIFFERENT, "another distribution"
+
+
 def test_two_runs_do_not_pay_for_the_same(tmp_path, server):
     def says(prompt):
         with pytest.raises(UserError, match="another run writes to .*org_some_model.jsonl"):
@@ -211,7 +242,7 @@ def test_before_the_disk_is_full_no_more_is_asked_and_what_is_under_way_is_kept(
     server.says = lambda prompt: time.sleep(0.1) or "yes"
     prompts = [str(i) for i in range(50)]
     with monkeypatch.context() as patched:
-        patched.setattr(answers, "ROOM", 2**80)
+        patched.setattr(replies, "ROOM", 2**80)
         with pytest.raises(RunError, match="org_some_model.jsonl is nearly full"):
             ask(tmp_path, who(server), prompts)
     assert len(lines(tmp_path)[1]) == len(server.asked) < 10

@@ -1,0 +1,77 @@
+"""Replies of a model to many prompts, as they come: from an endpoint, or decoded here."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+from s1_jax.cli import StopFlag
+from s1_jax.config import EndpointConfig, RunError
+from s1_jax.endpoint import EMPTY, Endpoint, NoAnswer, Reply
+
+KEPT = "what was answered is kept, the same command goes on from there"
+CHARACTERS_OF_A_TOKEN = 4  # about, where an endpoint does not count
+IN_A_ROW = 20  # prompts without an answer, one behind the other: then the rest is not tried
+ROOM = 2**26  # bytes the disk must have free for another prompt to be asked: for what is under way
+
+
+def replies_of(
+    who: EndpointConfig, source: Path | None, name: str, prompts: Sequence[str], path: Path, stop: StopFlag
+) -> Generator[tuple[int, Reply | NoAnswer]]:
+    """Replies with the indices of their prompts, or why there is none; `path` is where the caller keeps them.
+
+    `source` is the folder of a model that is decoded here, None for one at an endpoint. A reply may have been cut off
+    (`Reply.whole`); one that ended by itself has a text. Raises RunError once no further prompt would fare better, or
+    the disk of `path` is nearly full, after what was under way has come; and what a StopFlag raises.
+    """
+    if not prompts:
+        return
+    if source is not None:
+        from s1_jax.curation.decode_here import decode_here  # brings JAX's model stack, which an endpoint does without
+
+        for index, said in decode_here(who, source, prompts, lambda status: stop.check()):
+            if isinstance(said, Reply) and (said.text or said.finish != "stop"):
+                yield index, said
+            else:
+                yield index, NoAnswer(name, said if isinstance(said, str) else EMPTY, for_all=False, of_prompt=True)
+        return
+    endpoint, in_a_row = Endpoint(who, name), 0
+    why: RunError | None = None
+    replies = endpoint.ask_many(
+        prompts,
+        temperature=who.temperature,
+        max_tokens=who.max_tokens,
+        concurrent=who.concurrent,
+        asked_to_stop=lambda: stop.asked,
+    )
+    for index, reply in replies:
+        in_a_row = in_a_row + 1 if isinstance(reply, NoAnswer) else 0
+        if why is None and (why := _reason_to_end(name, reply, in_a_row, path)):
+            endpoint.enough.set()
+            print(f"{name}: no more is asked, what is under way is waited for")
+        if isinstance(reply, Reply):
+            read = reply.tokens_read or len(prompts[index]) // CHARACTERS_OF_A_TOKEN
+            written = reply.tokens_written or len(reply.thinking + reply.text) // CHARACTERS_OF_A_TOKEN
+            reply = reply._replace(tokens_read=read, tokens_written=written)
+        yield index, reply
+    stop.check()
+    if why is not None:
+        raise why
+
+
+def dollars(who: EndpointConfig, read: int, written: int) -> float:
+    """What so many tokens cost."""
+    dollars_read, dollars_written = who.dollars_per_million_tokens
+    return (read * dollars_read + written * dollars_written) / 1e6
+
+
+def _reason_to_end(name: str, reply: Reply | NoAnswer, in_a_row: int, path: Path) -> RunError | None:
+    """Why no other prompt is to be asked, if so."""
+    if isinstance(reply, NoAnswer) and reply.for_all:
+        return reply
+    if isinstance(reply, NoAnswer) and in_a_row >= IN_A_ROW:
+        return RunError(f"{name} left {IN_A_ROW} prompts in a row unanswered, the last by {reply.reason}; {KEPT}")
+    if shutil.disk_usage(path.parent).free < ROOM:
+        return RunError(f"the disk of {path} is nearly full; {KEPT}")
+    return None
