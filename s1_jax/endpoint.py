@@ -206,10 +206,10 @@ class Endpoint:
         return True
 
     def _said(self, error: urllib.error.HTTPError) -> bytes:
-        """The body of an error, as far as it can be read."""
+        """The body of an error; empty where it cannot be read in time."""
         try:
-            return error.read(LONGEST_ERROR)
-        except (OSError, http.client.HTTPException, ValueError):
+            return self._read(error.fp, self._clock() + self._options.timeout_seconds, LONGEST_ERROR)
+        except (OSError, http.client.HTTPException, AttributeError, ValueError):
             return b""
         finally:
             error.close()
@@ -222,16 +222,16 @@ class Endpoint:
         until = self._clock() + self._options.timeout_seconds
         request = urllib.request.Request(self._url, body, headers)
         with self._open(request, timeout=self._options.timeout_seconds) as response:
-            read = self._read(response, until)
+            read = self._read(response, until, LONGEST_REPLY)
         try:
             return parse(loads(read))
         except (ValueError, LookupError, TypeError, AttributeError):
             raise _NoCompletion(read) from None
 
-    def _read(self, response: http.client.HTTPResponse, until: float) -> bytes:
-        """The whole body; the socket's own timeout is one of each piece."""
+    def _read(self, response: Any, until: float, most: int) -> bytes:
+        """The whole body, or somewhat more than `most` bytes of it; the socket's own timeout is one of each piece."""
         body = bytearray()
-        while len(body) <= LONGEST_REPLY and (piece := response.read1(PIECE)):
+        while len(body) <= most and (piece := response.read1(PIECE)):
             body += piece
             if self._clock() > until:
                 raise TimeoutError

@@ -229,6 +229,28 @@ def test_no_part_of_a_key_is_passed_on(echo):
     assert complaint("the key abc is wrong, abcd is not", "abc") == "the key *** is wrong, abcd is not"
 
 
+def test_an_error_whose_body_never_ends_is_an_error_all_the_same(server):
+    made = Time()
+
+    def clock():
+        made.now += 1
+        return made.now
+
+    server.says = lambda prompt: (400, json.dumps({"error": "a" * 10**6}))
+    options = {"requests_per_minute": FAST, "attempts": 1, "key_variable": "THE_KEY"}
+    with pytest.raises(NoAnswer, match=r"\(status 400\)"):
+        ask(
+            Endpoint(
+                JudgeConfig("some-model", server.url, timeout_seconds=0.5, **options), "the model", made.sleep, clock
+            )
+        )
+    with pytest.raises(NoAnswer, match=r"\(status 400\)"):  # more than is read: no JSON
+        ask(Endpoint(JudgeConfig("some-model", server.url, **options), "the model"))
+    server.says = lambda prompt: (400, "half", {"Content-Length": "9999"})
+    with pytest.raises(NoAnswer, match="status 400"):
+        ask(Endpoint(JudgeConfig("some-model", server.url, **options), "the model"))
+
+
 def refuses(server, field, sentence, status=400):
     """As a newer model of OpenAI's does; `body` of the request decides, not the prompt."""
 
