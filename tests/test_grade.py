@@ -98,7 +98,7 @@ def test_by_the_rules_and_again(run_dir, capsys):
 
 def test_the_judge_sees_what_is_open_once(run_dir, server, capsys):
     by_server(run_dir, server)
-    prompts = [body["messages"][0]["content"] for _, body in server.asked]
+    prompts = sorted(server.prompts, key=lambda prompt: "Question 3?" not in prompt)  # they come in any order
     assert len(prompts) == OPEN and "Question 3?" in prompts[0] and "3 eggs" in prompts[0]
     expected = [verdict for *_, verdict in WRITTEN]
     expected[3] = (True, "judge")
