@@ -12,28 +12,44 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 DIRECTIONS = ((1, 0), (0, 1), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))  # in order of preference
 GAPS = (7, 15, 25)  # points between a mark and its word
 FAR = 2.0  # cost of each step further away, in units of one covered spot
-COVERED_WORD, OUTSIDE = 300.0, 1000.0
+COVERED_MARK, COVERED_WORD, OUTSIDE = 25.0, 300.0, 1000.0
+MARK_RADIUS = 5.0  # points
 SPACING = 4.0  # pixels between the spots that stand for a line
-MARK = 9.0 * np.asarray([(0, 0), (1, 0), (0, 1), (-1, 0), (0, -1)])  # pixels: the spots that stand for a mark
 
 
 class Labeller:
-    """Places words on axes whose limits are final, avoiding lines given as [n, 2] arrays of data coordinates."""
+    """Places words on axes whose limits are final, avoiding lines, which have marks at their corners, and bars.
 
-    def __init__(self, axes: Axes, lines: Iterable[np.ndarray]) -> None:
+    Both are [n, 2] arrays of data coordinates.
+    """
+
+    def __init__(self, axes: Axes, lines: Iterable[np.ndarray], bars: Iterable[np.ndarray] = ()) -> None:
         self._axes = axes
         self._canvas = FigureCanvasAgg(axes.figure)
         self._frame = np.asarray(axes.get_window_extent().extents)
-        self._ink = np.concatenate([_spots(axes.transData.transform(line)) for line in lines])
+        corners = [axes.transData.transform(line) for line in lines]
+        self._marks = np.concatenate(corners)
+        self._ink = np.concatenate([_spots(line) for line in (*corners, *map(axes.transData.transform, bars))])
         self._words: list[np.ndarray] = []
 
-    def place(self, word: str, anchors: Sequence[tuple[float, float]], colour: str, **style: object) -> None:
-        """Writes `word` beside one of `anchors` (data coordinates, the most wanted first)."""
+    def place(
+        self,
+        word: str,
+        anchors: Sequence[tuple[float, float]],
+        colour: str,
+        most: float = COVERED_WORD,
+        **style: object,
+    ) -> bool:
+        """Writes `word` beside one of `anchors` (data coordinates, the most wanted first).
+
+        Where every place covers another word, is partly outside, or costs more than `most` of what it covers, nothing
+        is written, and the answer is False.
+        """
         text = self._axes.text(0, 0, word, color=colour, ha="center", va="center", zorder=6, **style)  # type: ignore[arg-type]
         extent = text.get_window_extent(self._canvas.get_renderer())
         half = np.asarray([extent.width, extent.height]) / 2
         per_point = self._axes.figure.dpi / 72
-        best = min(
+        cost, best = min(
             (
                 (self._cost(centre, half) + FAR * (rank + 3 * step) + 0.1 * order, tuple(centre))
                 for rank, anchor in enumerate(self._axes.transData.transform(np.asarray(anchors)))
@@ -41,22 +57,28 @@ class Labeller:
                 for order, direction in enumerate(np.asarray(DIRECTIONS, float))
                 for centre in [anchor + direction * (half + gap * per_point / np.linalg.norm(direction))]
             ),
-        )[1]
+        )
+        if cost >= min(most, COVERED_WORD):
+            text.remove()
+            return False
         centre = np.asarray(best)
         text.set_position(tuple(self._axes.transData.inverted().transform(centre)))
         self._words.append(np.concatenate([centre - half, centre + half]))
+        return True
 
     def _cost(self, centre: np.ndarray, half: np.ndarray) -> float:
         low, high = centre - half - 2, centre + half + 2
         covered = np.all((self._ink >= low) & (self._ink <= high), axis=1).sum()
+        radius = MARK_RADIUS * self._axes.figure.dpi / 72
+        marks = np.all((self._marks >= low - radius) & (self._marks <= high + radius), axis=1).sum()
         words = sum(bool(np.all(low <= word[2:]) and np.all(high >= word[:2])) for word in self._words)
         outside = bool(np.any(low < self._frame[:2]) or np.any(high > self._frame[2:]))
-        return float(covered + COVERED_WORD * words + OUTSIDE * outside)
+        return float(covered + COVERED_MARK * marks + COVERED_WORD * words + OUTSIDE * outside)
 
 
 def _spots(corners: np.ndarray) -> np.ndarray:
     """A polyline as closely spaced spots, [n, 2]."""
-    pieces = [corner + MARK for corner in corners]
+    pieces = [corners]
     for start, stop in pairwise(corners):
         count = int(np.linalg.norm(stop - start) / SPACING) + 2
         pieces.append(np.linspace(start, stop, count))

@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from s1_jax.reporting.methods import MethodRun
 from s1_jax.reporting.names import KINDS
-from s1_jax.reporting.plot import STYLE
+from s1_jax.reporting.plot import STYLE, draw_bars, side_by_side
 
 # by kind of method, so that two figures agree; Okabe and Ito's palette, as in plot.py
 COLOURS = dict(
@@ -55,10 +55,11 @@ def save_methods_plot(paths: Sequence[Path], runs: Sequence[MethodRun], title: s
         grid = dict(left=0.055, right=0.99, bottom=below / height, top=1 - 0.35 / height, wspace=0.07)
         panels = figure.subplots(1, len(PANELS), sharey=True, gridspec_kw=grid)
         for axes, (label, cost) in zip(panels, PANELS, strict=True):
-            for members, look in zip(series, looks, strict=True):
-                points = [(x, run.accuracy, *run.interval) for run in members if (x := cost(run))]
-                if points:
-                    _draw(axes, np.asarray(points), look)
+            points = [[(x, run.accuracy, *run.interval) for run in members if (x := cost(run))] for members in series]
+            bars = side_by_side([[(x, low, high) for x, _, low, high in of_series] for of_series in points])
+            for of_series, barred, look in zip(points, bars, looks, strict=True):
+                if of_series:
+                    _draw(axes, np.asarray(of_series), barred, look)
             _frame(axes, [x for run in runs if (x := cost(run))], label)
         panels[0].set_ylabel("accuracy (%)")
         panels[0].yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
@@ -88,10 +89,10 @@ def _look(i: int, series: Sequence[Sequence[MethodRun]]) -> Look:
     return colour, MARKERS[(start + before) % len(MARKERS)], LINES[before % len(LINES)]
 
 
-def _draw(axes: Axes, points: np.ndarray, look: Look) -> None:
-    x, y, low, high = points.T
+def _draw(axes: Axes, points: np.ndarray, barred: np.ndarray, look: Look) -> None:
+    x, y, *_ = points.T
     colour, marker, line = look
-    axes.vlines(x, low, high, color=colour, alpha=0.28, linewidth=1.1)
+    draw_bars(axes, barred, colour, 0.28)
     rim: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.6}
     axes.plot(x, y, color=colour, marker=marker, linestyle=line, markersize=5.5, linewidth=1.6, zorder=4, **rim)
 

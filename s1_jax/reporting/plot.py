@@ -5,23 +5,41 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import cycle
 from math import ceil, floor, inf, log2
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation
 
 from s1_jax.reporting.labels import Labeller
-from s1_jax.reporting.summary import Interval, Run, Setting, string_label
+from s1_jax.reporting.summary import Interval, Run, Setting, instruction_label, string_label
 
 # Okabe and Ito's palette, told apart by the colour-blind; marks differ as well, for print without colour.
 IGNORES, VOTING, UNFORCED = ("#D55E00", "s"), ("#AA4499", "D"), ("#000000", "X")
 BUDGETS = (("#0072B2", "o"), ("#3C9CD8", "h"))
 STRINGS = (("#009E73", "^"), ("#B8860B", "v"), ("#6E6E6E", "P"), ("#332288", "*"))
+INSTRUCTED = (
+    ("#117733", "d"),
+    ("#882255", "p"),
+    ("#44AA99", "<"),
+    ("#661100", ">"),
+    ("#999933", "H"),
+    ("#AA4466", "8"),
+)
+WIDEST_BAND = 20.0  # percentage points: wider intervals, of few problems, would fill the plot; they are bars alone
+LONGEST_NAME = 24  # characters of an ignore string
+CROWDED = 36.0  # cost of a name beside its points (labels.py) from which all names are in a legend
+BAR_OFFSET = 1.4  # points between the bars of two series at the same place
+WIDTH, HEIGHT, LEGEND_ROW = 7.2, 4.4, 0.24  # inches
+LEGEND_WIDTH = 100  # characters, with six for each line's sample
 STYLE = {
     "font.family": "sans-serif",
     "font.size": 10,
@@ -30,6 +48,9 @@ STYLE = {
     "axes.linewidth": 0.8,
     "svg.hashsalt": "s1_jax",
 }
+
+
+Bar = tuple[float, float, float]  # place, and both ends of an interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,21 +73,28 @@ class Series:
     marker: str
     points: tuple[Point, ...]
 
+    @property
+    def band(self) -> bool:
+        """Whether the intervals are narrow enough to be drawn as an area."""
+        widths = [high - low for low, high in (point.interval for point in self.points)]
+        return len(widths) > 1 and fmean(widths) <= WIDEST_BAND
+
 
 def save_scaling_plot(paths: Sequence[Path], runs: Sequence[Run], title: str = "") -> None:
     """Writes the plot of these runs in the formats of the paths' endings (png, svg), the same bytes every time.
 
-    95% intervals are bands; runs without thinking are left out.
+    95% intervals are bars, and bands where they are narrow; runs without thinking are left out. Series are named beside
+    their points, or in a legend where there is no room for that.
     """
     drawn = [thinking for series in series_of(runs) if (thinking := _thinking(series)).points]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 4.4), dpi=200)
+        figure = Figure(figsize=(WIDTH, HEIGHT), dpi=200)
         axes = figure.add_axes((0.09, 0.125, 0.885, 0.8))
-        for series in drawn:
-            _draw(axes, series)
+        for series, barred in zip(drawn, _barred(drawn), strict=True):
+            _draw(axes, series, barred)
         _frame(axes, [point for series in drawn for point in series.points], title)
         if drawn:
-            _label(axes, drawn)
+            _label(figure, axes, drawn)
         for path in paths:
             figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
@@ -78,7 +106,10 @@ def series_of(runs: Sequence[Run]) -> list[Series]:
     """
     runs = [run for run in runs if run.setting.search is None]
     forced = [run for run in runs if run.setting.forcing and not run.majority]
-    return [*_budgets(forced), *_ignores(forced), *_others(runs)]
+    plain = [run for run in forced if run.setting.instruction is None]
+    budgets = list(_budgets(plain))
+    instructed = [run for run in forced if run.setting.instruction is not None]
+    return [*budgets, *_ignores(plain, budgets), *_instructed(instructed), *_others(runs)]
 
 
 def _budgets(forced: Sequence[Run]) -> Iterator[Series]:
@@ -94,17 +125,36 @@ def _budgets(forced: Sequence[Run]) -> Iterator[Series]:
         yield Series(label, *look, tuple(_point(run) for run in lines[count]))
 
 
-def _ignores(forced: Sequence[Run]) -> Iterator[Series]:
-    """Runs of one ignore string and the largest maximum that differ in their ignore count."""
+def _ignores(forced: Sequence[Run], budgets: Sequence[Series]) -> Iterator[Series]:
+    """Runs of one ignore string and the largest maximum that differ in their ignore count.
+
+    Where every run has a maximum, those that it cuts are points of `budgets`: how many ends were to be ignored decides
+    nothing there. Only runs that it lets end are a series of ends ignored, and those that are in no other.
+    """
     largest = max(map(_maximum, forced), default=inf)
     longest = [run for run in forced if _maximum(run) == largest]
+    if largest < inf and budgets:
+        main = [None, *_strings(forced)[:1]]
+        free = [run for run in longest if run.ends.get("forced", 0) < run.records / 2]
+        if len({run.setting.num_ignore for run in free}) < 2:
+            free = [run for run in longest if run.setting.ignore_string not in main]
+        longest = free
     for string, look in zip(_strings(longest), (IGNORES, *STRINGS), strict=False):
         members = [run for run in longest if not run.setting.num_ignore or run.setting.ignore_string == string]
         members.sort(key=lambda run: run.setting.num_ignore)
         points = tuple(_point(run, f"{run.setting.num_ignore}×") for run in members)
         yield Series(f"end ignored, {_quoted(string)}", *look, points)
-    if not _strings(longest) and largest == inf:
+    if longest and largest == inf and not _strings(longest):
         yield Series("natural end", *IGNORES, tuple(_point(run) for run in longest))
+
+
+def _instructed(runs: Sequence[Run]) -> Iterator[Series]:
+    """Runs whose question asks for a length, by the kind of the instruction and whether a maximum stands beside it."""
+    lines: dict[str, list[Run]] = defaultdict(list)
+    for run in sorted(runs, key=lambda run: run.thinking_tokens):
+        lines[instruction_label(run.setting) or ""].append(run)
+    for (label, members), look in zip(lines.items(), cycle(INSTRUCTED)):
+        yield Series(label, *look, tuple(_point(run, run.setting.instruction or "") for run in members))
 
 
 def _others(runs: Sequence[Run]) -> Iterator[Series]:
@@ -126,7 +176,9 @@ def _strings(runs: Sequence[Run]) -> list[str | tuple[str, ...] | None]:
 
 
 def _quoted(string: str | tuple[str, ...] | None) -> str:
-    return f'"{string_label(string)}"' if string else string_label(string)
+    name = string_label(string)
+    name = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1].rstrip()}…"
+    return f'"{name}"' if string else name
 
 
 def _maximum(run: Run) -> float:
@@ -141,13 +193,45 @@ def _thinking(series: Series) -> Series:
     return dataclasses.replace(series, points=tuple(point for point in series.points if point.tokens > 0))
 
 
-def _draw(axes: Axes, series: Series) -> None:
+def _barred(drawn: Sequence[Series]) -> list[np.ndarray]:
+    """Each series' bars as `draw_bars` takes them: one for each point, which may be a point of several series."""
+    seen: set[Bar] = set()
+    bars: list[list[Bar]] = []
+    for series in drawn:
+        bars.append([bar for point in series.points if (bar := (point.tokens, *point.interval)) not in seen])
+        seen |= set(bars[-1])
+    return side_by_side(bars)
+
+
+def side_by_side(bars: Sequence[Sequence[Bar]]) -> list[np.ndarray]:
+    """Each series' bars, [n, 4]: their places and both ends, and how many points aside of its place a bar is drawn.
+
+    That is 0 where no other series has a bar at the place.
+    """
+    there: dict[float, list[int]] = defaultdict(list)
+    for i, of_series in enumerate(bars):
+        for place in dict.fromkeys(place for place, *_ in of_series):
+            there[place].append(i)
+    return [
+        np.asarray([(*bar, BAR_OFFSET * (there[bar[0]].index(i) - (len(there[bar[0]]) - 1) / 2)) for bar in of_series])
+        for i, of_series in enumerate(bars)
+    ]
+
+
+def _draw(axes: Axes, series: Series, barred: np.ndarray) -> None:
     x, y, low, high = np.asarray([(p.tokens, p.accuracy, *p.interval) for p in series.points]).T
-    if len(series.points) > 1:
+    if series.band:
         axes.fill_between(x, low, high, color=series.colour, alpha=0.13, linewidth=0)
-    axes.vlines(x, low, high, color=series.colour, alpha=0.4, linewidth=1.1)
+    draw_bars(axes, barred, series.colour, 0.4)
     rim: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.7}
     axes.plot(x, y, color=series.colour, marker=series.marker, markersize=6, linewidth=1.8, zorder=4, **rim)
+
+
+def draw_bars(axes: Axes, bars: np.ndarray, colour: Any, alpha: float) -> None:
+    """Intervals as vertical bars, `bars` as from `side_by_side`."""
+    for place, low, high, aside in bars:
+        bar = axes.vlines(place, low, high, color=colour, alpha=alpha, linewidth=1.1)
+        bar.set_transform(axes.transData + ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans))
 
 
 def _frame(axes: Axes, points: Sequence[Point], title: str) -> None:
@@ -171,13 +255,48 @@ def _frame(axes: Axes, points: Sequence[Point], title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _label(axes: Axes, drawn: Sequence[Series]) -> None:
+def _label(figure: Figure, axes: Axes, drawn: Sequence[Series]) -> None:
     lines = [np.asarray([(point.tokens, point.accuracy) for point in series.points]) for series in drawn]
     bars = [np.asarray([(point.tokens, end) for end in point.interval]) for series in drawn for point in series.points]
-    labeller = Labeller(axes, [*lines, *bars])
-    for series in drawn:
-        anchors = [(point.tokens, point.accuracy) for point in reversed(series.points)]
-        labeller.place(series.label, anchors, series.colour, fontsize=10, fontweight="bold")
-    noted = {point: series.colour for series in reversed(drawn) for point in series.points if point.note}
-    for point, colour in noted.items():
-        labeller.place(point.note, [(point.tokens, point.accuracy)], colour, fontsize=9)
+    labeller = Labeller(axes, lines, bars)
+    bold: dict[str, Any] = {"fontsize": 10, "fontweight": "bold", "most": CROWDED}
+    names = [
+        labeller.place(series.label, [(p.tokens, p.accuracy) for p in reversed(series.points)], series.colour, **bold)
+        for series in drawn
+    ]
+    if not all(names):
+        for text in list(axes.texts):
+            text.remove()
+        _legend(figure, axes, drawn)
+        labeller = Labeller(axes, lines, bars)  # of the figure as it is now
+    noted = {
+        (point.note, point.tokens, point.accuracy): series.colour
+        for series in reversed(drawn)
+        for point in series.points
+        if point.note
+    }
+    for (note, *at), colour in noted.items():
+        labeller.place(note, [(at[0], at[1])], colour, fontsize=9)
+
+
+def _legend(figure: Figure, axes: Axes, drawn: Sequence[Series]) -> None:
+    """Below the axes, for which the figure grows; nothing in the axes moves."""
+    columns = max(1, min(len(drawn), int(LEGEND_WIDTH / (max(len(series.label) for series in drawn) + 6))))
+    below = LEGEND_ROW * ceil(len(drawn) / columns) + 0.1
+    left, bottom, width, height = axes.get_position().bounds
+    figure.set_size_inches(WIDTH, HEIGHT + below)
+    total = HEIGHT + below
+    axes.set_position((left, (bottom * HEIGHT + below) / total, width, height * HEIGHT / total))
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=series.colour,
+            marker=series.marker,
+            markeredgecolor="white",
+            linewidth=1.8,
+            label=series.label,
+        )
+        for series in drawn
+    ]
+    figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, fontsize=9.5, handlelength=2.2)

@@ -291,11 +291,11 @@ def _sampling(setting: Setting) -> tuple[Any, ...]:
 
 def _family(setting: Setting, scaling_over: ScalingOver) -> tuple[Any, ...]:
     count = setting.num_ignore if scaling_over == "within" else None
-    return (*_sampling(setting), setting.max_tries > 1, _instructed(setting), count, setting.ignore_string)
+    return (*_sampling(setting), setting.max_tries > 1, instruction_label(setting), count, setting.ignore_string)
 
 
-def _instructed(setting: Setting) -> str | None:
-    """What runs with an instruction are called, with a maximum beside it or without."""
+def instruction_label(setting: Setting) -> str | None:
+    """What runs with an instruction are called, with a maximum beside it or without; None where there is none."""
     if setting.instruction is None:
         return None
     forced = "" if setting.max_thinking_tokens is None else " + budget forcing"
@@ -305,11 +305,11 @@ def _instructed(setting: Setting) -> str | None:
 def _method(runs: Sequence[Run], scaling_over: ScalingOver, without_instruction: Mapping[Setting, float]) -> Method:
     settings = [run.setting for run in runs]
     last = settings[-1]
-    name = string_label(last.ignore_string) if last.num_ignore else _instructed(last) or "no end ignored"
+    name = string_label(last.ignore_string) if last.num_ignore else instruction_label(last) or "no end ignored"
     if scaling_over == "within" and last.num_ignore:
         name = f"{last.num_ignore} x {name}"
     if last.num_ignore and last.instruction is not None:
-        name = f"{_instructed(last)}, {name}"
+        name = f"{instruction_label(last)}, {name}"
     if last.max_tries > 1:
         name = "rejection sampling" + (f", {name}" if last.num_ignore or last.instruction else "")
     if last.min_thinking_tokens > 1:
