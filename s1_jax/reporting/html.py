@@ -26,7 +26,17 @@ from s1_jax.reporting.summary import Run
 from s1_jax.reporting.traces import by_problem, draws_shown, lay_out
 
 ASSETS = files("s1_jax") / "assets" / "report"
-SCRIPTS = ("base.js", "tables.js", "chart.js", "problems.js", "trace.js", "report.js")
+SCRIPTS = (
+    "base.js",
+    "symbols.js",
+    "latex.js",
+    "formulas.js",
+    "tables.js",
+    "chart.js",
+    "problems.js",
+    "trace.js",
+    "report.js",
+)
 
 
 def save_report(
@@ -55,7 +65,10 @@ def page_data(
     model = config.get("model") or {}
     series = [
         dataclasses.asdict(one)
-        | {"points": [dataclasses.asdict(point) | {"setting": places[point.setting]} for point in one.points]}
+        | {
+            "band": one.band,
+            "points": [dataclasses.asdict(point) | {"setting": places[point.setting]} for point in one.points],
+        }
         for one in series_of(runs)
     ]
     return {
@@ -69,7 +82,7 @@ def page_data(
 
 def page(title: str, data: Any) -> str:
     """The page with this data in it, in ASCII."""
-    parts = {"style": _asset("report.css"), "script": "".join(_asset(name) for name in SCRIPTS)}
+    parts = {"style": _asset("report.css"), "script": "".join(_script(name) for name in SCRIPTS)}
     parts |= {f"{name} hash": _policy_hash(source) for name, source in parts.items()}
     parts |= {"title": escape(title).encode("ascii", "xmlcharrefreplace").decode(), "data": inert_json(data)}
     return re.sub(r"\{(\w+(?: hash)?)\}", lambda place: parts[place[1]], _asset("report.html"))
@@ -83,6 +96,11 @@ def inert_json(data: Any) -> str:
 
 def _policy_hash(source: str) -> str:
     return f"'sha256-{b64encode(sha256(source.encode()).digest()).decode()}'"
+
+
+def _script(name: str) -> str:
+    r"""A script in ASCII: its signs, all of four hexadecimal digits at most, become \xNN and \uNNNN in its strings."""
+    return (ASSETS / name).read_text(encoding="utf-8").encode("ascii", "backslashreplace").decode()
 
 
 def _asset(name: str) -> str:

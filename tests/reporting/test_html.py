@@ -13,7 +13,7 @@ from s1_jax.reporting.cost import cost_of
 from s1_jax.reporting.html import inert_json, page, page_data, save_report
 from s1_jax.reporting.summary import methods, summarize, to_dict
 from tests.reporting.browser import run_in_page
-from tests.reporting.made_up import spoken, spoken_sweep, sweep
+from tests.reporting.made_up import spoken, spoken_sweep, sweep, undecided
 
 HOSTILE = (
     "</script><script>document.title='taken'</script>",
@@ -21,6 +21,14 @@ HOSTILE = (
     "<!-- <script> -->]]>&lt;&amp;\u2028\u2029",
     "\u202eright to left\u202c \u0000 \ud800 \U0001f600 {title} {data} {script}",
     "constructor __proto__ ' \" ` ${1} \\",
+)
+HOSTILE_FORMULAS = (
+    r"$\text{</script><script>document.title='taken'</script><img src=x>}$ then \(a<img src=x onerror=alert(1)>b\)",
+    r"\[\href{javascript:document.title='taken'}{x}\] and $\style{background:red}{x} \require{html}\class{best}{x}$",
+    "$" + "{" * 5000 + "$ $" + r"\frac" * 3000 + "$ " + r"\left(" * 2000 + r"\(" * 3000 + "$x",
+    r"\begin{array}{" * 400 + r"\end{array}" * 3 + "[asy]" * 2000 + r"\boxed{" * 2000,
+    r"$\constructor \__proto__ \toString{x}$ \begin{constructor}x\end{constructor} $\text{\constructor}$",
+    "$\\mathbb{\U0001d538}\ud800$ and $x\u0000_\u202e2$ and $\\mathcal{__proto__}$",
 )
 
 
@@ -176,6 +184,77 @@ def test_filters(plain, tmp_path):
         return seen;"""
     found = run_in_page(plain, tmp_path, script)
     assert found == {name: [ids, str(len(ids)), int(not ids)] for name, ids in expected.items()}
+
+
+def test_undecided_answers_have_a_status_of_their_own(tmp_path):
+    records = undecided(four_problems(), "a-2", "c")
+    records = [one | {"graded_by": "math"} if one["max_thinking_tokens"] == 4 else one for one in records]
+    script = """
+        const words = (selector) => all(selector).map((one) => one.textContent);
+        const before = {
+            lead: text("#lead"), head: words("#settings thead th"), row: words("#settings tbody tr:nth-child(3) td"),
+            filters: Object.fromEntries(all("[data-filter]").map((one) => [one.dataset.filter, one.textContent])),
+            strip: all("#list a:first-of-type .strip i").map((one) => one.className),
+            verdicts: words("#answers .verdict"),
+            label: document.querySelector("#list .strip").getAttribute("aria-label"), methods: text("#methods"),
+        };
+        click("[data-filter=undecided]");
+        before.left = words("#list a:not([hidden]) bdi");
+        click("#answers tbody tr:nth-child(3) button");
+        before.answer = document.querySelector(".answer").className;
+        before.stops = all("#trace .stop").map((one) => one.className);
+        return before;"""
+    found = run_in_page(made_page(records, tmp_path), tmp_path, script, "#problem=a-2&from=2")
+    assert found["verdicts"] == ["wrong", "undecided", "undecided", "undecided", "undecided", "right"]
+    assert found["strip"] == found["verdicts"]
+    assert found["label"] == "right under 1 of 6 settings, undecided under 4"
+    assert "75.0%" in found["lead"] and "up to" not in found["lead"], "of the best setting nothing is open"
+    assert found["head"][2:4] == ["accuracy", "up to"] and found["head"][-1] == "undecided"
+    assert found["row"][1:3] == ["25.0%", "75.0%"] and found["row"][-1] == "2"
+    counts = {name: int(re.search("[0-9]+$", words)[0]) for name, words in found["filters"].items()}
+    assert counts == {"all": 4, "gained": 0, "lost": 0, "never": 0, "always": 1, "differ": 3, "undecided": 2}
+    assert found["left"] == ["a-2", "c"]
+    assert found["answer"] == "answer undecided" and "stop undecided" in found["stops"]
+
+
+def test_of_several_draws_the_undecided_are_counted(tmp_path):
+    records = [spoken(0, f"\nsample {s}", str(s), s == 7, sample=s, temperature=0.8) for s in range(8)]
+    for one in records[:3]:
+        one["graded_by"] = "unparsed"
+    script = """return [text("#answers tbody"), all(".draws button").map((one) => one.className), text("#lead"),
+        document.querySelector(".strip i").className, document.querySelector(".strip i").getAttribute("style")]"""
+    answers, draws, lead, cell, style = run_in_page(made_page(records, tmp_path), tmp_path, script)
+    assert "1 of 8 right, 3 undecided" in answers and draws == ["undecided"] * 3 + ["wrong"] * 4 + ["right"]
+    assert lead.endswith("up to 50.0% if the 3 undecided answers are right.")
+    assert cell == "part" and "--right: 12.5%" in style and "--decided: 50%" in style
+
+
+LEADS = {
+    "No answer is right under any setting: 0.0%, 95%": [
+        spoken(0, "a", "8", False),
+        spoken(0, "ab", "8", False, num_ignore=1),
+    ],
+    "No answer is right: 0.0%, 95%": [spoken(0, "a", "8", False)],
+    "Accuracy: 100.0% at 1.0 thinking tokens (natural end), 95%": [spoken(0, "a")],
+    "Every setting: 100.0%, 95%": [spoken(0, "a"), spoken(0, "ab", num_ignore=1)],
+    "Best: 100.0% under 2 of 3 settings, with the fewest thinking tokens at 1.0 thinking tokens (natural end), 95%": [
+        *(spoken(0, "a"), spoken(0, "ab", num_ignore=1)),
+        spoken(0, "abc", "8", False, num_ignore=2),
+    ],
+    "Best: 100.0% at 2.0 thinking tokens (1 x Wait), 95%": [spoken(0, "a", "8", False), spoken(0, "ab", num_ignore=1)],
+}
+
+
+@pytest.mark.parametrize("words", LEADS)
+def test_only_what_is_best_is_called_so(words, tmp_path):
+    script = "return [text('#lead'), all('#lead .best').length]"
+    lead, praised = run_in_page(made_page(LEADS[words], tmp_path), tmp_path, script)
+    assert lead.startswith(words) and praised == words.startswith("Best"), lead
+
+
+def test_what_is_open_where_nothing_is_right(tmp_path):
+    records = undecided([spoken(0, "a", "8", False), spoken(1, "b", "8", False)], 1)
+    assert run_in_page(made_page(records, tmp_path), tmp_path, "return text('#lead')").endswith(" 1 is undecided.")
 
 
 def test_a_point_of_the_plot_tells_its_run_and_selects_it(plain, tmp_path):

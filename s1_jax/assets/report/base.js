@@ -31,12 +31,20 @@ const tokens = (value) => number(value, value < 1000 ? 1 : 0);
 
 const ENDS = { natural: "ended by itself", forced: "cut at its maximum", context: "cut by the context" };
 
+// What became of an answer: "undecided" where no rule could tell whether it is right.
+const verdictOf = (one) => (one.right ? "right" : one.undecided ? "undecided" : "wrong");
+
+// An accuracy, and how far answers that nobody could decide might raise it.
+const accuracyOf = (one) => percent(one.accuracy) + upTo(one);
+const upTo = (one) => (one.accuracy_if_undecided_right > one.accuracy ? ` (up to ${percent(one.accuracy_if_undecided_right)})` : "");
+const openAnswers = (count) => (count === 1 ? "the undecided answer is right" : `the ${number(count)} undecided answers are right`);
+
 // The selection. `from` and `to` are the settings that "wrong, then right" is about.
 const better = (a, b) => runs[b].accuracy - runs[a].accuracy || runs[a].thinking_tokens - runs[b].thinking_tokens || b - a;
 const places = runs.map((_, i) => i);
 const best = [...places].sort(better)[0];
 const shortest = [...places].sort((a, b) => runs[a].thinking_tokens - runs[b].thinking_tokens)[0];
-const START = { problem: 0, setting: best, draw: 0, filter: "all", from: shortest, to: best, query: "" };
+const START = { problem: 0, setting: best, draw: 0, filter: "all", from: shortest, to: best, query: "", formulas: "drawn" };
 const state = { ...START };
 const views = []; // functions of the names that changed
 
@@ -51,7 +59,7 @@ function update(change) {
 // The selection as the page's address has it: the problem by its id, all else where it is not what the page opens with.
 function written() {
   const parameters = new URLSearchParams({ problem: problems[state.problem].id });
-  for (const name of ["setting", "draw", "filter", "from", "to", "query"]) {
+  for (const name of ["setting", "draw", "filter", "from", "to", "query", "formulas"]) {
     if (state[name] !== START[name]) parameters.set(name, state[name]);
   }
   return parameters.toString();
@@ -68,5 +76,6 @@ function read(hash) {
   }
   if (Object.hasOwn(FILTERS, parameters.get("filter") ?? "")) change.filter = parameters.get("filter");
   change.query = parameters.get("query") ?? "";
+  if (parameters.get("formulas") === "source") change.formulas = "source";
   return change;
 }

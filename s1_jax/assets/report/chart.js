@@ -13,6 +13,12 @@ const MARKS = {
   // by matplotlib's letters
   o: around(24, SIZE, 0),
   s: around(4, SIZE * 1.25, 0.5),
+  d: around(4, [SIZE * 1.4, SIZE * 0.85], 0),
+  p: around(5, SIZE * 1.15, 0),
+  "<": around(3, SIZE * 1.25, 0.75),
+  ">": around(3, SIZE * 1.25, 0.25),
+  H: around(6, SIZE * 1.1, 0.5),
+  8: around(8, SIZE * 1.1, 0.5),
   D: around(4, SIZE * 1.25, 0),
   h: around(6, SIZE * 1.1, 0),
   "^": around(3, SIZE * 1.25, 0),
@@ -76,15 +82,16 @@ function axes(scale, width) {
   return parts;
 }
 
-function line(series, { x, y }) {
+// `aside` is how far bars stand from their points, so that those of two series at one place are told apart.
+function line(series, { x, y }, aside) {
   const points = series.points;
   const middle = points.map((point) => [x(point.tokens), y(point.accuracy)]);
   const low = points.map((point) => [x(point.tokens), y(point.interval[0])]);
   const high = points.map((point) => [x(point.tokens), y(point.interval[1])]);
-  const bars = low.map(([a, b], i) => `M${a.toFixed(1)} ${b.toFixed(1)}V${high[i][1].toFixed(1)}`).join("");
+  const bars = low.map(([a, b], i) => `M${(a + aside).toFixed(1)} ${b.toFixed(1)}V${high[i][1].toFixed(1)}`).join("");
   const drawn = [svg("path", { class: "interval", d: bars })];
   if (points.length > 1) {
-    drawn.unshift(svg("path", { class: "band", d: `${path([...low, ...high.reverse()])}Z` }));
+    if (series.band) drawn.unshift(svg("path", { class: "band", d: `${path([...low, ...high.reverse()])}Z` }));
     drawn.push(svg("path", { class: "line", d: path(middle) }));
   }
   return coloured(svg("g", {}, drawn), series.colour);
@@ -145,6 +152,7 @@ function tooltip(chart, drawn, scale) {
       el("strong", {}, pointName(point)),
       el("span", {}, series.label),
       el("span", {}, `${percent(point.accuracy)} (${number(point.interval[0], 1)} to ${number(point.interval[1], 1)})`),
+      point.note.startsWith("k=") || !run.undecided ? null : el("span", {}, `up to ${percent(run.accuracy_if_undecided_right)} if ${openAnswers(run.undecided)}`),
       el("span", {}, `${tokens(point.tokens)} thinking tokens`),
       el("span", {}, ends.join(", ")),
     );
@@ -177,7 +185,7 @@ function drawChart() {
     "svg",
     { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "accuracy against thinking tokens" },
     axes(scale, width),
-    drawn.map((series) => line(series, scale)),
+    drawn.map((series, i) => line(series, scale, 2 * (i - (drawn.length - 1) / 2))),
     drawn.map((series) => series.points.map((point) => mark(series, point, scale))),
     notes(drawn, scale),
   );

@@ -5,18 +5,22 @@ const share = (problem, setting) => {
   const { right, of } = problem.results[setting];
   return of ? right / of : null;
 };
+const undecided = (problem, setting) => problem.results[setting].undecided;
+const wrong = (problem, setting) => problem.results[setting].of - problem.results[setting].right - undecided(problem, setting);
 const isRight = (problem, setting) => share(problem, setting) >= 0.5;
+const isWrong = (problem, setting) => wrong(problem, setting) > problem.results[setting].of / 2;
 const shares = (problem) => places.map((i) => share(problem, i)).filter((one) => one !== null);
 const met = (problem) => share(problem, state.from) !== null && share(problem, state.to) !== null;
 const found = (problem) => new Set(problem.results.flatMap(({ draws }) => draws.map((one) => one.found)));
 
 const FILTERS = {
   all: ["all", () => true],
-  gained: ["wrong, then right", (one) => met(one) && !isRight(one, state.from) && isRight(one, state.to)],
-  lost: ["right, then wrong", (one) => met(one) && isRight(one, state.from) && !isRight(one, state.to)],
-  never: ["always wrong", (one) => shares(one).every((each) => each === 0)],
+  gained: ["wrong, then right", (one) => met(one) && isWrong(one, state.from) && isRight(one, state.to)],
+  lost: ["right, then wrong", (one) => met(one) && isRight(one, state.from) && isWrong(one, state.to)],
+  never: ["always wrong", (one) => places.every((i) => wrong(one, i) === one.results[i].of)],
   always: ["always right", (one) => shares(one).every((each) => each === 1)],
   differ: ["answers differ", (one) => found(one).size > 1],
+  undecided: ["undecided", (one) => places.some((i) => undecided(one, i) > 0)],
 };
 
 function fullText(problem, trace) {
@@ -38,13 +42,19 @@ function select(problem) {
 function strip(problem) {
   const cells = places.map((i) => {
     const right = share(problem, i);
-    const kind = right === null ? "none" : right === 1 ? "right" : right === 0 ? "wrong" : "part";
+    const unclear = right === null ? 0 : undecided(problem, i) / problem.results[i].of;
+    const kind = right === null ? "none" : right === 1 ? "right" : unclear === 1 ? "undecided" : right || unclear ? "part" : "wrong";
     const cell = el("i", { class: kind, title: runs[i].label });
-    if (kind === "part") cell.style.setProperty("--share", `${100 * right}%`);
+    if (kind === "part") {
+      cell.style.setProperty("--right", `${100 * right}%`);
+      cell.style.setProperty("--decided", `${100 * (right + unclear)}%`);
+    }
     return cell;
   });
   const right = shares(problem).filter((one) => one >= 0.5).length;
-  return el("span", { class: "strip", role: "img", "aria-label": `right under ${right} of ${shares(problem).length} settings` }, cells);
+  const unclear = places.filter((i) => undecided(problem, i) > 0).length;
+  const said = `right under ${right} of ${shares(problem).length} settings${unclear ? `, undecided under ${unclear}` : ""}`;
+  return el("span", { class: "strip", role: "img", "aria-label": said }, cells);
 }
 
 function drawList() {
@@ -61,7 +71,8 @@ function drawList() {
   const options = () => runs.map((run, i) => el("option", { value: i }, run.label));
   const choice = (name, words) =>
     el("label", {}, words, el("select", { id: name, onchange: (event) => update({ [name]: Number(event.target.value) }) }, options()));
-  const filters = Object.entries(FILTERS).map(([name, [words]]) =>
+  const offered = Object.entries(FILTERS).filter(([name]) => name !== "undecided" || runs.some((run) => run.undecided));
+  const filters = offered.map(([name, [words]]) =>
     el("button", { type: "button", "data-filter": name, onclick: () => update({ filter: name }) }, words, el("span", { class: "count" })),
   );
   let waiting;

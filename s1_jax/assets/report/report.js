@@ -4,11 +4,24 @@ function drawHeader() {
   const { summary } = data;
   const most = runs[best];
   byId("facts").append([...data.facts, `${number(summary.records)} records`, `${number(runs.length)} settings`].join(" \u00b7 "));
-  byId("lead").append(
-    "Best: ",
-    el("strong", {}, percent(most.accuracy)),
-    ` at ${tokens(most.thinking_tokens)} thinking tokens (${most.label}), 95% interval ${number(most.interval[0], 1)} to ${number(most.interval[1], 1)}.`,
-  );
+  byId("lead").append(...lead(most));
+}
+
+// The best accuracy in a sentence. Nothing right is nothing to praise, and neither is one setting, or all alike, the best.
+function lead(most) {
+  const alike = runs.filter((run) => run.accuracy === most.accuracy).length;
+  const interval = `95% interval ${number(most.interval[0], 1)} to ${number(most.interval[1], 1)}`;
+  const where = ` at ${tokens(most.thinking_tokens)} thinking tokens (${most.label})`;
+  const open = most.undecided ? `, up to ${percent(most.accuracy_if_undecided_right)} if ${openAnswers(most.undecided)}` : "";
+  if (most.accuracy === 0) {
+    const all = runs.reduce((sum, run) => sum + run.undecided, 0);
+    return [`No answer is right${runs.length > 1 ? " under any setting" : ""}: 0.0%, ${interval}.`, all ? ` ${number(all)} ${all > 1 ? "are" : "is"} undecided.` : ""];
+  }
+  const value = el("strong", { class: alike < runs.length ? "best" : "" }, percent(most.accuracy));
+  if (runs.length === 1) return ["Accuracy: ", value, `${where}, ${interval}${open}.`];
+  if (alike === runs.length) return ["Every setting: ", value, `, ${interval}${open}.`];
+  if (alike > 1) return ["Best: ", value, ` under ${alike} of ${runs.length} settings, with the fewest thinking tokens${where}, ${interval}${open}.`];
+  return ["Best: ", value, `${where}, ${interval}${open}.`];
 }
 
 const KEYS = {
@@ -18,6 +31,7 @@ const KEYS = {
   ArrowUp: () => step(-1),
   ArrowRight: () => state.setting + 1 < runs.length && update({ setting: state.setting + 1, draw: 0 }),
   ArrowLeft: () => state.setting > 0 && update({ setting: state.setting - 1, draw: 0 }),
+  f: () => canDraw && update({ formulas: state.formulas === "source" ? "drawn" : "source" }),
   "/": () => byId("query").focus(),
 };
 

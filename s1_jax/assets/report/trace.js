@@ -9,19 +9,20 @@ const result = (problem, setting) => {
 const drawParts = (run) =>
   [run.seeds > 1 && ["seed", (one) => one.seed], (run.samples > 1 || run.seeds === 1) && ["sample", (one) => one.sample + 1]].filter(Boolean);
 
-const verdict = (right) => el("span", { class: right ? "verdict right" : "verdict wrong" }, right ? "right" : "wrong");
-const shownAnswer = (one) => (one.found === null ? el("em", {}, "none") : el("bdi", {}, one.found));
+const verdict = (one) => el("span", { class: `verdict ${verdictOf(one)}` }, verdictOf(one));
+const shownAnswer = (one) => (one.found === null ? el("em", {}, "none") : el("bdi", {}, answerNodes(one.found)));
+const tally = ({ right, undecided, of }) => `${right} of ${of} right${undecided ? `, ${undecided} undecided` : ""}`;
 
 function answersTable(problem) {
   const rows = places.map((i) => {
-    const { right, of } = problem.results[i];
+    const { of } = problem.results[i];
     if (!of) return null;
     const one = result(problem, i);
     const name = [runs[i].label, ...(of > 1 ? drawParts(runs[i]).map(([part, value]) => `${part} ${value(one)}`) : [])].join(", ");
     const choose = el("button", { type: "button", "aria-pressed": i === state.setting, onclick: () => update({ setting: i }) }, name);
     const cells = [
       el("td", { class: "word" }, shownAnswer(one)),
-      el("td", { class: "word" }, of > 1 ? `${right} of ${of} right` : verdict(one.right)),
+      el("td", { class: "word" }, of > 1 ? tally(problem.results[i]) : verdict(one)),
       el("td", {}, number(one.tokens)),
       el("td", { class: "word" }, ENDS[one.end] ?? one.end),
     ];
@@ -38,7 +39,7 @@ function drawButtons(problem) {
   const buttons = draws.map((one, i) =>
     el(
       "button",
-      { type: "button", class: one.right ? "right" : "wrong", "aria-pressed": i === state.draw, onclick: () => update({ draw: i }) },
+      { type: "button", class: verdictOf(one), "aria-pressed": i === state.draw, onclick: () => update({ draw: i }) },
       parts.map(([, value]) => value(one)).join(" / "),
     ),
   );
@@ -71,21 +72,22 @@ function tags(stops) {
       "button",
       {
         type: "button",
-        class: other.right ? "stop right" : "stop wrong",
-        title: `${runs[setting].label} ${ENDS[other.end] ?? other.end} here; its answer is ${other.right ? "right" : "wrong"}`,
+        class: `stop ${verdictOf(other)}`,
+        title: `${runs[setting].label} ${ENDS[other.end] ?? other.end} here; its answer is ${verdictOf(other)}`,
         onclick: () => update({ setting, draw: 0 }),
       },
-      `${runs[setting].label}: ${other.found ?? "no answer"}`,
+      `${runs[setting].label}: `,
+      other.found === null ? "no answer" : answerNodes(other.found),
     ),
   );
   return el("span", { class: "stops" }, nodes);
 }
 
-function annotated(text, from, to, all) {
+function annotated(text, from, to, all, formulas) {
   const nodes = [];
   let at = from;
   for (const event of all.filter((one) => one.at >= from && (one.at < to || (one.at === to && !one.ignored)))) {
-    nodes.push(text.slice(at, event.at));
+    nodes.push(textNodes(text, at, event.at, formulas));
     at = Math.max(at, event.at);
     if (event.ignored) {
       nodes.push(el("span", { class: "ignored", title: "an end of thinking was drawn here and ignored" }, "end ignored"));
@@ -93,7 +95,7 @@ function annotated(text, from, to, all) {
       at = event.at + event.length;
     } else nodes.push(tags(event.stops));
   }
-  return [...nodes, text.slice(at, to)];
+  return [...nodes, textNodes(text, at, to, formulas)];
 }
 
 function traceView(problem) {
@@ -101,6 +103,7 @@ function traceView(problem) {
   if (!one) return el("p", { class: "note" }, "This setting has no record of this problem.");
   const text = fullText(problem, one.trace);
   const all = events(problem, one, text);
+  const formulas = drawnIn(text);
   const count = one.ignored.length + one.unmarked;
   const said = [`${number(one.tokens)} thinking tokens`, ENDS[one.end] ?? one.end];
   if (count) said.push(`${count} end${count > 1 ? "s" : ""} ignored`);
@@ -108,22 +111,53 @@ function traceView(problem) {
     el("h4", {}, runs[state.setting].label, el("span", {}, said.join(" \u00b7 "))),
     one.unmarked > 0 &&
       el("p", { class: "note" }, `${one.unmarked} of ${count} ignored ends cannot be marked: these records do not tell where they are.`),
-    el("div", { class: "thinking", dir: "auto" }, annotated(text, 0, one.at, all.filter((each) => each.at < one.at))),
+    el("div", { class: "thinking", dir: "auto" }, annotated(text, 0, one.at, all.filter((each) => each.at < one.at), formulas)),
     el(
       "div",
-      { class: "answer", dir: "auto" },
+      { class: `answer ${verdictOf(one)}`, dir: "auto" },
       one.put_in && el("mark", { title: "put in by budget forcing, not drawn" }, one.put_in.trim()),
-      problem.answers[one.answer].replace(/^\n+/, ""),
+      withFormulas(problem.answers[one.answer].replace(/^\n+/, "")),
     ),
   ];
   const after = all.filter((each) => !each.ignored && each.at >= one.at);
   if (one.at < text.length || after.length) {
     parts.push(
       el("p", { class: "beyond" }, one.at < text.length ? "How settings with more budget think on:" : "Other settings that end here:"),
-      el("div", { class: "thinking later", dir: "auto" }, annotated(text, one.at, text.length, after)),
+      el("div", { class: "thinking later", dir: "auto" }, annotated(text, one.at, text.length, after, formulas)),
     );
   }
   return el("div", { id: "trace" }, parts.filter(Boolean));
+}
+
+// Formulas as they are written, or drawn.
+function sourceButton() {
+  const pressed = state.formulas === "source";
+  const choose = () => update({ formulas: pressed ? "drawn" : "source" });
+  const title = "show formulas as they are written, or drawn (f)";
+  return el("button", { type: "button", id: "formulas", "aria-label": "formulas as LaTeX", "aria-pressed": pressed, title, onclick: choose }, "LaTeX");
+}
+
+const LONGEST_QUESTION = 18; // lines, as far as one can tell before they are set
+let unfolded = null; // the problem whose long question is shown whole
+
+// The question; where it is long, its beginning, and a button for the rest.
+function questionView(problem) {
+  if (problem.question === null) return [el("p", { class: "question" }, el("em", {}, "These records do not hold the question."))];
+  const question = el("div", { class: "question", dir: "auto" }, withFormulas(problem.question));
+  const drawings = drawingsIn(problem.question);
+  const told = drawings.reduceRight((text, { from, to }) => text.slice(0, from) + text.slice(to), problem.question);
+  const length = told.split("\n").reduce((sum, line) => sum + Math.ceil((line.length + 1) / 90), 0);
+  if (length <= LONGEST_QUESTION || matchesIn(problem.question).length) return [question];
+  const words = (folded) => (folded ? `show the whole question, about ${number(length)} lines` : "fold the question");
+  const fold = (folded) => {
+    question.classList.toggle("folded", folded);
+    button.setAttribute("aria-expanded", !folded);
+    button.textContent = words(folded);
+    unfolded = folded ? null : problem.id;
+  };
+  const button = el("button", { type: "button", class: "more", "aria-label": "whole question", onclick: () => fold(!question.classList.contains("folded")) });
+  fold(unfolded !== problem.id);
+  return [question, button];
 }
 
 function showProblem() {
@@ -139,16 +173,18 @@ function showProblem() {
       el("button", { type: "button", onclick: () => step(-1), title: "k or arrow up", "aria-label": "previous problem" }, "\u2190"),
       el("button", { type: "button", onclick: () => step(1), title: "j or arrow down", "aria-label": "next problem" }, "\u2192"),
       el("span", {}, position),
+      canDraw ? sourceButton() : null,
     ),
     el("h3", {}, el("bdi", {}, problem.id)),
-    el("p", { class: "question", dir: "auto" }, problem.question ?? el("em", {}, "These records do not hold the question.")),
-    el("p", { class: "gold" }, "right answer ", el("bdi", {}, problem.gold ?? "\u2013")),
+    ...questionView(problem),
+    el("p", { class: "gold" }, "right answer ", el("bdi", {}, problem.gold === null ? "\u2013" : answerNodes(problem.gold))),
     ...[answersTable(problem), drawButtons(problem), traceView(problem)].filter(Boolean),
   );
   if (focused !== null) {
     const same = [...detail.querySelectorAll("button")].find((one) => one.getAttribute("aria-label") === focused);
     (same ?? detail.querySelector("tr.chosen button"))?.focus({ preventScroll: true });
   }
+  stretch(detail);
   highlight();
 }
 
