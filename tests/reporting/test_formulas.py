@@ -194,30 +194,36 @@ def test_what_is_searched_for_is_shown_as_it_is_written(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(
-    "question, summaries",
-    [
-        (f"See {ASY} there", ["drawing in Asymptote, 22 lines of code"]),
-        (f"{ASY} and {ASY}", ["drawing in Asymptote, 22 lines of code"] * 2),
-        (r"\begin{tikzpicture}" + "\n\\draw (0,0);\n" + r"\end{tikzpicture}", ["drawing in TikZ, 3 lines of code"]),
-        ("<ASY>\ndraw(x);\n</ASY>", ["drawing in Asymptote, 3 lines of code"]),
-        ("```asy\ndraw(x);\n```", ["drawing in Asymptote, 3 lines of code"]),
-        ('<svg width="9"><path d="M0"/></svg>', ["drawing in SVG, 1 line of code"]),
-        ("[asy] without an end", []),
-        ("no drawing", []),
-    ],
-)
-def test_drawings_are_folded(question, summaries, tmp_path):
+DRAWINGS = {
+    f"See {ASY} there": "See {drawing in Asymptote, 22 lines of code} there",
+    f"{ASY} and $x$ {ASY}": "{drawing in Asymptote, 22 lines of code} and x {drawing in Asymptote, 22 lines of code}",
+    '[asy]\nlabel("$A$");\n[/asy]\nEnd': "{drawing in Asymptote, 3 lines of code}End",
+    "\\begin{tikzpicture}\n\\draw (0,0);\n\\end{tikzpicture}": "{drawing in TikZ, 3 lines of code}",
+    "<ASY>\ndraw(x);\n</ASY>": "{drawing in Asymptote, 3 lines of code}",
+    "```asy\ndraw(x);\n```": "{drawing in Asymptote, 3 lines of code}",
+    '<svg width="9"><path d="M0"/></svg>': "{drawing in SVG, 1 line of code}",
+    "\u0130 [asy]x[/asy]": "\u0130 {drawing in Asymptote, 1 line of code}",  # longer as a small letter
+    "[asy] without an end": "[asy] without an end",
+    "no drawing": "no drawing",
+}
+
+
+def test_drawings_are_folded(tmp_path):
+    records = [spoken(i, "so " + question, question=question) for i, question in enumerate(DRAWINGS)]
     script = """
-        const summaries = all(".question summary").map((one) => one.textContent);
-        return [summaries, text(".question"), all("details[open]").length];"""
-    found, whole, unfolded = run_in_page(made_page([spoken(0, "a", question=question)], tmp_path), tmp_path, script)
-    assert (found, unfolded) == (summaries, 0)
-    assert (
-        whole == "".join(summaries[:1]) + question
-        if len(summaries) < 2 and not question.startswith("See")
-        else ASY in whole
-    )
+        const seen = [];
+        for (const _ of problems) {
+            const code = all(".question details code").map((one) => one.textContent);
+            const unfolded = all("details[open]").length;
+            document.querySelectorAll("details").forEach((one) => one.replaceWith(`{${one.firstChild.textContent}}`));
+            seen.push([text(".question"), text(".thinking"), code, unfolded]);
+            press("j");
+        }
+        return seen;"""
+    found = run_in_page(made_page(records, tmp_path), tmp_path, script)
+    for (question, thinking, code, unfolded), (written, told) in zip(found, DRAWINGS.items(), strict=True):
+        assert (question, thinking, unfolded) == (told, f"so {told}", 0)
+        assert len(code) == told.count("{drawing") and all(one in written for one in code)
 
 
 def test_a_long_question_is_folded(tmp_path):

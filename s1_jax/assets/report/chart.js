@@ -82,13 +82,13 @@ function axes(scale, width) {
   return parts;
 }
 
-// `aside` is how far bars stand from their points, so that those of two series at one place are told apart.
+// `aside` is how far bars stand from a point at whose place another series has one too, so that they are told apart.
 function line(series, { x, y }, aside) {
   const points = series.points;
   const middle = points.map((point) => [x(point.tokens), y(point.accuracy)]);
   const low = points.map((point) => [x(point.tokens), y(point.interval[0])]);
   const high = points.map((point) => [x(point.tokens), y(point.interval[1])]);
-  const bars = low.map(([a, b], i) => `M${(a + aside).toFixed(1)} ${b.toFixed(1)}V${high[i][1].toFixed(1)}`).join("");
+  const bars = low.map(([a, b], i) => `M${(a + aside(points[i])).toFixed(1)} ${b.toFixed(1)}V${high[i][1].toFixed(1)}`).join("");
   const drawn = [svg("path", { class: "interval", d: bars })];
   if (points.length > 1) {
     if (series.band) drawn.unshift(svg("path", { class: "band", d: `${path([...low, ...high.reverse()])}Z` }));
@@ -181,11 +181,12 @@ function drawChart() {
     .map((series) => ({ ...series, points: series.points.filter((point) => point.tokens > 0) }))
     .filter((series) => series.points.length);
   const scale = scaleOf(drawn.flatMap((series) => series.points), width, height);
+  const seriesAt = (point) => drawn.filter(({ points }) => points.some(({ tokens }) => tokens === point.tokens)).length;
   const picture = svg(
     "svg",
     { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "accuracy against thinking tokens" },
     axes(scale, width),
-    drawn.map((series, i) => line(series, scale, 2 * (i - (drawn.length - 1) / 2))),
+    drawn.map((series, i) => line(series, scale, (point) => (seriesAt(point) > 1 ? 2 * (i - (drawn.length - 1) / 2) : 0))),
     drawn.map((series) => series.points.map((point) => mark(series, point, scale))),
     notes(drawn, scale),
   );
