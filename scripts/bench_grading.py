@@ -2,11 +2,12 @@
 
     python scripts/bench_grading.py DATA                  # a folder with grader_cases/ and math500/
 
-Agreement with two labelled sets: the 16 pairs of Hendrycks' MATH (of which two call another order of the same solutions
-wrong, which is for math-verify to say: listed, not counted), and 1,200 solutions of GSM8K's problems by models, whose
-answers stand after the last "A:". Then MATH500's answers against themselves, as they are and written another way, and
-against the next problem's. The longest time of any answer includes answers that are made to hang, which are ended at 5
-seconds of processor time; the worker's start is told apart. Exit code 1 where a bar is missed.
+Agreement with labelled sets: the 16 pairs of Hendrycks' MATH (of which two call another order of the same solutions
+wrong, which is for math-verify to say: listed, not counted), 1,200 solutions of GSM8K's problems by models, whose
+answers stand after the last "A:", and forms of answers that graders are known to get wrong, with a mathematician's
+verdict. Then MATH500's answers against themselves, as they are and written another way, and against the next problem's.
+The longest time of any answer includes answers that are made to hang, which are ended at 5 seconds of processor time;
+the worker's start is told apart. Exit code 1 where a bar is missed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from s1_jax.json_input import read_jsonl
 from s1_jax.progress import progress_bar
 from s1_jax.reporting.table import align
 from s1_jax.tasks import Verdict
+from s1_jax.tasks.answers import last_boxed
 from s1_jax.tasks.equivalence import grade_math
 
 AGREEMENT, SECONDS, GRADINGS_A_MINUTE = 0.99, 6.0, 100_000  # the bars
@@ -96,7 +98,8 @@ def main() -> None:
     assert grade_math("0.5", "\\frac{1}{2}").correct  # starts the worker
     figures: dict[str, Any] = {"worker_start_seconds": time.perf_counter() - start}
 
-    labelled = [*hendrycks(options.data / "grader_cases"), *gsm8k(options.data / "grader_cases")]
+    folder = options.data / "grader_cases"
+    labelled = [*hendrycks(folder), *gsm8k(folder), *outside(folder)]
     written = list(math500(options.data / "math500"))
     hostile = [Case("hostile", gold, answer, False) for gold in ("\\frac{x}{7}", "2") for answer in HOSTILE]
     grades = graded([*labelled, *written, *hostile])
@@ -153,6 +156,14 @@ def gsm8k(folder: Path) -> Iterator[Case]:
             if isinstance(value, dict):
                 answer = value["solution"].rpartition("A:")[2].strip()
                 yield Case("GSM8K's solutions", gold, answer, value["is_correct"])
+
+
+def outside(folder: Path) -> Iterator[Case]:
+    """Forms that public bug reports name, of formulas alone."""
+    for _, row in read_jsonl(folder / "outside_cases.jsonl"):
+        if row["task"] == "math" and row["want"] is not None:
+            answer = row["answer_text"]
+            yield Case("forms of answers", row["gold"], last_boxed(answer) or answer, row["want"])
 
 
 def math500(folder: Path) -> Iterator[Case]:

@@ -1,7 +1,11 @@
-r"""Finding the final answer in a response: the reference's rules.
+r"""Finding the final answer in a response: the reference's rules, and others where those find a text that is none.
 
 <|im_start|>think ... <|im_start|>answer
 ... \boxed{204}            or   Answer: 204            or   204
+
+What the reference's rules leave around an answer in markdown goes, too:
+
+**Answer:** 204   **Final Answer**\n\n204   Answer: **204**   Answer：204   \boxed {204}   \framebox{204}     all 204
 """
 
 from __future__ import annotations
@@ -12,41 +16,73 @@ from s1_jax.data.chat import ANSWER_START, TURN_START
 
 STOP_TOKENS = ("<|im_end|>", "<|endoftext|>")
 ANSWER_LINE = re.compile(r"Answer\s*:\s*(.*)", re.IGNORECASE | re.DOTALL)
+MARKED_LABEL = re.compile(r"\bAnswer[*_\s]{0,8}[:：]\s*(.*)", re.IGNORECASE | re.DOTALL)  # **Answer**: and Answer：
+HEADING = re.compile(  # a line of its own that says only "Final Answer"
+    r"^[ \t]*(?:#{1,6}[ \t]*)?(?:[0-9]{1,2}\.[ \t]*)?[*_]{0,3}(?:the[ \t])?(?:final[ \t])?answer[*_]{0,3}[ \t]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+BOXES = (r"\boxed", r"\fbox", r"\framebox")
+CLOSES = re.compile(r"(?<=\S)\*\*(?=\s)")  # in "No.** He does not ..."; "x**2" is a power
+MARKS = ("***", "**", "__", "*", "`")
 
 
 def extract_answer(text: str, answer_start: str = ANSWER_START) -> str | None:
     r"""The final answer in a response, from start marker to stop token; None where nothing is left.
 
     What follows the last `answer_start` and newline; without it, what follows the last `<|im_start|>`, less its first
-    line. In that the last `\boxed{...}`, else all that follows "Answer:", else all.
+    line. In that the last `\boxed{...}`, else all that follows "Answer:", else what follows a heading "Final Answer",
+    else all. Marks of markdown whose other half is left behind or that stand around all of it are no part of it.
     """
-    answer = _answer_part(text, answer_start)
-    for stop in STOP_TOKENS:
-        answer = answer.split(stop)[0]
+    answer = answer_part(text, answer_start)
     boxed = last_boxed(answer)
     if boxed is not None:
-        found = boxed
-    elif match := ANSWER_LINE.search(answer):
+        return boxed.strip() or None
+    if match := ANSWER_LINE.search(answer):
         found = match[1]  # to the very end, so the first "Answer:" is the last match too
+    elif match := MARKED_LABEL.search(answer):
+        found = match[1]
     else:
-        found = answer
-    return found.strip() or None
+        ends = [heading.end() for heading in HEADING.finditer(answer)]
+        found = answer[ends[-1] :] if ends and answer[ends[-1] :].strip() else answer
+    return unmarked(found.strip()) or None
+
+
+def answer_part(text: str, answer_start: str = ANSWER_START) -> str:
+    """All that stands between the answer's start marker and a stop token."""
+    answer = _after_marker(text, answer_start)
+    for stop in STOP_TOKENS:
+        answer = answer.split(stop)[0]
+    return answer
 
 
 def last_boxed(text: str) -> str | None:
     r"""What stands in the last `\boxed ...$`, written with a space; else in the last `\boxed{...}`, else `\fbox{...}`.
 
-    None where there is none, or its brace is never closed.
+    None where there is none, or its brace is never closed. A brace behind the space opens a box like any other.
     """
     if r"\boxed " in text:
-        return text.split(r"\boxed ")[-1].split("$")[0]
-    for opener in (r"\boxed", r"\fbox"):
+        last = text.split(r"\boxed ")[-1]
+        return _braced(last.lstrip()) if last.lstrip().startswith("{") else last.split("$")[0]
+    for opener in BOXES:
         if opener in text:
-            return _braced(text.split(opener)[-1])
+            return _braced(text.split(opener)[-1].lstrip())
     return None
 
 
-def _answer_part(text: str, answer_start: str) -> str:
+def unmarked(text: str) -> str:
+    """Without the closing half of a mark that opened before it, as in "** 73", and without marks around all of it."""
+    for mark in MARKS:
+        if text.startswith(mark) and (text.count(mark) == 1 or text[len(mark) : len(mark) + 1].isspace()):
+            text = text.removeprefix(mark).lstrip()
+        if text.endswith(mark) and text.count(mark) == 1:
+            text = text.removesuffix(mark).rstrip()
+        if text.startswith(mark) and text.endswith(mark) and text.count(mark) == 2 and len(text) > 2 * len(mark):
+            text = text.removeprefix(mark).removesuffix(mark).strip()
+    closed = CLOSES.search(text) if text.count("**") == 1 else None
+    return text[: closed.start()] + text[closed.end() :] if closed else text
+
+
+def _after_marker(text: str, answer_start: str) -> str:
     if (marker := f"{answer_start}\n") in text:
         return text.split(marker)[-1]
     if not answer_start.startswith(TURN_START) and answer_start in text:

@@ -1,10 +1,13 @@
-r"""When an answer is the right one: whole numbers, plain numbers, the same text, and then math-verify.
+r"""When an answer is the right one: whole numbers, plain numbers, the same text, exact values, and then math-verify.
 
 gold 025    answer 25            right, by number
 gold 1000   answer \$1,000.      right, by number
 gold 10     answer 10\text{ cm}  right, by number
 gold x+1    answer x+1           right, by text
 gold \frac{1}{2}   answer 0.5    right, by math
+gold 70     answer The final answer is 70.   right, by number: sentences.py finds it
+gold \$5    answer 5 cents       wrong, by number: units.py
+gold \frac{1}{3}   answer 0.333  wrong, undecided: a rounded number may pass or not
 gold 7      answer 9^{9^{9^9}}   wrong, undecided: nothing can tell within the time it has
 """
 
@@ -13,9 +16,23 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple
 
+from s1_jax.tasks import shapes
+from s1_jax.tasks.letters import letter_in
 from s1_jax.tasks.math_helper import mathematically_equal
+from s1_jax.tasks.notation import tidy
+from s1_jax.tasks.numerals import (
+    DECIMAL_COMMA,
+    LONGEST,
+    WHOLE,
+    plain_number,
+    rational,
+    rounded,
+    same_in_base,
+    same_times,
+)
+from s1_jax.tasks.sentences import phrase, reading, said_phrase
+from s1_jax.tasks.units import MULTIPLIER, TRIGONOMETRIC, conversion, split_unit, unit_of
 
-LONGEST = 2000  # characters; what is longer is no final answer, and is not compared as mathematics
 GradedBy = Literal["none", "number", "text", "math", "letter", "judge", "unparsed", "undecided"]
 
 
@@ -31,61 +48,63 @@ class Verdict(NamedTuple):
     by: GradedBy
 
 
+DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})")
+UNDECIDED = Verdict(False, "undecided")
+
+
 def grade_plain(answer: str | None, gold: str) -> Verdict:
-    """Numbers are compared as numbers, all else as text."""
-    return _settled(answer, gold) or Verdict(False, "text")
+    """Numbers are compared as numbers, all else as text; a sentence is read where it says one number."""
+    if verdict := _settled(answer, gold):
+        return verdict
+    assert answer is not None
+    read = reading(answer) if len(answer) <= LONGEST else None
+    verdict = _settled(read.answer, gold) if read else None
+    return verdict if verdict and verdict.correct else Verdict(False, "text")
 
 
 def grade_math(answer: str | None, gold: str) -> Verdict:
     """As `grade_plain`, but of other texts math-verify says whether they mean the same.
 
-    Takes little more than 5 seconds of processor time, whatever is written. Raises RunError where math-verify cannot be
-    started.
+    What rules cannot tell is "undecided", never wrong by one of them. Takes little more than 5 seconds of processor
+    time, whatever is written. Raises RunError where math-verify cannot be started.
     """
     if verdict := _settled(answer, gold):
         return verdict
     assert answer is not None
     if max(len(answer), len(gold)) > LONGEST or MULTIPLIER.search(answer + gold):  # math-verify drops "million"
-        return Verdict(False, "undecided")
-    equal = mathematically_equal(gold, answer)
-    return Verdict(False, "undecided") if equal is None else Verdict(equal, "math")
+        return UNDECIDED
+    if (words := _same_words(gold, answer)) is not None:
+        return Verdict(words, "math")
+    expected, given = reading(gold), reading(answer)
+    if expected is None or given is None or not expected.sure:
+        return UNDECIDED
+    verdict = _settled(given.answer, expected.answer)
+    if verdict is None:
+        same = same_formulas(expected.answer, given.answer)
+        verdict = UNDECIDED if same is None else Verdict(same, "math")
+    return verdict if verdict.correct or given.sure else UNDECIDED
 
 
-def plain_number(text: str) -> tuple[str, str] | None:
-    r"""A plain number's digits without what does not count, and its percent sign or unit; None for all else.
-
-    "1,000", "\$1{,}000." and "1000.0" are ("1000", ""), "10\text{ cm}" is ("10", "\text{ cm}"). Text, not a number:
-    exact at any length.
-    """
-    if len(text) > LONGEST:
+def same_formulas(gold: str, answer: str) -> bool | None:
+    """Whether two tidy formulas, units and all, mean the same; None where no rule can tell."""
+    if gold == answer:
+        return True
+    (expected, unit), (given, other) = split_unit(gold), split_unit(answer)
+    sizes = conversion(unit, other)
+    if rational(expected) is not None and rational(given) is not None:
+        return _same_values(expected, given, unit, other)
+    for same in (same_in_base(expected, given), same_times(expected, given)):
+        if not isinstance(same, str):
+            return same and sizes is not False
+    if sizes is False:
+        return False
+    if sizes is None or sizes[0] != sizes[1]:
         return None
-    bare = ORNAMENT.sub("", text.replace("{,}", ",").replace("−", "-"))
-    bare = " ".join(bare.split()).removesuffix(".")  # runs of spaces would cost a search the square of their length
-    unit = UNIT.search(bare)
-    if unit and MULTIPLIER.search(unit[0]):
+    if _measures(unit, "angle") != _measures(other, "angle") and r"\pi" in expected + given:
+        return _same_angle(expected, given, _measures(unit, "angle"))
+    if {expected, given} & {_decimal_point(expected), _decimal_point(given)}:
         return None
-    number = NUMBER.fullmatch(bare[: unit.start()] if unit else bare)
-    if not number or not (number["whole"] or number["part"]):
-        return None
-    whole, part = number["whole"].replace(",", "").lstrip("0") or "0", (number["part"] or "").rstrip("0")
-    digits = f"{whole}.{part}" if part else whole
-    return ("-" if number["sign"] == "-" and digits != "0" else "") + digits, unit[0].strip() if unit else ""
-
-
-ORNAMENT = re.compile(r"\\! *|\\[$,;]|\$")
-UNIT_NAMES = (
-    r"(?:(?:square|cubic)\s+)?(?:cents?|dollars?|euros?|percent|degrees?|units?|mph|seconds?|minutes?|hours?|days?|weeks?"
-    r"|months?|years?|inch(?:es)?|feet|foot|yards?|miles?|(?:milli|centi|kilo)?(?:met(?:er|re)|gram)s?|lit(?:er|re)s?"
-    r"|pounds?|ounces?)"
-)
-UNIT = re.compile(
-    r"(?:\s*(?:\\?%|\^\\circ|\^\{\\circ\}|°|\\(?:text|textrm|mathrm|mbox)\s*\{[^{}]*\}(?:\^\{?[0-9]\}?)?)"
-    rf"|\s+{UNIT_NAMES}(?:\s+(?:per|an?)\s+[a-z]+)?|\s+per\s+[a-z]+)$",
-    re.IGNORECASE,
-)
-MULTIPLIER = re.compile(r"\b(?:hundred|thousand|million|billion|trillion|dozen)", re.IGNORECASE)  # no unit of measure
-NUMBER = re.compile(r"(?P<sign>[+-]?)\s*(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.(?P<part>[0-9]*))?\s*")
-WHOLE = re.compile(r"\s*[0-9]+\s*")
+    return _asked(expected, given)
 
 
 def _settled(answer: str | None, gold: str) -> Verdict | None:
@@ -97,7 +116,86 @@ def _settled(answer: str | None, gold: str) -> Verdict | None:
     given, expected = plain_number(answer), plain_number(gold)
     if given and expected:
         if given[0] == expected[0]:
-            return Verdict(True, "number")
+            same = _same_values(expected[0], given[0], expected[1], given[1])
+            return None if same is None else Verdict(same, "number")
         if not given[1] and not expected[1]:
             return Verdict(False, "number")
     return Verdict(True, "text") if answer.strip() == gold.strip() else None
+
+
+def _same_values(gold: str, answer: str, unit: str, other: str) -> bool | None:
+    """Whether two numbers with their written units ("" for none) are the same."""
+    expected, given = rational(gold), rational(answer)
+    assert expected is not None and given is not None
+    sizes = conversion(unit, other)
+    if not isinstance(sizes, tuple):
+        return False if sizes is False or expected != given else None
+    if bool(unit) != bool(other) and _measures(unit or other, "fraction"):
+        if expected == given:  # "0.5%" for 0.5 may be meant, or a mistake
+            return True if abs(expected) > 1 or not expected else None
+        return expected * (100 if other else 1) == given * (100 if unit else 1)
+    if expected * sizes[0] == given * sizes[1]:
+        return True
+    return None if sizes[0] == sizes[1] and rounded(gold, answer) else False
+
+
+def _same_words(gold: str, answer: str) -> bool | None:
+    """Whether two answers of words are the same words; None where one is none, or where others may mean the same."""
+    right = tidy(gold)
+    expected = phrase(right)
+    if expected is None or "\n" in gold:
+        return None
+    given = phrase(tidy(answer))
+    if len(expected) == 1:
+        return _same_letter(right, answer)
+    if expected in (given, said_phrase(answer)):
+        return True
+    if given is None:
+        return None
+    several = {" ", "-"} & set(given + expected)
+    alike = given.rstrip("s") == expected.rstrip("s") or {given, expected} & NUMBER_WORDS
+    return None if several or alike else False
+
+
+def _same_letter(gold: str, answer: str) -> bool | None:
+    r"""Whether an answer is the choice, as in \text{(C)}, that is the right one."""
+    expected, given = letter_in(gold), letter_in(answer)
+    return None if expected is None or given is None else expected == given
+
+
+def _same_angle(gold: str, answer: str, in_degrees: bool) -> bool | None:
+    """Whether an angle in degrees is another in terms of pi."""
+    degrees, radians = (gold, answer) if in_degrees else (answer, gold)
+    same = mathematically_equal(radians, rf"({degrees}) \cdot \frac{{\pi}}{{180}}")
+    return same or None
+
+
+def _asked(gold: str, answer: str) -> bool | None:
+    """What math-verify says of two formulas without units, where it is to be trusted."""
+    gold, answer = (_in_radians(shapes.without_member(text)) for text in (gold, answer))
+    gold, answer, other_kind = shapes.in_one_kind(gold, answer)
+    same = mathematically_equal(gold, answer)
+    if same is None or other_kind is None:
+        return None
+    return same if same is False and not other_kind else (True if same and shapes.may_be_same(gold, answer) else None)
+
+
+def _in_radians(text: str) -> str:
+    r"""Sines of degrees as of multiples of pi, which math-verify knows: "\sin 45^\circ"."""
+    return DEGREES.sub(r"(\\frac{\1 \\pi}{180})", text) if TRIGONOMETRIC.search(text) else text
+
+
+def _measures(unit: str, quantity: str) -> bool:
+    named = unit_of(unit)
+    return named is not None and named.quantities == ((quantity, 1),)
+
+
+def _decimal_point(text: str) -> str | None:
+    """A number with a decimal comma with a point instead."""
+    return text.replace(".", "").replace(",", ".") if DECIMAL_COMMA.fullmatch(text) else None
+
+
+NUMBER_WORDS = set(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+    " eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety half".split()
+)

@@ -18,20 +18,17 @@ user's own access, or from the user's file.
 from __future__ import annotations
 
 import hashlib
-import re
 
 from s1_jax.config import TaskConfig, UserError
 from s1_jax.data.chat import ANSWER_START
 from s1_jax.data.sources import Row
-from s1_jax.tasks.answers import extract_answer
+from s1_jax.tasks.answers import answer_part, extract_answer
 from s1_jax.tasks.equivalence import Verdict
+from s1_jax.tasks.letters import AROUND_A_LETTER, LETTERS, letter_in
 from s1_jax.tasks.task import Benchmark, Problem, Rules, id_of, problems_of, rows_of, value_of
 
-LETTERS = "ABCD"
 CHOICES = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 ID_FIELDS = ("Record ID", "id")
-AROUND_A_LETTER = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\b|[\s(){}*$.:]")
-LETTER_OF_A_CHOICE = re.compile(r"\(?([A-Da-d])[).:]\s")
 
 
 def problems(config: TaskConfig) -> tuple[Problem, ...]:
@@ -63,19 +60,11 @@ def rules(config: TaskConfig) -> Rules:
 
     def extract(text: str, answer_start: str = ANSWER_START) -> str | None:
         found = extract_answer(text, answer_start)
-        letter = letter_in(found or "")
+        labelled = found != answer_part(text, answer_start).strip()
+        letter = letter_in(found or "", labelled)
         return letter or ("A" if config.no_letter_is_a else found)
 
     return Rules(extract, grade)
-
-
-def letter_in(answer: str) -> str | None:
-    r"""The letter an answer is: "b", "(B)", "\text{B}.", "B) Mercury"; None where it is none."""
-    bare = AROUND_A_LETTER.sub("", answer)
-    if len(bare) == 1 and bare.upper() in LETTERS:
-        return bare.upper()
-    choice = LETTER_OF_A_CHOICE.match(answer)
-    return choice[1].upper() if choice else None
 
 
 def grade(answer: str | None, gold: str) -> Verdict:
@@ -87,3 +76,5 @@ def grade(answer: str | None, gold: str) -> Verdict:
 
 
 GPQA_DIAMOND = Benchmark(problems, rules)
+
+__all__ = ["AROUND_A_LETTER", "GPQA_DIAMOND", "LETTERS", "letter_in"]
