@@ -16,6 +16,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.checkpoints import hf
+from s1_jax.compilation import keep_compiled_programs, power_of_two
 from s1_jax.config import S1, BudgetConfig, FormatConfig, ModelConfig, SamplingConfig, StoredConfig, UserError
 from s1_jax.data.chat import prompt_ids
 from s1_jax.decoding.engine import Engine
@@ -23,6 +24,8 @@ from s1_jax.decoding.requests import Request
 from s1_jax.model import qwen2
 
 T = TypeVar("T")
+
+SHORTEST_LOGITS = 16  # T of the shortest program of `LoadedModel.logits`
 
 
 class LoadedModel:
@@ -47,7 +50,8 @@ class LoadedModel:
         """token_ids [B, T] ints -> [B, T, V] float32: row t scores the token after t.
 
         `attention_mask` [B, T] is 1 at tokens and 0 at padding, left or right of them; logits at padding mean nothing.
-        Raises UserError on another shape, or on ids outside the vocabulary.
+        B and T are padded to powers of two, T from 16 on, so that few sizes are compiled. Raises UserError on another
+        shape, or on ids outside the vocabulary.
         """
         ids = np.asarray(token_ids)
         if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
@@ -58,7 +62,12 @@ class LoadedModel:
         if ids.size and not 0 <= ids.min() <= ids.max() < self.config.vocab_size:
             vocab_size = self.config.vocab_size
             raise UserError(f"token_ids go from {ids.min()} to {ids.max()}; the vocabulary has {vocab_size}")
-        return np.asarray(self._logits(self.params, ids.astype(np.int32), mask.astype(np.int32)))
+        if not ids.size:
+            return np.zeros((*ids.shape, self.config.vocab_size), np.float32)
+        B, T = ids.shape
+        padding = (0, power_of_two(B) - B), (0, max(power_of_two(T), SHORTEST_LOGITS) - T)
+        padded = (np.pad(x.astype(np.int32), padding) for x in (ids, mask))
+        return np.asarray(self._logits(self.params, *padded))[:B, :T].copy()  # not a view that keeps all the padding
 
     def generate(
         self,
@@ -71,12 +80,13 @@ class LoadedModel:
         seed: int = 0,
         batch_size: int = 8,
         draft_tokens: int = 0,
+        thinking: bool = True,
     ) -> list[dict[str, Any]]:
         """Records of the prompts, in order; a string is a user message for the chat template, a list is token ids.
 
         Token ids stop before the start marker of thinking. `budget` and `sampling` hold fields of BudgetConfig and
-        SamplingConfig; `draft_tokens` are looked up ahead and change no token. Raises UserError on what cannot be
-        decoded.
+        SamplingConfig; `draft_tokens` are looked up ahead and change no token. Without `thinking` no start marker is
+        appended and no budget can be given: the answer begins at once. Raises UserError on what cannot be decoded.
         """
         if isinstance(prompts, str):
             raise UserError("prompts must be a list; put the one prompt into brackets")
@@ -86,6 +96,7 @@ class LoadedModel:
             override(SamplingConfig(), sampling or {}, "sampling"),
             max_answer_tokens=max_answer_tokens,
             seed=seed,
+            thinking=thinking,
         )
         requests = [
             dataclasses.replace(shared, prompt_token_ids=prompt_token_ids(self.tokenizer, prompt), name=f"prompt {i}")
@@ -131,6 +142,7 @@ def load_model(path: str | Path, dtype: str = "float32", stored: StoredConfig = 
     """
     if dtype not in ("float32", "bfloat16"):
         raise UserError(f"dtype {dtype!r} is not float32 or bfloat16")
+    keep_compiled_programs()
     stored = stored.resolved(dtype)
     config, params = hf.load_for_decoding(path, stored, jnp.dtype(dtype))
     return LoadedModel(config, params, hf.load_tokenizer(path), dtype, stored.cache)

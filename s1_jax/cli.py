@@ -20,13 +20,12 @@ from typing import Any, TypeVar
 
 import tyro
 
+from s1_jax.compilation import keep_compiled_programs
 from s1_jax.config import RunError, UserError
 from s1_jax.storage import as_path, explained
 
 T = TypeVar("T")
 
-SHORTEST_KEPT_COMPILATION = 0.3  # seconds: reading it back takes a few hundredths
-CACHE_BYTES = 10 * 2**30  # then what was not used for longest goes
 GOES_ON = "what was done is kept, the same command goes on from there"
 
 before_exit: list[Callable[[int], None]] = []  # told the exit code that `run_main` ends with
@@ -63,16 +62,22 @@ def parse(cls: type[T], argv: list[str], prog: str, default: T | None = None, de
 
 
 def parse_with_file(cls: type[T], argv: list[str], prog: str, description: str | None = None) -> T:
-    """`CONFIG.py [overrides]` as a `cls`; `--help` without a file describes the options and the class's defaults."""
+    """`[CONFIG.py] [overrides]` as a `cls`; without a file the overrides are of the class's defaults.
+
+    Raises UserError on what cannot be read, and with a line on usage where there is nothing to read.
+    """
     if argv and not argv[0].startswith("-"):
         config = load_config(argv[0])
         if not isinstance(config, cls):
             raise UserError(f"{argv[0]} gives a {type(config).__name__}; {prog} needs a {cls.__name__}")
         return parse(cls, argv[1:], f"{prog} {argv[0]}", default=config, description=description)
-    if any(arg in ("-h", "--help") for arg in argv):
-        return parse(cls, argv, f"{prog} CONFIG.py", description=description)
+    if argv:
+        if late := next((arg for arg in argv if arg.endswith(".py")), None):
+            raise UserError(f"{late}: the config file comes first: {prog} {late} [--section.name value ...]")
+        return parse(cls, argv, f"{prog} [CONFIG.py]", description=description)
     raise UserError(
-        f"usage: {prog} CONFIG.py [--section.name value ...]   (configs/ holds those shipped; --help lists options)"
+        f"usage: {prog} CONFIG.py [--section.name value ...], or options alone, on top of their defaults   "
+        "(configs/ holds the files shipped; --help lists options and defaults)"
     )
 
 
@@ -88,7 +93,7 @@ def run_main(main: Callable[[], int | None]) -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script that starts a command in the background does that
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    _keep_compiled_programs()
+    keep_compiled_programs()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # piped, lines would come after what stderr shows meanwhile
     try:
@@ -112,18 +117,6 @@ def run_main(main: Callable[[], int | None]) -> None:
     for tell in before_exit:
         tell(code)
     sys.exit(code)
-
-
-def _keep_compiled_programs() -> None:
-    """What JAX compiles is kept for the next start, in JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
-    import jax  # slow to import: not before an option of JAX's is to be set
-
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    jax.config.update("jax_compilation_cache_dir", str(caches / "s1_jax" / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", SHORTEST_KEPT_COMPILATION)
-    jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
 
 
 def option_names(cls: type, prefix: str = "--") -> list[str]:

@@ -328,10 +328,13 @@ class BudgetConfig:
     """Budget forcing of one row (paper section 3.1)."""
 
     min_thinking_tokens: int = 1  # the end of thinking cannot be drawn before
-    max_thinking_tokens: int | None = None  # the end of thinking is forced here
+    # the end of thinking is forced here; without forcing, a run ends here unless its answer has begun
+    max_thinking_tokens: int | None = None
     num_ignore: int = 0  # how many drawn ends are discarded
     ignore_string: str | tuple[str, ...] = "Wait"  # what follows a discarded end; several take turns
-    forcing: bool = True  # off: the model writes on freely after the start marker
+    # off: the model writes on freely after the start marker, until max_thinking_tokens; where none is given,
+    # max_answer_tokens, as far as it is given, bounds all that it writes
+    forcing: bool = True
     newline_grace: float = 0.0  # share of the maximum that thinking may pass it by, to the end of a line
     # added to the logits of end markers: nothing when thinking begins, in even steps all of it at the maximum
     end_bias: float = 0.0
@@ -545,6 +548,9 @@ class RewardsConfig:
             raise UserError(f"rewards.batch_size {self.batch_size} is not between 1 and rewards.slots {self.slots}")
 
 
+DEFAULT_ANSWER_TOKENS = 512
+
+
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
     """`python -m s1_jax.evaluate`: a sweep of budgets over a task."""
@@ -556,7 +562,8 @@ class EvaluateConfig:
     sampling: SamplingConfig = SamplingConfig()  # of the grid
     samples: int = 1  # of the grid, per problem and seed
     seeds: tuple[int, ...] = (0,)  # of what is drawn; settings at temperature 0 are decoded under the first alone
-    max_answer_tokens: int = 512
+    # none: 512, and as much as fits of a run without forcing, of which it bounds thinking and answer together
+    max_answer_tokens: int | None = None
     max_model_len: int | None = None  # none: the model's max_position_embeddings
     batch_size: int = 64
     draft_tokens: int = 0  # looked up in prompt and thinking, and checked by one pass of the model; no token changes
@@ -571,6 +578,11 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"seeds {self.seeds}: give one at least, and each once")
+
+    @property
+    def answer_tokens(self) -> int:
+        """`max_answer_tokens`, or its default."""
+        return DEFAULT_ANSWER_TOKENS if self.max_answer_tokens is None else self.max_answer_tokens
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A sweep of thinking budgets over a task: `python -m s1_jax.evaluate CONFIG.py [--section.option value ...]`.
+"""A sweep of thinking budgets over a task: `python -m s1_jax.evaluate [CONFIG.py] [--section.option value ...]`.
 
 Writes into `run_dir`: config.json, records.jsonl as they come, then summary.json, scaling.png and .svg, methods.png and
 .svg where there are searches, and report.html to read traces in. The same command goes on where a stopped one left off.
@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ from s1_jax.search.requests import search_requests
 from s1_jax.search.verifiers import Verifiers
 from s1_jax.settings import Row, own_rows, plan_rows, record_key, searches, seeds_of, sweep_settings
 from s1_jax.sharding import DECODE_RULES, Layout, devices_for, make_mesh
+from s1_jax.stages import Stages
 from s1_jax.storage import Mirror, as_path, mirrored
 from s1_jax.tasks import Problem, Task, load_task
 
@@ -145,7 +147,7 @@ def claim_run_dir(folder: Mirror, config: EvaluateConfig, source: Path) -> None:
     """
     meet("run_dir is looked at")
     run_dir = folder.local
-    now = json.loads(to_json(config))
+    now = json.loads(to_json(config)) | {"max_answer_tokens": config.answer_tokens}
     now["model"]["sha256"] = fingerprint(source)
     path = run_dir / "config.json"
     there = [record for part in run_dir.glob("records*.jsonl") for record in read_records(part)]
@@ -193,7 +195,10 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
     writing = is_first() or not layout.spans_processes
     parts = layout.parts(layout.rules["batch"])
     dtype = resolve_dtype(config.model.dtype)
-    model, params = hf.load_for_decoding(source, config.stored, dtype, layout)
+    with Stages() if is_first() else nullcontext() as stages:
+        if stages is not None:
+            stages.at(f"loading {config.model.path}", quiet=True)
+        model, params = hf.load_for_decoding(source, config.stored, dtype, layout)
     requests, shared = [row.request for row in rows if row.search is None], config.sweep.shared_trace
     runs = len(plan_trunks(requests)) if shared else len(requests)
     engine = Engine(
@@ -221,12 +226,13 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
         StopFlag() as stop,
         Watchdog(config.hosts.stall_seconds) as watchdog,
         path.open("a", encoding="utf-8") as file,
+        live.note,
         live,
     ):
         watch_for_preemption(stop.ask)
 
         def show(status: Status) -> None:
-            live.show(status.done, status.decoded_tokens, status.slot_use, status.tokens_per_step)
+            live.show(status.done, status.recorded_tokens, status.slot_use, status.tokens_per_step)
             watchdog.tick(f"{status.done} of {status.total} records")
             if layout.spans_processes:
                 if not any_of(stop.asked):
@@ -286,7 +292,8 @@ def run_all(
 
     def show_search(found: int) -> None:
         use = engine.use
-        show(Status(done + found, len(rows), engine.decoded_tokens, use.share, use.tokens_per_step))
+        counts = done + found, len(rows), engine.decoded_tokens
+        show(Status(*counts, use.share, use.tokens_per_step, use.tokens))
 
     def answer(text: str) -> str | None:
         return extract(text, engine.format.answer_start)

@@ -4,7 +4,7 @@ Each input line is a JSON object with `prompt` (a user message, put through the 
 (which stop before the start marker of thinking), perhaps an `id`, perhaps a `budget` of its own, whose fields win over
 the flags. The output has one record a line, in input order, each batch as soon as it is done; the same command goes on
 with an output that is not finished. With `--prompt "..."` the answer streams to the terminal instead, tokens that were
-forced in another colour.
+forced in another colour. With `--no-thinking` the model answers at once, as in plain chat.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import glob
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,9 +29,10 @@ from s1_jax.data.sources import is_unicode
 from s1_jax.decoding.budget import AnswerEnd, End, Kind, Phase
 from s1_jax.decoding.engine import Engine, Status
 from s1_jax.decoding.records import FORCED
-from s1_jax.decoding.requests import Request
+from s1_jax.decoding.requests import USUAL, Request
 from s1_jax.json_input import loads, read_jsonl
 from s1_jax.progress import progress_bar
+from s1_jax.stages import DecodingNote, Stages
 from s1_jax.storage import as_path, in_bucket, mirrored
 
 FORCED_COLOUR, NO_COLOUR = "\033[33m", "\033[0m"
@@ -54,7 +56,9 @@ class GenerateConfig:
     prompt: str | None = None  # one user message instead of files: streams to the terminal
     budget: BudgetConfig = BudgetConfig()
     sampling: SamplingConfig = SamplingConfig()
-    max_answer_tokens: int | None = None  # none: a quarter of max_model_len, at most 1024
+    thinking: bool = True  # off: no start marker and no budget, the model answers at once
+    # none: a quarter of max_model_len, at most 1024; of a run without forcing it bounds thinking and answer together
+    max_answer_tokens: int | None = None
     max_model_len: int | None = None  # tokens of prompt, thinking and answer together; none: the model's
     format: FormatConfig = S1
     batch_size: int = 8
@@ -76,16 +80,21 @@ def main(argv: list[str] | None = None) -> None:
 
     # One prompt, to the terminal
     if config.prompt is not None:
-        model = load_model(config.model, config.dtype, config.stored)
-        request = _request(config, model, {"prompt": config.prompt}, "--prompt")
-        stream(model.engine(config.max_model_len, 1, config.format, config.draft_tokens), request)
+        with Stages() as stages:
+            stages.at(f"loading {config.model}", quiet=True)
+            model = load_model(config.model, config.dtype, config.stored)
+            request = _request(config, model, {"prompt": config.prompt}, "--prompt")
+            engine = model.engine(config.max_model_len, 1, config.format, config.draft_tokens)
+            stream(engine, request, stages)
         return
 
     # Many prompts, from file to file: all of the input is read and checked before anything is decoded
     if config.input is None or config.output is None:
         raise UserError("give --input and --output, or --prompt")
     rows = list(read_rows(as_path(config.input)))
-    model = load_model(config.model, config.dtype, config.stored)
+    with Stages() as stages:
+        stages.at(f"loading {config.model}", quiet=True)
+        model = load_model(config.model, config.dtype, config.stored)
     requests = [_request(config, model, row, where) for where, row in rows]
     batch_size = min(config.batch_size, max(len(requests), 1))
     engine = model.engine(config.max_model_len, batch_size, config.format, config.draft_tokens)
@@ -105,11 +114,17 @@ def main(argv: list[str] | None = None) -> None:
             print(f"{output}: {done} of {len(requests)} records are there already", file=sys.stderr)
 
         # Decode and write
-        with StopFlag() as stop, progress_bar() as bar, path.open("a", encoding="utf-8") as out:
-            task = bar.add_task("generating", total=len(requests), completed=done, note="")
+        with (
+            StopFlag() as stop,
+            progress_bar() as bar,
+            DecodingNote(f"decoding {len(requests) - done} prompts") as note,
+            path.open("a", encoding="utf-8") as out,
+        ):
+            task = bar.add_task("generating", total=len(requests), completed=done, note=note)
 
             def show(status: Status) -> None:
-                bar.update(task, completed=done + status.done)
+                note.show(status)
+                bar.update(task, completed=done + status.done, seconds_left=note.seconds_left(status))
                 stop.check()
 
             for record in engine.run(requests[done:], show):
@@ -145,8 +160,8 @@ def resume(path: Path, expected: list[dict[str, Any]]) -> int:
             record = loads(line, ours=True)
         except ValueError as error:
             raise UserError(f"line {number} is not a record ({error})") from None
-        for field, value in wanted.items():
-            if not isinstance(record, dict) or record.get(field) != value:
+        for field in wanted | USUAL:  # the latter are left out where they are as usual
+            if not isinstance(record, dict) or record.get(field) != wanted.get(field):
                 raise UserError(f"line {number} was made by another command (its {field} differs)")
     if rest and not rest.startswith(b'{"task"'[: len(rest)]):
         raise UserError("ends in something that is not a record")
@@ -155,23 +170,28 @@ def resume(path: Path, expected: list[dict[str, Any]]) -> int:
     return len(lines)
 
 
-def stream(engine: Engine, request: Request) -> None:
+def stream(engine: Engine, request: Request, stages: Stages) -> None:
     """Writes one request's tokens to standard output as they come; on a terminal, forced ones in another colour.
 
-    A line about the budget follows on standard error. Raises UserError where the request cannot be decoded.
+    Until the first comes, `stages` say what is being done. A line about the budget follows on standard error. Raises
+    UserError where the request cannot be decoded.
     """
     engine.check(request)
+    stages.at("reading the prompt")
     coloured = sys.stdout.isatty()
     control: Any = None
+    steps: list[tuple[float, int]] = []  # when each ended, and the tokens recorded by then
 
     def decoded() -> Iterator[tuple[int, bool]]:
         nonlocal control
-        yield from ((token, True) for token in engine.start_ids)
         shown = 0
         for state in engine.steps(request):
             row = (state.tokens[0], state.kinds[0], state.num_tokens[0], state.control)
             tokens, kinds, count, control = jax.device_get(row)
             stop.check()
+            if not steps:  # not before there is something behind it: the first step compiles
+                yield from ((token, True) for token in engine.start(request))
+            steps.append((time.perf_counter(), int(count)))
             if control.phase[0] == Phase.THINKING:
                 count = max(shown, count - engine.longest_marker + 1)  # what may turn out to be an end is not shown yet
             yield from ((int(tokens[i]), Kind(kinds[i]) in FORCED) for i in range(shown, count))
@@ -180,16 +200,17 @@ def stream(engine: Engine, request: Request) -> None:
     with StopFlag() as stop:
         try:
             for text, forced in text_pieces(engine.tokenizer, decoded()):
+                stages.done()
                 sys.stdout.write(FORCED_COLOUR + text + NO_COLOUR if coloured and forced else text)
                 sys.stdout.flush()
         finally:
             print(flush=True)
     end, answer_end = End(control.end[0]).name.lower(), AnswerEnd(control.answer_end[0]).name.lower()
-    print(
-        f"{control.num_thinking[0]} thinking tokens (end: {end}, {control.ignores_used[0]} ignored), "
-        f"{control.num_answer[0]} answer tokens (end: {answer_end})",
-        file=sys.stderr,
-    )
+    thinking = f"{control.num_thinking[0]} thinking tokens (end: {end}, {control.ignores_used[0]} ignored), "
+    answer = f"{control.num_answer[0]} answer tokens (end: {answer_end})"
+    (began, first), (ended, last) = steps[0], steps[-1]
+    speed = f"; {(last - first) / (ended - began):,.1f} tokens/s" if last > first else ""
+    print((thinking if request.thinking else "") + answer + speed, file=sys.stderr)
 
 
 def text_pieces(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[tuple[int, bool]]) -> Iterator[tuple[str, bool]]:
@@ -222,6 +243,7 @@ def _request(config: GenerateConfig, model: LoadedModel, row: dict[str, Any], wh
         seed=config.seed,
         max_answer_tokens=config.max_answer_tokens,
         name=where,
+        thinking=config.thinking,
     )
 
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from s1_jax.config import BudgetConfig, EvaluateConfig, MeshConfig, SearchConfig, SettingConfig, UserError
 from s1_jax.data.chat import prompt_ids
 from s1_jax.data.instructions import instructed
+from s1_jax.decoding.budget import NO_LIMIT
 from s1_jax.decoding.records import identity
 from s1_jax.decoding.requests import Request
 from s1_jax.reporting.records import Record
@@ -109,14 +110,17 @@ def plan_rows(
                 "prompt_token_ids": prompts[problem.id, setting.instruction],
                 "budget": setting.budget,
                 "sampling": setting.sampling,
-                "max_answer_tokens": config.max_answer_tokens,
+                "max_answer_tokens": config.answer_tokens,
             }
             known = identity(**asked, max_model_len=length, format=config.format)
+            limit = NO_LIMIT if config.max_answer_tokens is None and not setting.budget.forcing else None
+            request = Request(**asked, name=f"problem {problem.id}", max_new_tokens=limit)
+            known |= request.unusual
             known |= {"task": task.name, "gold": problem.gold}
             known |= {"instruction": setting.instruction, "max_tries": setting.max_tries}
             if setting.search is not None:
                 known |= setting.search.to_record() | {"reward": setting.reward}
-            rows.append(Row(problem, Request(**asked, name=f"problem {problem.id}"), known, setting.search))
+            rows.append(Row(problem, request, known, setting.search))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: `python -m s1_jax.train CONFIG.py [--section.option value ...]`.
+"""Supervised fine-tuning: `python -m s1_jax.train [CONFIG.py] [--section.option value ...]`.
 
 Writes into `run_dir`: config.json, metrics.jsonl, tensorboard/, checkpoints/, profile/ where asked for and, at the end,
 hf/ (Hugging Face layout). The same command goes on where a stopped run left off, to the same bits.

@@ -9,6 +9,7 @@ from gcsfs.retry import HttpError
 
 from s1_jax.cli import Terminated, load_config, parse, parse_with_file, run_main, to_json
 from s1_jax.config import EvaluateConfig, RunError, TrainConfig, UserError
+from s1_jax.curation.config import CurateConfig
 
 
 def test_overrides_change_only_what_they_name():
@@ -81,8 +82,31 @@ def test_config_files(tmp_path):
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(UserError, match="no get_config"):
         load_config(tmp_path / "empty.py")
-    with pytest.raises(UserError, match="usage: train CONFIG.py"):
+    with pytest.raises(UserError, match="usage: train CONFIG.py .*, or options alone"):
         parse_with_file(TrainConfig, [], "train")
+
+
+@pytest.mark.parametrize("cls", [TrainConfig, EvaluateConfig, CurateConfig])
+def test_options_alone_are_enough(cls, tmp_path):
+    assert parse_with_file(cls, ["--run-dir", "x"], "prog") == dataclasses.replace(cls(), run_dir="x")
+    file = tmp_path / "mine.py"
+    with pytest.raises(UserError, match=f"{file}: the config file comes first: prog {file} "):
+        parse_with_file(cls, ["--run-dir", "x", str(file)], "prog")
+    with pytest.raises(UserError, match="did you mean --run-dir"):
+        parse_with_file(cls, ["--run-dri", "x"], "prog")
+
+
+def test_a_sweep_by_options_alone():
+    options = "--model.path X --task.name aime24 --sweep.max-thinking-tokens 16 None --seeds 0 1"
+    config = parse_with_file(EvaluateConfig, options.split(), "evaluate")
+    usual = EvaluateConfig()
+    assert config == dataclasses.replace(
+        usual,
+        model=dataclasses.replace(usual.model, path="X"),
+        task=dataclasses.replace(usual.task, name="aime24"),
+        sweep=dataclasses.replace(usual.sweep, max_thinking_tokens=(16, None)),
+        seeds=(0, 1),
+    )
 
 
 def test_json_holds_every_option():

@@ -9,7 +9,9 @@ from statistics import fmean, stdev
 import pytest
 
 from s1_jax import evaluate
-from s1_jax.config import UserError
+from s1_jax.config import BudgetConfig, EvaluateConfig, SettingConfig, TaskConfig, UserError
+from s1_jax.settings import plan_rows
+from s1_jax.tasks import load_task
 from tests.tokenizer import byte_tokenizer
 
 CONFIG = """
@@ -24,7 +26,8 @@ from s1_jax.config import *
 def get_config():
     sampled = SettingConfig(sampling=SamplingConfig(temperature=1.0), samples=4)
     free = SettingConfig(BudgetConfig(forcing=False))
-    sweep = SweepConfig(max_thinking_tokens=(12,), extra=(sampled, free), scaling="within")
+    least = SettingConfig(BudgetConfig(forcing=False, max_thinking_tokens=9))
+    sweep = SweepConfig(max_thinking_tokens=(12,), extra=(sampled, free, least), scaling="within")
     task = TaskConfig(name="jsonl")
     return EvaluateConfig(task=task, sweep=sweep, max_model_len=192, max_answer_tokens=6, batch_size=8)
 """
@@ -233,12 +236,31 @@ def test_samples_and_no_forcing_beside_the_grid(folder, tmp_path):
     sampled = [record for record in records if record["temperature"] == 1.0]
     assert {(r["problem_id"], r["sample"]) for r in sampled} == {(i, s) for i in range(PROBLEMS) for s in range(4)}
     assert len({tuple(r["thinking_token_ids"]) for r in sampled if r["problem_id"] == 0}) > 1
-    assert len([record for record in records if not record["forcing"]]) == PROBLEMS
-    assert len(records) == 6 * PROBLEMS
+    free = [record for record in records if not record["forcing"]]
+    assert len(free) == 2 * PROBLEMS and len(records) == 7 * PROBLEMS
+    for record in free:  # one limit of all, or one of each
+        thinking, answer = record["num_thinking_tokens"], record["num_answer_tokens"]
+        assert thinking + answer <= 6 if "max_new_tokens" in record else (thinking <= 9 and answer <= 6)
+    assert sum("max_new_tokens" in record for record in free) == PROBLEMS
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["scaling_over"] == "within"
     (voting,) = (run["majority"] for run in summary["runs"] if run["majority"])
     assert [vote["k"] for vote in voting] == [1, 2, 4]
+
+
+@pytest.mark.parametrize("given,limit,answer", [(None, None, 512), (512, 512, 512), (0, 0, 0)])
+def test_without_forcing_an_answers_limit_bounds_all_where_it_is_given(given, limit, answer):
+    config = EvaluateConfig(max_answer_tokens=given, max_model_len=4096)
+    settings = [
+        SettingConfig(BudgetConfig(forcing=False)),
+        SettingConfig(BudgetConfig(max_thinking_tokens=9, forcing=False)),
+        SettingConfig(),
+    ]
+    rows = plan_rows(config, load_task(TaskConfig(limit=1)), settings, byte_tokenizer())
+    assert [row.request.free_tokens for row in rows] == [limit, None, None]
+    assert [row.known.get("max_new_tokens") for row in rows] == [limit, None, None]
+    assert [row.known["max_answer_tokens"] for row in rows] == [answer] * 3
+    assert len({row.key for row in rows}) == 3
 
 
 @pytest.mark.usefixtures("no_weights")

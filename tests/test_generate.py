@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import torch
 
 import s1_jax
 from s1_jax import generate
+from s1_jax.compilation import CompilationWatch
 from s1_jax.config import UserError
 from s1_jax.generate import main, read_rows, text_pieces
 from tests.runs import PATIENCE
@@ -108,6 +110,37 @@ def test_logits_with_padding_on_either_side(model, reference):
         assert np.abs(mine - theirs)[real == 1].max() <= TOLERANCE * np.abs(theirs).max()
 
 
+def test_logits_of_many_sizes_are_few_programs(folder, reference):
+    """Padding with rows and tokens that mean nothing changes no logit, whatever padding there is already."""
+    model = s1_jax.load_model(str(folder))  # with no program yet
+    rng = np.random.default_rng(1)
+    shapes = [(1, 1), (1, 2), (1, 16), (1, 17), (2, 31), (3, 5), (3, 20), (4, 33), (2, 100), (1, 127), (1, 128)]
+    for B, T in shapes:
+        ids, lengths = rng.integers(0, 259, (B, T)), rng.integers(1, T + 1, (B, 1))
+        for mask in (np.arange(T) < lengths, np.arange(T) >= T - lengths):
+            mine = model.logits(ids, mask)
+            alone = (
+                np.asarray(model._logits(model.params, ids.astype(np.int32), mask.astype(np.int32))) if T > 99 else mine
+            )
+            with torch.no_grad():
+                theirs = reference(torch.tensor(ids), attention_mask=torch.tensor(mask.astype(np.int64))).logits.numpy()
+            assert mine.shape == (B, T, V) and mine.base is None, "or it keeps the padding's logits alive"
+            assert np.abs(mine - theirs)[mask].max() <= TOLERANCE * np.abs(theirs).max()
+            # the sums of attention have other blocks
+            assert np.abs(mine - alone)[mask].max() <= TOLERANCE / 10 * np.abs(theirs).max()
+    with CompilationWatch() as watch:
+        again = s1_jax.load_model(str(folder))
+        before = watch.programs
+        for B, T in shapes:
+            again.logits(np.zeros((B, T), int))
+    # tokens of 16, 32, 64, 128; rows of 1, 2, 4
+    assert again._logits._cache_size() == len(
+        {(1, 16), (1, 32), (2, 32), (4, 16), (4, 32), (4, 64), (2, 128), (1, 128)}
+    )
+    assert watch.programs - before == again._logits._cache_size()
+    assert again.logits(np.zeros((0, 3), int)).shape == (0, 3, V) and again.logits(np.zeros((2, 0), int)).size == 0
+
+
 def test_logits_refuses_what_it_cannot_read(model):
     for ids, mask in (([1, 2], None), ([[0.5]], None), ([[V]], None), ([[-1]], None), ([[1, 2]], [[1]])):
         with pytest.raises(UserError, match=r"token_ids|attention_mask"):
@@ -122,6 +155,42 @@ def test_generate_takes_texts_and_ids(model):
     assert model.generate([text["prompt_token_ids"]], {"max_thinking_tokens": 5}, max_answer_tokens=3) == [text]
     assert model.generate([]) == []
     assert model.config.max_position_embeddings == 128
+
+
+@pytest.mark.parametrize("max_answer_tokens", [0, 1, 16, 64])
+def test_without_forcing_max_answer_tokens_bounds_all(model, max_answer_tokens):
+    free = {"forcing": False}
+    (record,) = model.generate(["hi"], budget=free, max_answer_tokens=max_answer_tokens)
+    assert record["num_thinking_tokens"] + record["num_answer_tokens"] <= max_answer_tokens
+    assert record["max_new_tokens"] == max_answer_tokens
+    (unlimited,) = model.generate(["hi"], budget=free)
+    assert "max_new_tokens" not in unlimited and unlimited["thinking_token_ids"][:64] == (
+        record["thinking_token_ids"] + unlimited["thinking_token_ids"][len(record["thinking_token_ids"]) : 64]
+    )
+    (each,) = model.generate(["hi"], budget=free | {"max_thinking_tokens": 2}, max_answer_tokens=max_answer_tokens)
+    assert each["num_thinking_tokens"] <= 2 and each["num_answer_tokens"] <= max_answer_tokens
+
+
+def test_without_thinking_there_is_an_answer_alone(model, reference):
+    (record,) = model.generate(["hi"], max_answer_tokens=9, thinking=False)
+    prompt = record["prompt_token_ids"]
+    assert model.tokenizer.decode(prompt).endswith("<|im_start|>assistant\n")
+    with torch.no_grad():
+        theirs = reference.generate(
+            torch.tensor([prompt]),
+            max_new_tokens=9,
+            do_sample=False,
+            eos_token_id=[256, IM_END],
+            pad_token_id=256,
+            suppress_tokens=list(range(259, V)),
+        )[0, len(prompt) :].tolist()
+    assert record["text"] == model.tokenizer.decode(theirs) and record["thinking"] is False
+    assert (record["num_thinking_tokens"], record["end"]) == (0, "none")
+    assert model.generate([prompt], max_answer_tokens=9, thinking=False) == [record]
+    assert model.generate(["hi"], {}, max_answer_tokens=9, thinking=False) == [record]
+    for name, value in {"max_thinking_tokens": 3, "forcing": False, "num_ignore": 1, "ignore_string": ""}.items():
+        with pytest.raises(UserError, match=f"prompt 0: without thinking there is no budget; leave out {name}"):
+            model.generate(["hi"], {name: value}, thinking=False)
 
 
 def test_generate_samples_by_seed(model):
@@ -265,6 +334,40 @@ def test_an_output_of_another_command_is_not_touched(run, tmp_path):
     assert (tmp_path / "out.jsonl").read_text() == "my notes"
 
 
+def test_no_thinking_from_file_to_file(run, model, tmp_path):
+    records = run(ROWS[:3], "--no-thinking")
+    asked = [row["prompt"] for row in ROWS[:3]]
+    wanted = model.generate(asked, max_answer_tokens=4, thinking=False)
+    assert [{name: record[name] for name in wanted[0]} for record in records] == wanted
+    assert run(ROWS[:3], "--no-thinking") == records
+    for rows, flags, message in (
+        (ROWS[:3], (), "line 1 was made by another command .its thinking differs"),
+        (
+            ROWS[:3],
+            ("--no-thinking", "--budget.max-thinking-tokens", "3"),
+            "line 1: without thinking there is no budget",
+        ),
+        ([ROWS[0], ROWS[1] | {"budget": {"num_ignore": 1}}], ("--no-thinking",), "line 2: .*leave out num_ignore"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(rows, *flags)
+    (tmp_path / "out.jsonl").unlink()
+    run(ROWS[:2])
+    with pytest.raises(UserError, match="its thinking differs"):
+        run(ROWS[:2], "--no-thinking")
+
+
+def test_a_limit_without_forcing_is_part_of_what_made_a_file(run, tmp_path):
+    free = [row | {"budget": {"forcing": False}} for row in ROWS[:2]]
+    assert {record["max_new_tokens"] for record in run(free)} == {4}
+    with pytest.raises(UserError, match="its max_answer_tokens differs"):
+        run(free, "--max-answer-tokens", "32")  # the default of no limit
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    (tmp_path / "out.jsonl").write_text("".join(line.replace('"max_new_tokens": 4, ', "") + "\n" for line in lines))
+    with pytest.raises(UserError, match="its max_new_tokens differs"):
+        run(free)
+
+
 def test_ctrl_c_leaves_what_is_done(folder, tmp_path):
     """The real process: SIGINT after the first records; the same command finishes the rest."""
     budget = {"min_thinking_tokens": 60, "max_thinking_tokens": 60}
@@ -299,6 +402,18 @@ def test_a_prompt_streams_to_the_terminal(folder, model, capsys, monkeypatch):
     assert coloured.replace(generate.FORCED_COLOUR, "").replace(generate.NO_COLOUR, "") == plain.out
     forced = [part.split(generate.NO_COLOUR)[0] for part in coloured.split(generate.FORCED_COLOUR)[1:]]
     assert "".join(forced) == "<|im_start|>think\n<|im_start|>answer\nFinal Answer:"
+
+
+def test_a_prompt_without_thinking_streams_alone(folder, model, capsys, monkeypatch):
+    monkeypatch.setattr(generate, "load_model", loaded)
+    (record,) = model.generate(["hi"], max_answer_tokens=4, thinking=False)
+    main(["--model", str(folder), "--prompt", "hi", "--no-thinking", "--max-answer-tokens", "4"])
+    said = capsys.readouterr()
+    assert said.out.rstrip("\n") == record["text"]
+    assert re.search(r"^4 answer tokens \(end: length\); [0-9.,]+ tokens/s$", said.err, re.MULTILINE), said.err
+    assert "thinking" not in said.err
+    with pytest.raises(UserError, match="--prompt: without thinking there is no budget; leave out max_thinking_tokens"):
+        main(["--model", str(folder), "--prompt", "hi", "--no-thinking", "--budget.max-thinking-tokens", "4"])
 
 
 def test_split_characters_come_whole():

@@ -8,15 +8,19 @@ it (none).
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import re
 import sys
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
 import s1_jax
 from s1_jax.config import S1, BudgetConfig, SamplingConfig, UserError
@@ -33,6 +37,7 @@ from lm_eval.api.instance import Instance
 
 from s1_jax import lm_eval as command
 from s1_jax.harness import model as harness
+from s1_jax.harness.encoding import prefix_id, text_ids
 from s1_jax.harness.keywords import budget_of, format_of, read_keywords, read_model_args, sampling_of, tries_of
 
 TOLERANCE = 1e-4  # of a log-likelihood: float32 through every layer, sums in another order
@@ -157,6 +162,46 @@ def test_a_rolling_log_likelihood_sees_each_token_once(lm, plain_score):
     np.testing.assert_allclose(mine, expected, rtol=TOLERANCE)
 
 
+@pytest.fixture(scope="module")
+def hflm():
+    """The harness's own class for Hugging Face's models, of which nothing is run; it wants packages for that."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("accelerate", "accelerate.utils", "peft"):
+            patch.setitem(sys.modules, name, MagicMock(__spec__=None))
+        return importlib.import_module("lm_eval.models.huggingface").HFLM
+
+
+BEGINS = "<|endoftext|>"
+
+
+@pytest.mark.parametrize("adds", [False, True], ids=["adds nothing", "adds bos"])
+@pytest.mark.parametrize("bos", [None, BEGINS, "<|im_start|>", "!"])  # the last is token 0
+def test_texts_become_the_ids_of_the_harness_s_own_model(hflm, bos, adds):
+    tokenizer = copy.deepcopy(byte_tokenizer())
+    tokenizer.bos_token, tokenizer.eos_token = bos, "<|im_end|>"
+    if adds and bos:
+        single = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, tokenizer.bos_token_id)])
+        tokenizer.backend_tokenizer.post_processor = single
+    theirs = SimpleNamespace(tokenizer=tokenizer, add_bos_token=None, custom_prefix_token_id=None)
+    theirs.prefix_token_id = hflm.prefix_token_id.fget(theirs)
+    assert prefix_id(tokenizer) == theirs.prefix_token_id
+    assert prefix_id(tokenizer) == (tokenizer.eos_token_id if bos is None else tokenizer.bos_token_id)
+    for text in ("", "one", " one", f"{BEGINS}one", "<|im_start|>user\nhi", "<|im_end|>", f"one {BEGINS}"):
+        for special in (None, False, True):
+            assert text_ids(tokenizer, text, special) == hflm.tok_encode(theirs, text, special), (text, special)
+    assert (text_ids(tokenizer, "one")[0] == tokenizer.bos_token_id) == (adds and bos is not None)
+
+
+def test_without_a_context_a_text_follows_the_token_that_begins_texts(lm, plain_score, monkeypatch):
+    tokenizer = copy.deepcopy(lm.tokenizer)
+    tokenizer.bos_token, tokenizer.eos_token = "<|im_start|>", "<|im_end|>"
+    monkeypatch.setattr(lm, "tokenizer", tokenizer)
+    begin, two = tokenizer.encode("<|im_start|>"), tokenizer.encode("two")
+    assert_close(lm.loglikelihood(requests("loglikelihood", ("", "two")), disable_tqdm=True), [plain_score(begin, two)])
+    (rolling,) = lm.loglikelihood_rolling(requests("loglikelihood_rolling", ("two",)), disable_tqdm=True)
+    np.testing.assert_allclose(rolling, plain_score(begin, two)[0], rtol=TOLERANCE)
+
+
 # Texts
 
 
@@ -185,14 +230,45 @@ MIXED = (
 )
 
 
-def test_a_stop_string_ends_the_thinking_too(lm):
-    """As in s1's fork: what ends an answer is one more end marker, of several tokens here."""
+def test_a_stop_string_ends_the_thinking_only_where_that_is_asked_for(lm):
+    """Asked for in three ways, one of them that of s1's fork; the string is an end marker of several tokens here."""
     keywords = {"max_gen_toks": 4, "max_tokens_thinking": 40, "min_tokens_thinking": 40}
     (text,) = generated(lm, ("1+1=", keywords))
     thinking = text.removeprefix(S1.think_start).split("\n" + S1.answer_start)[0]
     pair = next(thinking[i : i + 2] for i in range(5, 40) if re.fullmatch("[!-~]{2}", thinking[i : i + 2]))
-    (ended,) = generated(lm, ("1+1=", {"max_gen_toks": 4, "max_tokens_thinking": 40, "until": [pair]}))
-    assert ended.startswith(S1.think_start + thinking.split(pair)[0] + S1.answer_start)
+    free = keywords | {"min_tokens_thinking": 0}
+    alone, *kept = generated(
+        lm,
+        ("1+1=", free),
+        ("1+1=", free | {"until": []}),
+        ("1+1=", free | {"until": ["not there", pair]}),
+        ("1+1=", free | {"until": pair, "until_ends_thinking": False}),
+        ("1+1=", free | {"until": [], "until_ends_thinking": True}),
+    )
+    opening, answer = alone.split(S1.answer_start)
+    assert pair in opening
+    assert [text.split(S1.answer_start)[0] for text in kept] == [opening] * 4
+    assert [text.split(S1.answer_start)[1] for text in kept] == [
+        *(answer, answer.split(pair)[0], answer.split(pair)[0], answer)
+    ]
+    for asked in (
+        {"until": [pair], "until_ends_thinking": True},
+        {"until": [pair], "until_thinking": ["<|im_start|>", pair]},
+        {"until_thinking_2": pair},
+    ):
+        (ended,) = generated(lm, ("1+1=", free | asked))
+        assert ended.startswith(S1.think_start + thinking.split(pair)[0] + S1.answer_start), asked
+
+
+def test_an_answer_ends_at_a_stop_string_and_its_thinking_does_not(lm):
+    keywords = {"max_gen_toks": 12, "max_tokens_thinking": 20, "min_tokens_thinking": 20}
+    (whole,) = generated(lm, ("Say a word!", keywords))
+    opening, answer = whole.split(S1.answer_start)
+    string = answer[len(S1.final_answer) + 2 :][:1]
+    (cut,) = generated(lm, ("Say a word!", keywords | {"until": [string]}))
+    assert (
+        string and cut == opening + S1.answer_start + S1.final_answer + answer[len(S1.final_answer) :].split(string)[0]
+    )
 
 
 def test_requests_of_all_kinds_at_once_are_those_of_each_alone(lm):
@@ -272,7 +348,14 @@ def test_keywords_as_a_format():
     assert read() == S1
     other = read(thinking_start="<think>", thinking_end="</think>", until_thinking="</think>", until=["\n\n"])
     assert (other.think_start, other.answer_start) == ("<think>", "</think>")
-    assert other.end_markers == ("</think>", "<|im_end|>", "<|endoftext|>", "\n\n")
+    stops = ("<|im_end|>", "<|endoftext|>")
+    assert other.end_markers == ("</think>", *stops)
+    assert read(until=["\n\n", "</s>"]) == read(until=[]) == read(until="\n\n", until_ends_thinking=False) == S1
+    as_fork = read(until=["\n\n", "</s>"], until_ends_thinking=True)
+    assert as_fork.end_markers == ("<|im_start|>", *stops, "\n\n", "</s>")
+    own = read(until=["a"], until_thinking=["<|im_start|>", "\n\n"], until_thinking_2="<|a|>")
+    assert own.end_markers == ("<|im_start|>", "\n\n", "<|a|>", *stops)
+    assert read(until=["\n\n"], until_thinking="\n\n").end_markers == ("\n\n", *stops)
     assert read(until_thinking_2="<|a|>").end_markers == ("<|im_start|>", "<|a|>", "<|im_end|>", "<|endoftext|>")
 
 
@@ -282,6 +365,8 @@ def test_keywords_as_a_format():
         ({"max_token_thinking": 3}, "unknown field 'max_token_thinking'; did you mean 'max_tokens_thinking'"),
         ({"tempreature": 1}, "did you mean 'temperature'"),
         ({"num_beams": 4}, "unknown field 'num_beams'"),
+        ({"until_thinking": 3}, "'until_thinking' cannot be 3"),
+        ({"until_ends_thinking": "yes"}, "'until_ends_thinking' cannot be 'yes'"),
         ({"max_tokens_thinking": "all"}, "'max_tokens_thinking' cannot be 'all'"),
         ({"max_tokens_thinking": -1}, "max_thinking_tokens -1 is negative"),
         ({"temperature": "hot"}, "could not convert string to float"),

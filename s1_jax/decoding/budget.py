@@ -8,6 +8,7 @@ the decoding loop. Nothing here knows of models or loops. All limits are arrays,
                                                                               later, at the first end of a line
     THINKING --end marker, ignores left-----> the marker is dropped, an ignore string follows, THINKING goes on
     without thinking, a row begins at ANSWER
+    without forcing, a row at its maximum of thinking, or at its limit of all tokens, is DONE; nothing is put in
 
 An end stands where its marker begins, also a marker of several tokens: it is no end below the minimum, and none at the
 maximum. So thinking that reaches its maximum within what may become a marker is only cut once that is known, and what
@@ -49,9 +50,9 @@ IS_THOUGHT = np.isin(np.arange(len(Kind)), THOUGHT)  # by kind
 
 
 class End(enum.IntEnum):
-    """How thinking ended."""
+    """How thinking ended. FORCED: at its maximum; LENGTH: at `Budget.max_free_tokens`, and the row with it."""
 
-    NONE, NATURAL, FORCED, CONTEXT = range(4)
+    NONE, NATURAL, FORCED, CONTEXT, LENGTH = range(5)
 
 
 class AnswerEnd(enum.IntEnum):
@@ -98,6 +99,9 @@ class Budget:
     context_limit: Array  # int32 [B], thinking tokens after which forced suffix and answer would no longer fit
     max_answer_tokens: Array  # int32 [B]
     max_new_tokens: Array  # int32 [B], tokens the cache can take after prompt and start marker
+    max_free_tokens: (
+        Array  # int32 [B], tokens that a row without forcing may write there, its marker too; NO_LIMIT: any
+    )
     end_bias: Array  # float32 [B], added to the logits of ends in proportion to the share of the maximum that is used
     forcing: Array  # bool [B], False: the model writes on alone
     thinking: Array  # bool [B], False: the answer begins at once
@@ -307,24 +311,28 @@ def undecided(budget: Budget, markers: Markers, state: BudgetState) -> Array:
 
 def _settle(budget: Budget, markers: Markers, state: BudgetState) -> BudgetState:
     """Ends whatever has reached its limit, in the order in which limits win at a tie."""
+    free = (state.phase == Phase.THINKING) & ~budget.forcing
     thinking = (state.phase == Phase.THINKING) & budget.forcing & (state.cut_at == NO_LIMIT)
     passed = state.num_thinking - budget.max_thinking_tokens
     forced = thinking & (passed >= jnp.where(state.last_is_newline, 0, budget.grace_tokens))
     cut = forced | (thinking & (state.num_thinking >= budget.context_limit))
     waits = cut & (_begun(budget, markers, state.written) > 0)
-    end = jnp.where(forced, End.FORCED, jnp.where(cut, End.CONTEXT, state.end))
+    at_maximum = free & (passed >= 0)  # what may become the answer's marker counts, as long as it is not whole
+    end = jnp.where(forced | at_maximum, End.FORCED, jnp.where(cut, End.CONTEXT, state.end))
     after_cut = jnp.where(state.last_is_newline, Suffix.FORCED, Suffix.NEWLINE_FORCED)
     suffix = jnp.where(cut, after_cut, state.suffix)
-    phase = jnp.where(cut & ~waits, Phase.SUFFIX, state.phase)
+    phase = jnp.where(cut & ~waits, Phase.SUFFIX, jnp.where(at_maximum, Phase.DONE, state.phase))
 
     phase = jnp.where(
         (phase == Phase.SUFFIX) & (state.suffix_position >= markers.suffix_lengths[suffix]), Phase.ANSWER, phase
     )
     too_long = (phase == Phase.ANSWER) & (state.num_answer >= budget.max_answer_tokens)
-    phase = jnp.where(too_long, Phase.DONE, phase)
     new_tokens = state.num_thinking + state.suffix_position + state.num_answer
+    spent = (phase != Phase.DONE) & ~budget.forcing & (new_tokens >= budget.max_free_tokens)
+    end = jnp.where(spent & (phase == Phase.THINKING), End.LENGTH, end)
+    phase = jnp.where(too_long | spent, Phase.DONE, phase)
     full = (phase != Phase.DONE) & (new_tokens >= budget.max_new_tokens)
-    answer_end = jnp.where(too_long, AnswerEnd.LENGTH, jnp.where(full, AnswerEnd.CONTEXT, state.answer_end))
+    answer_end = jnp.where(too_long | spent, AnswerEnd.LENGTH, jnp.where(full, AnswerEnd.CONTEXT, state.answer_end))
     return dataclasses.replace(
         state,
         phase=jnp.where(full, Phase.DONE, phase).astype(jnp.int32),

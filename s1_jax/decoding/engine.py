@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from s1_jax.config import S1, FormatConfig, ModelConfig, UserError
+from s1_jax.config import S1, BudgetConfig, FormatConfig, ModelConfig, UserError
 from s1_jax.decoding import records, stops
 from s1_jax.decoding.decode import DecodeState
 from s1_jax.decoding.markers import Limits, ignore_ids, longest_forced, make_budget, make_markers, start_ids
@@ -35,6 +36,7 @@ class Status(NamedTuple):
     decoded_tokens: int  # of thinking and answers, since the engine was made
     slot_use: float  # share of slot-steps that brought a token, since the engine was made
     tokens_per_step: float  # of those that did, more than 1 with drafts
+    recorded_tokens: int = 0  # forced ones and those of requests under way included, since the engine was made
 
 
 Progress = Callable[[Status], None]
@@ -137,7 +139,9 @@ class Engine:
 
         def show() -> None:
             if progress is not None:
-                progress(Status(done, len(requests), self.decoded_tokens, self.use.share, self.use.tokens_per_step))
+                use = self.use
+                counts = done, len(requests), self.decoded_tokens
+                progress(Status(*counts, use.share, use.tokens_per_step, use.tokens))
 
         while not slots.idle:
             for run, row in slots.advance(STEPS_PER_CALL).items():
@@ -168,8 +172,10 @@ class Engine:
             raise UserError(
                 f"{name}: the prompt ends in the start marker {self.format.think_start}; leave it out, it is appended"
             )
-        if not request.budget.forcing and (request.budget.max_thinking_tokens is not None or request.budget.num_ignore):
-            raise UserError(f"{name}: max_thinking_tokens and num_ignore need forcing; leave them out")
+        if not request.thinking and (limits := _given(request.budget)):
+            raise UserError(f"{name}: without thinking there is no budget; leave out {' and '.join(limits)}")
+        if not request.budget.forcing and (forced := _need_forcing(request.budget)):
+            raise UserError(f"{name}: {' and '.join(forced)} need forcing; leave them out")
         if request.budget.ignore_string not in self._known_strings:
             ignore_ids(self.tokenizer, request.budget)
             self._known_strings.add(request.budget.ignore_string)
@@ -215,7 +221,9 @@ class Engine:
         """What the requests ask for, as arrays."""
         prompts = [(*request.prompt_token_ids, *self.start(request)) for request in requests]
         limits = [
-            Limits(r.budget, len(prompt), self.max_answer_tokens(r), r.reserved_answer_tokens, r.thinking)
+            Limits(
+                r.budget, len(prompt), self.max_answer_tokens(r), r.reserved_answer_tokens, r.thinking, r.free_tokens
+            )
             for r, prompt in zip(requests, prompts, strict=True)
         ]
         keys = [row_key(r.seed, r.problem_id, r.prompt_token_ids, r.sample) for r in requests]
@@ -289,6 +297,18 @@ def context_length(config: ModelConfig) -> int:
     if (scaling := config.rope_scaling) is None:
         return config.max_position_embeddings
     return max(config.max_position_embeddings, int(scaling.factor * scaling.original_max_position_embeddings))
+
+
+def _given(budget: BudgetConfig) -> list[str]:
+    """Options of the budget that are not at their defaults."""
+    usual, given = dataclasses.asdict(BudgetConfig()), dataclasses.asdict(budget)
+    return [name for name, value in given.items() if value != usual[name]]
+
+
+def _need_forcing(budget: BudgetConfig) -> list[str]:
+    """Options of the budget that are given and say nothing without forcing."""
+    given = {"num_ignore": budget.num_ignore, "newline_grace": budget.grace_tokens, "end_bias": budget.end_bias}
+    return [name for name, value in given.items() if value]
 
 
 def _in_order(records: Iterator[tuple[int, dict[str, Any]]]) -> Iterator[dict[str, Any]]:

@@ -74,6 +74,7 @@ class Limits(NamedTuple):
     answer: int  # tokens, at most
     reserved: int | None = None  # of these, that thinking leaves room for; none: all
     thinking: bool = True
+    free: int | None = None  # tokens of thinking and answer together, without forcing; none: any
 
 
 def make_budget(
@@ -112,6 +113,7 @@ def make_budget(
         context_limit=_column([left - kept for left, kept in zip(room, reserved, strict=True)]),
         max_answer_tokens=_column([row.answer for row in limits]),
         max_new_tokens=_column(room),
+        max_free_tokens=_column([NO_LIMIT if row.free is None else row.free for row in limits]),
         end_bias=np.asarray([config.end_bias for config in rows], np.float32),
         forcing=np.asarray([config.forcing for config in rows], bool),
         thinking=np.asarray([row.thinking for row in limits], bool),

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from s1_jax.compilation import power_of_two
 from s1_jax.decoding import budget as control
 from s1_jax.decoding.decode import DecodeState
 from s1_jax.decoding.programs import Programs, bucket
@@ -230,7 +231,7 @@ class Block:
 
     def __init__(self, programs: Programs, runs: Runs, first: int, slots: int, max_model_len: int) -> None:
         self._programs, self._first, self._taken, self._read = programs, first, 0, 0
-        most, longest = _power_of_two(slots), 0
+        most, longest = power_of_two(slots), 0
         rows: dict[tuple[int, ...], int] = {}
         self.sources: list[int] = []  # row of each of the runs, from `first` on
         for prompt in itertools.islice(runs.prompts, first, None):
@@ -240,7 +241,7 @@ class Block:
                     break
                 rows[prompt], longest = len(rows), max(longest, len(prompt))
             self.sources.append(rows[prompt])
-        P, self.capacity = _power_of_two(len(rows)), bucket(longest, max_model_len)
+        P, self.capacity = power_of_two(len(rows)), bucket(longest, max_model_len)
         self.lengths = np.zeros(P, np.int32)
         self.token_ids = np.zeros((P, self.capacity), np.int32)
         for row, prompt in enumerate(rows):
@@ -273,10 +274,6 @@ class Block:
         runs = self._first + self._taken + np.arange(len(sources))
         self._taken += len(sources)
         return runs, sources
-
-
-def _power_of_two(size: int) -> int:
-    return 1 << (size - 1).bit_length()
 
 
 def _padded(values: np.ndarray, size: int, filler: int) -> np.ndarray:

@@ -38,7 +38,7 @@ class HarnessConfig:
 class KeywordConfig:
     """`--gen_kwargs` of a request to it: the harness's own, and those of s1's fork of the harness."""
 
-    until: tuple[str, ...] = ()  # strings that end the answer, and the thinking
+    until: tuple[str, ...] = ()  # strings that end the answer
     max_gen_toks: int = 256  # of the answer
     do_sample: bool = False
     temperature: float = 0.0
@@ -53,8 +53,9 @@ class KeywordConfig:
     thinking_n_ignore_str: str | tuple[str, ...] | None = None  # follows an ignored end; none: nothing
     thinking_start: str | None = None  # none: s1's, as the next
     thinking_end: str | None = None
-    until_thinking: str | None = None
+    until_thinking: str | tuple[str, ...] | None = None  # none: s1's
     until_thinking_2: str | None = None
+    until_ends_thinking: bool | None = None  # as in s1's fork: each string of `until` ends the thinking too
     temperature_thinking: float | None = None  # none: as the answer, as the next
     top_k_thinking: int | None = None
     top_p_thinking: float | None = None

@@ -16,6 +16,7 @@ from s1_jax.decoding.engine import Engine, Progress
 from s1_jax.decoding.markers import STOP_TOKENS
 from s1_jax.decoding.requests import Request
 from s1_jax.harness.config import HarnessConfig, KeywordConfig
+from s1_jax.harness.encoding import prefix_id, text_ids
 from s1_jax.harness.keywords import ANSWER_ROOM, budget_of, format_of, read_keywords, sampling_of, tries_of
 from s1_jax.search.rejection import sample_until_natural
 
@@ -97,8 +98,7 @@ def _requests(
     engine: Engine, model: LoadedModel, asked: Sequence[Asked], keywords: Sequence[KeywordConfig]
 ) -> list[Request]:
     """The engine's requests. The same text asked for again is another sample; prompts that are too long lose a part."""
-    start = model.tokenizer.bos_token_id or model.tokenizer.eos_token_id
-    prompts = [encode(model.tokenizer, one.context) or [start] for one in asked]
+    prompts = [text_ids(model.tokenizer, one.context) or [prefix_id(model.tokenizer)] for one in asked]
     longest: Counter[KeywordConfig] = Counter()  # prompt under each set of keywords
     for prompt, its in zip(prompts, keywords, strict=True):
         longest[its] = max(longest[its], len(prompt))

@@ -55,9 +55,10 @@ def read_keywords(given: Mapping[str, Any], config: HarnessConfig) -> KeywordCon
 
 
 def format_of(keywords: KeywordConfig, eos: str | None) -> FormatConfig:
-    """How thinking is marked; besides its own markers, what ends an answer ends the thinking."""
-    first = S1.end_markers[0] if keywords.until_thinking is None else keywords.until_thinking
-    ends = [first, keywords.until_thinking_2, *STOP_TOKENS, eos, *keywords.until]
+    """How thinking is marked. Besides its own markers, stop tokens end it, and `until` where that is asked for."""
+    own = S1.end_markers[:1] if keywords.until_thinking is None else keywords.until_thinking
+    task = keywords.until if keywords.until_ends_thinking else ()
+    ends = [*((own,) if isinstance(own, str) else own), keywords.until_thinking_2, *STOP_TOKENS, eos, *task]
     return FormatConfig(
         think_start=S1.think_start if keywords.thinking_start is None else keywords.thinking_start,
         answer_start=S1.answer_start if keywords.thinking_end is None else keywords.thinking_end,

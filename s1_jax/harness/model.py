@@ -17,9 +17,8 @@ from s1_jax import __version__
 from s1_jax.api import load_model
 from s1_jax.cli import StopFlag
 from s1_jax.config import StoredConfig, UserError, resolve_dtype
-from s1_jax.data.chat import encode
 from s1_jax.decoding.engine import Status, context_length
-from s1_jax.decoding.markers import single_id
+from s1_jax.harness.encoding import end_id, prefix_id, text_ids
 from s1_jax.harness.generation import Asked, generate
 from s1_jax.harness.keywords import read_model_args
 from s1_jax.harness.scoring import Pair, Scorer
@@ -65,9 +64,13 @@ class S1JaxLM(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
+        """The token that ends a text."""
+        return end_id(self.tokenizer)
+
+    @property
+    def prefix_token_id(self) -> int:
         """The token that stands before a text without a context."""
-        eos = self.tokenizer.eos_token_id
-        return single_id(self.tokenizer, "<|endoftext|>") if eos is None else eos
+        return prefix_id(self.tokenizer)
 
     @property
     def tokenizer_name(self) -> str:
@@ -75,8 +78,8 @@ class S1JaxLM(TemplateLM):
         return self.tokenizer.name_or_path.replace("/", "__")
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Ids of a text, markers recognised, nothing added at either end: Qwen2.5 has no token to begin with."""
-        return encode(self.tokenizer, string)
+        """Ids of a text; see `encoding.text_ids`."""
+        return text_ids(self.tokenizer, string, add_special_tokens)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """The text of a conversation. Raises UserError where the tokenizer has no chat template."""

@@ -229,7 +229,7 @@ def sizes_of(config: EvaluateConfig, model: ModelConfig, layout: Layout) -> Size
             f"batch_size {config.batch_size} must be a multiple of {parts}, the mesh's data x fsdp x context"
         )
     length = config.max_model_len or context_length(model)
-    return Sizes(config.batch_size, length, config.max_answer_tokens, config.draft_tokens)
+    return Sizes(config.batch_size, length, config.answer_tokens, config.draft_tokens)
 
 
 def types_of(config: EvaluateConfig) -> Types:

@@ -160,7 +160,7 @@ def _markers(V: int, X: int) -> Markers:
 
 
 def _budget(B: int) -> Budget:
-    counts, strings = iter(_ints(*[(B,)] * 8)), _ints((B, IGNORE_STRINGS, IGNORE_WIDTH), (B, IGNORE_STRINGS))
+    counts, strings = iter(_ints(*[(B,)] * 9)), _ints((B, IGNORE_STRINGS, IGNORE_WIDTH), (B, IGNORE_STRINGS))
     return Budget(
         min_thinking_tokens=next(counts),
         max_thinking_tokens=next(counts),
@@ -172,6 +172,7 @@ def _budget(B: int) -> Budget:
         context_limit=next(counts),
         max_answer_tokens=next(counts),
         max_new_tokens=next(counts),
+        max_free_tokens=next(counts),
         end_bias=_array((B,), jnp.float32),
         forcing=_array((B,), bool),
         thinking=_array((B,), bool),

@@ -12,6 +12,7 @@ from rich.table import Table
 from s1_jax.progress import BAR_COLUMNS
 from s1_jax.reporting.records import Record
 from s1_jax.reporting.summary import Setting, is_undecided
+from s1_jax.stages import LiveNote
 
 LINES_BESIDE = 6  # of the terminal that the table leaves to bar, header and prompt
 
@@ -26,7 +27,8 @@ class LiveTable(Progress):
         self, records: Iterable[Record], total: int, runs: str, console: Console | None = None, shown: bool = True
     ) -> None:
         self._settings: dict[Setting, list[int]] = {}  # records, right ones, thinking tokens, undecided
-        self._runs = runs
+        self._runs, self._total = runs, total
+        self.note = LiveNote(runs)  # to be entered where a compilation is to be shown
         super().__init__(
             *BAR_COLUMNS,
             console=console or Console(stderr=True),
@@ -34,8 +36,8 @@ class LiveTable(Progress):
             disable=not shown,
         )
         self._before = sum(1 for _ in map(self.add, records))
-        self._bar = self.add_task("decoding", total=total, completed=self._before, note=runs)
-        self._since: tuple[float, int] | None = None
+        self._bar = self.add_task("decoding", total=total, completed=self._before, note=self.note)
+        self._since: tuple[float, int, int] | None = None
 
     def add(self, record: Record) -> None:
         """Counts a record."""
@@ -46,14 +48,15 @@ class LiveTable(Progress):
 
     def show(self, done: int, decoded_tokens: int, slot_use: float, tokens_per_step: float) -> None:
         """Of this start: records done, tokens decoded, share of slot-steps that brought any, and how many these did."""
-        now = self.get_time()
+        now = self.get_time() - self.note.compiling
         if self._since is None:
-            self._since = now, decoded_tokens
-        seconds, tokens = now - self._since[0], decoded_tokens - self._since[1]
+            self._since = now, decoded_tokens, done
+        seconds, tokens, new = now - self._since[0], decoded_tokens - self._since[1], done - self._since[2]
         speed = f", {tokens / seconds:,.0f} tokens/s" if seconds > 0 and tokens else ""
         drafts = f", {tokens_per_step:.2f} tokens a step" if tokens_per_step > 1 else ""
-        note = f"{self._runs}{speed}, {slot_use:.0%} of slots in use{drafts}"
-        self.update(self._bar, completed=self._before + done, note=note)
+        self.note.text = f"{self._runs}{speed}, {slot_use:.0%} of slots in use{drafts}"
+        left = seconds / new * (self._total - self._before - done) if new else None
+        self.update(self._bar, completed=self._before + done, seconds_left=left)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """The table where there is a terminal, then the bar."""

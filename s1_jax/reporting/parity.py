@@ -85,6 +85,8 @@ def bare(setting: Setting) -> Setting:
         nothing["newline_grace"] = 0.0
     elif setting.max_thinking_tokens >= NO_MAXIMUM:
         nothing["max_thinking_tokens"] = None
+    if setting.max_new_tokens is not None and setting.max_new_tokens >= NO_MAXIMUM:
+        nothing["max_new_tokens"] = None
     if setting.temperature == 0:
         nothing |= {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
     if isinstance(setting.ignore_string, tuple) and len(set(setting.ignore_string)) == 1:

@@ -39,6 +39,7 @@ class Setting:
     end_bias: float = 0.0  # at the maximum
     search: SearchConfig | None = None  # a method that grows several runs and chooses one
     reward: str | None = None  # what scored them, an outcome or a process model
+    max_new_tokens: int | None = None  # of thinking and answer together, without forcing
 
     @classmethod
     def of(cls, record: Record) -> Setting:
@@ -62,7 +63,9 @@ class Setting:
         if self.min_thinking_tokens > 1:
             parts.append(f"min {self.min_thinking_tokens}")
         if not self.forcing:
-            parts = [*parts[: self.instruction is not None], "no forcing"]
+            limits = [f"max {self.max_thinking_tokens}"] if self.max_thinking_tokens is not None else []
+            limits += [f"max {self.max_new_tokens} in all"] if self.max_new_tokens is not None else []
+            parts = [*parts[: self.instruction is not None], "no forcing", *limits]
         if self.temperature:
             parts += [f"T {self.temperature:g}"]
         if self.max_tries > 1:

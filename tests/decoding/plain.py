@@ -166,16 +166,30 @@ def plain_decode(
 
 
 def plain_free(
-    scores: Scores, words: Words, prompt: Sequence[int], *, max_model_len: int, max_answer_tokens: int
+    scores: Scores,
+    words: Words,
+    prompt: Sequence[int],
+    *,
+    max_model_len: int,
+    max_answer_tokens: int,
+    maximum: int | None = None,
+    limit: int | None = None,
 ) -> Plain:
-    """No forcing: the model writes on; afterwards its text is taken apart at its own marker."""
+    """No forcing: the model writes on; afterwards its text is taken apart at its own marker.
+
+    `maximum` is that of thinking, what may become the marker included; `limit` that of all tokens.
+    """
     out = Plain()
     text = [*prompt, *words.start]
     first = len(text)
     in_answer = False
     while not out.answer_end:
-        if in_answer and len(out.answer) >= max_answer_tokens:
+        if not in_answer and maximum is not None and len(out.thinking) >= maximum:
+            out.end, out.answer_end = "forced", "none"
+        elif in_answer and len(out.answer) >= max_answer_tokens:
             out.answer_end = "length"
+        elif limit is not None and len(text) - first >= limit:
+            out.end, out.answer_end = "" if in_answer else "length", "length"
         elif len(text) == max_model_len:
             out.answer_end = "context"
         else:
@@ -191,7 +205,7 @@ def plain_free(
                 if tuple(out.thinking[-len(words.natural) :]) == words.natural:
                     in_answer = True
                     del out.thinking[-len(words.natural) :]
-    out.end = "natural" if in_answer or out.answer_end == "stop" else "context"
+    out.end = out.end or ("natural" if in_answer or out.answer_end == "stop" else "context")
     out.generated = text[first:]
     return out
 

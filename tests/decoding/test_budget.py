@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from functools import partial
 
 import jax
@@ -58,6 +59,7 @@ class Script:
     forcing: bool = True
     grace: int = 0
     end_bias: float = 0.0
+    limit: int | None = None  # of all tokens, without forcing
 
 
 def markers_of(words: Words) -> Markers:
@@ -101,7 +103,10 @@ def random_script(rng: np.random.Generator, forcing: bool = True) -> Script:
     prompt = tuple(map(int, rng.integers(3, KNOWN, rng.integers(1, longest - max_answer_tokens + 1))))
     grace = 0 if maximum is None or rng.random() < 0.5 else int(rng.integers(0, maximum + 1))
     bias = 0.0 if maximum is None or rng.random() < 0.5 else float(rng.uniform(0, 3))
-    return Script(prompt, minimum, maximum, int(rng.integers(0, 7)), strings, max_answer_tokens, forcing, grace, bias)
+    limit = int(rng.integers(0, 24)) if not forcing and rng.random() < 0.5 else None
+    return Script(
+        prompt, minimum, maximum, int(rng.integers(0, 7)), strings, max_answer_tokens, forcing, grace, bias, limit
+    )
 
 
 def budget_of(scripts: list[Script], words: Words = WORDS) -> Budget:
@@ -129,6 +134,7 @@ def budget_of(scripts: list[Script], words: Words = WORDS) -> Budget:
         end_bias=column((s.end_bias for s in scripts), np.float32),
         max_answer_tokens=column(s.max_answer_tokens for s in scripts),
         max_new_tokens=column(room),
+        max_free_tokens=column(NO_LIMIT if s.limit is None else s.limit for s in scripts),
         forcing=column((s.forcing for s in scripts), bool),
         thinking=column((True for _ in scripts), bool),
     )
@@ -178,7 +184,8 @@ def rows_of(state) -> list[Plain]:
 def plain(script: Script, words: Words = WORDS) -> Plain:
     limits = {"max_model_len": C, "max_answer_tokens": script.max_answer_tokens}
     if not script.forcing:
-        return plain_free(mock_scores, words, script.prompt, **limits)
+        free = {"maximum": script.maximum, "limit": script.limit}
+        return plain_free(mock_scores, words, script.prompt, **limits, **free)
     return plain_decode(
         mock_scores,
         words,
@@ -227,9 +234,15 @@ def test_without_forcing_the_text_is_taken_apart_at_the_models_own_marker():
     wanted = [plain(script) for script in scripts]
     for script, mine, reference in zip(scripts, rows_of(run(scripts)), wanted, strict=True):
         assert mine == reference, script
-    free = [reference for script, reference in zip(scripts, wanted, strict=True) if not script.forcing]
-    assert {reference.answer_end for reference in free} == {"stop", "length", "context"}
-    assert {reference.end for reference in free} == {"natural", "context"}
+    free = [(script, reference) for script, reference in zip(scripts, wanted, strict=True) if not script.forcing]
+    ends = Counter((reference.end, reference.answer_end) for _, reference in free)
+    assert set(ends) == {
+        *(("natural", "stop"), ("natural", "length"), ("natural", "context"), ("context", "context")),
+        *(("forced", "none"), ("length", "length")),
+    }
+    for script, reference in free:
+        assert script.maximum is None or len(reference.thinking) <= script.maximum
+        assert script.limit is None or len(reference.generated) <= script.limit + (reference.answer_end == "stop")
 
 
 def test_a_maximum_gives_the_first_tokens_of_the_run_without_one():

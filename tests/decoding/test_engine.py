@@ -14,6 +14,7 @@ import torch
 
 from s1_jax.config import S1, BudgetConfig, FormatConfig, MeshConfig, ModelConfig, SamplingConfig, UserError
 from s1_jax.decoding import slots
+from s1_jax.decoding.budget import NO_LIMIT
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.markers import ignore_ids, make_markers, start_ids
 from s1_jax.decoding.requests import Request
@@ -208,6 +209,42 @@ def test_greedy_without_forcing_equals_transformers_generate(engine, model, word
         assert_same_tokens([record], [plain], words)
 
 
+@pytest.mark.parametrize("draft_tokens", [0, 3])
+def test_without_forcing_there_are_limits(model, scores, words, draft_tokens):
+    """Of all tokens, or of thinking and answer each; records say which ended the run."""
+    _, config, params = model
+    sizes = dict(max_model_len=MAX_MODEL_LEN, batch_size=8, draft_tokens=draft_tokens)
+    engine = Engine(config, unstack(params), TOKENIZER, **sizes)
+    cases = [  # max_answer_tokens, max_thinking_tokens, max_new_tokens; then the limit of all tokens
+        *((n, None, None, n) for n in (0, 1, 2, 7, 31, MAX_MODEL_LEN)),
+        *((n, maximum, None, None) for n in (0, 3) for maximum in (0, 1, 5, 20, MAX_MODEL_LEN)),
+        (None, None, None, None),
+        (4, None, 9, 9),
+        (4, None, NO_LIMIT, None),
+    ]
+    asked = [(prompt, case) for prompt in PROMPTS for case in cases]
+    requests = [
+        Request(prompt, BudgetConfig(max_thinking_tokens=most, forcing=False), max_answer_tokens=n, max_new_tokens=new)
+        for prompt, (n, most, new, _) in asked
+    ]
+    records = list(engine.run(requests))
+    references = [
+        plain_free(
+            *(scores, words, prompt),
+            max_model_len=MAX_MODEL_LEN,
+            max_answer_tokens=MAX_MODEL_LEN // 4 if n is None else n,
+            maximum=most,
+            limit=limit,
+        )
+        for prompt, (n, most, _, limit) in asked
+    ]
+    found = [(r["thinking_token_ids"], r["answer_token_ids"], r["end"], r["answer_end"]) for r in records]
+    assert found == [(plain.thinking, plain.answer, plain.end, plain.answer_end) for plain in references]
+    assert [record.get("max_new_tokens") for record in records] == [limit for _, (*_, limit) in asked]
+    assert {("length", "length"), ("forced", "none")} <= {(r["end"], r["answer_end"]) for r in records}
+    assert [record for _, record in sorted(engine.run_shared(requests), key=lambda one: one[0])] == records
+
+
 SAMPLED = SamplingConfig(temperature=0.8, top_k=40, top_p=0.95, min_p=0.01)
 
 
@@ -320,7 +357,15 @@ def test_what_cannot_be_decoded_names_the_row_before_anything_is(engine):
             "row 7: a prompt of 100 tokens and 68 for markers and answer pass",
         ),
         (Request((1,), max_answer_tokens=-1, name="row 7"), "row 7: max_answer_tokens -1 is negative"),
-        (Request((1,), BudgetConfig(forcing=False, num_ignore=1), name="row 7"), "need forcing"),
+        (Request((1,), BudgetConfig(forcing=False, num_ignore=1), name="row 7"), "row 7: num_ignore need forcing"),
+        (
+            Request((1,), BudgetConfig(1, 20, 2, forcing=False, newline_grace=0.1, end_bias=1.0), name="row 7"),
+            "num_ignore and newline_grace and end_bias need forcing",
+        ),
+        (
+            Request((1,), BudgetConfig(2, 20), thinking=False, name="row 7"),
+            "row 7: without thinking there is no budget; leave out min_thinking_tokens and max_thinking_tokens",
+        ),
     ):
         with pytest.raises(UserError, match=message):
             engine.run([good, bad])

@@ -247,9 +247,12 @@ def test_instructions_tell_settings_apart_and_stand_first():
         {"instruction": "token 64"},
         {"instruction": "token 64", "max_thinking_tokens": 64},
         {"instruction": "long", "forcing": False},
+        {"forcing": False, "max_thinking_tokens": 9},
+        {"forcing": False, "max_new_tokens": 16},
         {},
     ]
     runs = summarize(record(0, True, 5, **setting) for setting in settings)
-    assert {run.setting.label for run in runs} == {"token 64", "token 64, max 64", "long, no forcing", "natural end"}
+    free = {"long, no forcing", "no forcing, max 9", "no forcing, max 16 in all"}
+    assert {run.setting.label for run in runs} == {"token 64", "token 64, max 64", "natural end", *free}
     old = record(0, True, 5)
     assert "instruction" not in old and Setting.of(old).instruction is None

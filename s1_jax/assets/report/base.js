@@ -29,7 +29,7 @@ const number = (value, digits = 0) =>
 const percent = (value, digits = 1) => (value === null ? "\u2013" : `${number(value, digits)}%`);
 const tokens = (value) => number(value, value < 1000 ? 1 : 0);
 
-const ENDS = { natural: "ended by itself", forced: "cut at its maximum", context: "cut by the context" };
+const ENDS = { natural: "ended by itself", forced: "cut at its maximum", context: "cut by the context", length: "cut at its limit" };
 
 // What became of an answer: "undecided" where no rule could tell whether it is right.
 const verdictOf = (one) => (one.right ? "right" : one.undecided ? "undecided" : "wrong");
