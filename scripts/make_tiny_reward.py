@@ -32,7 +32,7 @@ from s1_jax.data.synthetic_runs import STEP_SEPARATOR, is_right, right_steps, sa
 from s1_jax.model import reward as reward_model
 from s1_jax.model.reward import REWARD_MODELS, RewardConfig
 from s1_jax.search.layout import RewardLayout
-from s1_jax.search.scoring import separator_id
+from s1_jax.search.scoring import separator_ids
 
 TINY_BASE = Path(hf.__file__).parents[1] / "assets" / "tiny_base"
 # a token of the tiny tokenizer that stands in no text of the task
@@ -60,7 +60,9 @@ class RowMaker:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, config: ModelConfig, reward: RewardConfig) -> None:
         self._tokenizer = tokenizer
-        self._separator = separator_id(tokenizer, config, reward) if reward.kind == "process" else None
+        self._by_steps = reward.kind == "process"
+        if self._by_steps:
+            separator_ids(tokenizer, config, reward)  # raises on one that is unfit
         length = config.max_position_embeddings
         self._layout = RewardLayout(tokenizer, reward, length, SearchConfig(), step_separator=STEP_SEPARATOR)
 
@@ -68,11 +70,12 @@ class RowMaker:
         """A run of a training problem."""
         problem = sample_problem(rng)
         run = sample_run(rng, problem)
-        ids = self._layout.text(problem.question, run).token_ids
-        if self._separator is None:
-            return Row(ids, [NO_LABEL] * (len(ids) - 1) + [int(is_right(problem, run))])
-        right = iter(right_steps(problem, self._layout.steps(run)))
-        return Row(ids, [int(next(right)) if token == self._separator else NO_LABEL for token in ids])
+        text = self._layout.text(problem.question, run)
+        right = right_steps(problem, self._layout.steps(run)) if self._by_steps else [is_right(problem, run)]
+        labels = [NO_LABEL] * len(text.token_ids)
+        for at, is_so in zip(text.scored, right, strict=False):
+            labels[at] = int(is_so)
+        return Row(text.token_ids, labels)
 
 
 def stack(rows: Sequence[Row]) -> dict[str, np.ndarray]:

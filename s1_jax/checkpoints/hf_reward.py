@@ -21,7 +21,7 @@ def load_config(path: str | Path) -> tuple[ModelConfig, RewardConfig]:
 
     The head is that of the architecture config.json names, or where it names none that is known, the one its tensors
     make. `step_separator` in config.json names another separator than the architecture's. Raises UserError where this
-    is no reward model that is known.
+    is no reward model that is known, or the separator is no text.
     """
     folder = resolve(path)
     values = read_object(folder / "config.json")
@@ -34,6 +34,8 @@ def load_config(path: str | Path) -> tuple[ModelConfig, RewardConfig]:
             f"known are {', '.join(REWARD_MODELS)}"
         )
     separator = values.get("step_separator") or known[0].separator
+    if separator is not None and not isinstance(separator, str):
+        raise UserError(f"{folder}/config.json: step_separator {separator!r} is no text")
     return config, dataclasses.replace(known[0], separator=separator)
 
 

@@ -29,7 +29,7 @@ class RewardConfig:
     labels: Literal[1, 2]  # Y: the score itself; or wrong and right, where the score is the probability of right
     hidden_layer: bool  # D to D with a ReLU, before the last layer
     bias: bool  # of the last layer; the hidden one has a bias always
-    separator: str | None = None  # of a process model: the token that ends a step
+    separator: str | None = None  # of a process model: what ends a step, a token or several
 
     def to_dict(self) -> dict[str, Any]:
         """What `config.json` says beside the fields of `ModelConfig`; the separator under a key of our own."""

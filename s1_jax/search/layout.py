@@ -28,14 +28,17 @@ class RewardText(NamedTuple):
     token_ids: list[int]
     prompt_length: int  # tokens of the question and all around it
     whole: bool  # else it was too long, and what did not fit was left out
+    scored: list[int]  # the tokens behind which scores stand: of a process model the last of each step's separator
 
 
 class RewardLayout:
     """A reward model's texts, made from a run's text with its markers.
 
     `step_separator` is what the policy puts between steps, `format` how it marks thinking and answer; `reward` names
-    the token that ends a step, which `scoring.separator_id` has checked. A text has `max_length` tokens at most. What a
-    run began with is encoded alike however it goes on, so that a scorer finds it again.
+    the separator that ends a step, which `scoring.separator_ids` has checked. Its tokens are added to those of each
+    step, as TRL does, so that no token reaches across. Where they occur elsewhere, in the question or the chat
+    template, they end no step. A text has `max_length` tokens at most. What a run began with is encoded alike however
+    it goes on, so that a scorer finds it again.
     """
 
     def __init__(
@@ -51,11 +54,11 @@ class RewardLayout:
         self.max_length = max_length
         self._reward, self._format = reward, format
         self._reads, self._step_separator = config.reads, step_separator
-        added = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
         # written out by a policy these would end a turn, or a step
-        control = re.compile("|".join(map(re.escape, [*added, reward.separator or added[0]])))
+        control_texts = [*tokenizer.get_added_vocab(), *([reward.separator] if reward.separator else [])]
+        self._control = re.compile("|".join(map(re.escape, sorted(control_texts, key=len, reverse=True))) or r"(?!)")
         self._prompt = lru_cache(PIECES_KEPT)(lambda question: tuple(prompt_ids(tokenizer, question)))
-        self._words = lru_cache(PIECES_KEPT)(lambda text: tuple(encode(tokenizer, control.sub(" ", text).strip())))
+        self._words = lru_cache(PIECES_KEPT)(lambda text: tuple(encode(tokenizer, self._plain(text))))
         self._step_end = tuple(encode(tokenizer, reward.separator)) if reward.separator else ()
         self._turn_end = tuple(encode(tokenizer, TURN_END))
 
@@ -75,20 +78,23 @@ class RewardLayout:
         if self._reward.kind == "outcome":
             words = self._words(self.response(run))
             read = words if len(words) <= room else self._words(self.answer(run))[:room]
-            return RewardText([*prompt, *read, *end], len(prompt), read == words)
+            ids = [*prompt, *read, *end]
+            return RewardText(ids, len(prompt), read == words, [len(ids) - 1])
         first, *later = map(self._words, self.steps(run))
         ids, whole = [*prompt, *first[:room], *end], len(first) <= room
+        scored = [len(ids) - 1]
         for step in later:
             whole &= len(ids) + len(step) + len(end) <= self.max_length
             if not whole:
                 break
             ids += step + end
-        return RewardText(ids, len(prompt), whole)
+            scored.append(len(ids) - 1)
+        return RewardText(ids, len(prompt), whole, scored)
 
     def steps(self, text: str) -> list[str]:
-        """The steps of a run, white space around them and empty ones left out; one at least."""
+        """The steps of a run, white space around them and those without words left out; one at least."""
         parts = [step.strip() for part in self._parts(text) for step in part.split(self._step_separator)]
-        return [step for step in parts if step] or [""]
+        return [step for step in parts if self._plain(step)] or [""]
 
     def response(self, text: str) -> str:
         """What an outcome model reads of a run that fits: thinking and answer as one, or the answer alone."""
@@ -99,6 +105,10 @@ class RewardLayout:
         """The answer of a run; of one that has none, its thinking."""
         thinking, answer = (part.strip() for part in self._parts(text))
         return answer or thinking
+
+    def _plain(self, text: str) -> str:
+        """The text without what would mean something to the reward model."""
+        return self._control.sub(" ", text).strip()
 
     def _parts(self, text: str) -> tuple[str, str]:
         """Thinking and answer, the last of them if there are several; the latter empty where there is none yet."""

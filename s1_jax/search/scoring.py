@@ -81,7 +81,7 @@ class RewardScorer:
             raise UserError(f"max_length {max_length} is not between 1 and the reward model's context of {context}")
         if not 1 <= batch_size <= slots:
             raise UserError(f"batch_size {batch_size} is not between 1 and {slots}, the number of slots")
-        self.separator_id = separator_id(tokenizer, config, reward) if reward.kind == "process" else None
+        self._separator = separator_ids(tokenizer, config, reward) if reward.kind == "process" else []
         self.tokens_run = 0  # through the model, since the scorer was made
         self._batch_size, self._clock = batch_size, itertools.count(1)
         self._slots = [FREE] * slots
@@ -98,18 +98,23 @@ class RewardScorer:
         """How many programs have been compiled."""
         return sum(p.jitted._cache_size() for p in (self._empty, self._resize, self._take, self._run, self._put))
 
-    def score(self, texts: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Scores of texts, given as token ids: of an outcome model one each, of a process model one a step.
+    def score(self, texts: Sequence[Sequence[int]], scored: Sequence[Sequence[int]] | None = None) -> list[list[float]]:
+        """Scores of texts, given as token ids, behind the tokens at the indices `scored` of each, in ascending order.
+
+        None scores an outcome model's texts behind their last token. It scores a process model's behind every
+        separator, also those of a question or a chat template: what has such a prompt needs the indices of its steps'
+        ends (`layout.RewardText.scored`).
 
         What begins as a text of this call or of an earlier one does, is read once, as long as a slot has it. Raises
         UserError naming the first text that cannot be scored, before any is read.
         """
-        places = [self._places(i, text) for i, text in enumerate(texts)]
+        given = [None] * len(texts) if scored is None else scored
+        places = [self._places(i, text, at) for i, (text, at) in enumerate(zip(texts, given, strict=True))]
         needed = [np.asarray(text[: at[-1] + 1], np.int32) for text, at in zip(texts, places, strict=True)]
         found = self._read(needed)
         return [found[i][at].tolist() for i, at in enumerate(places)]
 
-    def _places(self, i: int, text: Sequence[int]) -> np.ndarray:
+    def _places(self, i: int, text: Sequence[int], scored: Sequence[int] | None) -> np.ndarray:
         """Where in a text its scores stand."""
         ids = np.asarray(text, np.int64)
         if not len(ids):
@@ -118,7 +123,7 @@ class RewardScorer:
             raise UserError(
                 f"text {i}: token id {wrong[0]} lies outside the reward model's vocabulary of {self.config.vocab_size}"
             )
-        places = np.flatnonzero(ids == self.separator_id) if self.separator_id is not None else np.array([len(ids) - 1])
+        places = self._usual_places(ids) if scored is None else np.asarray(scored, np.int64)
         if not len(places):
             raise UserError(f"text {i} has no {self.reward.separator!r}, behind which this reward model scores a step")
         if places[-1] >= self.max_length:
@@ -126,6 +131,16 @@ class RewardScorer:
                 f"text {i} has {places[-1] + 1} tokens to score; the reward model takes {self.max_length} at most"
             )
         return places
+
+    def _usual_places(self, ids: np.ndarray) -> np.ndarray:
+        """The last token; of a process model's text, the last one of each separator."""
+        if not self._separator:
+            return np.array([len(ids) - 1])
+        size = len(self._separator)
+        if len(ids) < size:
+            return np.zeros(0, np.int64)
+        ends = np.lib.stride_tricks.sliding_window_view(ids, size) == self._separator
+        return np.flatnonzero(ends.all(axis=1)) + size - 1
 
     def _read(self, texts: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
         """The score behind each token of each text, by its place."""
@@ -241,21 +256,24 @@ def run_chunk(
     return cache, constrain(scores, "batch", None)
 
 
-def separator_id(tokenizer: PreTrainedTokenizerBase, config: ModelConfig, reward: RewardConfig) -> int:
-    """The token that ends a step. Raises UserError where it is not one token, or none the model has."""
+def separator_ids(tokenizer: PreTrainedTokenizerBase, config: ModelConfig, reward: RewardConfig) -> list[int]:
+    """The tokens that end a step, of which the last is scored.
+
+    Raises UserError where there are none, the model lacks one, or a control token is text to this tokenizer.
+    """
     if not reward.separator:
         raise UserError("a process reward model needs a separator, which its config.json names (step_separator)")
     ids = encode(tokenizer, reward.separator)
-    if len(ids) != 1:
+    if len(ids) != 1 and reward.separator.startswith("<") and reward.separator.endswith(">"):
         raise UserError(
             f"the separator {reward.separator!r} is {len(ids)} tokens of the reward model's tokenizer, not one; "
             "is it another model's?"
         )
-    if ids[0] >= config.vocab_size:
+    if max(ids) >= config.vocab_size:
         raise UserError(
-            f"the separator {reward.separator!r} is token {ids[0]}; the reward model has {config.vocab_size}"
+            f"the separator {reward.separator!r} is token {max(ids)}; the reward model has {config.vocab_size}"
         )
-    return ids[0]
+    return ids
 
 
 def check_tokenizers(policy: PreTrainedTokenizerBase, reward: PreTrainedTokenizerBase) -> None:

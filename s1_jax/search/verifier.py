@@ -32,7 +32,7 @@ class Verifier:
         one, and votes are weighed by it.
         """
         texts = [self._layout.text(question, run) for question, run in runs]
-        found = self._scorer.score([text.token_ids for text in texts])
+        found = self._scorer.score([text.token_ids for text in texts], [text.scored for text in texts])
         if self._scorer.reward.labels == 1:
             found = [[probability(score) for score in scores] for scores in found]
         return [

@@ -1,5 +1,6 @@
 """A run is laid out for a reward model as the model's card has it, and its scores are those of that text."""
 
+import dataclasses
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +16,7 @@ from s1_jax.search.scoring import RewardScorer
 from s1_jax.search.verifier import Verifier, probability
 from tests.reference import tiny_reward
 from tests.search.fake_tree import OUTCOME, PROCESS, STEP_END, TOKENIZER, World
+from tests.tokenizer import CHAT_TEMPLATE
 
 QUESTION = "How many \\(x\\)?"
 RUN = (
@@ -149,6 +151,89 @@ def test_scores_are_the_models_own(architecture):
         else:
             expected = 1 / (1 + np.exp(-model.scores(by_card(TOKENIZER, response))[-1:]))
         assert np.allclose(verdict.scores, expected, rtol=0, atol=TOLERANCE) and verdict.whole
+
+
+# what a prompt may hold: a system message, blank lines, white space around the question, each of the separators
+SYSTEM = "Solve it.\n\nStep by step; one step a line. ки"
+TEMPLATES = {
+    "bare": CHAT_TEMPLATE,
+    "system": "{{ '<|im_start|>system\n" + SYSTEM.replace("\n", "\\n") + "<|im_end|>\n' }}" + CHAT_TEMPLATE,
+    "spaced": CHAT_TEMPLATE.replace("message.content", "'\n\n' + message.content + '\n\n'"),
+}
+SEPARATORS = ["\n", "\n\n", "\n\n\n", " ки", ";", ". ", "<extra_0>", "~", "\n~\n"]
+QUESTIONS = ["How many?", "One;\ntwo.\n\n\nHow many; ки <extra_0>~?\n", "\n~\n" * 3]
+
+
+def as_trl_has_it(tokenizer, question, steps, separator):
+    """Ids, and the index of the last token of each step with its separator, which TRL's PRMTrainer labels."""
+    chat = [{"role": "user", "content": question}]
+    ids = tokenizer.encode(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+    ends = []
+    for step in steps:
+        ids = ids + tokenizer.encode(step) + tokenizer.encode(separator)
+        ends.append(len(ids) - 1)
+    return ids, ends
+
+
+def head(separator):
+    return dataclasses.replace(REWARD_MODELS["Qwen2ForTokenClassification"], separator=separator)
+
+
+@pytest.mark.parametrize("separator", SEPARATORS)
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_step_has_one_score_whatever_the_prompt_holds(qwen, template, separator, monkeypatch):
+    for tokenizer in (TOKENIZER, qwen):
+        monkeypatch.setattr(tokenizer, "chat_template", TEMPLATES[template])
+        of = RewardLayout(tokenizer, head(separator), LONG, SearchConfig())
+        for question in QUESTIONS:
+            found = of.text(question, f"{THINK_START}\nIt is 2\n\nso 4\n{ANSWER_START}\nAnswer 4<|im_end|>")
+            expected = as_trl_has_it(tokenizer, question, ["It is 2", "so 4", "Answer 4"], separator)
+            assert (found.token_ids, found.scored) == expected
+
+
+@pytest.mark.parametrize("separator", SEPARATORS)
+@pytest.mark.parametrize(
+    "run, steps",
+    [
+        ("one\ntwo; 3 ки.\n\n\n\nfour.~ five", 2),  # separators within a step
+        ("one.\n\n\ntwo;\n\n;\n\nthree", None),  # merged with what stands beside them
+        ("\n\n\n\n", 1),
+        ("", 1),
+        ("<extra_0>\n\n<|im_start|>\n\none", 1),  # steps of control tokens alone are none
+        ("one\n\ntw", 2),  # cut in mid-step
+    ],
+)
+def test_separators_in_the_run_end_no_step(qwen, separator, run, steps):
+    for tokenizer in (TOKENIZER, qwen):
+        of = RewardLayout(tokenizer, head(separator), LONG, SearchConfig())
+        text = of.text("?", f"{THINK_START}\n{run}")
+        assert len(text.scored) == len(of.steps(f"{THINK_START}\n{run}")) == (steps or len(text.scored))
+        end = tokenizer.encode(separator)
+        assert all(text.token_ids[at + 1 - len(end) : at + 1] == end for at in text.scored)
+        assert text.scored[-1] == len(text.token_ids) - 1
+
+
+def test_a_text_that_is_cut_has_a_score_for_each_step_it_has():
+    of = RewardLayout(TOKENIZER, head("\n\n"), LONG, SearchConfig())
+    full = of.text("?\n\n?", RUN)
+    for most in range(full.scored[0] + 1, len(full.token_ids)):
+        text = RewardLayout(TOKENIZER, head("\n\n"), most, SearchConfig()).text("?\n\n?", RUN)
+        assert text.scored == [at for at in full.scored if at < len(text.token_ids)] and not text.whole
+
+
+@pytest.mark.parametrize("separator", ["\n", "\n\n"])
+def test_a_prompts_newlines_are_not_scored(separator, monkeypatch):
+    """TRL's default separator is a newline, which every chat template is full of; two of them are two tokens here."""
+    model = tiny_reward("Qwen2ForTokenClassification", vocab_size=264)
+    scorer = RewardScorer(model.config, head(separator), unstack(model.params), TOKENIZER)
+    for template in TEMPLATES.values():
+        monkeypatch.setattr(TOKENIZER, "chat_template", template)
+        of = RewardLayout(TOKENIZER, head(separator), scorer.max_length, SearchConfig())
+        for question, steps in ((QUESTIONS[0], ["It is 2", "so 4"]), ("1\n\n2\n3", ["one"])):
+            (found,) = Verifier(scorer, of).score([(question, THINK_START + "\n" + "\n\n".join(steps))])
+            ids, ends = as_trl_has_it(TOKENIZER, question, steps, separator)
+            assert len(found.scores) == len(steps)
+            assert np.allclose(found.scores, model.scores(ids)[ends], rtol=0, atol=TOLERANCE)
 
 
 def test_probabilities():

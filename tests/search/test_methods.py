@@ -161,10 +161,10 @@ def test_the_batch_is_filled_before_anything_is_scored_and_what_is_ready_is_scor
         score = scorer.score
         scored = []
 
-        def when_hungry(texts):
+        def when_hungry(texts, places):
             assert tree.hungry
             scored.append(len(texts))
-            return score(texts)
+            return score(texts, places)
 
         scorer.score = when_hungry
         assert len(list(search_all(tree, config, ["?"] * 4, verifier, extract_answer))) == 4

@@ -1,5 +1,7 @@
 """Scores of trees of texts: those of each text by itself, with what texts share run once."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -211,6 +213,19 @@ def test_scorers_that_cannot_be_made():
     many = byte_tokenizer((*SPECIALS, *(f"<{i}>" for i in range(9)), "<extra_0>"))
     with pytest.raises(UserError, match=f"separator '<extra_0>' is token 268; the reward model has {V}"):
         make_scorer(PROCESS, tokenizer=many)
+
+
+def test_a_separator_of_several_tokens_is_scored_behind_its_last():
+    model, scorer = make_scorer(PROCESS, reward=dataclasses.replace(REWARD_MODELS[PROCESS], separator="\n-\n"))
+    end = TOKENIZER.encode("\n-\n")
+    assert len(end) == 3
+    text = [1, *end, 2, *end[:2], 3, *end]
+    (found,), (given,) = scorer.score([text]), scorer.score([text], [[3, len(text) - 1]])
+    assert np.allclose(found, model.scores(text)[[3, -1]], rtol=0, atol=TOLERANCE) and given == found
+    (one,) = scorer.score([text], [[5]])
+    assert np.allclose(one, model.scores(text)[[5]], rtol=0, atol=TOLERANCE), "where it is told, there alone"
+    with pytest.raises(UserError, match="text 0 has no"):
+        scorer.score([[1, 2]])
 
 
 def test_tokenizers_that_differ_in_a_control_token_go_together():
