@@ -51,9 +51,11 @@ from s1_jax.reporting.records import (
     read_records,
     read_run,
     record_line,
+    replace_file,
 )
 from s1_jax.reporting.summary import methods, summarize, to_dict
 from s1_jax.reporting.table import format_report
+from s1_jax.reporting.votes import with_classes
 from s1_jax.search.rejection import sample_until_natural
 from s1_jax.search.requests import search_requests
 from s1_jax.search.verifiers import Verifiers
@@ -61,7 +63,8 @@ from s1_jax.settings import Row, own_rows, plan_rows, record_key, searches, seed
 from s1_jax.sharding import DECODE_RULES, Layout, devices_for, make_mesh
 from s1_jax.stages import Stages
 from s1_jax.storage import Mirror, as_path, mirrored
-from s1_jax.tasks import Problem, Task, load_task
+from s1_jax.tasks import Problem, Rules, Task, load_task
+from s1_jax.tasks.classes import Classes, grader_classes
 
 # What all records of one run_dir share; settings, the number of problems and the machine may change between two starts.
 SHARED_OPTIONS = (
@@ -128,6 +131,7 @@ def evaluate(config: EvaluateConfig, settings: Sequence[SettingConfig], folder: 
     if is_first():
         folder.fetch()
         gather(folder)
+        put_into_classes(folder, task.rules)
         report(folder)
 
 
@@ -171,6 +175,16 @@ def gather(folder: Mirror) -> None:
     for name in ("records.jsonl", COSTS):
         gather_parts(folder.local / name)
     folder.keep()
+
+
+def put_into_classes(folder: Mirror, rules: Rules) -> None:
+    """Notes in the records which answers to a problem are equal. Raises RunError as the grader does."""
+    path = folder.local / "records.jsonl"
+    before = read_records(path)
+    after = with_classes(before, grader_classes(rules))
+    if any(new is not old for new, old in zip(after, before, strict=True)):
+        replace_file(path, "".join(map(record_line, after)).encode())
+        folder.keep()
 
 
 def unfinished(folder: Mirror, rows: Sequence[Row]) -> list[Row]:
@@ -242,7 +256,8 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
             stop.check()
 
         try:
-            for place, record in run_all(engine, rows, shared, verifiers, task.rules.extract, show):
+            classes = grader_classes(task.rules)
+            for place, record in run_all(engine, rows, shared, verifiers, task.rules.extract, classes, show):
                 if not writing:
                     continue
                 record = rows[place].known | graded(task, rows[place].problem, record)
@@ -271,6 +286,7 @@ def run_all(
     shared: bool,
     verifiers: Verifiers,
     extract: Callable[[str, str], str | None],
+    classes: Classes,
     show: Callable[[Status], None],
 ) -> Iterator[tuple[int, Record]]:
     """Records of the rows with their places: those that are drawn once, then rejection sampling's, then searches'."""
@@ -301,7 +317,8 @@ def run_all(
     for (search, reward), places in searches(rows).items():
         asked, questions = zip(*((rows[place].request, rows[place].problem.question) for place in places), strict=True)
         verifier = verifiers.of(reward, search)
-        found = search_requests(engine, asked, questions, search, verifiers.steps, verifier, answer, show_search)
+        steps = verifiers.steps
+        found = search_requests(engine, asked, questions, search, steps, verifier, answer, show_search, classes)
         for i, record in found:
             yield places[i], record
         done += len(places)

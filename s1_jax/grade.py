@@ -29,8 +29,10 @@ from s1_jax.progress import progress_bar
 from s1_jax.reporting.records import Record, cut_torn_line, read_records, record_line, replace_file
 from s1_jax.reporting.summary import UNDECIDED
 from s1_jax.reporting.table import align
+from s1_jax.reporting.votes import with_classes
 from s1_jax.storage import Mirror, mirrored
 from s1_jax.tasks import Rules, Verdict, load_rules, load_task
+from s1_jax.tasks.classes import grader_classes
 from s1_jax.tasks.judge import decision, judge_prompt
 
 PROG = "python -m s1_jax.grade"
@@ -59,11 +61,15 @@ def grade(config: GradeConfig, folder: Mirror) -> None:
     task, before = read_run(run_dir)
 
     # By the rules, from the texts alone
-    after = grade_by_rules(load_rules(task), before)
+    rules = load_rules(task)
+    after = grade_by_rules(rules, before)
 
     # By a judge, what they leave open
     if config.judge.model:
         after = grade_by_judge(config.judge, task, after, run_dir / "judge.jsonl")
+
+    # Which answers are equal, for votes
+    after = with_classes(after, grader_classes(rules))
 
     # The records anew, then the report
     replace_file(run_dir / "records.jsonl", "".join(map(record_line, after)).encode())
@@ -90,7 +96,10 @@ def grade_by_rules(rules: Rules, records: Sequence[Record]) -> list[Record]:
         task = bar.add_task("by rules", total=len(records), note="")
         for record in records:
             extracted = rules.extract(record["text"], FormatConfig.of_record(record).answer_start)
-            graded.append(_with(record | {"extracted_answer": extracted}, rules.grade(extracted, record["gold"])))
+            fresh: Record = {"extracted_answer": extracted}
+            if "answer_class" in record:
+                fresh["answer_class"] = None
+            graded.append(_with(record | fresh, rules.grade(extracted, record["gold"])))
             bar.advance(task)
     return graded
 

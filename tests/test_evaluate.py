@@ -11,7 +11,8 @@ import pytest
 from s1_jax import evaluate
 from s1_jax.config import BudgetConfig, EvaluateConfig, SettingConfig, TaskConfig, UserError
 from s1_jax.settings import plan_rows
-from s1_jax.tasks import load_task
+from s1_jax.tasks import load_rules, load_task
+from s1_jax.tasks.classes import grader_classes
 from tests.tokenizer import byte_tokenizer
 
 CONFIG = """
@@ -246,6 +247,17 @@ def test_samples_and_no_forcing_beside_the_grid(folder, tmp_path):
     assert summary["scaling_over"] == "within"
     (voting,) = (run["majority"] for run in summary["runs"] if run["majority"])
     assert [vote["k"] for vote in voting] == [1, 2, 4]
+    assert not any(run["compared_as_text"] for run in summary["runs"])
+    for i in range(PROBLEMS):
+        of_problem = sorted((r for r in sampled if r["problem_id"] == i), key=lambda r: r["sample"])
+        expected = grader_classes(load_rules(TaskConfig("jsonl")))([r["extracted_answer"] for r in of_problem])
+        assert [r["answer_class"] for r in of_problem] == expected
+    kept = (tmp_path / "records.jsonl").read_bytes()
+    lines = kept.splitlines(keepends=True)
+    lost = [json.dumps(json.loads(line) | {"answer_class": None}, ensure_ascii=False) for line in lines]
+    (tmp_path / "records.jsonl").write_text("\n".join(lost) + "\n")  # as a kill before the end leaves them
+    evaluated(folder, tmp_path, config="extra.py")
+    assert (tmp_path / "records.jsonl").read_bytes() == kept
 
 
 @pytest.mark.parametrize("given,limit,answer", [(None, None, 512), (512, 512, 512), (0, 0, 0)])

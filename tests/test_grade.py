@@ -96,6 +96,28 @@ def test_by_the_rules_and_again(run_dir, capsys):
     assert "0 verdicts changed" in capsys.readouterr().out
 
 
+def test_equal_answers_of_several_samples_have_one_class(run_dir, capsys):
+    path = run_dir / "records.jsonl"
+    for wrong in (None, 5):  # never there, and out of date
+        known = {} if wrong is None else {"answer_class": wrong}
+        answers = ["7", "08", "8", "x=8", "", "9"]
+        fields = {"gold": "8", "temperature": 1.0} | known
+        path.write_text(
+            "".join(
+                record_line(record(1, False, 8, sample=i, text=text(answer), **fields))
+                for i, answer in reversed([*enumerate(answers)])
+            )
+        )
+        grade.main([str(run_dir)])
+        found = {r["sample"]: (r["answer_class"], r["correct"]) for r in read_records(path)}
+        assert [found[i] for i in range(6)] == [
+            *((0, False), (1, True), (1, True), (1, True), (None, False), (2, False))
+        ]
+        assert "Majority:" not in capsys.readouterr().out
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["runs"][0]["majority"][-1]["k"] == 4
+
+
 def test_the_judge_sees_what_is_open_once(run_dir, server, capsys):
     by_server(run_dir, server)
     prompts = sorted(server.prompts, key=lambda prompt: "Question 3?" not in prompt)  # they come in any order

@@ -65,7 +65,9 @@ def outcome(
     """The fields of a record that decoding brings, from the tokens after the start marker and their kinds.
 
     `text` runs from the start marker to the stop token, special tokens kept. `ignored_ends` hold, for each end that was
-    ignored, the thinking tokens and the characters of `text` before it. What only a task knows is null.
+    ignored, the thinking tokens and the characters of `text` before it. What only a task knows is null: its `gold`
+    answer, and of the answer extracted here whether it is right, the rule that decided, and `answer_class`, which is
+    the same number for equal ones of several samples of a problem and setting (reporting/votes.py).
     """
     ids, kind = np.asarray(tokens, np.int32), np.asarray(kinds)
     is_thought = IS_THOUGHT[kind]
@@ -90,6 +92,7 @@ def outcome(
         "ignored_ends": [[n, characters(n)] for n in ignored_ends(kind[is_thought]).tolist()],
         "text": text,
         "extracted_answer": None,
+        "answer_class": None,
         "gold": None,
         "correct": None,
         "graded_by": None,

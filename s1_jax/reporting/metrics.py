@@ -6,7 +6,7 @@ A run is one setting over all problems of a task; it has a mean number of thinki
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import combinations
 from math import comb, hypot, log2, sqrt
 from statistics import fmean
@@ -146,7 +146,7 @@ def pass_at_k(right: int, samples: int, k: int) -> float:
     return 1 - comb(samples - right, k) / comb(samples, k)
 
 
-def majority_accuracy(votes: Sequence[str | None], gold: str, k: int) -> float:
+def majority_accuracy(votes: Sequence[Hashable], gold: Hashable, k: int) -> float:
     """Probability that the most common of k votes, drawn from `votes` without replacement, is `gold`.
 
     Exact over all subsets and orders, so without the noise of "the first k samples" (the reference's maj@k). A tie goes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from s1_jax.data.instructions import METHODS, parse_instruction
 from s1_jax.reporting.metrics import control, majority_accuracy, mean_interval, pass_at_k, performance, scaling
 from s1_jax.reporting.names import search_label, search_name
 from s1_jax.reporting.records import Record
+from s1_jax.tasks.classes import text_classes
 
 UNDECIDED = ("unparsed", "undecided")
 Interval = tuple[float, float]
@@ -110,6 +111,7 @@ class Run:
     accuracy_if_undecided_right: float  # percent; equal to `accuracy` where nothing is undecided
     majority: tuple[OfSamples, ...]  # the most common answer is right; empty where a seed has one sample per problem
     pass_at: tuple[OfSamples, ...]  # any answer is right; empty where a seed has one sample per problem
+    compared_as_text: int = 0  # problems whose records have no `answer_class`, where samples vote
 
     @property
     def draws(self) -> str:
@@ -202,6 +204,7 @@ def _run(setting: Setting, records: Sequence[Record]) -> Run:
     accuracy, interval = _percent(shares, len(records))
     # a seed that is not done yet, or has fewer samples, takes no k away
     samples = min(max(Counter(map(_seed, drawn)).values()) for drawn in by_problem.values())
+    voting = list(by_problem.values()) if samples > 1 else []
     return Run(
         setting=setting,
         problems=len(by_problem),
@@ -223,8 +226,9 @@ def _run(setting: Setting, records: Sequence[Record]) -> Run:
         ),
         undecided=sum(map(is_undecided, records)),
         accuracy_if_undecided_right=100 * fmean(shares_at_most),
-        majority=tuple(_of_samples(list(by_problem.values()), samples, tokens, _majority)),
-        pass_at=tuple(_of_samples(list(by_problem.values()), samples, tokens, _passed)),
+        majority=tuple(_of_samples(voting, samples, tokens, _majority)),
+        pass_at=tuple(_of_samples(voting, samples, tokens, _passed)),
+        compared_as_text=sum(not all(map(has_class, drawn)) for drawn in voting),
     )
 
 
@@ -246,7 +250,7 @@ def _between_seeds(records: Sequence[Record]) -> float | None:
     return stdev(100 * fmean(map(_share, problems.values())) for problems in seeds.values())
 
 
-Votes = Sequence[str | None]
+Votes = Sequence[tuple[Hashable, bool]]  # the class of each answer, None for no answer, and whether it is right
 
 
 def _of_samples(
@@ -256,9 +260,9 @@ def _of_samples(
 
     The k are drawn from those of all seeds: they are draws of one kind, and more of them give a better estimate.
     """
-    votes = [[_vote(record) for record in records] for records in problems]
-    at_most = [[_vote(if_undecided_right(record)) for record in records] for records in problems]
-    for k in (2**i for i in range(samples.bit_length())) if samples > 1 else ():
+    votes = [_votes(records) for records in problems]
+    at_most = [_votes([if_undecided_right(record) for record in records]) for records in problems]
+    for k in (2**i for i in range(samples.bit_length())) if votes else ():
         draws = sum(map(len, votes)) / k
         shares = [share(of_problem, k) for of_problem in votes]
         pairs = zip(shares, votes, at_most, strict=True)
@@ -267,19 +271,35 @@ def _of_samples(
 
 
 def _majority(votes: Votes, k: int) -> float:
-    return majority_accuracy(votes, RIGHT, k)
+    """The first answer drawn of the class that wins speaks for it, and each of the class is as likely to be the first.
+
+    (Equality is not transitive, and a judge sees single answers, so those of a class may differ in whether they are
+    right.)
+    """
+    right: dict[Hashable, list[bool]] = defaultdict(list)
+    for name, is_right in votes:
+        right[name].append(is_right)
+    classes = [name for name, _ in votes]
+    contenders = {name: fmean(members) for name, members in right.items() if name is not None and any(members)}
+    return sum(share * majority_accuracy(classes, name, k) for name, share in contenders.items())
 
 
 def _passed(votes: Votes, k: int) -> float:
-    return pass_at_k(votes.count(RIGHT), len(votes), k)
+    return pass_at_k(sum(is_right for _, is_right in votes), len(votes), k)
 
 
-RIGHT = "right"  # all right answers are one vote, however they are written ("7", "07")
+def has_class(record: Record) -> bool:
+    """Whether it is known which other answers to its problem this one equals."""
+    return record["extracted_answer"] is None or record.get("answer_class") is not None
 
 
-def _vote(record: Record) -> str | None:
-    answer = record["extracted_answer"]
-    return RIGHT if record["correct"] else answer if answer is None else f"wrong: {answer}"
+def _votes(records: Sequence[Record]) -> Votes:
+    """Those of a problem. Where a record's class is not known, numbers and texts are compared, of all of them."""
+    if all(map(has_class, records)):
+        classes = [record.get("answer_class") for record in records]
+    else:
+        classes = text_classes([record["extracted_answer"] for record in records])
+    return [(name, bool(record["correct"])) for name, record in zip(classes, records, strict=True)]
 
 
 def _percent(shares: Sequence[float], draws: float) -> tuple[float, Interval]:

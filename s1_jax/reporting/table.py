@@ -24,7 +24,7 @@ def format_report(runs: Sequence[Run], methods: Sequence[Method], scaling_over: 
     A run's line has means of thinking tokens and ignored ends per record, accuracy with its 95% interval, and counts of
     records by how thinking ended and of those without an answer; "any right of k" is pass@k. Where a run has several
     seeds, a column tells the standard deviation of their accuracies. Where answers are undecided, one column counts
-    them and another holds the accuracy if all of them were right.
+    them and another holds the accuracy if all of them were right. A line tells where a majority is one of texts.
     """
     rows = []
     for run in runs:
@@ -48,6 +48,11 @@ def format_report(runs: Sequence[Run], methods: Sequence[Method], scaling_over: 
         metrics.append((method.name, str(method.runs), *(_number(value, form) for value, form in values), upper))
     table = without_empty([HEADER, *rows], (UP_TO, SPREAD, UNDECIDED))
     notes = "".join(f"{note}\n" for name, note in NOTES.items() if name in table[0])
+    if as_text := sum(run.compared_as_text for run in runs):
+        notes += (
+            f"Majority: in {as_text} votes, answers are equal only as numbers or as text, since some records have no "
+            "answer_class.\nThe rules that grade compare them with: python -m s1_jax.grade RUN_DIR\n"
+        )
     scope = "within one ignore count" if scaling_over == "within" else "across all ignore counts"
     return (
         f"{align(table)}\n{notes}\n{align(without_empty([METHOD_HEADER, *metrics], (UP_TO,)))}\n"

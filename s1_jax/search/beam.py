@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from s1_jax.config import SearchConfig
 from s1_jax.search.nodes import Search, best_first, levels
-from s1_jax.search.vote import decide
 
 
 def beam(config: SearchConfig, root: int) -> Search:
@@ -21,7 +20,7 @@ def beam(config: SearchConfig, root: int) -> Search:
         kept = best_first(found)[: len(beams)]
         leaves += [node for node in kept if node.ended]
         beams = [node.id for node in kept if not node.ended]
-    return decide([node.leaf(config) for node in leaves], config.vote)
+    return [node.leaf(config) for node in leaves]
 
 
 def dvts(config: SearchConfig, root: int) -> Search:
@@ -44,4 +43,4 @@ def dvts(config: SearchConfig, root: int) -> Search:
             else:
                 following.append(best.id)
         beams = following
-    return decide([node.leaf(config) for node in leaves], config.vote)
+    return [node.leaf(config) for node in leaves]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from s1_jax.config import SearchConfig
 from s1_jax.search.nodes import Search
-from s1_jax.search.vote import decide
 
 
 def best_of_n(config: SearchConfig, root: int) -> Search:
     """`width` runs, in a tree without steps. Without a reward model all weigh the same: majority voting."""
     runs = yield [root] * config.width
-    return decide([run.leaf(config) for run in runs if run.ended], config.vote)
+    return [run.leaf(config) for run in runs if run.ended]

@@ -7,7 +7,7 @@ from math import ceil, log, sqrt
 
 from s1_jax.config import SearchConfig
 from s1_jax.search.nodes import Node, Search
-from s1_jax.search.vote import Leaf, decide
+from s1_jax.search.vote import Leaf
 
 
 @dataclasses.dataclass
@@ -39,7 +39,7 @@ def mcts(config: SearchConfig, root: int) -> Search:
         path = descend(top, config)
         while path[-1].leaf is None and len(path) - 1 != config.max_steps:
             if nodes == config.max_nodes:
-                return decide(leaves, config.vote)
+                return leaves
             (node,) = yield [path[-1].id]
             nodes += 1
             place = Place(node.id, node.score, leaf=node if node.ended else None)
@@ -52,7 +52,7 @@ def mcts(config: SearchConfig, root: int) -> Search:
         for place in path:
             place.visits += 1
             place.total += value
-    return decide(leaves, config.vote)
+    return leaves
 
 
 def descend(top: Place, config: SearchConfig) -> list[Place]:

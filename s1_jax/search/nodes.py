@@ -1,7 +1,7 @@
 """What a method sees of a tree of runs, and what it may ask for: the seam between methods and decoding.
 
 A method is a generator over one problem and never touches a model. It yields the nodes it wants a child of, one that
-stands there n times gets n of them; it is sent those children, in that order; it returns an `Outcome`.
+stands there n times gets n of them; it is sent those children, in that order; it returns the leaves that it has found.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from s1_jax.config import SearchConfig
-from s1_jax.search.vote import Leaf, Outcome, path_score
+from s1_jax.search.vote import Leaf, path_score
 
 Record = dict[str, Any]
 
@@ -34,7 +34,7 @@ class Node(NamedTuple):
         return Leaf(self.id, self.answer, path_score(self.scores, config.path_score) if self.scores else 1.0)
 
 
-Search = Generator[list[int], list[Node], Outcome]
+Search = Generator[list[int], list[Node], list[Leaf]]
 
 
 class Method(NamedTuple):

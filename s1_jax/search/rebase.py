@@ -7,7 +7,6 @@ from math import ceil, exp
 
 from s1_jax.config import SearchConfig
 from s1_jax.search.nodes import Search, best_first, levels
-from s1_jax.search.vote import decide
 
 
 def rebase(config: SearchConfig, root: int) -> Search:
@@ -25,7 +24,7 @@ def rebase(config: SearchConfig, root: int) -> Search:
         going = [node for node in found if not node.ended]
         counts = balance([node.score for node in going], len(going), config.score_temperature)
         parents = [node.id for node, count in zip(going, counts, strict=True) for _ in range(count)]
-    return decide([node.leaf(config) for node in leaves], config.vote)
+    return [node.leaf(config) for node in leaves]
 
 
 def balance(scores: Sequence[float], width: int, temperature: float) -> list[int]:

@@ -11,6 +11,7 @@ from s1_jax.decoding.tree import Tree
 from s1_jax.search.nodes import Record
 from s1_jax.search.run import Extract, search_all
 from s1_jax.search.verifier import Verifier
+from s1_jax.tasks.classes import Classes, text_classes
 
 TREES = 4  # times as many problems as are at work are read at once
 
@@ -24,11 +25,12 @@ def search_requests(
     verifier: Verifier | None,
     extract: Extract,
     progress: Callable[[int], None],
+    classes: Classes = text_classes,
 ) -> Iterator[tuple[int, Record]]:
     """A record of each request's search with its place, as they are done (see `run.search_all`).
 
-    Runs grow by `steps` where the method needs them. `progress` is told how many are done. Raises UserError as
-    `Engine.check` and `search_all` do.
+    Runs grow by `steps` where the method needs them. `progress` is told how many are done. Answers that `classes` puts
+    together are one in the vote. Raises UserError as `Engine.check` and `search_all` do.
     """
     at_once = search.problems_at_a_time * TREES
     for first in range(0, len(requests), at_once):
@@ -37,6 +39,6 @@ def search_requests(
         def show(done: int, before: int = first) -> None:
             progress(before + done)
 
-        found = search_all(tree, search, questions[first : first + at_once], verifier, extract, show)
+        found = search_all(tree, search, questions[first : first + at_once], verifier, extract, show, classes)
         for place, record in found:
             yield first + place, record

@@ -17,7 +17,8 @@ from s1_jax.search.mcts import mcts
 from s1_jax.search.nodes import Method, Node, Record, Search, Tree
 from s1_jax.search.rebase import rebase
 from s1_jax.search.verifier import Verdict, Verifier
-from s1_jax.search.vote import Leaf, Outcome
+from s1_jax.search.vote import Leaf, Outcome, decide
+from s1_jax.tasks.classes import Classes, text_classes
 
 Extract = Callable[[str], str | None]
 METHODS: dict[str, Method] = {
@@ -43,6 +44,7 @@ NO_RUN: Record = {
     "ignored_ends": [],
     "text": "",
     "extracted_answer": None,
+    "answer_class": None,
     "gold": None,
     "correct": False,
     "graded_by": "none",
@@ -56,6 +58,7 @@ def search_all(
     verifier: Verifier | None,
     extract: Extract,
     progress: Callable[[int], None] | None = None,
+    classes: Classes = text_classes,
 ) -> Iterator[tuple[int, Record]]:
     """A record of each question's search, with its place, as soon as it is done; `questions` are those of the roots.
 
@@ -72,8 +75,9 @@ def search_all(
         decoding_seconds       this problem's share of the decoder's time, by the tokens of the steps that ended
         reward_seconds         the same of the reward model's, by the tokens it read
 
-    `progress` is told how many are done, time and again; what it raises ends the search. Raises UserError where the
-    method needs another reward model, or a question does not fit it.
+    Answers that `classes` puts together are one in the vote. `progress` is told how many are done, time and again; what
+    it raises ends the search. Raises UserError where the method needs another reward model, or a question does not fit
+    it.
     """
     check(config, verifier)
     method = METHODS[config.method]
@@ -86,7 +90,8 @@ def search_all(
         while waiting and len(running) < config.problems_at_a_time:
             place = waiting.pop()
             root = tree.roots[place]
-            running[place] = problem = _Problem(questions[place], method, method.search(config, root), open={root})
+            search = method.search(config, root)
+            running[place] = problem = _Problem(questions[place], method, search, config.vote, classes, open={root})
             if tree.ended(root):  # the prompt leaves no room
                 problem.ended[root] = run = tree.record(root)
                 problem.outcome = Outcome([Leaf(root, extract(run["text"]), 1.0)], root)
@@ -122,6 +127,8 @@ class _Problem:
     question: str
     method: Method
     search: Search
+    vote: str
+    classes: Classes
     open: set[int]  # nodes that may grow on, at first the root
     asked: list[int] = dataclasses.field(default_factory=list)  # nodes that it waits for
     growing: set[int] = dataclasses.field(default_factory=set)  # of these, such as are not there yet
@@ -144,7 +151,7 @@ class _Problem:
         try:
             parents = next(self.search) if self.found is None else self.search.send(self.found)
         except StopIteration as stop:
-            self.outcome = stop.value
+            self.outcome = decide(stop.value, self.vote, self.classes)
         self.asked = tree.plant(parents)
         self.growing = set(self.asked)
         if self.outcome or not (first or self.method.turns_back):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from statistics import fmean
 from typing import NamedTuple
 
-from s1_jax.tasks.equivalence import plain_number
+from s1_jax.tasks.classes import Classes, text_classes
 
 PATH_SCORES: dict[str, Callable[[Sequence[float]], float]] = {
     "last": lambda scores: scores[-1],
@@ -43,16 +43,16 @@ def path_score(scores: Sequence[float], how: str) -> float:
     return PATH_SCORES[how](scores)
 
 
-def decide(leaves: Sequence[Leaf], vote: str) -> Outcome:
+def decide(leaves: Sequence[Leaf], vote: str, classes: Classes = text_classes) -> Outcome:
     """The answer that most speaks for, and of the leaves that have it the heaviest; of equals the first found.
 
-    Numbers are the same however they are written ("7", "07", "7.0"), all else by its text. A leaf without an answer has
-    no vote, and is chosen only where there are no others.
+    Answers of one class, as `classes` tells them in the order of the leaves, are the same answer. A leaf without an
+    answer has no vote, and is chosen only where there are no others.
     """
-    answers: dict[Hashable, list[Leaf]] = defaultdict(list)
-    for leaf in leaves:
-        if leaf.answer is not None:
-            answers[ballot(leaf.answer)].append(leaf)
+    answers: dict[int, list[Leaf]] = defaultdict(list)
+    for leaf, number in zip(leaves, classes([leaf.answer for leaf in leaves]), strict=True):
+        if number is not None:
+            answers[number].append(leaf)
 
     def won(members: Sequence[Leaf]) -> float:
         return VOTES[vote]([leaf.weight for leaf in members])
@@ -60,8 +60,3 @@ def decide(leaves: Sequence[Leaf], vote: str) -> Outcome:
     candidates = max(answers.values(), key=won, default=leaves)
     heaviest = max(candidates, key=lambda leaf: leaf.weight, default=None)
     return Outcome(list(leaves), heaviest.id if heaviest else None)
-
-
-def ballot(answer: str) -> Hashable:
-    """What answers that count as the same have in common."""
-    return plain_number(answer) or " ".join(answer.split())

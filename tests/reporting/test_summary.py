@@ -178,7 +178,7 @@ def test_votes_and_pass_at_k_say_what_undecided_answers_could_change():
     assert (one.accuracy, one.accuracy_if_undecided_right) == (25, 50)
     # of six pairs one is of two equal wrong ones; with the open one right, one is of two right ones, four are ties
     assert two.accuracy_if_undecided_right == pytest.approx(100 * (1 + 4 / 2) / 6)
-    assert (four.accuracy, four.accuracy_if_undecided_right) == (0, 50), "two against two"
+    assert (four.accuracy, four.accuracy_if_undecided_right) == (0, 0), "a verdict makes no answers equal: two to one"
     assert [one.accuracy_if_undecided_right for one in run.pass_at] == pytest.approx([50, 100 * 5 / 6, 100])
     assert [one.accuracy for one in run.pass_at] == pytest.approx([25, 50, 100])
 

@@ -1,0 +1,41 @@
+"""What a majority is taken of: the answers to one problem under one setting, and the class of each.
+
+`answer_class` of a record numbers the classes of equal answers (tasks/classes.py) among all samples and seeds of its
+problem and setting, taken in the order of seed and sample. So it depends neither on the order in which records were
+written nor on what other settings there are. It is written where records are graded, and reports need no grader. A
+problem with one record under a setting has no vote, and its class stays null.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+
+from s1_jax.progress import progress_bar
+from s1_jax.reporting.records import Record
+from s1_jax.reporting.summary import Setting, has_class
+from s1_jax.tasks.classes import Classes
+
+
+def with_classes(records: Sequence[Record], classes: Classes) -> list[Record]:
+    """The records, in their order, with `answer_class`.
+
+    Where all records of a problem and setting have one, or there is one record alone, they are left as they are, as
+    the same objects.
+    """
+    pools: dict[Hashable, list[int]] = defaultdict(list)
+    for i, record in enumerate(records):
+        pools[record["problem_id"], Setting.of(record)].append(i)
+    voting = [places for places in pools.values() if len(places) > 1]
+    unknown = [places for places in voting if not all(has_class(records[i]) for i in places)]
+    found = list(records)
+    several = any(len({records[i]["extracted_answer"] for i in places}) > 1 for places in unknown)
+    with progress_bar(shown=several) as bar:
+        task = bar.add_task("equal answers", total=len(unknown), note="")
+        for places in unknown:
+            places.sort(key=lambda i: (records[i]["seed"], records[i]["sample"]))
+            numbers = classes([records[i]["extracted_answer"] for i in places])
+            for i, number in zip(places, numbers, strict=True):
+                found[i] = records[i] | {"answer_class": number}
+            bar.advance(task)
+    return found
