@@ -451,10 +451,9 @@ class SearchConfig:
     """One method that spends several runs on a problem (s1_jax/search); each reads some of these, see `READ_BY`."""
 
     method: MethodName = "best_of_n"
-    width: int = (
-        16  # runs (best_of_n), beams kept (beam), runs of all subtrees (dvts), budget (rebase), rollouts (mcts)
-    )
-    branch: int = 4  # children of each beam; runs of each subtree
+    # runs (best_of_n), candidates in each step (beam), runs of all subtrees (dvts), budget (rebase), rollouts (mcts)
+    width: int = 16
+    branch: int = 4  # beam: candidates for each one that grows on; dvts: runs of each subtree
     # what the scores of a run's steps come to when it is weighed against others
     path_score: Literal["last", "min", "mean", "product"] = "last"
     # whose answer is taken: the best run's; the one with most weight; the most common

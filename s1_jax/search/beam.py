@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 from s1_jax.config import SearchConfig
-from s1_jax.search.nodes import Search, best_first, levels
+from s1_jax.search.nodes import Node, Search, best_first, levels
 
 
 def beam(config: SearchConfig, root: int) -> Search:
-    """Of `width` beams each gets `branch` children, and the `width` best by their last step are the next beams.
+    """Grow `width` candidates in each step, of which the best `width / branch` unfinished ones are the next beams.
 
-    A beam whose run has ended is a leaf and keeps its place, so that fewer go on. The root gets all children of the
-    first level.
+    Candidates are ranked by their last step's score. The beams share the next `width` children evenly, and the best
+    beams get those that are left over; all children of the first step are the root's. A candidate whose run has ended
+    is a leaf whatever its score, and the search is over once there are `width` leaves. This is Hugging Face's
+    search-and-learn with its n as `width` and its beam_width as `branch`; it decodes on past n ended runs, but votes
+    on the first n alone.
     """
-    beams, leaves = [root] * config.width, []
+    beams, leaves = [root], list[Node]()
     for _ in levels(config):
-        if not beams:
+        share, left = divmod(config.width, len(beams))
+        found = best_first((yield [beam for i, beam in enumerate(beams) for _ in range(share + (i < left))]))
+        leaves += [node for node in found if node.ended]
+        beams = [node.id for node in found if not node.ended][: max(1, config.width // config.branch)]
+        if not beams or len(leaves) >= config.width:
             break
-        found = yield [beam for beam in beams for _ in range(config.branch)]
-        kept = best_first(found)[: len(beams)]
-        leaves += [node for node in kept if node.ended]
-        beams = [node.id for node in kept if not node.ended]
-    return [node.leaf(config) for node in leaves]
+    return [node.leaf(config) for node in leaves[: config.width]]
 
 
 def dvts(config: SearchConfig, root: int) -> Search:
     """Diverse verifier tree search: `width / branch` trees that know nothing of one another, each a beam of one.
 
-    As in Hugging Face's search-and-learn (its n is `width`, its beam_width `branch`): a tree is done when its best run
-    has ended, and its leaves are all runs that ended in that step.
+    As in Hugging Face's search-and-learn (its n is `width`, its beam_width `branch`), a tree is done when its best run
+    has ended, and its leaves are the runs that ended in that step. There the unfinished siblings of that step vote too,
+    for the last number in their text; here a run without an answer has no vote.
     """
-    beams, leaves = [root] * (config.width // config.branch), []
+    beams, leaves = [root] * (config.width // config.branch), list[Node]()
     for _ in levels(config):
         if not beams:
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from math import ceil, exp
 
 from s1_jax.config import SearchConfig
@@ -31,12 +32,15 @@ def balance(scores: Sequence[float], width: int, temperature: float) -> list[int
     """How many of `width` children each of some scores, best first, gets: in all exactly `width`.
 
     Down the list each takes ceil(width_left * weight / weight_left), with weights exp(score / temperature): the best
-    get a little more than their share, and the last may get nothing.
+    get a little more than their share, and the last may get nothing. Scores are finite, and equal ones are served in
+    their order. The weights are floats and all else is exact: a rounded ratio could pass the next whole number.
     """
-    weights = [exp((score - scores[0]) / temperature) for score in scores]  # the first is the highest: none overflows
+    highest = max(scores, default=0.0)
+    weights = [Fraction(exp((score - highest) / temperature)) for score in scores]  # the highest has 1: none overflows
+    left = sum(weights)
     counts = []
-    for i, weight in enumerate(weights):
-        count = ceil(width * weight / sum(weights[i:])) if width else 0
+    for weight in weights:
+        count = ceil(width * weight / left) if width else 0
         counts.append(count)
-        width -= count
+        width, left = width - count, left - weight
     return counts

@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
 
 from s1_jax.config import SearchConfig, UserError
 from s1_jax.search.layout import RewardLayout
+from s1_jax.search.nodes import Node
 from s1_jax.search.rebase import balance
 from s1_jax.search.run import METHODS, NO_RUN, USED, search_all
 from s1_jax.search.verifier import Verifier
@@ -70,9 +72,35 @@ def test_majority_voting_needs_no_model():
     assert check(SearchConfig("best_of_n", width=7, vote="majority"), None, whole=True) > PROBLEMS
 
 
-@pytest.mark.parametrize("width, branch", [(1, 1), (1, 3), (4, 1), (4, 3)])
+@pytest.mark.parametrize("width, branch", [(1, 1), (1, 3), (4, 1), (4, 3), (4, 4), (7, 2), (16, 4), (3, 5)])
 def test_beam(width, branch):
     check(SearchConfig("beam", width=width, branch=branch, path_score="min"))
+
+
+@pytest.mark.parametrize("width, branch", [(16, 4), (4, 4), (6, 4), (2, 4)])
+def test_beam_has_as_many_candidates_in_each_step_as_others_have_runs(width, branch):
+    for seed in range(10):
+        _, tree = run(SearchConfig("beam", width=width, branch=branch), [World(seed, 0)])
+        assert tree.planted and set(tree.planted) == {width}
+
+
+def test_an_ended_candidate_of_beam_search_is_kept_however_low_its_score():
+    """Four candidates, of which the lowest has ended; search-and-learn collects it and goes on with the others."""
+    scores = {1: 0.9, 2: 0.8, 3: 0.7, 4: 0.1}
+    search = METHODS["beam"].search(SearchConfig("beam", width=4, branch=2), 0)
+    assert next(search) == [0, 0, 0, 0]
+    parents = search.send([Node(i, i == 4, (score,), "9" if i == 4 else None) for i, score in scores.items()])
+    assert parents == [1, 1, 2, 2], "the best two of the unfinished, two children each"
+    with pytest.raises(StopIteration) as stop:
+        search.send([Node(i, True, (i / 10,), "7") for i in range(5, 9)])
+    found = [(leaf.id, leaf.answer) for leaf in stop.value.value]
+    assert found == [(4, "9"), (8, "7"), (7, "7"), (6, "7")], "four ended runs vote: the first, then the best"
+
+
+def test_fewer_beams_than_usual_share_the_candidates_the_best_getting_more():
+    search = METHODS["beam"].search(SearchConfig("beam", width=7, branch=2), 0)
+    next(search)
+    assert search.send([Node(i, i > 2, (1 / i,), None) for i in range(1, 8)]) == [1, 1, 1, 1, 2, 2, 2]
 
 
 @pytest.mark.parametrize("width, branch", [(1, 1), (3, 3), (4, 1), (6, 2)])
@@ -128,7 +156,45 @@ def test_balance_is_the_references():
         assert sum(counts) == width and counts == sorted(counts, reverse=True)
 
 
+def balance_exactly(scores, width, temperature):
+    """The rule in decimal numbers of 60 digits; None where a share is too near to a whole number to tell."""
+    with localcontext(prec=60):
+        weights = [((Decimal(score) - Decimal(scores[0])) / Decimal(temperature)).exp() for score in scores]
+        counts = []
+        for i, weight in enumerate(weights):
+            share = width * weight / sum(weights[i:])
+            if abs(share - round(share)) < Decimal("1e-9"):
+                if any(other != scores[i] for other in scores[i:]):  # rounding of a weight may decide
+                    return None
+                share = Decimal(round(share))
+            counts.append(math.ceil(share))
+            width -= counts[-1]
+        return counts
+
+
+def test_balance_gives_out_exactly_its_budget():
+    assert sum(balance([0.946502554169996, 0.9384387997349186, 0.9098511774051025], 41, 0.2)) == 41
+    rng, compared = np.random.default_rng(1), 0
+    for _ in range(1500):
+        n, width = int(rng.integers(1, 24)), int(rng.integers(0, 80))
+        draw = [rng.random, lambda k: rng.integers(0, 4, k) / 4, lambda k: 0.5 + 1e-16 * rng.integers(0, 3, k)]
+        scores = sorted(map(float, draw[rng.integers(3)](n)), reverse=True)
+        temperature = float(10.0 ** rng.choice([-300, -12, -3, -1, -0.7, 0, 1, 6, 300]))
+        counts = balance(scores, width, temperature)
+        assert sum(counts) == width and min(counts) >= 0, (scores, width, temperature)
+        assert counts == sorted(counts, reverse=True)
+        assert counts == balance(scores, width, temperature)
+        expected = balance_exactly(scores, width, temperature) if 1e-3 <= temperature <= 10 else None
+        if expected is not None:
+            compared += 1
+            assert counts == expected, (scores, width, temperature)
+    assert compared > 300
+
+
 def test_balance_at_its_ends():
+    assert balance([0.3], 9, 0.2) == [9] and balance([0.3, 0.2], 0, 0.2) == [0, 0]
+    assert balance([0.9] * 41, 41, 0.1) == [1] * 41
+    assert balance([1.0, 0.0], 3, 5e-324) == [3, 0]
     assert balance([0.5] * 4, 8, 0.2) == [2, 2, 2, 2]
     assert balance([0.5] * 3, 4, 0.2) == [2, 1, 1]
     assert balance([0.9, 0.1], 5, 1e-300) == [5, 0]

@@ -15,7 +15,7 @@ class Twin:
         self.runs, self.leaves, self.known = [], [], {}
         {
             "best_of_n": self.best_of_n,
-            "beam": lambda: self.beam([()] * config.width, 0),
+            "beam": self.beam,
             "dvts": self.dvts,
             "rebase": lambda: self.rebase([((), config.width)], config.width, 0),
             "mcts": self.mcts,
@@ -77,22 +77,27 @@ class Twin:
     def best_of_n(self):
         self.leaves = [self.child(()) for _ in range(self.config.width)]
 
-    def beam(self, beams, depth):
-        if not beams or self.too_deep(depth):
-            return
-        pool = []
-        for beam in beams:
-            for _ in range(self.config.branch):
-                pool.append(self.child(beam))
-        following = []
-        for _ in range(len(beams)):
-            best = self.best(pool)
-            pool.remove(best)
-            if self.ended(best):
-                self.leaves.append(best)
-            else:
-                following.append(best)
-        self.beam(following, depth + 1)
+    def beam(self):
+        """search-and-learn's rule, n = width, M = branch: n candidates a step, n / M of them go on, n ended ones vote.
+
+        Candidates are dealt to the beams like cards, the best beam first.
+        """
+        n, kept, depth = self.config.width, [()], 0
+        while kept and len(self.leaves) < n and not self.too_deep(depth):
+            hands = dict.fromkeys(kept, 0)
+            for card in range(n):
+                hands[kept[card % len(kept)]] += 1
+            candidates = [self.child(run) for run, cards in hands.items() for _ in range(cards)]
+            kept, depth = [], depth + 1
+            while candidates:
+                best = self.best(candidates)
+                candidates.remove(best)
+                if not self.ended(best):
+                    kept.append(best)
+                elif len(self.leaves) < n:
+                    self.leaves.append(best)
+            while len(kept) > 1 and len(kept) * self.config.branch > n:
+                kept.pop()
 
     def dvts(self):
         """Level by level, since ordinals count over all subtrees; each knows itself alone."""
