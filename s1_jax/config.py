@@ -1,6 +1,6 @@
 """Every option of the project, as frozen dataclasses that check themselves; `cli.py` turns command lines into them.
 
-`ModelConfig` carries the keys of Hugging Face's `config.json`, so nothing needs translating.
+A model's own settings are in `model_config.py`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,10 @@ import jax
 import jax.numpy as jnp
 import tyro
 
-
-class UserError(Exception):
-    """A mistake only the user can mend: shown as one line, exit code 2."""
-
-
-class RunError(Exception):
-    """A run that cannot go on through nobody's mistake: shown as one line, exit code 1."""
+from s1_jax.errors import RunError as RunError
+from s1_jax.errors import UserError as UserError
+from s1_jax.model_config import ModelConfig as ModelConfig
+from s1_jax.rope_config import RopeScaling as RopeScaling
 
 
 def _true_or_false(words: list[str]) -> bool:
@@ -41,112 +38,6 @@ Switch = Annotated[
         str_from_instance=lambda value: [str(value).lower()],
     ),
 ]
-
-
-@dataclasses.dataclass(frozen=True)
-class RopeScaling:
-    """YaRN (arXiv 2309.00071), with Hugging Face's names and defaults."""
-
-    factor: float
-    original_max_position_embeddings: int
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    attention_factor: float | None = None  # None: 0.1 ln(factor) + 1
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], max_position_embeddings: int) -> RopeScaling | None:
-        """Reads `rope_scaling`; None where it asks for plain RoPE. Raises UserError on anything but YaRN."""
-        kind = values.get("rope_type", values.get("type", "default"))
-        if kind == "default":
-            return None
-        if kind != "yarn":
-            raise UserError(f"rope_scaling of type {kind!r} is not supported; Qwen2.5 documents 'yarn' only")
-        given = {k: v for k, v in values.items() if k not in ("rope_type", "type", "rope_theta")}
-        given.setdefault("original_max_position_embeddings", max_position_embeddings)
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(given) - known):
-            raise UserError(f"rope_scaling has settings this model does not know: {', '.join(unknown)}")
-        if "factor" not in given:
-            raise UserError("rope_scaling of type 'yarn' needs a factor")
-        return cls(**given)
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """A Qwen2.5 dense model: the fields of its Hugging Face `config.json` that change what is computed."""
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    max_position_embeddings: int = 32768
-    rms_norm_eps: float = 1e-6
-    rope_theta: float = 10000.0
-    rope_scaling: RopeScaling | None = None
-    tie_word_embeddings: bool = False
-    initializer_range: float = 0.02
-
-    def __post_init__(self) -> None:
-        if self.hidden_size % self.num_attention_heads:
-            raise UserError(
-                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
-            )
-        if self.num_attention_heads % self.num_key_value_heads:
-            raise UserError(
-                f"num_attention_heads {self.num_attention_heads} is not a multiple of "
-                f"num_key_value_heads {self.num_key_value_heads}"
-            )
-
-    @property
-    def head_dim(self) -> int:
-        """H."""
-        return self.hidden_size // self.num_attention_heads
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
-        """From a `config.json` of transformers 4 or 5. Raises UserError on what this model cannot compute."""
-        values = dict(values)
-        if values.get("model_type", "qwen2") != "qwen2":
-            raise UserError(f"model_type {values['model_type']!r} is not supported; only 'qwen2' (Qwen2.5 dense) is")
-        if values.get("use_sliding_window"):
-            raise UserError("use_sliding_window is on in config.json; sliding-window attention is not supported")
-        if values.get("hidden_act", "silu") != "silu":
-            raise UserError(f"hidden_act {values['hidden_act']!r} is not supported; Qwen2.5 uses 'silu'")
-        if values.get("quantization_config"):
-            raise UserError("quantized checkpoints are not supported; use the F32, BF16 or F16 release of this model")
-        # transformers 5 writes rope_theta and rope_scaling as one rope_parameters
-        rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
-        if "rope_theta" in rope:
-            values["rope_theta"] = rope["rope_theta"]
-        known = {field.name for field in dataclasses.fields(cls)} - {"rope_scaling"}
-        required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
-        if missing := [name for name in required if name not in values]:
-            raise UserError(f"config.json lacks {', '.join(missing)}")
-        kept = {name: value for name, value in values.items() if name in known}
-        config = cls(**kept, rope_scaling=None)
-        if "head_dim" in values and values["head_dim"] not in (None, config.head_dim):
-            raise UserError(
-                f"head_dim {values['head_dim']} is not hidden_size / num_attention_heads = {config.head_dim}"
-            )
-        return dataclasses.replace(config, rope_scaling=RopeScaling.from_dict(rope, config.max_position_embeddings))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The contents of a `config.json` that transformers, old and new, reads as this model."""
-        values = dataclasses.asdict(self)
-        if self.rope_scaling is not None:
-            values["rope_scaling"] = {
-                "rope_type": "yarn",
-                **{k: v for k, v in values["rope_scaling"].items() if v is not None},
-            }
-        return {
-            "architectures": ["Qwen2ForCausalLM"],
-            "model_type": "qwen2",
-            "hidden_act": "silu",
-            "use_sliding_window": False,
-            **values,
-        }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,8 +53,8 @@ KEEP: dict[Kept, Callable[[jax.Array], Any]] = {
 
 def load_config(path: str | Path) -> ModelConfig:
     """The config of a checkpoint in a folder or on the hub. Raises UserError where this model cannot be it."""
-    values = read_object(resolve(path) / "config.json")
-    return ModelConfig.from_dict(values)
+    file = resolve(path) / "config.json"
+    return ModelConfig.from_dict(read_object(file), str(file))
 
 
 def load_tokenizer(path: str | Path) -> Any:

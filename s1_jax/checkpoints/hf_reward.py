@@ -25,7 +25,7 @@ def load_config(path: str | Path) -> tuple[ModelConfig, RewardConfig]:
     """
     folder = resolve(path)
     values = read_object(folder / "config.json")
-    config = ModelConfig.from_dict(values)
+    config = ModelConfig.from_dict(values, str(folder / "config.json"))
     named = values.get("architectures") or []
     known = [REWARD_MODELS[name] for name in named if name in REWARD_MODELS] or _by_tensors(folder, config)
     if not known:

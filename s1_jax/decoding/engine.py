@@ -294,9 +294,7 @@ def _cut(trunk: Row, point: BranchPoint, answer: Row) -> Row:
 
 def context_length(config: ModelConfig) -> int:
     """Positions the model is made for, YaRN's stretch included."""
-    if (scaling := config.rope_scaling) is None:
-        return config.max_position_embeddings
-    return max(config.max_position_embeddings, int(scaling.factor * scaling.original_max_position_embeddings))
+    return config.context_length
 
 
 def _given(budget: BudgetConfig) -> list[str]:

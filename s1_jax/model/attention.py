@@ -34,9 +34,12 @@ def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
             / (2 * math.log(theta))
         )
 
-    low = max(math.floor(dimension_turning(scaling.beta_fast)), 0)
-    high = min(math.ceil(dimension_turning(scaling.beta_slow)), head_dim - 1)
-    ramp = np.clip((np.arange(head_dim // 2, dtype=np.float32) - low) / max(high - low, 0.001), 0, 1)
+    low, high = dimension_turning(scaling.beta_fast), dimension_turning(scaling.beta_slow)
+    if scaling.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, head_dim - 1)
+    # a ramp that falls, where beta_fast is below beta_slow, is transformers' too
+    ramp = np.clip((np.arange(head_dim // 2, dtype=np.float32) - low) / (high - low or 0.001), 0, 1)
     frequencies = ramp / (scaling.factor * periods) + (1 - ramp) / periods
     attention_factor = scaling.attention_factor
     if attention_factor is None:
