@@ -10,6 +10,7 @@ The direction follows from the source:
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,9 @@ def to_hf(steps: Path, target: Path, dtype: Any) -> None:
     """The newest step of an Orbax folder as a Hugging Face checkpoint."""
     params, meta = orbax.restore_params(steps)
     origin = origin_folder(steps, meta)
-    hf.save_params(target, hf.load_config(origin), params, dtype=dtype, tokenizer_from=origin)
+    # by what was trained: the folder it started from may have changed since
+    config = dataclasses.replace(hf.load_config(origin), tie_word_embeddings="lm_head" not in params)
+    hf.save_params(target, config, params, dtype=dtype, tokenizer_from=origin)
 
 
 def origin_folder(steps: Path, meta: dict[str, Any]) -> Path:

@@ -7,8 +7,10 @@ a tensor in another type. Exporting goes the same way back. Letters: L layers.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import mmap
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
@@ -24,15 +26,17 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from s1_jax.checkpoints.folder import WITHOUT_WEIGHTS, copy_tokenizer, resolve, whole_folder
-from s1_jax.checkpoints.tensor_file import DTYPES, StoredTensor, read_header, write
+from s1_jax.checkpoints.tensor_file import DTYPES, StoredTensor, read_header, same_values, write
 from s1_jax.config import ModelConfig, StoredConfig, UserError
 from s1_jax.json_input import read_json, read_object
 from s1_jax.model import kernels
+from s1_jax.model.attention import rope_frequencies
 from s1_jax.model.qwen2 import Params, abstract_params, param_axes
 from s1_jax.sharding import Layout
 from s1_jax.storage import as_path, in_bucket
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+EMBEDDING, HEAD, FREQUENCIES = "model.embed_tokens.weight", "lm_head.weight", "rotary_emb.inv_freq"
 SHARD_BYTES = 5_000_000_000
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 UNPICKLE = (  # weights_only: no code of theirs is run
@@ -52,9 +56,29 @@ KEEP: dict[Kept, Callable[[jax.Array], Any]] = {
 
 
 def load_config(path: str | Path) -> ModelConfig:
-    """The config of a checkpoint in a folder or on the hub. Raises UserError where this model cannot be it."""
-    file = resolve(path) / "config.json"
-    return ModelConfig.from_dict(read_object(file), str(file))
+    """The config of a checkpoint in a folder or on the hub.
+
+    Embeddings that config.json ties are not tied where the folder stores an output head that differs from them: as
+    transformers does, the head is used, and a warning says so. Raises UserError where this model cannot be it.
+    """
+    folder = resolve(path)
+    file = folder / "config.json"
+    config = ModelConfig.from_dict(read_object(file), str(file))
+    if config.tie_word_embeddings and _stores_another_head(folder):
+        warnings.warn(
+            f"{file} has tie_word_embeddings true, but {HEAD} differs from {EMBEDDING}: it is used, and not tied",
+            stacklevel=1,
+        )
+        return dataclasses.replace(config, tie_word_embeddings=False)
+    return config
+
+
+def _stores_another_head(folder: Path) -> bool:
+    try:
+        stored = {tensor.name: tensor for tensor in stored_tensors(folder)}
+    except UserError:  # no weights here, or damaged ones: loading them says so
+        return False
+    return HEAD in stored and EMBEDDING in stored and not same_values(stored[HEAD], stored[EMBEDDING])
 
 
 def load_tokenizer(path: str | Path) -> Any:
@@ -96,8 +120,12 @@ def load_params(
     """
     folder = resolve(path)
     config = load_config(folder)
-    shapes, axes = abstract_params(config), param_axes(config)
-    return config, load_tree(folder, config, shapes, axes, dtype=dtype, layout=layout, stacked=stacked, kept=kept)
+    tensors = stored_tensors(folder)
+    if config.tie_word_embeddings and EMBEDDING not in {tensor.name for tensor in tensors}:
+        # some store the one tensor under its other name
+        tensors = [dataclasses.replace(t, name=EMBEDDING) if t.name == HEAD else t for t in tensors]
+    form: Any = {"dtype": dtype, "layout": layout, "stacked": stacked, "kept": kept}
+    return config, load_tree(folder, config, abstract_params(config), param_axes(config), tensors=tensors, **form)
 
 
 def load_tree(
@@ -110,9 +138,15 @@ def load_tree(
     layout: Layout | None = None,
     stacked: bool = True,
     kept: Kept = "plain",
+    tensors: list[StoredTensor] | None = None,
 ) -> Params:
-    """`load_params` for any tree of parameters around `config`'s layers: its abstract arrays and their logical axes."""
-    stored = _match(config, shapes, stored_tensors(folder), folder, any_dtype=dtype is not None)
+    """`load_params` for any tree of parameters around `config`'s layers: its abstract arrays and their logical axes.
+
+    `tensors` are those of the folder, where None as they are named there.
+    """
+    tensors = stored_tensors(folder) if tensors is None else tensors
+    stored = _match(config, shapes, tensors, folder, any_dtype=dtype is not None)
+    _compare_frequencies(config, tensors, folder)
     wanted = {
         path: jax.ShapeDtypeStruct(leaf.shape, dtype or DTYPES[stored[path][0].dtype])
         for path, leaf in flatten_dict(shapes, sep=".").items()
@@ -301,9 +335,24 @@ def _match(
 def _redundant(name: str) -> bool:
     """Tensors some releases store that no parameter needs: they follow from the rest, or have no use.
 
-    An output head is needed, and so known, but where it is tied to the embedding, and in Qwen2.5-Math's reward models.
+    An output head is needed, and so known, but where it equals the embedding it is tied to (`load_config`), and in
+    reward models. Frequencies of rotary positions are compared by `_compare_frequencies`.
     """
-    return name.endswith("rotary_emb.inv_freq") or name == "lm_head.weight"
+    return name.endswith(FREQUENCIES) or name == HEAD
+
+
+def _compare_frequencies(config: ModelConfig, tensors: list[StoredTensor], folder: Path) -> None:
+    """Warns where a checkpoint stores frequencies of rotary positions other than config.json's, which are used."""
+    frequencies, _ = rope_frequencies(config)
+    for tensor in tensors:
+        if tensor.name.endswith(FREQUENCIES) and tensor.dtype in DTYPES and tensor.shape == frequencies.shape:
+            stored = tensor.rows(0, tensor.shape[0])
+            kind = jnp.finfo(stored.dtype)
+            atol = float(kind.smallest_subnormal)
+            if not np.allclose(stored.astype(np.float32), frequencies, rtol=8 * float(kind.eps), atol=atol):
+                said = "holds frequencies other than those of config.json, which are used, as in transformers"
+                warnings.warn(f"{folder}: {tensor.name} {said}", stacklevel=1)
+                return
 
 
 def _some(names: Iterable[str]) -> str:

@@ -26,6 +26,7 @@ from s1_jax.storage import CHUNK, in_bucket, read_ranges, size_of
 
 DTYPES = {"F32": np.dtype(np.float32), "BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16)}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+BLOCK = 2**24  # bytes of float32 that are compared at a time
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 
 
@@ -52,6 +53,20 @@ class StoredTensor:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         flat = np.frombuffer(mapped, DTYPES[self.dtype], prod(shape), first)
         return np.require(flat.reshape(shape), requirements="A")  # a header may leave the data misaligned
+
+
+def same_values(one: StoredTensor, other: StoredTensor) -> bool:
+    """Whether two tensors hold the same numbers, of whatever types. Holds a block of rows of each at a time."""
+    if one.shape != other.shape or not one.shape or not {one.dtype, other.dtype} <= DTYPES.keys():
+        return False
+    rows = max(1, BLOCK // max(1, 4 * prod(one.shape[1:])))
+    for begin in range(0, one.shape[0], rows):
+        x, y = (tensor.rows(begin, min(begin + rows, one.shape[0])) for tensor in (one, other))
+        if one.dtype == other.dtype and np.array_equal(x.view(np.uint8), y.view(np.uint8)):
+            continue  # the same bytes: much faster to see than the same numbers
+        if not np.array_equal(x.astype(np.float32), y.astype(np.float32)):
+            return False
+    return True
 
 
 def read_header(path: Path) -> list[StoredTensor]:

@@ -186,7 +186,7 @@ def test_tensors_that_follow_from_the_rest_are_ignored(tiny_model, tmp_path):
 
     def add(found):
         found["lm_head.weight"] = found["model.embed_tokens.weight"].clone()
-        found["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.zeros(8)
+        found["model.layers.0.self_attn.rotary_emb.inv_freq"] = 1 / 1e4 ** (torch.arange(0, 16, 2) / 16)
 
     rewrite(tmp_path, add)
     assert "lm_head" not in hf.load_params(tmp_path)[1]
