@@ -23,8 +23,9 @@ def to_transformers(config: ModelConfig, params: Params) -> Any:
     """The same model in transformers, which takes no token for an end."""
     logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
-        hf.save_params(Path(folder) / "model", config, params)
-        model = AutoModelForCausalLM.from_pretrained(Path(folder) / "model", dtype=torch.float32).eval()
+        place = Path(folder) / "model"
+        hf.save_params(place, config, params)
+        model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, trust_remote_code=False).eval()
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()  # memory of its own, aligned, instead of the mapped file's
     model.generation_config.update(eos_token_id=None, pad_token_id=0)

@@ -263,8 +263,10 @@ def train_trl(connection: Connection, job: Job, settings: Mapping[str, Any]) -> 
             **TRL["all"],
         )
         attention = settings["attention"]
-        model = AutoModelForCausalLM.from_pretrained(job.folder, dtype=torch.float32, attn_implementation=attention)
-        tokenizer = AutoTokenizer.from_pretrained(job.folder)
+        model = AutoModelForCausalLM.from_pretrained(
+            job.folder, dtype=torch.float32, attn_implementation=attention, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(job.folder, trust_remote_code=False)
         trainer = SFTTrainer(model, config, train_dataset=data, processing_class=tokenizer, callbacks=[Turns()])
         trainer.remove_callback(PrinterCallback)
         trainer.train()

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import jax
@@ -25,15 +24,16 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-from s1_jax.checkpoints.folder import WITHOUT_WEIGHTS, copy_tokenizer, resolve, whole_folder
+from s1_jax.checkpoints.folder import copy_tokenizer, resolve, whole_folder
 from s1_jax.checkpoints.tensor_file import DTYPES, StoredTensor, read_header, same_values, write
+from s1_jax.checkpoints.tokenizer import load_tokenizer as load_tokenizer
 from s1_jax.config import ModelConfig, StoredConfig, UserError
 from s1_jax.json_input import read_json, read_object
 from s1_jax.model import kernels
 from s1_jax.model.attention import rope_frequencies
 from s1_jax.model.qwen2 import Params, abstract_params, param_axes
 from s1_jax.sharding import Layout
-from s1_jax.storage import as_path, in_bucket
+from s1_jax.storage import as_path
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 EMBEDDING, HEAD, FREQUENCIES = "model.embed_tokens.weight", "lm_head.weight", "rotary_emb.inv_freq"
@@ -79,27 +79,6 @@ def _stores_another_head(folder: Path) -> bool:
     except UserError:  # no weights here, or damaged ones: loading them says so
         return False
     return HEAD in stored and EMBEDDING in stored and not same_values(stored[HEAD], stored[EMBEDDING])
-
-
-def load_tokenizer(path: str | Path) -> Any:
-    """The transformers tokenizer of a checkpoint in a folder or on the hub, whose weights stay there.
-
-    Raises UserError where there is none.
-    """
-    from transformers import AutoTokenizer  # slow to import, and weights alone do not need it
-
-    folder = resolve(path, WITHOUT_WEIGHTS)
-    if not (folder / "tokenizer_config.json").is_file():
-        raise UserError(f"{folder} has no tokenizer (tokenizer_config.json and tokenizer.json)")
-    try:
-        if not in_bucket(folder):
-            return AutoTokenizer.from_pretrained(folder)
-        with TemporaryDirectory() as here:
-            copy_tokenizer(folder, Path(here))
-            (Path(here) / "config.json").write_bytes((folder / "config.json").read_bytes())
-            return AutoTokenizer.from_pretrained(here)
-    except (OSError, ValueError) as error:
-        raise UserError(f"the tokenizer in {folder} cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def load_params(

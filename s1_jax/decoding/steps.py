@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import StepConfig, UserError
@@ -115,8 +116,14 @@ def _taken_back(matched: Array, dropped: Array) -> Array:
 
 
 def _written(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """The text in the vocabulary's letters, one a byte for byte-level tokenizers."""
-    pieces = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)
+    """The text in the vocabulary's letters, one a byte. Raises UserError where the tokenizer is not byte-level."""
+    if "ByteLevel" not in str(tokenizer.backend_tokenizer.decoder):
+        raise UserError(
+            f"separator: the vocabulary of {tokenizer.name_or_path} is not byte-level, so no text can end a step; "
+            "leave it out (None) and give max_step_tokens"
+        )
+    # not by the tokenizer's own pre-tokenizer, which may put a space before
+    pieces = ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(text)
     return "".join(piece for piece, _ in pieces)
 
 

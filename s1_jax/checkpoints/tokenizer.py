@@ -1,0 +1,88 @@
+"""The tokenizer in a model's folder, as its own tokenizer.json has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from s1_jax.checkpoints.folder import WITHOUT_WEIGHTS, copy_tokenizer, resolve
+from s1_jax.config import UserError
+from s1_jax.json_input import read_object
+from s1_jax.storage import in_bucket, one_line
+
+SETTINGS, WHOLE, PARTS = "tokenizer_config.json", "tokenizer.json", ("vocab.json", "merges.txt")
+OBJECTS = (SETTINGS, "special_tokens_map.json", "added_tokens.json")  # small, so looked at before transformers does
+END = "<|endoftext|>"  # ends and pads where a Qwen2 tokenizer names nothing else
+PROBE = "A probe: 12 + 3"
+
+
+def load_tokenizer(path: str | Path) -> Any:
+    """The transformers tokenizer of a checkpoint in a folder or on the hub, whose weights stay there.
+
+    It splits text as tokenizer.json says. transformers' AutoTokenizer has Qwen2's normalizer and pre-tokenizer in place
+    of the file's for every model of type qwen2, which gives a model trained with others tokens it never saw.
+
+    Raises UserError, which names the folder and what is wrong in it, where there is no tokenizer that can be read.
+    """
+    folder = resolve(path, WITHOUT_WEIGHTS)
+    whole, settings = folder / WHOLE, folder / SETTINGS
+    if not settings.is_file():
+        raise UserError(f"{folder} has no tokenizer ({SETTINGS} and {WHOLE})")
+    if not whole.is_file() and not all((folder / name).is_file() for name in PARTS):
+        raise UserError(f"{folder} has no vocabulary: neither {WHOLE} nor {' and '.join(PARTS)}")
+    for name in OBJECTS:
+        if (folder / name).is_file():
+            read_object(folder / name)
+    if not in_bucket(folder):
+        return _load(folder, folder)
+    with TemporaryDirectory() as here:
+        copy_tokenizer(folder, Path(here))
+        if (folder / "config.json").is_file():
+            (Path(here) / "config.json").write_bytes((folder / "config.json").read_bytes())
+        return _load(Path(here), folder)
+
+
+def _load(folder: Path, origin: Path) -> Any:
+    """The tokenizer of a local folder, with the files of `origin`."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast  # slow to import, and weights do not need them
+
+    whole = (folder / WHOLE).is_file()
+    try:
+        kind = PreTrainedTokenizerFast if whole else AutoTokenizer
+        tokenizer = kind.from_pretrained(folder, trust_remote_code=False)
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+        given = read_object(folder / SETTINGS)
+        for name in ("eos_token", "pad_token"):
+            if name not in given and getattr(tokenizer, name) is None and END in tokenizer.get_vocab():
+                setattr(tokenizer, name, END)
+        tokenizer.decode(tokenizer.encode(PROBE))  # settings of a wrong type are found out when they are used
+        if not isinstance(tokenizer.chat_template, str | dict | None):
+            raise TypeError(f"chat_template is {tokenizer.chat_template!r}, not a string")
+    except BaseException as error:  # tokenizers raises bare Exception, and where it panics not even that
+        if not _is_of_library(error):
+            raise
+        files = f"{SETTINGS} and the rest" if whole else " and ".join(PARTS)
+        if whole and (of_file := _reason(folder / WHOLE, origin / WHOLE)):
+            files, error = WHOLE, of_file
+        raise UserError(f"the tokenizer in {origin} cannot be read ({files}): {one_line(error)}") from None
+    return tokenizer
+
+
+def _reason(file: Path, origin: Path) -> BaseException | None:
+    """Why tokenizer.json by itself cannot be read; None where it can."""
+    from tokenizers import Tokenizer
+
+    read_object(origin)
+    try:
+        Tokenizer.from_file(str(file))
+    except BaseException as error:
+        if not _is_of_library(error):
+            raise
+        return error
+    return None
+
+
+def _is_of_library(error: BaseException) -> bool:
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
