@@ -1,4 +1,4 @@
-"""Training state on disk, through Orbax: saved while training goes on, restored onto any mesh.
+"""Training state on disk, through Orbax: saved while training goes on (not on CPU), restored onto any mesh.
 
 A step is a folder that gets its name, or in a bucket its last file, only when it is whole, so a kill during a save
 leaves the steps before it.
@@ -48,7 +48,11 @@ class Checkpointer:
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
         """Begins to save; returns once `state` may be donated. Waits for the save before it.
 
-        Raises RunError where that one failed, or where the disk has no room for this one; what was saved stays.
+        On CPU it returns once the state is on disk: there the next step would need a second state beside the one that
+        is being written, and would compute on the cores that write it. Elsewhere the copy in the host's memory is that
+        second state, and training goes on meanwhile.
+
+        Raises RunError where a save failed, or where the disk has no room for this one; what was saved stays.
         """
         self.wait()
         needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), _free_bytes(self.folder)
@@ -58,6 +62,8 @@ class Checkpointer:
             raise RunError(f"no room to save step {step}: {here if full else 'another process says so'}")
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave(meta))
         self._manager.save(step, args=args)
+        if jax.default_backend() == "cpu":
+            self.wait()
 
     def restore(self, target: Any) -> tuple[Any, dict[str, Any]]:
         """The newest checkpoint that can be read, and its meta.
@@ -163,7 +169,8 @@ def _meet_unless_failed(*, key: str, timeout_ms: int) -> None:
 
 
 def _handlers() -> dict[str, Any]:
-    return {"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
+    # compressed, all of a state would be in memory a second time before it is written, to save a twelfth of the disk
+    return {"state": ocp.PyTreeCheckpointHandler(use_compression=False), "meta": ocp.JsonCheckpointHandler()}
 
 
 def _read(path: Path, leaves: Any) -> tuple[Any, dict[str, Any]]:

@@ -74,3 +74,58 @@ def test_memory_beyond_the_parameters_stays_under_two_tensors(tmp_path, dtype):
     assert found["params"] > 200e6
     assert found["loading"] < 2 * found["largest"]
     assert found["saving"] < 2 * found["largest"]
+
+
+# A state of parameters and two moments, of 30 million parameters, saved twice between steps that are given their state.
+SAVING = """
+import json, sys, threading
+from pathlib import Path
+import jax, jax.numpy as jnp
+from s1_jax.checkpoints.orbax import Checkpointer, restore_params
+
+def anonymous():
+    return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
+
+shapes = {"embed": (8000, 512), **{f"layers{i}": (8, 512, 512) for i in range(12)}}
+keys = iter(jax.random.split(jax.random.key(0), 3 * len(shapes)))
+draw = lambda: {name: jax.random.normal(next(keys), shape) for name, shape in shapes.items()}
+step = jax.jit(lambda state: jax.tree.map(lambda x: x * 1.001, state), donate_argnums=0)
+state = step({"params": draw(), "mu": draw(), "nu": draw()})
+jax.block_until_ready(state)
+nbytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+checkpointer = Checkpointer(Path(sys.argv[1]), keep=2)
+checkpointer.save(0, {"params": {"x": jnp.zeros(8)}}, meta={})  # what the writers take once
+checkpointer.wait()
+highest, done = [0], threading.Event()
+def watch():
+    while not done.wait(0.001):
+        highest.append(anonymous())
+watcher = threading.Thread(target=watch)
+state = jax.block_until_ready(step(state))
+before = anonymous()
+watcher.start()
+for number in (1, 2):
+    checkpointer.save(number, state, meta={})
+    expected = jax.tree.map(lambda x: x[:1].copy(), state["params"])
+    for _ in range(3):
+        state = jax.block_until_ready(step(state))
+checkpointer.close()
+done.set()
+watcher.join()
+restored, _ = restore_params(sys.argv[1])
+same = all(bool((restored[name][:1] == expected[name]).all()) for name in shapes)
+print(json.dumps(dict(state=nbytes, saving=max(highest) - before, same=same)))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="anonymous memory is read from /proc, as on Linux")
+def test_saving_a_training_state_takes_no_second_one(tmp_path):
+    """A quarter of the state is room for the threads that write; a copy of it, or its compressed form, would be all."""
+    env = dict(os.environ, PYTHONPATH=str(PROJECT), JAX_PLATFORMS="cpu")
+    command = [sys.executable, "-c", SAVING, str(tmp_path / "steps")]
+    run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    print(found)
+    assert found["same"] and found["state"] > 300e6
+    assert found["saving"] < found["state"] / 4
