@@ -32,6 +32,7 @@ FONT = re.compile(
     r"|fbox|framebox|operatorname|emph|underline)\s*\{([^{}\\]*)\}"
 )
 ONLY_FONT = re.compile(r"\\(?:mathbf|boldsymbol|bm|mathit|boxed|fbox|framebox|underline)\b")
+SIZED = re.compile(r"\\(?:left|right)(?![A-Za-z])")
 DOUBLED = re.compile(r"\\\\(?=[A-Za-z])")
 TOKEN = re.compile(
     r"\\\\|\\text\s*\{[^{}]*\}|\\(?:begin|end)\s*\{[a-zA-Z*]*\}|\\[A-Za-z]+|\\[!,;:> ]"
@@ -58,6 +59,7 @@ def tidy(text: str) -> str:
     text = unwrap(text.translate(CHARACTERS))
     if r"\begin" not in text:
         text = DOUBLED.sub(r"\\", text)
+    text = SIZED.sub("", text)  # as in \text{\left(C\right)}
     for _ in range(2):  # \textbf{\text{...}}
         text = FONT.sub(_font, text)
     text = unwrap(text.strip())

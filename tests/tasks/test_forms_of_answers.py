@@ -103,7 +103,7 @@ SAME = [  # the right answer, and others that mean the same
     ("3:30", "3:30.", "03:30"),
     ("\\text{even}", "even.", "Even", "\\textbf{even}", "**even**", "The answer is even."),
     ("\\text{ellipse}", "an ellipse", "Ellipse."),
-    ("\\text{(C)}", "C", "(C)", "C)", "\\textbf{(C)}", "C: because it is"),
+    ("\\text{(C)}", "C", "(C)", "C)", "\\textbf{(C)}", "C: because it is", "\\text{\\left(C\\right)}"),
     ("\\frac{1}{2^{60}}", "2^{-60}", "1/2^{60}"),
     ("2^{100}", "1267650600228229401496703205376"),
     ("\\cot x", "cot(x)", "cot x", "\\frac{\\cos x}{\\sin x}"),
