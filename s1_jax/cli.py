@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import typing
 from collections.abc import Callable
 from contextlib import redirect_stderr
@@ -26,6 +27,8 @@ from s1_jax.storage import as_path, explained
 
 T = TypeVar("T")
 
+STOPS = {int(signal.SIGINT): "Ctrl-C", int(signal.SIGTERM): "SIGTERM"}
+END = b"\0"  # no signal's number
 GOES_ON = "what was done is kept, the same command goes on from there"
 
 before_exit: list[Callable[[int], None]] = []  # told the exit code that `run_main` ends with
@@ -153,19 +156,35 @@ class Terminated(Exception):
 
 
 class StopFlag:
-    """Within: the first Ctrl-C or SIGTERM only sets `asked`, so a step ends in order; a second interrupts."""
+    """Within: the first Ctrl-C or SIGTERM only sets `asked`, so a step ends in order; a second interrupts.
 
-    def __init__(self) -> None:
+    That it was heard is printed to standard error at once, also where a compiled call keeps Python from handling it
+    for minutes, with what is waited for: `waits_for`, which may be set anew at any time.
+    """
+
+    def __init__(self, waits_for: str = "what is under way") -> None:
         self.asked = False
+        self.waits_for = waits_for
         self._by_hand = False
 
     def __enter__(self) -> StopFlag:
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {number: signal.signal(number, self._ask) for number in STOPS}
+        # the interpreter writes a signal's number here when it comes; its handlers run when Python code does again
+        self._heard, self._told = os.pipe()
+        os.set_blocking(self._told, False)
+        self._fd_before = signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)
+        self._teller = threading.Thread(target=self._tell, daemon=True)
+        self._teller.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._fd_before)
+        os.write(self._told, END)  # closing it is not enough where a forked process has it too
+        self._teller.join()
+        for end in (self._told, self._heard):
+            os.close(end)
 
     def check(self) -> None:
         """Raises once asked, KeyboardInterrupt or Terminated: Python's own can get lost inside a compiled call."""
@@ -175,6 +194,16 @@ class StopFlag:
     def ask(self) -> None:
         """As SIGTERM does."""
         self.asked = True
+
+    def _tell(self) -> None:
+        """Says once what was heard; ends with the flag."""
+        said, numbers = False, b""
+        while END not in numbers:
+            numbers = os.read(self._heard, 64)
+            for number in numbers:
+                if number in STOPS and not said:
+                    said = True
+                    print(f"{STOPS[number]} received; waiting for {self.waits_for}", file=sys.stderr, flush=True)
 
     def _ask(self, number: int, frame: object) -> None:
         if self.asked:

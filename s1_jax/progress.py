@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -10,6 +11,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -25,16 +27,35 @@ def clock_time(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}"
 
 
+class _Bar(Progress):
+    """Remembers when a row was told of something new, so that the time left counts down from there."""
+
+    def update(self, task_id: TaskID, **told: Any) -> None:
+        super().update(task_id, **told)
+        if told.keys() & {"completed", "advance", "seconds_left"}:
+            super().update(task_id, told_at=self.get_time())
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        super().update(task_id, told_at=self.get_time())
+
+
 class _TimeLeft(TimeRemainingColumn):
     def render(self, task: Task) -> Text:
         seconds = task.fields.get("seconds_left")
-        return super().render(task) if seconds is None else Text(clock_time(seconds), style="progress.remaining")
+        if seconds is None:
+            seconds = task.time_remaining
+        if seconds is None or task.finished:
+            return super().render(task)
+        since = task.get_time() - task.fields.get("told_at", task.get_time())
+        return Text(clock_time(max(seconds - since, 0)), style="progress.remaining")
 
 
 BAR_COLUMNS = (  # where the terminal is narrow, bar and note give way
     TextColumn("{task.description}"),
     BarColumn(),
     MofNCompleteColumn(table_column=Column(min_width=9, no_wrap=True)),
+    TextColumn("elapsed", table_column=Column(min_width=7)),
     TimeElapsedColumn(table_column=Column(min_width=7, no_wrap=True)),
     TextColumn("left", table_column=Column(min_width=4)),
     _TimeLeft(table_column=Column(min_width=7, no_wrap=True)),
@@ -43,12 +64,13 @@ BAR_COLUMNS = (  # where the terminal is narrow, bar and note give way
 
 
 def progress_bar(shown: bool = True) -> Progress:
-    """On standard error: what is being done, how much of it, time spent and left, and a `note` of the caller's.
+    """On standard error: what is being done, how much of it, time elapsed and left, and a `note` of the caller's.
 
-    A caller that knows better than the speed so far gives `seconds_left` too. What is printed meanwhile comes above the
-    bar in a terminal, and unchanged into the file where standard output is one.
+    A caller that knows better than the speed so far gives `seconds_left` too; either way the time left counts down
+    between two updates. What is printed meanwhile comes above the bar in a terminal, and unchanged into the file where
+    standard output is one.
     """
-    return Progress(
+    return _Bar(
         *BAR_COLUMNS,
         disable=not shown,
         console=Console(stderr=True),

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import signal
+import subprocess
+import sys
 
 import pytest
 from gcsfs.retry import HttpError
 
-from s1_jax.cli import Terminated, load_config, parse, parse_with_file, run_main, to_json
+from s1_jax.cli import StopFlag, Terminated, load_config, parse, parse_with_file, run_main, to_json
 from s1_jax.config import EvaluateConfig, RunError, TrainConfig, UserError
 from s1_jax.curation.config import CurateConfig
 
@@ -167,3 +169,53 @@ def test_ctrl_c_is_heard_in_the_background_of_a_script_too(capsys):
     finally:
         signal.signal(signal.SIGINT, before)
     assert ended.value.code == 130 and capsys.readouterr().err.startswith("interrupted")
+
+
+def test_ctrl_c_in_a_call_that_python_cannot_interrupt_is_heard_at_once(tmp_path):
+    """The main thread waits in C for a mutex, as it does for a long step, until what was said has been read."""
+    script = f"""
+import ctypes, os, threading, time
+from s1_jax.cli import StopFlag, run_main
+
+lib, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+
+def free():
+    while not os.path.exists({str(tmp_path / "go")!r}):
+        time.sleep(0.01)
+    lib.pthread_mutex_unlock(mutex)
+
+def main():
+    with StopFlag("the first step") as stop:
+        stop.waits_for = "step 7, which is then saved"
+        lib.pthread_mutex_lock(mutex)
+        threading.Thread(target=free).start()
+        print("waiting", flush=True)
+        lib.pthread_mutex_lock(mutex)
+        stop.check()
+
+run_main(main)
+"""
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen([sys.executable, "-c", script], **pipes) as process:
+        try:
+            assert process.stdout.readline() == "waiting\n"
+            process.send_signal(signal.SIGINT)
+            assert process.stderr.readline() == "Ctrl-C received; waiting for step 7, which is then saved\n"
+            assert process.poll() is None
+            (tmp_path / "go").touch()
+            process.wait(60)
+        finally:
+            process.kill()
+        assert process.returncode == 130 and process.stderr.read().startswith("interrupted; what was done is kept")
+
+
+def test_signals_are_told_once_and_by_their_names(capfd):
+    for number, name in ((signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")):
+        with pytest.raises((KeyboardInterrupt, Terminated)), StopFlag("the rows under way") as stop:
+            signal.raise_signal(number)
+            assert stop.asked
+            stop.check()
+        assert capfd.readouterr().err == f"{name} received; waiting for the rows under way\n"
+    with StopFlag() as outer, StopFlag() as inner:
+        pass
+    assert not outer.asked and not inner.asked and signal.set_wakeup_fd(-1) == -1

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import pytest
+from rich.console import Console
 
 from s1_jax.progress import clock_time, progress_bar
 
@@ -35,3 +38,53 @@ def test_durations():
         "0:59:59",
         "100:00:00",
     ]
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """A bar in a terminal of 100 columns whose clock the test turns, and what it shows."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    bar = progress_bar()
+    time = [100.0]
+    bar.get_time = lambda: time[0]
+
+    def shown():
+        console = Console(width=100, file=StringIO(), color_system=None)
+        console.print(bar.get_renderable())
+        return console.file.getvalue()
+
+    return bar, time, shown
+
+
+def test_both_times_have_their_names(told):
+    bar, time, shown = told
+    row = bar.add_task("working", total=4, note="well")
+    bar.update(row, completed=1, seconds_left=90)
+    time[0] += 7
+    assert "elapsed 0:00:07 left 0:01:23 well" in " ".join(shown().split())
+
+
+def test_the_time_left_counts_down_between_two_updates_and_stays_above_nothing(told):
+    bar, time, shown = told
+    row = bar.add_task("working", total=4, note="")
+    bar.update(row, completed=1, seconds_left=60)
+    lines = []
+    for _ in range(4):
+        lines.append(shown())
+        time[0] += 25
+    assert [line.split("left ")[1].split()[0] for line in lines] == ["0:01:00", "0:00:35", "0:00:10", "0:00:00"]
+    bar.update(row, note="something else")  # no news of the time
+    assert "left 0:00:00" in shown()
+    bar.update(row, completed=2, seconds_left=50)
+    assert "left 0:00:50" in shown()
+
+
+def test_a_time_left_that_rich_estimates_counts_down_too(told):
+    bar, time, shown = told
+    row = bar.add_task("working", total=10, note="")
+    for _ in range(4):
+        time[0] += 10
+        bar.advance(row)
+    assert "left 0:01:00" in shown()
+    time[0] += 5
+    assert "left 0:00:55" in shown()

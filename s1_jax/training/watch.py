@@ -26,11 +26,12 @@ class StepTime(NamedTuple):
 
 
 class StepClock:
-    """Times the loop of a run, from its making on. Compilation is kept apart: it says nothing of the steps to come."""
+    """Times the loop of a run, from its first step on. Compilation is kept apart: it says nothing of steps to come."""
 
     def __init__(self, now: Callable[[], float] = time.perf_counter):
         self.took: StepTime  # of the last step
-        self._now, self._started = now, now()
+        self._now = now
+        self._started: float | None = None
         self._compiled: set[Hashable] = set()
         self._steps, self._all_compilation = 0, 0.0
         self._input_wait, self._compilation = 0.0, 0.0  # of the step under way
@@ -54,13 +55,16 @@ class StepClock:
             seconds = self._now() - called
             self._compiled.add((program, shape))
             self._compilation += seconds
-            self._all_compilation += seconds
+            if self._started is not None:
+                self._all_compilation += seconds
 
     @contextmanager
     def step(self) -> Iterator[None]:
         """Around one step; `took` tells of it afterwards."""
         self._input_wait, self._compilation = 0.0, 0.0
         began = self._now()
+        if self._started is None:
+            self._started = began
         yield
         seconds = self._now() - began - self._compilation
         self.took = StepTime(seconds, self._input_wait, self._compilation or None)
@@ -68,6 +72,7 @@ class StepClock:
 
     def seconds_left(self, steps: int) -> float:
         """How long so many more steps take, at the pace of those timed so far with all between them; needs one."""
+        assert self._started is not None
         return steps * (self._now() - self._started - self._all_compilation) / self._steps
 
 
