@@ -32,6 +32,7 @@ from s1_jax.config import (
     UserError,
     resolve_dtype,
 )
+from s1_jax.data.look_alikes import LookAlikes
 from s1_jax.decoding.engine import Engine, Status, context_length
 from s1_jax.decoding.sweep import plan_trunks
 from s1_jax.json_input import read_object
@@ -109,7 +110,13 @@ def evaluate(config: EvaluateConfig, settings: Sequence[SettingConfig], folder: 
     task = load_task(config.task)
     source = hf.resolve(config.model.path)
     config = with_model_defaults(config, source)
-    rows = plan_rows(config, task, settings, hf.load_tokenizer(source))
+    tokenizer = hf.load_tokenizer(source)
+    rows = plan_rows(config, task, settings, tokenizer)
+    look_alikes = LookAlikes(tokenizer)
+    for problem in task.problems:
+        look_alikes.look(f"problem {problem.id}", (problem.question,))
+    if line := look_alikes.told("problems"):
+        say(line)
     size = f"{len(task.problems)} problems x {len(settings)} settings"
     if len(config.seeds) > 1:
         size += f" x {len(config.seeds)} seeds"

@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerBase
 from s1_jax.api import LoadedModel, load_model, override, prompt_token_ids
 from s1_jax.cli import StopFlag, parse, run_main
 from s1_jax.config import S1, BudgetConfig, FormatConfig, SamplingConfig, StoredConfig, UserError
+from s1_jax.data.look_alikes import LookAlikes
 from s1_jax.data.sources import is_unicode
 from s1_jax.decoding.budget import AnswerEnd, End, Kind, Phase
 from s1_jax.decoding.engine import Engine, Status
@@ -96,6 +97,11 @@ def main(argv: list[str] | None = None) -> None:
         stages.at(f"loading {config.model}", quiet=True)
         model = load_model(config.model, config.dtype, config.stored)
     requests = [_request(config, model, row, where) for where, row in rows]
+    look_alikes = LookAlikes(model.tokenizer)
+    for where, row in rows:
+        look_alikes.look(where, (row.get("prompt", ""),))
+    if line := look_alikes.told("prompts"):
+        print(line, file=sys.stderr)
     batch_size = min(config.batch_size, max(len(requests), 1))
     engine = model.engine(config.max_model_len, batch_size, config.format, config.draft_tokens)
     made_by = {"model": config.model, "dtype": config.dtype, "stored": asdict(config.stored)}

@@ -10,8 +10,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import DataConfig, UserError
-from s1_jax.data.chat import Example, encode_example, encode_text, response_text, with_answer
+from s1_jax.data.chat import Example, encode_example, encode_text, joined, response_text, with_answer
 from s1_jax.data.conditional import WITH_LIMIT
+from s1_jax.data.look_alikes import LookAlikes
 from s1_jax.data.sources import Conversation, read_conversations
 
 
@@ -45,6 +46,7 @@ class Counts:
     tokens_min: int
     tokens_mean: float
     tokens_max: int
+    look_alikes: str | None = None  # a line about examples that hold the text of control tokens, if any do
 
     def __str__(self) -> str:
         tokens = f"{self.tokens_min} to {self.tokens_max} tokens (mean {self.tokens_mean:.0f})"
@@ -61,6 +63,7 @@ def load_corpus(config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> tuple
     examples: list[Example] = []
     refused: list[str] = []
     read = truncated = 0
+    look_alikes = LookAlikes(tokenizer)
     fit = TOO_LONG[config.too_long]
     for row, conversation in read_conversations(config.path, config.split, config.layout, config.columns):
         read += 1
@@ -68,6 +71,8 @@ def load_corpus(config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> tuple
             example = _encode(tokenizer, conversation, config.control)
         except UserError as error:
             raise UserError(f"{row.where}: {error}") from None
+        if conversation.text is None:  # finished text has its control tokens on purpose
+            look_alikes.look(row.where, (conversation.question, joined(conversation.thinking), conversation.answer))
         if (length := len(example.token_ids)) > config.max_length:
             if config.too_long == "error":
                 refused.append(f"{row.where} (id {row.id}) has {length} tokens")
@@ -85,7 +90,15 @@ def load_corpus(config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> tuple
         raise UserError(f"no example of {config.path} is left: all are longer than data.max_length {config.max_length}")
     corpus = Corpus(tuple(ids), tuple(examples))
     lengths = corpus.lengths
-    counts = Counts(len(ids), read - len(ids), truncated, min(lengths), float(np.mean(lengths)), max(lengths))
+    counts = Counts(
+        examples=len(ids),
+        dropped=read - len(ids),
+        truncated=truncated,
+        tokens_min=min(lengths),
+        tokens_mean=float(np.mean(lengths)),
+        tokens_max=max(lengths),
+        look_alikes=look_alikes.told("examples"),
+    )
     return corpus, counts
 
 
