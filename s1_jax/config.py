@@ -91,7 +91,7 @@ class OptimConfig:
     """AdamW with warm-up and cosine to zero; the defaults are s1's."""
 
     peak_lr: float = 1e-5
-    warmup_share: float = 0.05
+    warmup_share: float = 0.05  # of the steps, from a rate of 0 in the first one, as in transformers
     b1: float = 0.9
     b2: float = 0.95
     eps: float = 1e-8

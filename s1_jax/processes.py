@@ -69,6 +69,14 @@ def any_of(flag: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 
 
+def alike(digest: str) -> bool:
+    """Whether all processes have the same digest, in hexadecimal: the same answer in all of them. Each must ask."""
+    if jax.process_count() == 1:
+        return True
+    all_of_them = multihost_utils.process_allgather(np.frombuffer(bytes.fromhex(digest), np.uint8))
+    return bool((all_of_them == all_of_them[0]).all())
+
+
 def meet(name: str) -> None:
     """Waits for all processes at a point of this name."""
     if jax.process_count() > 1:

@@ -19,10 +19,11 @@ import numpy as np
 from s1_jax.checkpoints import hf, orbax
 from s1_jax.cli import StopFlag, parse_with_file, run_main, to_json
 from s1_jax.config import RunError, TrainConfig, UserError, resolve_dtype
+from s1_jax.data.identity import check_same, identity_of
 from s1_jax.data.loader import Loader, Step, assemble
 from s1_jax.data.tokens import load_corpus, split_held_out
 from s1_jax.json_input import read_object
-from s1_jax.processes import Watchdog, any_of, is_first, meet, start_processes, watch_for_preemption
+from s1_jax.processes import Watchdog, alike, any_of, is_first, meet, start_processes, watch_for_preemption
 from s1_jax.progress import progress_bar
 from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh
 from s1_jax.storage import Mirror, mirrored
@@ -72,7 +73,12 @@ def fine_tune(config: TrainConfig, folder: Mirror) -> None:
     held_out_step = assemble(held_out, config.data, own_rows) if len(held_out) else None
     trace = Trace(run_dir / "profile", config.log.profile_steps, total_steps)
     say(f"{config.data.path}: {counts}")
+    if counts.look_alikes:
+        say(counts.look_alikes)
     say(f"{total_steps} steps over {len(training)} examples, {len(held_out)} held out")
+    examples = identity_of(training, held_out)
+    if not alike(examples.digest):
+        raise UserError(f"the processes do not read the same examples from {config.data.path}; give all the same data")
     claim_run_dir(folder, config)
     as_saved = json.loads(to_json(config))
     wandb_run = None
@@ -90,22 +96,32 @@ def fine_tune(config: TrainConfig, folder: Mirror) -> None:
             del params
         else:
             state, meta = checkpointer.restore(target)
-            examples_seen = meta["examples_seen"]
+            examples_seen, before = meta["examples_seen"], meta.get("examples")
+            if before is not None:
+                check_same(before, examples, run_dir, (training.ids, held_out.ids), folder.place)
+            else:
+                say(
+                    "the checkpoint is of an earlier version, without a digest of its examples: only counts are checked"
+                )
+            check_fits(loader, int(state.step), examples_seen, folder)
     first_step = int(state.step)
     if first_step:
         say(f"going on from step {first_step} ({examples_seen} examples seen)")
+    if is_first():
+        examples.keep(run_dir)
 
     # The loop
     compute_dtype = resolve_dtype(config.model.dtype)
     step_fn = compile_step(model, tx, target, layout, compute_dtype=compute_dtype, remat=config.model.remat)
     loss_fn = compile_loss(model, target, layout, compute_dtype=compute_dtype, remat=config.model.remat)
     rate = learning_rate(config.optim, total_steps)
-    log = MetricsLog(run_dir, first_step, wandb_run) if is_first() else None
+    # a run from the start makes the row of step 0 again
+    log = MetricsLog(run_dir, first_step or -1, wandb_run) if is_first() else None
     table = StepTable(total_steps, config.train.log_every_steps)
 
     with ExitStack() as stack:
         stack.enter_context(layout.use())
-        stop = stack.enter_context(StopFlag())
+        stop = stack.enter_context(StopFlag("the first step"))
         watch_for_preemption(stop.ask)
         watchdog = stack.enter_context(Watchdog(config.hosts.stall_seconds))
         for written in (log, trace):
@@ -113,18 +129,39 @@ def fine_tune(config: TrainConfig, folder: Mirror) -> None:
         bar = stack.enter_context(progress_bar(shown=is_first()))
         bar_row = bar.add_task("fine-tuning", total=total_steps, completed=first_step, note="")
         clock, number, saved_step = StepClock(), first_step, first_step
+
+        def held_out_loss() -> float:
+            assert held_out_step is not None
+            batch = place(held_out_step, layout)
+            with clock.compiling("held-out loss", batch["token_ids"].shape) as new:
+                if new:
+                    bar.update(bar_row, note="compiling the held-out loss")
+                loss = loss_fn(state.params, batch, jnp.int32(held_out_step.micro_batches))
+            bar.update(bar_row, note="held-out loss")
+            return float(loss)
+
+        # Before the first step
+        if held_out_step and not first_step:
+            watchdog.tick("held-out loss before the first step")
+            loss_before = held_out_loss()
+            say(f"held-out loss before the first step: {loss_before:.4f}")
+            if log is not None:
+                log.write({"step": 0, "loss": None, "held_out_loss": loss_before, "examples_seen": 0, "epoch": 0.0})
         batches = ((step, place(step, layout)) for step in clock.waiting(loader.batches(examples_seen)))
         watchdog.tick("waiting for the first input")
         upcoming = next(batches, None)
         while upcoming is not None:
             number, (step, batch) = number + 1, upcoming
             watchdog.tick(f"step {number}")
+            stop.waits_for = f"step {number}, which is then saved"
             shape = batch["token_ids"].shape
             with trace.step(number), clock.step():
                 with clock.compiling("step", shape) as new:
                     if new:
                         bar.update(bar_row, note=f"compiling {list(shape)}")
                     state, metrics = step_fn(state, batch, jnp.int32(step.micro_batches))
+                if new:
+                    bar.update(bar_row, note=f"computing step {number}")
                 watchdog.tick(f"step {number}: waiting for the input of the next")
                 upcoming = next(batches, None)  # while the devices compute
                 watchdog.tick(f"step {number}: waiting for the devices")
@@ -154,10 +191,7 @@ def fine_tune(config: TrainConfig, folder: Mirror) -> None:
                 row["compile_seconds"] = took.compilation
             last = number == total_steps
             if held_out_step and (last or number % config.train.held_out_every_steps == 0):
-                held_out_batch = place(held_out_step, layout)
-                with clock.compiling("held-out loss", held_out_batch["token_ids"].shape):
-                    loss = loss_fn(state.params, held_out_batch, jnp.int32(held_out_step.micro_batches))
-                row["held_out_loss"] = float(loss)
+                row["held_out_loss"] = held_out_loss()
             if log is not None:
                 log.write(row)
             seconds_left = clock.seconds_left(total_steps - number)
@@ -167,7 +201,8 @@ def fine_tune(config: TrainConfig, folder: Mirror) -> None:
             stopping = any_of(stop.asked)
             if last or stopping or number % config.checkpoint.every_steps == 0:
                 folder.keep()  # rows of steps that a restart does not make again
-                checkpointer.save(number, state, {"examples_seen": examples_seen, "config": as_saved})
+                meta = {"examples_seen": examples_seen, "examples": examples.digest, "config": as_saved}
+                checkpointer.save(number, state, meta)
                 saved_step = number
                 if stopping:
                     checkpointer.close()
@@ -187,11 +222,11 @@ def claim_run_dir(folder: Mirror, config: TrainConfig) -> None:
     if path.exists():
         before = read_object(path, ours=True)
         differing = [
-            f"{section}.{name} was {old!r}, is {now[section][name]!r}"
+            f"{section}.{name} was {old!r}, is {now[section].get(name)!r}"
             for section, options in before.items()
-            if section not in FREE_TO_CHANGE
+            if section not in FREE_TO_CHANGE and isinstance(options, dict) and section in now
             for name, old in options.items()
-            if now[section][name] != old and f"{section}.{name}" not in FREE_TO_CHANGE
+            if now[section].get(name) != old and f"{section}.{name}" not in FREE_TO_CHANGE
         ]
         if differing:
             raise UserError(
@@ -203,6 +238,17 @@ def claim_run_dir(folder: Mirror, config: TrainConfig) -> None:
         path.write_text(to_json(config))
         folder.keep()
     meet("run_dir is claimed")
+
+
+def check_fits(loader: Loader, step: int, examples_seen: int, folder: Mirror) -> None:
+    """Raises UserError where a checkpoint of this step and position cannot be of a run on the loader's examples."""
+    left = len(loader.plan(examples_seen))
+    if step + left != loader.total_steps or examples_seen > loader.epochs * len(loader.corpus):
+        raise UserError(
+            f"{folder.place} is at step {step}, behind {examples_seen} examples, where this data makes "
+            f"{loader.total_steps} steps of {loader.epochs * len(loader.corpus)}: the run had other data; bring that "
+            "back, or choose another --run-dir"
+        )
 
 
 def diverged(scalars: dict[str, float], step: Step, saved_step: int) -> str:

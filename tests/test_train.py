@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from s1_jax import train
+from s1_jax.checkpoints import orbax
 from s1_jax.config import RunError, UserError
 from tests.runs import MAIN, PATIENCE, PROJECT, STEPS, gate, options, rows, wait_for_step
 from tests.tokenizer import byte_tokenizer
@@ -132,12 +134,28 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     assert saved == {1} and rows(tmp_path)[-1]["step"] == 1 and not (tmp_path / "hf").exists()
 
 
-def test_held_out_examples_are_not_trained_on_and_their_loss_is_logged(start, tmp_path):
-    train.main(options(start, tmp_path, "--data.held-out-share", "0.2", "--train.held-out-every-steps", "2"))
+def test_held_out_examples_are_not_trained_on_and_their_loss_is_logged(start, tmp_path, monkeypatch, capsys):
+    class Stop(Exception):
+        pass
+
+    def stop_at_one(log, row, write=train.MetricsLog.write):
+        write(log, row)
+        if row["step"] == 1:
+            raise Stop
+
+    arguments = options(start, tmp_path, "--data.held-out-share", "0.2", "--train.held-out-every-steps", "1")
+    with monkeypatch.context() as patch, pytest.raises(Stop):  # before the first checkpoint
+        patch.setattr(train.MetricsLog, "write", stop_at_one)
+        train.main(arguments)
+    capsys.readouterr()
+    train.main(arguments)
     metrics = rows(tmp_path)
     assert metrics[-1]["examples_seen"] == 2 * 32
-    assert [row["step"] for row in metrics if "held_out_loss" in row] == [2, 4]
-    assert np.isfinite(metrics[-1]["held_out_loss"])
+    assert [row["step"] for row in metrics if "held_out_loss" in row] == [0, 1, 2, 3, 4]
+    before, after_one, after_two, *_ = (row["held_out_loss"] for row in metrics)
+    assert before == after_one != after_two  # the first step has rate 0
+    assert metrics[0]["loss"] is None and metrics[0]["examples_seen"] == 0
+    assert f"held-out loss before the first step: {before:.4f}\n" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
@@ -276,3 +294,74 @@ def test_a_mistake_on_the_command_line_exits_with_2_and_no_traceback():
         and out == ""
         and err == "error: no config file configs/nowhere.py; the ones shipped are in configs/\n"
     )
+
+
+@pytest.fixture(scope="module")
+def stopped(start, tmp_path_factory):
+    """A run that was stopped behind step 4, and its examples."""
+    run_dir = tmp_path_factory.mktemp("runs") / "stopped"
+
+    class Stop(Exception):
+        pass
+
+    def stop_at_five(log, row, write=train.MetricsLog.write):
+        write(log, row)
+        if row["step"] == 5:
+            raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train.MetricsLog, "write", stop_at_five)
+        with pytest.raises(Stop):
+            train.main(options(start, run_dir))
+    deadline = time.time() + PATIENCE
+    while not (run_dir / "checkpoints" / "4").exists():  # a save goes on in the background
+        assert time.time() < deadline
+        time.sleep(0.02)
+    return run_dir, (start / "examples.jsonl").read_text().splitlines(keepends=True)
+
+
+@pytest.mark.parametrize("name", ["another answer", "another order", "a row less", "rows more", "beyond the end"])
+def test_data_that_changed_since_the_stop_is_refused(name, start, stopped, tmp_path):
+    run_dir, lines = stopped
+    other = json.loads(lines[6])
+    changed, said = {
+        "another answer": (
+            [*lines[:6], json.dumps(other | {"answer": other["answer"] + "!"}) + "\n", *lines[7:]],
+            r"training examples \(40\) number 7 \(id sft-0-6\) is another",
+        ),
+        "another order": ([*lines[1:], lines[0]], r"\(40, all in another order\) number 1 \(id sft-0-1\)"),
+        "a row less": (lines[:-1], r"\(39, where there were 40\) the last ones are missing"),
+        "rows more": (lines + [line.replace("sft-0", "sft-1") for line in lines], r"number 41 \(id sft-1-0\)"),
+        "beyond the end": (lines[:8], r"\(8, where there were 40\)"),
+    }[name]
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    (start / "examples.jsonl").write_text("".join(changed))
+    try:
+        with pytest.raises(UserError, match=rf"stopped holds a run on other examples: .*{said}"):
+            train.main(options(start, run_dir))
+    finally:
+        (start / "examples.jsonl").write_text("".join(lines))
+    assert all(path.read_bytes() == contents for path, contents in before.items())
+
+
+def test_a_checkpoint_without_a_digest_resumes_where_it_fits_the_data(start, stopped, tmp_path, monkeypatch, capsys):
+    run_dir, lines = stopped
+    shutil.copytree(run_dir, tmp_path / "run")
+    (tmp_path / "run" / "examples.json").unlink()
+
+    def restore(checkpointer, target, restore=orbax.Checkpointer.restore):
+        state, meta = restore(checkpointer, target)
+        return state, {name: value for name, value in meta.items() if name != "examples"}
+
+    monkeypatch.setattr(orbax.Checkpointer, "restore", restore)
+    (start / "examples.jsonl").write_text("".join(lines[:8]))
+    try:
+        with pytest.raises(UserError, match=r"is at step 4, behind 56 examples, where this data makes 2 steps of 16"):
+            train.main(options(start, tmp_path / "run"))
+    finally:
+        (start / "examples.jsonl").write_text("".join(lines))
+    capsys.readouterr()
+    train.main(options(start, tmp_path / "run"))
+    said = capsys.readouterr().out
+    assert said.count("without a digest of its examples") == 1 and "going on from step 4" in said
+    assert (tmp_path / "run" / "hf" / "config.json").exists() and (tmp_path / "run" / "examples.json").exists()
