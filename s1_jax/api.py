@@ -21,6 +21,7 @@ from s1_jax.config import S1, BudgetConfig, FormatConfig, ModelConfig, SamplingC
 from s1_jax.data.chat import prompt_ids
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.requests import Request
+from s1_jax.decoding.slots import rows_at_a_time
 from s1_jax.model import qwen2
 
 T = TypeVar("T")
@@ -102,7 +103,7 @@ class LoadedModel:
             dataclasses.replace(shared, prompt_token_ids=prompt_token_ids(self.tokenizer, prompt), name=f"prompt {i}")
             for i, prompt in enumerate(prompts)
         ]
-        engine = self.engine(max_model_len, min(batch_size, max(len(requests), 1)), draft_tokens=draft_tokens)
+        engine = self.engine(max_model_len, rows_at_a_time(batch_size, len(requests)), draft_tokens=draft_tokens)
         return list(engine.run(requests))
 
     def engine(

@@ -34,6 +34,7 @@ from s1_jax.config import (
 )
 from s1_jax.data.look_alikes import LookAlikes
 from s1_jax.decoding.engine import Engine, Status, context_length
+from s1_jax.decoding.slots import rows_at_a_time
 from s1_jax.decoding.sweep import plan_trunks
 from s1_jax.json_input import read_object
 from s1_jax.processes import Watchdog, any_of, finish_together, is_first, meet, start_processes, watch_for_preemption
@@ -329,15 +330,6 @@ def run_all(
         for i, record in found:
             yield places[i], record
         done += len(places)
-
-
-def rows_at_a_time(batch_size: int, runs: int, parts: int) -> int:
-    """`batch_size`, or where there are fewer runs the next power of two, so that another sweep needs no new programs.
-
-    A multiple of the `parts` that a mesh cuts the batch into.
-    """
-    rows = min(batch_size, 1 << (runs - 1).bit_length())
-    return -(-rows // parts) * parts
 
 
 def graded(task: Task, problem: Problem, record: Record) -> Record:

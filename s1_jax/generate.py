@@ -31,6 +31,7 @@ from s1_jax.decoding.budget import AnswerEnd, End, Kind, Phase
 from s1_jax.decoding.engine import Engine, Status
 from s1_jax.decoding.records import FORCED
 from s1_jax.decoding.requests import USUAL, Request
+from s1_jax.decoding.slots import rows_at_a_time
 from s1_jax.json_input import loads, read_jsonl
 from s1_jax.progress import progress_bar
 from s1_jax.stages import DecodingNote, Stages
@@ -102,7 +103,7 @@ def main(argv: list[str] | None = None) -> None:
         look_alikes.look(where, (row.get("prompt", ""),))
     if line := look_alikes.told("prompts"):
         print(line, file=sys.stderr)
-    batch_size = min(config.batch_size, max(len(requests), 1))
+    batch_size = rows_at_a_time(config.batch_size, len(requests))
     engine = model.engine(config.max_model_len, batch_size, config.format, config.draft_tokens)
     made_by = {"model": config.model, "dtype": config.dtype, "stored": asdict(config.stored)}
     for request in requests:

@@ -20,6 +20,7 @@ import s1_jax
 from s1_jax import generate
 from s1_jax.compilation import CompilationWatch
 from s1_jax.config import UserError
+from s1_jax.decoding.slots import rows_at_a_time
 from s1_jax.generate import main, read_rows, text_pieces
 from tests.runs import PATIENCE
 from tests.tokenizer import byte_tokenizer
@@ -191,6 +192,11 @@ def test_without_thinking_there_is_an_answer_alone(model, reference):
     for name, value in {"max_thinking_tokens": 3, "forcing": False, "num_ignore": 1, "ignore_string": ""}.items():
         with pytest.raises(UserError, match=f"prompt 0: without thinking there is no budget; leave out {name}"):
             model.generate(["hi"], {name: value}, thinking=False)
+
+
+def test_few_batch_sizes_are_compiled():
+    assert [rows_at_a_time(8, requests) for requests in (0, 1, 2, 3, 4, 5, 8, 9, 100)] == [1, 1, 2, 4, 4, 8, 8, 8, 8]
+    assert [rows_at_a_time(6, requests) for requests in (3, 5, 6)] == [4, 6, 6] and rows_at_a_time(0, 3) == 0
 
 
 def test_generate_samples_by_seed(model):

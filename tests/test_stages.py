@@ -44,7 +44,7 @@ def test_beside_a_terminal_each_stage_is_a_line_once_no_mistake_can_come():
 
 def test_on_a_terminal_one_line_goes_away():
     said = said_of_a_command(a_console(terminal=True))
-    assert "loading it" in said and said.endswith("\x1b[2K"), "erased, and the cursor where it was"
+    assert "reading it" in said and said.endswith("\x1b[2K"), "erased, and the cursor where it was"
 
 
 def test_a_note_gives_way_to_a_compilation():

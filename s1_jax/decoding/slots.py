@@ -29,6 +29,15 @@ SHRINK = 2  # the batch is cut by powers of this when so few slots are needed
 SHRINK_CACHE = 4  # a cache so many times too long is cut
 
 
+def rows_at_a_time(batch_size: int, runs: int, parts: int = 1) -> int:
+    """`batch_size`, or where there are fewer runs the next power of two, so that few sizes are compiled.
+
+    A multiple of the `parts` that a mesh cuts the batch into.
+    """
+    rows = min(batch_size, power_of_two(max(runs, 1)))
+    return -(-rows // parts) * parts
+
+
 class Runs(NamedTuple):
     """What is to be decoded, one row a run."""
 

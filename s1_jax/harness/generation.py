@@ -15,6 +15,7 @@ from s1_jax.data.chat import encode
 from s1_jax.decoding.engine import Engine, Progress
 from s1_jax.decoding.markers import STOP_TOKENS
 from s1_jax.decoding.requests import Request
+from s1_jax.decoding.slots import rows_at_a_time
 from s1_jax.harness.config import HarnessConfig, KeywordConfig
 from s1_jax.harness.encoding import prefix_id, text_ids
 from s1_jax.harness.keywords import ANSWER_ROOM, budget_of, format_of, read_keywords, sampling_of, tries_of
@@ -57,7 +58,9 @@ def generate(
     planned = [
         (run, engine, places, _requests(engine, model, [asked[i] for i in places], [keywords[i] for i in places]))
         for run, places in runs.items()
-        for engine in [model.engine(config.max_length, min(config.rows, len(places)), run.format, config.draft_tokens)]
+        for engine in [
+            model.engine(config.max_length, rows_at_a_time(config.rows, len(places)), run.format, config.draft_tokens)
+        ]
     ]
     for _, engine, _, requests in planned:
         for request in requests:

@@ -56,7 +56,7 @@ class LiveTable(Progress):
         drafts = f", {tokens_per_step:.2f} tokens a step" if tokens_per_step > 1 else ""
         self.note.text = f"{self._runs}{speed}, {slot_use:.0%} of slots in use{drafts}"
         left = seconds / new * (self._total - self._before - done) if new else None
-        self.update(self._bar, completed=self._before + done, seconds_left=left)
+        self.update(self._bar, completed=self._before + done, seconds_left=left, told_at=self.get_time())
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """The table where there is a terminal, then the bar."""
