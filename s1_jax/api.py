@@ -16,6 +16,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.checkpoints import hf
+from s1_jax.checkpoints.stops import declared_stops
 from s1_jax.compilation import keep_compiled_programs, power_of_two
 from s1_jax.config import S1, BudgetConfig, FormatConfig, ModelConfig, SamplingConfig, StoredConfig, UserError
 from s1_jax.data.chat import prompt_ids
@@ -39,10 +40,12 @@ class LoadedModel:
         tokenizer: PreTrainedTokenizerBase,
         dtype: str,
         cache_dtype: str,
+        stops: Sequence[int] = (),
     ) -> None:
         self.config = config
         self.params = params
         self.tokenizer = tokenizer
+        self.stops = tuple(stops)  # tokens that the model declares as ends of its texts
         self.dtype, self.cache_dtype = jnp.dtype(dtype), jnp.dtype(cache_dtype)
         self._engines: dict[tuple[Any, ...], Engine] = {}
         self._logits = jax.jit(self._compute_logits)
@@ -82,12 +85,14 @@ class LoadedModel:
         batch_size: int = 8,
         draft_tokens: int = 0,
         thinking: bool = True,
+        format: FormatConfig = S1,
     ) -> list[dict[str, Any]]:
         """Records of the prompts, in order; a string is a user message for the chat template, a list is token ids.
 
-        Token ids stop before the start marker of thinking. `budget` and `sampling` hold fields of BudgetConfig and
-        SamplingConfig; `draft_tokens` are looked up ahead and change no token. Without `thinking` no start marker is
-        appended and no budget can be given: the answer begins at once. Raises UserError on what cannot be decoded.
+        The start marker of `format` is appended to prompts that do not end in it. `budget` and `sampling` hold fields
+        of BudgetConfig and SamplingConfig; `draft_tokens` are looked up ahead and change no token. Without `thinking`
+        no start marker is appended and no budget can be given: the answer begins at once. Raises UserError on what
+        cannot be decoded.
         """
         if isinstance(prompts, str):
             raise UserError("prompts must be a list; put the one prompt into brackets")
@@ -103,7 +108,8 @@ class LoadedModel:
             dataclasses.replace(shared, prompt_token_ids=prompt_token_ids(self.tokenizer, prompt), name=f"prompt {i}")
             for i, prompt in enumerate(prompts)
         ]
-        engine = self.engine(max_model_len, rows_at_a_time(batch_size, len(requests)), draft_tokens=draft_tokens)
+        rows = rows_at_a_time(batch_size, len(requests))
+        engine = self.engine(max_model_len, rows, format, draft_tokens)
         return list(engine.run(requests))
 
     def engine(
@@ -126,6 +132,7 @@ class LoadedModel:
                 cache_dtype=self.cache_dtype,
                 format=format,
                 draft_tokens=draft_tokens,
+                stops=self.stops,
             )
         return self._engines[key]
 
@@ -146,11 +153,13 @@ def load_model(path: str | Path, dtype: str = "float32", stored: StoredConfig = 
     keep_compiled_programs()
     stored = stored.resolved(dtype)
     config, params = hf.load_for_decoding(path, stored, jnp.dtype(dtype))
-    return LoadedModel(config, params, hf.load_tokenizer(path), dtype, stored.cache)
+    return LoadedModel(
+        config, params, hf.load_tokenizer(path), dtype, stored.cache, declared_stops(path, config.vocab_size)
+    )
 
 
 def prompt_token_ids(tokenizer: PreTrainedTokenizerBase, prompt: str | Sequence[int]) -> tuple[int, ...]:
-    """Ids of a user message through the chat template, or the ids themselves; the start marker is not part of them."""
+    """Ids of a user message through the chat template, or the ids as they are, with or without a start marker."""
     return tuple(prompt_ids(tokenizer, prompt) if isinstance(prompt, str) else (int(i) for i in prompt))
 
 

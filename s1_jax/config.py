@@ -166,32 +166,24 @@ class HostsConfig:
             raise UserError("hosts: start_seconds and lost_after_seconds must be at least 1, stall_seconds at least 0")
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """`python -m s1_jax.train`: supervised fine-tuning."""
-
-    run_dir: str = "runs/train"
-    model: ModelSource = ModelSource()
-    data: DataConfig = DataConfig()
-    optim: OptimConfig = OptimConfig()
-    train: TrainLoopConfig = TrainLoopConfig()
-    log: LogConfig = LogConfig()
-    checkpoint: CheckpointConfig = CheckpointConfig()
-    mesh: MeshConfig = MeshConfig()
-    hosts: HostsConfig = HostsConfig()
+S1_ANSWER_START = "<|im_start|>answer"
+S1_END_MARKERS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
 
 
 @dataclasses.dataclass(frozen=True)
 class FormatConfig:
     """How a model marks where its thinking and its answer begin; the defaults are s1's (data/chat.py)."""
 
-    think_start: str = "<|im_start|>think"  # opens the thinking, put in behind the prompt
-    answer_start: str = "<|im_start|>answer"  # opens the answer, put in where thinking ends
-    final_answer: str = "\nFinal Answer:"  # put in behind that where thinking is cut
-    # what ends the thinking where the model writes it
-    end_markers: tuple[str, ...] = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
+    think_start: str = "<|im_start|>think"  # opens the thinking; appended to prompts that do not end in it
+    answer_start: str = S1_ANSWER_START  # opens the answer; appended where thinking ends
+    final_answer: str = "\nFinal Answer:"  # appended to that where thinking is cut
+    # what ends the thinking where the model writes it, besides its stop tokens; left at s1's beside another
+    # answer_start, it is that answer_start
+    end_markers: tuple[str, ...] = S1_END_MARKERS
 
     def __post_init__(self) -> None:
+        if self.end_markers == S1_END_MARKERS and self.answer_start != S1_ANSWER_START:
+            object.__setattr__(self, "end_markers", (self.answer_start,))
         for name in ("think_start", "answer_start"):
             if not getattr(self, name):
                 raise UserError(f"format.{name} is empty")
@@ -209,6 +201,22 @@ class FormatConfig:
 
 
 S1 = FormatConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """`python -m s1_jax.train`: supervised fine-tuning."""
+
+    run_dir: str = "runs/train"
+    model: ModelSource = ModelSource()
+    data: DataConfig = DataConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainLoopConfig = TrainLoopConfig()
+    log: LogConfig = LogConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    mesh: MeshConfig = MeshConfig()
+    hosts: HostsConfig = HostsConfig()
+    format: FormatConfig = S1  # of the examples; finished texts (data.layout text) are used as they are
 
 
 MOST_GRACE = 0.1
@@ -488,12 +496,13 @@ class EndpointConfig:
     requests_per_minute: int = 600  # at most
     timeout_seconds: float = 600.0  # of one request
     attempts: int = 8  # at one request, ever longer apart
-    thinking: Switch = True  # decoded here: behind s1's start marker; false for plain instruct models
+    thinking: Switch = True  # decoded here: after the start marker of `format`; false for plain instruct models
     mesh: MeshConfig = MeshConfig()  # decoded here
     dollars_per_million_tokens: tuple[float, float] = (0.0, 0.0)  # read and written, for the cost that is shown
     # the request's field for max_tokens; auto: max_tokens, and the newer name where the endpoint asks for it; none: the
     # request has no limit but the endpoint's own
     max_tokens_field: Literal["auto", "max_tokens", "max_completion_tokens", "none"] = "auto"
+    format: FormatConfig = S1  # decoded here: how the model marks its thinking
 
     section: ClassVar[str] = ""  # before the names of options in messages
 

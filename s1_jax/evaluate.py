@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from s1_jax.checkpoints import hf
 from s1_jax.checkpoints.folder import fingerprint
+from s1_jax.checkpoints.stops import declared_stops
 from s1_jax.cli import StopFlag, parse_with_file, run_main, to_json
 from s1_jax.config import (
     S1,
@@ -32,8 +33,10 @@ from s1_jax.config import (
     UserError,
     resolve_dtype,
 )
+from s1_jax.data.chat import STOP_TOKENS
 from s1_jax.data.look_alikes import LookAlikes
 from s1_jax.decoding.engine import Engine, Status, context_length
+from s1_jax.decoding.markers import stop_ids, stop_texts
 from s1_jax.decoding.slots import rows_at_a_time
 from s1_jax.decoding.sweep import plan_trunks
 from s1_jax.json_input import read_object
@@ -66,12 +69,14 @@ from s1_jax.sharding import DECODE_RULES, Layout, devices_for, make_mesh
 from s1_jax.stages import Stages
 from s1_jax.storage import Mirror, as_path, mirrored
 from s1_jax.tasks import Problem, Rules, Task, load_task
+from s1_jax.tasks.answers import without_stop, written
 from s1_jax.tasks.classes import Classes, grader_classes
 
 # What all records of one run_dir share; settings, the number of problems and the machine may change between two starts.
 SHARED_OPTIONS = (
     ("model", "sha256"),
     ("model", "dtype"),
+    ("model", "stop_tokens"),
     ("task", "name"),
     ("task", "path"),
     ("task", "seed"),
@@ -112,7 +117,9 @@ def evaluate(config: EvaluateConfig, settings: Sequence[SettingConfig], folder: 
     source = hf.resolve(config.model.path)
     config = with_model_defaults(config, source)
     tokenizer = hf.load_tokenizer(source)
-    rows = plan_rows(config, task, settings, tokenizer)
+    vocab_size = hf.load_config(source).vocab_size
+    stop_tokens = stop_texts(tokenizer, stop_ids(tokenizer, declared_stops(source, vocab_size), vocab_size))
+    rows = plan_rows(config, task, settings, tokenizer, stop_tokens)
     look_alikes = LookAlikes(tokenizer)
     for problem in task.problems:
         look_alikes.look(f"problem {problem.id}", (problem.question,))
@@ -126,7 +133,7 @@ def evaluate(config: EvaluateConfig, settings: Sequence[SettingConfig], folder: 
             say(f"at temperature 0 every seed gives the same records: {once}")
 
     # What an earlier start has left to do
-    claim_run_dir(folder, config, source)
+    claim_run_dir(folder, config, source, stop_tokens)
     left = unfinished(folder, rows)
     done = len(rows) - len(left)
     say(f"{task.name}: {size}, {done} of {len(rows)} records done")
@@ -152,7 +159,7 @@ def with_model_defaults(config: EvaluateConfig, source: Path) -> EvaluateConfig:
     return dataclasses.replace(filled, model=dataclasses.replace(config.model, **model))
 
 
-def claim_run_dir(folder: Mirror, config: EvaluateConfig, source: Path) -> None:
+def claim_run_dir(folder: Mirror, config: EvaluateConfig, source: Path, stop_tokens: Sequence[str]) -> None:
     """Writes `config.json`, and brings an earlier start's records together.
 
     Raises UserError where the folder holds other records, naming what differs.
@@ -160,12 +167,13 @@ def claim_run_dir(folder: Mirror, config: EvaluateConfig, source: Path) -> None:
     meet("run_dir is looked at")
     run_dir = folder.local
     now = json.loads(to_json(config)) | {"max_answer_tokens": config.answer_tokens}
-    now["model"]["sha256"] = fingerprint(source)
+    now["model"] |= {"sha256": fingerprint(source), "stop_tokens": list(stop_tokens)}
     path = run_dir / "config.json"
     there = [record for part in run_dir.glob("records*.jsonl") for record in read_records(part)]
     if path.exists() and there:
         shared = SHARED_OPTIONS + SEARCH_OPTIONS * any("method" in record for record in there)
         before = {"format": json.loads(to_json(S1))} | read_object(path, ours=True)  # earlier versions knew s1's alone
+        before["model"] = {"stop_tokens": sorted(STOP_TOKENS)} | before["model"]
         pairs = [(".".join(names), _at(before, names), _at(now, names)) for names in shared]
         if differing := [f"{name} was {old!r}, is {new!r}" for name, old, new in pairs if old != new]:
             raise UserError(f"{folder.place} holds other records ({'; '.join(differing)}); choose another --run-dir")
@@ -234,6 +242,7 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
         layout=layout,
         format=config.format,
         draft_tokens=config.draft_tokens,
+        stops=declared_stops(source, model.vocab_size),
     )
     verifiers = Verifiers(config, engine.tokenizer, dtype, layout)
     for search, reward in searches(rows):
@@ -320,7 +329,7 @@ def run_all(
         show(Status(*counts, use.share, use.tokens_per_step, use.tokens))
 
     def answer(text: str) -> str | None:
-        return extract(text, engine.format.answer_start)
+        return extract(without_stop(text, engine.stop_tokens), engine.format.answer_start)
 
     for (search, reward), places in searches(rows).items():
         asked, questions = zip(*((rows[place].request, rows[place].problem.question) for place in places), strict=True)
@@ -334,7 +343,7 @@ def run_all(
 
 def graded(task: Task, problem: Problem, record: Record) -> Record:
     """The record with what only the task knows."""
-    extracted = task.rules.extract(record["text"], FormatConfig.of_record(record).answer_start)
+    extracted = task.rules.extract(written(record), FormatConfig.of_record(record).answer_start)
     verdict = task.rules.grade(extracted, problem.gold)
     known = {"task": task.name, "question": problem.question, "gold": problem.gold}
     judged = {"extracted_answer": extracted, "correct": verdict.correct, "graded_by": verdict.by}

@@ -1,10 +1,11 @@
 """Text under a thinking budget: `python -m s1_jax.generate --model DIR_OR_HUB_ID --input in.jsonl --output out.jsonl`.
 
-Each input line is a JSON object with `prompt` (a user message, put through the chat template) or `prompt_token_ids`
-(which stop before the start marker of thinking), perhaps an `id`, perhaps a `budget` of its own, whose fields win over
-the flags. The output has one record a line, in input order, each batch as soon as it is done; the same command goes on
-with an output that is not finished. With `--prompt "..."` the answer streams to the terminal instead, tokens that were
-forced in another colour. With `--no-thinking` the model answers at once, as in plain chat.
+Each input line is a JSON object with `prompt` (a user message, put through the chat template) or `prompt_token_ids`,
+perhaps an `id`, perhaps a `budget` of its own, whose fields win over the flags. The start marker of thinking is
+appended to either, unless it ends in that. The output has one record a line, in input order, each batch as soon as it
+is done; the same command goes on with an output that is not finished. With `--prompt "..."` the answer streams to the
+terminal instead, tokens that were forced in another colour. With `--no-thinking` the model answers at once, as in plain
+chat.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from transformers import PreTrainedTokenizerBase
 from s1_jax.api import LoadedModel, load_model, override, prompt_token_ids
 from s1_jax.cli import StopFlag, parse, run_main
 from s1_jax.config import S1, BudgetConfig, FormatConfig, SamplingConfig, StoredConfig, UserError
+from s1_jax.data.chat import STOP_TOKENS
 from s1_jax.data.look_alikes import LookAlikes
 from s1_jax.data.sources import is_unicode
 from s1_jax.decoding.budget import AnswerEnd, End, Kind, Phase
@@ -40,6 +42,7 @@ from s1_jax.storage import as_path, in_bucket, mirrored
 FORCED_COLOUR, NO_COLOUR = "\033[33m", "\033[0m"
 LONGEST_CHARACTER = 4  # bytes of a character in UTF-8: more tokens than these cannot wait for its end
 
+EARLIER = {"stop_tokens": sorted(STOP_TOKENS)}  # fields that records of earlier versions lack
 INPUT_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "prompt": (lambda v: isinstance(v, str) and is_unicode(v), "a string of valid Unicode"),
     "prompt_token_ids": (lambda v: isinstance(v, list) and all(type(i) is int for i in v), "a list of whole numbers"),
@@ -168,7 +171,7 @@ def resume(path: Path, expected: list[dict[str, Any]]) -> int:
         except ValueError as error:
             raise UserError(f"line {number} is not a record ({error})") from None
         for field in wanted | USUAL:  # the latter are left out where they are as usual
-            if not isinstance(record, dict) or record.get(field) != wanted.get(field):
+            if not isinstance(record, dict) or record.get(field, EARLIER.get(field)) != wanted.get(field):
                 raise UserError(f"line {number} was made by another command (its {field} differs)")
     if rest and not rest.startswith(b'{"task"'[: len(rest)]):
         raise UserError("ends in something that is not a record")
@@ -197,7 +200,7 @@ def stream(engine: Engine, request: Request, stages: Stages) -> None:
             tokens, kinds, count, control = jax.device_get(row)
             stop.check()
             if not steps:  # not before there is something behind it: the first step compiles
-                yield from ((token, True) for token in engine.start(request))
+                yield from ((token, True) for token in engine.opening(request))
             steps.append((time.perf_counter(), int(count)))
             if control.phase[0] == Phase.THINKING:
                 count = max(shown, count - engine.longest_marker + 1)  # what may turn out to be an end is not shown yet

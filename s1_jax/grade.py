@@ -32,6 +32,7 @@ from s1_jax.reporting.table import align
 from s1_jax.reporting.votes import with_classes
 from s1_jax.storage import Mirror, mirrored
 from s1_jax.tasks import Rules, Verdict, load_rules, load_task
+from s1_jax.tasks.answers import written
 from s1_jax.tasks.classes import grader_classes
 from s1_jax.tasks.judge import decision, judge_prompt
 
@@ -95,7 +96,7 @@ def grade_by_rules(rules: Rules, records: Sequence[Record]) -> list[Record]:
     with progress_bar() as bar:
         task = bar.add_task("by rules", total=len(records), note="")
         for record in records:
-            extracted = rules.extract(record["text"], FormatConfig.of_record(record).answer_start)
+            extracted = rules.extract(written(record), FormatConfig.of_record(record).answer_start)
             fresh: Record = {"extracted_answer": extracted}
             if "answer_class" in record:
                 fresh["answer_class"] = None

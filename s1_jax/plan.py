@@ -127,7 +127,7 @@ def examples(config: PlanConfig) -> Corpus:
             f"counting the tokens of {config.data.path} needs the tokenizer of {config.model.path} in a local folder; "
             "give --lengths FILE (token counts) or --full instead"
         )
-    corpus, counts = load_corpus(config.data, hf.load_tokenizer(config.model.path))
+    corpus, counts = load_corpus(config.data, hf.load_tokenizer(config.model.path), config.format)
     say_on_stderr(f"{config.data.path}: {counts}")
     return corpus
 

@@ -11,7 +11,7 @@ import jax
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import BudgetConfig, EvaluateConfig, MeshConfig, SearchConfig, SettingConfig, UserError
-from s1_jax.data.chat import prompt_ids
+from s1_jax.data.chat import STOP_TOKENS, prompt_ids
 from s1_jax.data.instructions import instructed
 from s1_jax.decoding.budget import NO_LIMIT
 from s1_jax.decoding.records import identity
@@ -91,9 +91,13 @@ class Row:
 
 
 def plan_rows(
-    config: EvaluateConfig, task: Task, settings: Sequence[SettingConfig], tokenizer: PreTrainedTokenizerBase
+    config: EvaluateConfig,
+    task: Task,
+    settings: Sequence[SettingConfig],
+    tokenizer: PreTrainedTokenizerBase,
+    stop_tokens: Sequence[str] = STOP_TOKENS,
 ) -> list[Row]:
-    """Setting after setting, so that the rows of a batch end at about the same time."""
+    """Setting after setting, so that the rows of a batch end at about the same time; `stop_tokens` as in records."""
     length = config.max_model_len
     assert length is not None  # filled in by with_model_defaults
     prompts = {
@@ -112,7 +116,7 @@ def plan_rows(
                 "sampling": setting.sampling,
                 "max_answer_tokens": config.answer_tokens,
             }
-            known = identity(**asked, max_model_len=length, format=config.format)
+            known = identity(**asked, max_model_len=length, format=config.format, stop_tokens=stop_tokens)
             limit = NO_LIMIT if config.max_answer_tokens is None and not setting.budget.forcing else None
             request = Request(**asked, name=f"problem {problem.id}", max_new_tokens=limit)
             known |= request.unusual

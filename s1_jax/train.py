@@ -18,7 +18,7 @@ import numpy as np
 
 from s1_jax.checkpoints import hf, orbax
 from s1_jax.cli import StopFlag, parse_with_file, run_main, to_json
-from s1_jax.config import RunError, TrainConfig, UserError, resolve_dtype
+from s1_jax.config import S1, RunError, TrainConfig, UserError, resolve_dtype
 from s1_jax.data.identity import check_same, identity_of
 from s1_jax.data.loader import Loader, Step, assemble
 from s1_jax.data.tokens import load_corpus, split_held_out
@@ -65,7 +65,7 @@ def fine_tune(config: TrainConfig, folder: Mirror) -> None:
     source = hf.resolve(config.model.path)
     model, tokenizer = hf.load_config(source), hf.load_tokenizer(source)
     check_sizes(config, model, len(tokenizer), layout)
-    corpus, counts = load_corpus(config.data, tokenizer)
+    corpus, counts = load_corpus(config.data, tokenizer, config.format)
     training, held_out = split_held_out(corpus, config.data.held_out_share, config.train.seed)
     own_rows = layout.local("batch", config.data.micro_batch_rows)
     loader = Loader(training, config.data, config.train.seed, config.train.epochs, own_rows)
@@ -220,7 +220,7 @@ def claim_run_dir(folder: Mirror, config: TrainConfig) -> None:
     path = folder.local / "config.json"
     now = json.loads(to_json(config))
     if path.exists():
-        before = read_object(path, ours=True)
+        before = {"format": json.loads(to_json(S1))} | read_object(path, ours=True)  # earlier versions knew s1's alone
         differing = [
             f"{section}.{name} was {old!r}, is {now[section].get(name)!r}"
             for section, options in before.items()

@@ -211,7 +211,11 @@ def weights_of(who: EndpointConfig) -> list[Path]:
 
 def _keys(who: EndpointConfig, source: Path | None, prompts: Sequence[str]) -> list[str]:
     """What each answer is found by."""
-    model = who.model if source is None else [fingerprint(source), who.thinking]
+    model: Any = who.model
+    if source is not None:
+        from s1_jax.curation.decode_here import unusual
+
+        model = [fingerprint(source), who.thinking, *unusual(who, source)]
     temperature = None if who.temperature is None else float(who.temperature)
     asked = ([model, temperature, prompt] for prompt in prompts)
     return [hashlib.sha256(json.dumps(parts).encode()).hexdigest() for parts in asked]

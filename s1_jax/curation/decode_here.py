@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 
 from s1_jax.checkpoints import hf
+from s1_jax.checkpoints.stops import declared_stops
+from s1_jax.completion import split_thinking
 from s1_jax.config import BudgetConfig, EndpointConfig, SamplingConfig, StoredConfig, UserError, resolve_dtype
-from s1_jax.data.chat import prompt_ids
+from s1_jax.data.chat import STOP_TOKENS, prompt_ids
 from s1_jax.decoding.engine import LONGEST_DEFAULT_ANSWER, Engine, Status, context_length
+from s1_jax.decoding.markers import stop_ids, stop_texts
 from s1_jax.decoding.requests import Request
 from s1_jax.endpoint import Reply
 from s1_jax.sharding import DECODE_RULES, Layout, devices_for, make_mesh
@@ -31,14 +35,18 @@ def decode_here(
     tokenizer = hf.load_tokenizer(source)
     ids = [tuple(prompt_ids(tokenizer, prompt)) for prompt in prompts]
     context = context_length(hf.load_config(source))
+    model, params = hf.load_for_decoding(source, stored, dtype, layout)
     engine = Engine(
-        *hf.load_for_decoding(source, stored, dtype, layout),
+        model,
+        params,
         tokenizer,
         max_model_len=min(context, max(map(len, ids)) + who.max_tokens + ROOM_FOR_MARKERS),
         batch_size=-(-min(who.concurrent, len(prompts)) // parts) * parts,
         dtype=dtype,
         cache_dtype=jnp.dtype(stored.cache),
         layout=layout,
+        format=who.format,
+        stops=declared_stops(source, model.vocab_size),
     )
     places, requests = [], []
     for place, prompt in enumerate(ids):
@@ -56,8 +64,21 @@ def decode_here(
             tokenizer.decode(record[name], skip_special_tokens=True).strip()
             for name in ("thinking_token_ids", "answer_token_ids")
         )
+        if not who.thinking:  # the chat template, or the model by itself, may have opened it
+            thinking, text = split_thinking(text)
         written = record["num_thinking_tokens"] + record["num_answer_tokens"]
         yield places[i], Reply(thinking, text, "stop" if ended else "length", len(ids[places[i]]), written)
+
+
+def unusual(who: EndpointConfig, source: Path) -> list[Any]:
+    """What decides the answers besides weights and prompts, where it is not as with s1's models; else nothing.
+
+    Raises UserError where `source` holds no model.
+    """
+    tokenizer, vocab_size = hf.load_tokenizer(source), hf.load_config(source).vocab_size
+    stops = stop_ids(tokenizer, declared_stops(source, vocab_size), vocab_size)
+    found = [who.format.to_record(), list(stop_texts(tokenizer, stops))]
+    return [] if found == [None, sorted(STOP_TOKENS)] else found
 
 
 def _request(who: EndpointConfig, prompt: tuple[int, ...], context: int) -> Request:

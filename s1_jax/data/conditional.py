@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from s1_jax.config import S1, FormatConfig
+from s1_jax.config import S1, FormatConfig, UserError
 from s1_jax.data.chat import encode, joined
 from s1_jax.data.instructions import instructed
 
@@ -29,18 +29,23 @@ STEPS = FormatConfig(
 
 
 def with_token_limit(
-    tokenizer: PreTrainedTokenizerBase, question: str, thinking: str | Sequence[str]
+    tokenizer: PreTrainedTokenizerBase, question: str, thinking: str | Sequence[str], format: FormatConfig = S1
 ) -> tuple[str, str]:
     """Question and assistant's thinking, from its start marker on, for token-conditional control."""
     thoughts = joined(thinking)
     limit = _power_of_two(len(encode(tokenizer, thoughts)))
-    return instructed(question, f"token {limit}"), f"{S1.think_start}\n{thoughts}"
+    return instructed(question, f"token {limit}"), f"{format.think_start}\n{thoughts}"
 
 
 def with_step_limit(
-    tokenizer: PreTrainedTokenizerBase, question: str, thinking: str | Sequence[str]
+    tokenizer: PreTrainedTokenizerBase, question: str, thinking: str | Sequence[str], format: FormatConfig = S1
 ) -> tuple[str, str]:
-    """The same for step-conditional control: each step is opened by a marker that says how many are left."""
+    """The same for step-conditional control: each step is opened by a marker that says how many are left.
+
+    These markers are s1's own. Raises UserError in another format.
+    """
+    if format not in (S1, STEPS):
+        raise UserError("data.control step opens each step with s1's own marker: leave out --format, or choose token")
     steps = split_steps(joined(thinking))
     limit = _power_of_two(len(steps))
     counted = [f"{STEPS.think_start}{limit - i} steps left\n{step}" for i, step in enumerate(steps)]

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from s1_jax.config import DataConfig, UserError
-from s1_jax.data.chat import Example, encode_example, encode_text, joined, response_text, with_answer
+from s1_jax.config import S1, DataConfig, FormatConfig, UserError
+from s1_jax.data.chat import Example, encode_example, encode_text, joined, response_text, turn_of, with_answer
 from s1_jax.data.conditional import WITH_LIMIT
 from s1_jax.data.look_alikes import LookAlikes
 from s1_jax.data.sources import Conversation, read_conversations
@@ -53,11 +53,14 @@ class Counts:
         return f"{self.examples} examples of {tokens}, {self.dropped} dropped, {self.truncated} truncated"
 
 
-def load_corpus(config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Corpus, Counts]:
-    """Reads and tokenizes `config.path`; `config.too_long` is what happens to more than `config.max_length` tokens.
+def load_corpus(
+    config: DataConfig, tokenizer: PreTrainedTokenizerBase, format: FormatConfig = S1
+) -> tuple[Corpus, Counts]:
+    """Reads `config.path` and tokenizes it in this format.
 
-    Raises UserError for what `read_conversations` refuses, for too long examples under "error" (naming the first and
-    counting all), and where no example is left.
+    `config.too_long` is what happens to an example of more than `config.max_length` tokens. Raises UserError for what
+    `read_conversations` refuses, for too long examples under "error" (naming the first and counting all), and where no
+    example is left.
     """
     ids: list[str] = []
     examples: list[Example] = []
@@ -68,7 +71,7 @@ def load_corpus(config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> tuple
     for row, conversation in read_conversations(config.path, config.split, config.layout, config.columns):
         read += 1
         try:
-            example = _encode(tokenizer, conversation, config.control)
+            example = _encode(tokenizer, conversation, config.control, format)
         except UserError as error:
             raise UserError(f"{row.where}: {error}") from None
         if conversation.text is None:  # finished text has its control tokens on purpose
@@ -125,18 +128,25 @@ def split_held_out(corpus: Corpus, share: float, seed: int) -> tuple[Corpus, Cor
     return corpus.take(training), corpus.take(sorted(held_out))
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, control: str) -> Example:
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, conversation: Conversation, control: str, format: FormatConfig
+) -> Example:
     question, thinking, answer, text = conversation
-    if control == "none":
-        if text is not None:
-            return encode_text(tokenizer, text)
-        return encode_example(tokenizer, question, response_text(thinking, answer))
     if text is not None:
+        if control == "none":
+            return encode_text(tokenizer, text)
         raise UserError(
             f"data.control {control} needs question, thinking and answer, not finished text; set data.layout"
         )
-    question, opening = WITH_LIMIT[control](tokenizer, question, thinking)
-    return encode_example(tokenizer, question, with_answer(opening, answer))
+    if not (turn_end := turn_of(tokenizer).end):
+        raise UserError(
+            f"nothing ends a turn: the chat template of {tokenizer.name_or_path} writes no control token there, "
+            "and the tokenizer has no eos_token"
+        )
+    if control == "none":
+        return encode_example(tokenizer, question, response_text(thinking, answer, format, turn_end), format)
+    question, opening = WITH_LIMIT[control](tokenizer, question, thinking, format)
+    return encode_example(tokenizer, question, with_answer(opening, answer, format, turn_end), format)
 
 
 def _drop(example: Example, max_length: int) -> Example | None:

@@ -76,7 +76,6 @@ class Markers:
     # answer's, which alone ends the thinking of a row without forcing.
     places: Array  # uint32 [V], the places at which a token may stand
     end_lengths: Array  # int32 [E], tokens of each marker, together at most 32
-    start_token: Array  # int32 [], the last token before thinking
     is_stop: Array  # bool [V], an end of the answer
     is_known: Array  # bool [V], the tokenizer has this id (embeddings are padded beyond)
     is_newline: Array  # bool [V], the token's text ends in a newline
@@ -105,6 +104,7 @@ class Budget:
     end_bias: Array  # float32 [B], added to the logits of ends in proportion to the share of the maximum that is used
     forcing: Array  # bool [B], False: the model writes on alone
     thinking: Array  # bool [B], False: the answer begins at once
+    start_token: Array  # int32 [B], the last token before thinking
 
 
 @jax.tree_util.register_dataclass
@@ -264,7 +264,7 @@ def advance(budget: Budget, markers: Markers, state: BudgetState, token: Array) 
     fed_again = ignored & ~feeds_ignore & (dropped > 0)
     token = jnp.where(feeds_ignore, _ignore_token(budget, state), token)
     token = jnp.where(leaves, _suffix_token(markers, state), token)
-    token = jnp.where(fed_again, markers.start_token, token)
+    token = jnp.where(fed_again, budget.start_token, token)
 
     kind = jnp.select(
         [

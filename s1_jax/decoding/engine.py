@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -11,9 +12,20 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import S1, BudgetConfig, FormatConfig, ModelConfig, UserError
+from s1_jax.data.chat import check_control_token, check_opening, encode, opened_by_template
 from s1_jax.decoding import records, stops
 from s1_jax.decoding.decode import DecodeState
-from s1_jax.decoding.markers import Limits, ignore_ids, longest_forced, make_budget, make_markers, start_ids
+from s1_jax.decoding.markers import (
+    Limits,
+    ignore_ids,
+    longest_forced,
+    make_budget,
+    make_markers,
+    marker_at_end,
+    start_ids,
+    stop_ids,
+    stop_texts,
+)
 from s1_jax.decoding.programs import Programs
 from s1_jax.decoding.requests import Request
 from s1_jax.decoding.rows import Row
@@ -26,6 +38,7 @@ from s1_jax.sharding import Layout
 
 STEPS_PER_CALL = 32  # between two looks at progress and Ctrl-C
 LONGEST_DEFAULT_ANSWER = 1024
+PROMPT_ENDS_KEPT = 2**12  # of prompts, that are known to end in the start marker or not
 
 
 class Status(NamedTuple):
@@ -46,10 +59,11 @@ class Engine:
     """A model that decodes `batch_size` rows at a time, each of at most `max_model_len` tokens.
 
     Parameters are those of `qwen2.unstack`, kernels kept in any way; products are made in `dtype`, the cache is kept in
-    `cache_dtype` (none: the same), which may be int8. `format` is how the model marks its thinking. `layout` places
-    activations and cache on a mesh; the parameters come placed. `draft_tokens` are looked up ahead for each pass of the
-    model (speculate.py); the records are the same but for draws where two tokens are as good as equal. Raises UserError
-    where the lengths or the tokenizer do not fit the model.
+    `cache_dtype` (none: the same), which may be int8. `format` is how the model marks its thinking; `stops` are tokens
+    that the model declares as ends of its texts (`checkpoints.declared_stops`), besides those of its tokenizer.
+    `layout` places activations and cache on a mesh; the parameters come placed. `draft_tokens` are looked up ahead for
+    each pass of the model (speculate.py); the records are the same but for draws where two tokens are as good as equal.
+    Raises UserError where the lengths or the tokenizer do not fit the model.
     """
 
     def __init__(
@@ -65,6 +79,7 @@ class Engine:
         layout: Layout | None = None,
         format: FormatConfig = S1,
         draft_tokens: int = 0,
+        stops: Sequence[int] = (),
     ) -> None:
         self.config, self.tokenizer, self.format = config, tokenizer, format
         self.max_model_len = context_length(config) if max_model_len is None else max_model_len
@@ -78,7 +93,11 @@ class Engine:
         self.start_ids = start_ids(tokenizer, format)
         self.decoded_tokens = 0  # of thinking and answers, since the engine was made
         self.use = Use()
-        self.markers = make_markers(tokenizer, config.vocab_size, format)
+        stops = stop_ids(tokenizer, stops, config.vocab_size)
+        self.stop_tokens = stop_texts(tokenizer, stops)
+        self.markers = make_markers(tokenizer, config.vocab_size, format, stops)
+        self._longest_opening = max(len(self.start_ids), len(encode(tokenizer, opened_by_template(tokenizer))))
+        self._end_of_prompt = lru_cache(PROMPT_ENDS_KEPT)(self._look_at_end)
         self._longest_forced = longest_forced(self.markers)
         self._is_newline = np.asarray(self.markers.is_newline)
         self._known_strings: set[str | tuple[str, ...]] = set()
@@ -168,10 +187,8 @@ class Engine:
         if min(ids) < 0 or max(ids) >= vocab_size:
             wrong = next(i for i in ids if not 0 <= i < vocab_size)
             raise UserError(f"{name}: token id {wrong} lies outside the model's vocabulary of {vocab_size}")
-        if request.thinking and list(ids[-len(self.start_ids) :]) == self.start_ids:
-            raise UserError(
-                f"{name}: the prompt ends in the start marker {self.format.think_start}; leave it out, it is appended"
-            )
+        if request.thinking and (problem := self._prompt_end(request)[1]):
+            raise UserError(f"{name}: {problem}")
         if not request.thinking and (limits := _given(request.budget)):
             raise UserError(f"{name}: without thinking there is no budget; leave out {' and '.join(limits)}")
         if not request.budget.forcing and (forced := _need_forcing(request.budget)):
@@ -194,7 +211,7 @@ class Engine:
             return 1
         answer, reserved = self.max_answer_tokens(request), request.reserved_answer_tokens
         kept = self._longest_forced + (answer if reserved is None else reserved) if request.budget.forcing else 1
-        return len(self.start_ids) + kept
+        return len(self.start(request)) + kept
 
     def max_answer_tokens(self, request: Request) -> int:
         """The request's own, or a default that leaves most of the context to thinking."""
@@ -214,6 +231,7 @@ class Engine:
             max_answer_tokens=self.max_answer_tokens(request),
             max_model_len=self.max_model_len,
             format=self.format,
+            stop_tokens=self.stop_tokens,
         )
         return known | request.unusual
 
@@ -222,7 +240,13 @@ class Engine:
         prompts = [(*request.prompt_token_ids, *self.start(request)) for request in requests]
         limits = [
             Limits(
-                r.budget, len(prompt), self.max_answer_tokens(r), r.reserved_answer_tokens, r.thinking, r.free_tokens
+                r.budget,
+                len(prompt),
+                self.max_answer_tokens(r),
+                r.reserved_answer_tokens,
+                r.thinking,
+                r.free_tokens,
+                start_token=prompt[-1],
             )
             for r, prompt in zip(requests, prompts, strict=True)
         ]
@@ -237,8 +261,29 @@ class Engine:
         )
 
     def start(self, request: Request) -> Sequence[int]:
-        """What is put in behind the request's prompt."""
-        return self.start_ids if request.thinking else ()
+        """What is appended to the request's prompt: the start marker, unless the prompt ends in it."""
+        return self.start_ids if request.thinking and not self._prompt_end(request)[0] else ()
+
+    def opening(self, request: Request) -> Sequence[int]:
+        """The tokens that open the request's thinking, appended or the prompt's own: where the record's text begins."""
+        if not request.thinking:
+            return ()
+        own = self._prompt_end(request)[0]
+        return request.prompt_token_ids[-own:] if own else self.start_ids
+
+    def _prompt_end(self, request: Request) -> tuple[int, str | None]:
+        return self._end_of_prompt(tuple(request.prompt_token_ids[-self._longest_opening - 2 :]))
+
+    def _look_at_end(self, ids: tuple[int, ...]) -> tuple[int, str | None]:
+        """How many of a prompt's last ids are the start marker, 0: none; and what speaks against thinking after it."""
+        problem = None
+        try:
+            check_control_token(self.tokenizer, self.format)
+            text = self.tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=False)
+            check_opening(self.tokenizer, text, self.format)
+        except UserError as error:
+            problem = str(error)
+        return marker_at_end(self.tokenizer, ids, self.format.think_start), problem
 
     def _slots(self, requests: Sequence[Request]) -> Slots:
         runs = self.runs(requests)
@@ -275,8 +320,8 @@ class Engine:
             if point not in outcomes:
                 row = trunk if point == last else _cut(trunk, point, answers[point])
                 row = stops.trimmed(self.tokenizer, row, requests[place].stop_strings)
-                start = self.start(requests[place])
-                outcomes[point] = records.outcome(self.tokenizer, start, **row._asdict())
+                opening = self.opening(requests[place])
+                outcomes[point] = records.outcome(self.tokenizer, opening, **row._asdict())
             yield place, self.identity(requests[place]) | outcomes[point] | {"ignores_used": ignores_used}
 
 

@@ -12,10 +12,10 @@ from jax import Array
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import S1, BudgetConfig, FormatConfig, UserError
-from s1_jax.data.chat import encode
+from s1_jax.data.chat import STOP_TOKENS, TURN_START, control_ids, encode, ends_in, turn_of
 from s1_jax.decoding.budget import NO_LIMIT, PLACES, Budget, Markers
 
-STOP_TOKENS = ("<|im_end|>", "<|endoftext|>")
+S1_CONTROL = (TURN_START, *STOP_TOKENS)
 IGNORE_STRINGS = 8  # A: strings a rotation can hold
 IGNORE_WIDTH = 16  # W: tokens an ignore string can hold
 
@@ -35,29 +35,76 @@ def start_ids(tokenizer: PreTrainedTokenizerBase, format: FormatConfig = S1) -> 
     return encode(tokenizer, format.think_start)
 
 
-def make_markers(tokenizer: PreTrainedTokenizerBase, vocab_size: int, format: FormatConfig = S1) -> Markers:
+def marker_at_end(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], marker: str) -> int:
+    """How many of the last ids are the marker, with or without white space behind it; 0 where they do not end so."""
+    for count in range(1, min(len(ids), len(encode(tokenizer, marker)) + 2) + 1):
+        if ends_in(tokenizer.backend_tokenizer.decode(list(ids[-count:]), skip_special_tokens=False), marker):
+            return count
+    return 0
+
+
+def stop_ids(
+    tokenizer: PreTrainedTokenizerBase, declared: Sequence[int] = (), vocab_size: int | None = None
+) -> list[int]:
+    """Tokens that end an answer, and thinking too, ascending.
+
+    Those that the model has `declared`, the tokenizer's eos token, the one its chat template ends the assistant's turn
+    with, and those of STOP_TOKENS that it has. Ids outside a vocabulary of `vocab_size` are left out: they cannot be
+    sampled, and transformers gives some tokenizers a token of its own.
+    """
+    ids = {*declared, *(found[0] for text in STOP_TOKENS if len(found := encode(tokenizer, text)) == 1)}
+    if tokenizer.eos_token_id is not None:
+        ids.add(tokenizer.eos_token_id)
+    try:
+        end = turn_of(tokenizer).end
+    except UserError:  # no chat template, or one that fails: prompts may come as token ids
+        end = ""
+    control = control_ids(tokenizer)
+    ids |= set([i for i in encode(tokenizer, end) if i in control][:1])
+    return sorted(i for i in ids if vocab_size is None or i < vocab_size)
+
+
+def stop_texts(tokenizer: PreTrainedTokenizerBase, stops: Sequence[int]) -> tuple[str, ...]:
+    """The texts of stop tokens, as records name them, ascending."""
+    return tuple(sorted({tokenizer.backend_tokenizer.decode([i], skip_special_tokens=False) for i in stops} - {""}))
+
+
+def make_markers(
+    tokenizer: PreTrainedTokenizerBase, vocab_size: int, format: FormatConfig = S1, stops: Sequence[int] | None = None
+) -> Markers:
     """The format's markers as ids, for a model of `vocab_size` V.
 
-    Raises UserError where a stop token is not one token, or a marker lies outside the model's vocabulary.
+    `stops` are tokens that end an answer, and thinking like `format.end_markers`; none: those of `stop_ids`. Raises
+    UserError where a marker or a stop lies outside the model's vocabulary.
     """
-    ends = [encode(tokenizer, text) for text in (*format.end_markers, format.answer_start)]
-    stops = [single_id(tokenizer, text) for text in STOP_TOKENS]
-    start, newline = start_ids(tokenizer, format), single_id(tokenizer, "\n")
-    forced = encode(tokenizer, format.answer_start + format.final_answer)
-    suffixes = [encode(tokenizer, format.answer_start), forced, [newline, *forced]]  # in the order of `budget.Suffix`
+    stops = stop_ids(tokenizer, vocab_size=vocab_size) if stops is None else stops
+    ends = [encode(tokenizer, text) for text in format.end_markers]
+    # s1's control tokens end nothing where the tokenizer has to spell them out
+    ends = [ids for text, ids in zip(format.end_markers, ends, strict=True) if len(ids) == 1 or text not in S1_CONTROL]
+    answer, forced = (encode(tokenizer, format.answer_start + text) for text in ("", format.final_answer))
+    start, newline = start_ids(tokenizer, format), encode(tokenizer, "\n")
+    suffixes = [answer, forced, [*newline, *forced]]  # in the order of `budget.Suffix`
     if (largest := max([*start, *chain(*ends), *stops, *suffixes[2]])) >= vocab_size:
         raise UserError(
             f"id {largest} of a marker lies outside the model's vocabulary of {vocab_size}: "
             f"the tokenizer {tokenizer.name_or_path} does not belong to this model"
         )
-    if sum(map(len, ends)) > PLACES:
-        raise UserError(f"format: the end markers and the answer's have more than {PLACES} tokens together")
     known = sorted(i for i in set(tokenizer.get_vocab().values()) if i < vocab_size)
     texts = tokenizer.batch_decode([[i] for i in known], skip_special_tokens=False)
+    written = dict(zip(known, tokenizer.convert_ids_to_tokens(known), strict=True))
+    places = [_places(ids, written) for ids in ends]
+    if others := sorted(set(stops) - {ids[0] for ids in ends if len(ids) == 1}):
+        # ends of one token can share a place
+        if single := [of_marker for of_marker in places if len(of_marker) == 1]:
+            single[0][0].extend(others)
+        else:
+            places.append([others])
+    places.append(_places(answer, written))
+    if sum(map(len, places)) > PLACES:
+        raise UserError(f"format: the end markers and the answer's have more than {PLACES} tokens together")
     return Markers(
-        places=_places(ends, dict(zip(known, tokenizer.convert_ids_to_tokens(known), strict=True)), vocab_size),
-        end_lengths=jnp.asarray([len(ids) for ids in ends], jnp.int32),
-        start_token=jnp.int32(start[-1]),
+        places=_bits(list(chain(*places)), vocab_size),
+        end_lengths=jnp.asarray([len(of_marker) for of_marker in places], jnp.int32),
         is_stop=_mask(vocab_size, stops),
         is_known=_mask(vocab_size, known),
         is_newline=_mask(vocab_size, [i for i, text in zip(known, texts, strict=True) if text.endswith("\n")]),
@@ -75,6 +122,7 @@ class Limits(NamedTuple):
     reserved: int | None = None  # of these, that thinking leaves room for; none: all
     thinking: bool = True
     free: int | None = None  # tokens of thinking and answer together, without forcing; none: any
+    start_token: int = 0  # the last token before thinking
 
 
 def make_budget(
@@ -117,6 +165,7 @@ def make_budget(
         end_bias=np.asarray([config.end_bias for config in rows], np.float32),
         forcing=np.asarray([config.forcing for config in rows], bool),
         thinking=np.asarray([row.thinking for row in limits], bool),
+        start_token=_column([row.start_token for row in limits]),
     )
     return Budget(**columns)
 
@@ -143,25 +192,26 @@ def ignore_ids(tokenizer: PreTrainedTokenizerBase, config: BudgetConfig) -> list
     return ids
 
 
-def _places(ends: Sequence[list[int]], texts: dict[int, str], vocab_size: int) -> Array:
-    """`Markers.places`: a marker's own tokens, and tokens that only its neighbours make different ones.
+def _places(ids: Sequence[int], texts: dict[int, str]) -> list[list[int]]:
+    """Tokens that may stand at each place of a marker: its own, and those that only its neighbours make different ones.
 
     The text before a marker of several tokens may be part of its first, and the text behind it part of its last:
     Qwen2.5's tokenizer writes `</think>` and two newlines as `</`, `think`, `>` with the newlines in one. `texts` are
     tokens as the vocabulary writes them: decoded, all bytes that are no whole character would look the same.
     """
-    places = np.zeros(vocab_size, np.uint32)
-    bit = 1
-    for ids in ends:
-        for i, own in enumerate(ids):
-            fits = [own]
-            if len(ids) > 1 and i == 0:
-                fits = [token for token, text in texts.items() if text.endswith(texts[own])]
-            elif len(ids) > 1 and i == len(ids) - 1:
-                fits = [token for token, text in texts.items() if text.startswith(texts[own])]
-            places[fits] |= np.uint32(bit)
-            bit *= 2
-    return jnp.asarray(places)
+    places = [[own] for own in ids]
+    if len(ids) > 1:
+        places[0] = [token for token, text in texts.items() if text.endswith(texts[ids[0]])]
+        places[-1] = [token for token, text in texts.items() if text.startswith(texts[ids[-1]])]
+    return places
+
+
+def _bits(places: Sequence[Sequence[int]], vocab_size: int) -> Array:
+    """`Markers.places`: of each token, the places [up to PLACES] at which it may stand."""
+    bits = np.zeros(vocab_size, np.uint32)
+    for place, tokens in enumerate(places):
+        bits[list(tokens)] |= np.uint32(1 << place)
+    return jnp.asarray(bits)
 
 
 def _column(values: Sequence[int]) -> np.ndarray:

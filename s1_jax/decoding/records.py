@@ -27,6 +27,7 @@ def identity(
     max_answer_tokens: int,
     max_model_len: int,
     format: FormatConfig,
+    stop_tokens: Sequence[str],
 ) -> dict[str, Any]:
     """The fields of a record that are known before decoding, and decide what it will be."""
     strings = budget.ignore_string
@@ -49,20 +50,21 @@ def identity(
         "max_answer_tokens": max_answer_tokens,
         "max_model_len": max_model_len,
         "format": format.to_record(),
+        "stop_tokens": list(stop_tokens),
         "prompt_token_ids": list(map(int, prompt_token_ids)),
     }
 
 
 def outcome(
     tokenizer: PreTrainedTokenizerBase,
-    start_ids: Sequence[int],
+    opening: Sequence[int],
     tokens: Sequence[int],
     kinds: Sequence[int],
     end: int,
     answer_end: int,
     ignores_used: int,
 ) -> dict[str, Any]:
-    """The fields of a record that decoding brings, from the tokens after the start marker and their kinds.
+    """The fields of a record that decoding brings, from the start marker, the tokens after it and their kinds.
 
     `text` runs from the start marker to the stop token, special tokens kept. `ignored_ends` hold, for each end that was
     ignored, the thinking tokens and the characters of `text` before it. What only a task knows is null: its `gold`
@@ -75,10 +77,10 @@ def outcome(
     answer = ids[kind == int(Kind.ANSWER)].tolist()
     # transformers' own decode looks at every id's type first, which takes ten times as long
     decode = partial(tokenizer.backend_tokenizer.decode, skip_special_tokens=False)
-    text = decode([*start_ids, *ids.tolist()])
+    text = decode([*opening, *ids.tolist()])
 
     def characters(position: int) -> int:
-        before = decode([*start_ids, *thinking[:position]])
+        before = decode([*opening, *thinking[:position]])
         return len(before if text.startswith(before) else before.rstrip("\ufffd"))  # a character may be cut in two
 
     return {

@@ -109,8 +109,8 @@ class Tree:
 
     def text(self, node: int) -> str:
         """From the start marker to the node's end, special tokens kept: as `text` in a record."""
-        start = self._engine.start(self._requests[self.request(node)])
-        ids = [*start, *self._path(node).tokens.tolist()]
+        opening = self._engine.opening(self._requests[self.request(node)])
+        ids = [*opening, *self._path(node).tokens.tolist()]
         return self._engine.tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=False)
 
     def num_tokens(self, node: int) -> int:
@@ -122,7 +122,7 @@ class Tree:
         if not self.ended(node):
             raise ValueError(f"node {node} has not ended")
         request, row = self._requests[self.request(node)], self._path(node)
-        outcome = records.outcome(self._engine.tokenizer, self._engine.start(request), **row._asdict())
+        outcome = records.outcome(self._engine.tokenizer, self._engine.opening(request), **row._asdict())
         return self._engine.identity(request) | outcome
 
     def prune(self, nodes: Sequence[int]) -> None:

@@ -13,13 +13,13 @@ from s1_jax.api import LoadedModel
 from s1_jax.config import S1, FormatConfig, UserError
 from s1_jax.data.chat import encode
 from s1_jax.decoding.engine import Engine, Progress
-from s1_jax.decoding.markers import STOP_TOKENS
 from s1_jax.decoding.requests import Request
 from s1_jax.decoding.slots import rows_at_a_time
 from s1_jax.harness.config import HarnessConfig, KeywordConfig
 from s1_jax.harness.encoding import prefix_id, text_ids
 from s1_jax.harness.keywords import ANSWER_ROOM, budget_of, format_of, read_keywords, sampling_of, tries_of
 from s1_jax.search.rejection import sample_until_natural
+from s1_jax.tasks.answers import written
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +73,7 @@ def generate(
 
 def text_of(model: LoadedModel, record: Mapping[str, Any], until: Sequence[str]) -> str:
     """A record's text without the stop token, its answer up to the first of the `until` strings."""
-    text = record["text"]
-    for stop in STOP_TOKENS:
-        text = text.removesuffix(stop)
+    text = written(record)
     answer = model.tokenizer.decode(record["answer_token_ids"], skip_special_tokens=False)
     before = text[: len(text) - len(answer)]
     for string in until:

@@ -10,7 +10,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 
 from s1_jax.api import override
 from s1_jax.config import S1, BudgetConfig, FormatConfig, SamplingConfig, UserError
-from s1_jax.decoding.markers import STOP_TOKENS
+from s1_jax.data.chat import STOP_TOKENS
 from s1_jax.harness.config import HarnessConfig, KeywordConfig
 
 ANSWER_ROOM = 100  # tokens that max_tokens_thinking=auto leaves to the answer, as in s1's fork
@@ -56,7 +56,9 @@ def read_keywords(given: Mapping[str, Any], config: HarnessConfig) -> KeywordCon
 
 def format_of(keywords: KeywordConfig, eos: str | None) -> FormatConfig:
     """How thinking is marked. Besides its own markers, stop tokens end it, and `until` where that is asked for."""
-    own = S1.end_markers[:1] if keywords.until_thinking is None else keywords.until_thinking
+    own = keywords.until_thinking
+    if own is None:
+        own = S1.end_markers[0] if keywords.thinking_end is None else keywords.thinking_end
     task = keywords.until if keywords.until_ends_thinking else ()
     ends = [*((own,) if isinstance(own, str) else own), keywords.until_thinking_2, *STOP_TOKENS, eos, *task]
     return FormatConfig(

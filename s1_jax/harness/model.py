@@ -17,6 +17,7 @@ from s1_jax import __version__
 from s1_jax.api import load_model
 from s1_jax.cli import StopFlag
 from s1_jax.config import StoredConfig, UserError, resolve_dtype
+from s1_jax.data.chat import rendered
 from s1_jax.decoding.engine import Status, context_length
 from s1_jax.harness.encoding import end_id, prefix_id, text_ids
 from s1_jax.harness.generation import Asked, generate
@@ -82,12 +83,10 @@ class S1JaxLM(TemplateLM):
         return text_ids(self.tokenizer, string, add_special_tokens)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The text of a conversation. Raises UserError where the tokenizer has no chat template."""
-        if not self.tokenizer.chat_template:
-            raise UserError(f"the tokenizer of {self.arguments.pretrained} has no chat template")
-        return self.tokenizer.apply_chat_template(
+        """The text of a conversation. Raises UserError where the tokenizer has no chat template, or it fails."""
+        return rendered(
+            self.tokenizer,
             chat_history,
-            tokenize=False,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
         )

@@ -153,10 +153,8 @@ def _ints(*shapes: tuple[int, ...]) -> list[Any]:
 def _markers(V: int, X: int) -> Markers:
     """The arrays of s1's format and a tokenizer whose longest suffix has X tokens."""
     is_stop, is_known, is_newline = (_array((V,), bool) for _ in range(3))
-    suffixes, suffix_lengths, end_lengths, start_token = _ints((3, X), (3,), (len(S1.end_markers) + 1,), ())
-    return Markers(
-        _array((V,), jnp.uint32), end_lengths, start_token, is_stop, is_known, is_newline, suffixes, suffix_lengths
-    )
+    suffixes, suffix_lengths, end_lengths = _ints((3, X), (3,), (len(S1.end_markers) + 1,))
+    return Markers(_array((V,), jnp.uint32), end_lengths, is_stop, is_known, is_newline, suffixes, suffix_lengths)
 
 
 def _budget(B: int) -> Budget:
@@ -176,6 +174,7 @@ def _budget(B: int) -> Budget:
         end_bias=_array((B,), jnp.float32),
         forcing=_array((B,), bool),
         thinking=_array((B,), bool),
+        start_token=next(counts),
     )
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import S1, FormatConfig, SearchConfig, UserError
-from s1_jax.data.chat import TURN_END, encode, prompt_ids
+from s1_jax.data.chat import encode, prompt_ids, turn_of
 from s1_jax.model.reward import RewardConfig
 
 PIECES_KEPT = 2**16  # encoded steps
@@ -60,7 +60,7 @@ class RewardLayout:
         self._prompt = lru_cache(PIECES_KEPT)(lambda question: tuple(prompt_ids(tokenizer, question)))
         self._words = lru_cache(PIECES_KEPT)(lambda text: tuple(encode(tokenizer, self._plain(text))))
         self._step_end = tuple(encode(tokenizer, reward.separator)) if reward.separator else ()
-        self._turn_end = tuple(encode(tokenizer, TURN_END))
+        self._turn_end = tuple(encode(tokenizer, turn_of(tokenizer).end))
 
     def text(self, question: str, run: str) -> RewardText:
         """The text to score. Raises UserError where the question alone is too long.

@@ -11,10 +11,11 @@ What the reference's rules leave around an answer in markdown goes, too:
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from s1_jax.data.chat import ANSWER_START, TURN_START
+from s1_jax.data.chat import ANSWER_START, STOP_TOKENS, TURN_START
 
-STOP_TOKENS = ("<|im_end|>", "<|endoftext|>")
 ANSWER_LINE = re.compile(r"Answer\s*:\s*(.*)", re.IGNORECASE | re.DOTALL)
 MARKED_LABEL = re.compile(r"\bAnswer[*_\s]{0,8}[:：]\s*(.*)", re.IGNORECASE | re.DOTALL)  # **Answer**: and Answer：
 HEADING = re.compile(  # a line of its own that says only "Final Answer"
@@ -53,6 +54,18 @@ def answer_part(text: str, answer_start: str = ANSWER_START) -> str:
     for stop in STOP_TOKENS:
         answer = answer.split(stop)[0]
     return answer
+
+
+def without_stop(text: str, stop_tokens: Sequence[str]) -> str:
+    """The text less the stop token at its end, the longest of those that stand there."""
+    found = [stop for stop in stop_tokens if text.endswith(stop)]
+    return text.removesuffix(max(found, key=len, default=""))
+
+
+def written(record: Mapping[str, Any]) -> str:
+    """A record's text less the stop token that ended it; records of earlier versions do not name those they knew."""
+    ended = record.get("answer_end", "stop") == "stop"
+    return without_stop(record["text"], record.get("stop_tokens", STOP_TOKENS)) if ended else record["text"]
 
 
 def last_boxed(text: str) -> str | None:

@@ -70,7 +70,6 @@ def markers_of(words: Words) -> Markers:
     return Markers(
         places=jnp.asarray(places),
         end_lengths=jnp.asarray([len(marker) for marker in ends]),
-        start_token=jnp.int32(words.start[-1]),
         is_stop=jnp.isin(jnp.arange(V), jnp.asarray(list(words.stops))),
         is_known=jnp.arange(V) < KNOWN,
         is_newline=jnp.isin(jnp.arange(V), jnp.asarray(list(words.newlines))),
@@ -137,6 +136,7 @@ def budget_of(scripts: list[Script], words: Words = WORDS) -> Budget:
         max_free_tokens=column(NO_LIMIT if s.limit is None else s.limit for s in scripts),
         forcing=column((s.forcing for s in scripts), bool),
         thinking=column((True for _ in scripts), bool),
+        start_token=column(words.start[-1] for _ in scripts),
     )
 
 

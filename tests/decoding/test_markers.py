@@ -75,15 +75,28 @@ def test_markers_of_a_tokenizer_that_splits_words():
     assert markers.is_known.sum() == 259 and markers.is_newline.sum() == 1
 
 
-def test_a_stop_token_that_is_not_one_token_is_an_error():
-    with pytest.raises(UserError, match=r"'<\|im_end\|>' must be one token"):
-        make_markers(byte_tokenizer(("<|endoftext|>", "<|im_start|>")), V)
+def test_a_control_token_that_the_tokenizer_lacks_ends_nothing():
+    """Its text may be written for its own sake."""
+    tokenizer = byte_tokenizer(("<|endoftext|>", "<|im_start|>"))
+    markers = make_markers(tokenizer, V)
+    assert list(markers.end_lengths) == [1, 1, 7]
+    assert [tokenizer.decode([i]) for i in np.flatnonzero(markers.is_stop)] == ["<|endoftext|>"]
+
+
+def test_other_stops_share_the_place_of_an_end_of_one_token():
+    tokenizer = byte_tokenizer()
+    for format, place in ((FormatConfig(), 0), (FormatConfig("<t>", "<a>"), 3)):
+        markers = make_markers(tokenizer, V, format, [7, 9, 258])
+        assert {7, 9} <= set(np.flatnonzero(np.asarray(markers.places) & 1 << place))
+        assert list(np.flatnonzero(markers.is_stop)) == [7, 9, 258]
+    assert list(markers.end_lengths) == [3, 1, 3]
 
 
 def test_end_markers_can_be_chosen():
     tokenizer = byte_tokenizer()
-    markers = make_markers(tokenizer, V, FormatConfig("<t>", "<a>", "!", ("<|im_start|>", "Stop")))
-    assert list(markers.end_lengths) == [1, 4, 3] and tokenizer.decode([int(markers.start_token)]) == ">"
+    format = FormatConfig("<t>", "<a>", "!", ("<|im_start|>", "Stop"))
+    markers = make_markers(tokenizer, V, format)
+    assert list(markers.end_lengths) == [1, 4, 3] and tokenizer.decode(start_ids(tokenizer, format)) == "<t>"
     assert tokenizer.decode([int(np.flatnonzero(markers.places & 1 << i)[0]) for i in range(1, 5)]) == "Stop"
     assert tokenizer.decode(list(map(int, markers.suffixes[1, :4]))) == "<a>!"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from s1_jax.tasks.answers import extract_answer, last_boxed
+from s1_jax.tasks.answers import extract_answer, last_boxed, without_stop, written
 from s1_jax.tasks.equivalence import Verdict, grade_plain
 
 THINK = "<|im_start|>think\nSo Answer: 5 or \\boxed{6}.\n<|im_start|>answer"
@@ -51,14 +51,37 @@ def test_boxes(text, inside):
     assert last_boxed(text) == inside
 
 
+@pytest.mark.parametrize(
+    ("text", "stops", "left"),
+    [
+        ("42<|eot|>", ["<|eot|>", "<|im_end|>"], "42"),
+        ("42<|im_end|>", ["<|eot|>", "<|im_end|>"], "42"),
+        ("42<|x|><|eot|>", ["|>", "<|eot|>"], "42<|x|>"),
+        ("a\nb\n", ["\n"], "a\nb"),
+        ("42", ["<|eot|>"], "42"),
+        ("", ["<|eot|>"], ""),
+        ("42<|eot|>", [], "42<|eot|>"),
+    ],
+)
+def test_the_stop_token_that_ended_a_text_is_no_part_of_the_answer(text, stops, left):
+    assert without_stop(text, stops) == left
+    assert written({"text": text, "answer_end": "stop", "stop_tokens": stops}) == left
+    assert written({"text": text, "answer_end": "length", "stop_tokens": stops}) == text
+
+
+def test_records_of_earlier_versions_ended_in_one_of_two_tokens():
+    assert written({"text": "42<|endoftext|>", "answer_end": "stop"}) == "42"
+    assert written({"text": "42<|eot|>", "answer_end": "stop"}) == "42<|eot|>"
+
+
 def test_every_real_gold_answer_is_found_again(shared_data):
     import json
 
     for line in (shared_data / "aime24" / "aime24_nofigures.jsonl").read_text().splitlines():
         gold = json.loads(line)["answer"]
-        for written in (
+        for response in (
             f"\n\\boxed{{{int(gold)}}}<|im_end|>",
             f"\nAnswer: {gold}<|im_end|>",
             f"\nFinal Answer: {int(gold)}",
         ):
-            assert grade_plain(extract_answer(f"{THINK}\n{written}"), gold) == Verdict(True, "number")
+            assert grade_plain(extract_answer(f"{THINK}\n{response}"), gold) == Verdict(True, "number")

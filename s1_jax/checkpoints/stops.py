@@ -1,0 +1,27 @@
+"""The tokens that a checkpoint itself says its texts end with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from s1_jax.checkpoints.folder import WITHOUT_WEIGHTS, resolve
+from s1_jax.config import UserError
+from s1_jax.json_input import read_object
+
+
+def declared_stops(path: str | Path, vocab_size: int) -> tuple[int, ...]:
+    """`eos_token_id` of generation_config.json, or of config.json where there is no such file; each id once.
+
+    As in transformers, a generation_config.json without it declares nothing, and ids that a vocabulary of `vocab_size`
+    does not have, which no model can sample, do no harm: they are left out. Raises UserError where it is no whole
+    number, nor a list of them.
+    """
+    folder = resolve(path, WITHOUT_WEIGHTS)
+    file = folder / "generation_config.json"
+    if not file.exists():
+        file = folder / "config.json"
+    declared = read_object(file).get("eos_token_id")
+    ids = [] if declared is None else declared if isinstance(declared, list) else [declared]
+    if any(type(i) is not int for i in ids):
+        raise UserError(f"{file}: eos_token_id is {declared!r}; it must be a token id or a list of token ids")
+    return tuple(sorted({i for i in ids if 0 <= i < vocab_size}))
