@@ -26,7 +26,6 @@ LETTERS = load_rules(TaskConfig("gpqa_diamond"))
         (MATH, [None, None], [None, None]),
         (LETTERS, ["A", "B", "A", "Mercury", "Mercury", "Venus", None], [0, 1, 0, 2, 2, 3, None]),
     ],
-    ids=str,
 )
 def test_answers_that_the_grader_calls_equal_are_one_class(rules, answers, classes):
     assert grader_classes(rules)(answers) == classes
