@@ -158,7 +158,7 @@ def _markers(V: int, X: int) -> Markers:
 
 
 def _budget(B: int) -> Budget:
-    counts, strings = iter(_ints(*[(B,)] * 9)), _ints((B, IGNORE_STRINGS, IGNORE_WIDTH), (B, IGNORE_STRINGS))
+    counts, strings = iter(_ints(*[(B,)] * 10)), _ints((B, IGNORE_STRINGS, IGNORE_WIDTH), (B, IGNORE_STRINGS))
     return Budget(
         min_thinking_tokens=next(counts),
         max_thinking_tokens=next(counts),

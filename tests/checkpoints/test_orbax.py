@@ -42,10 +42,10 @@ from s1_jax.checkpoints.orbax import Checkpointer
 folder = sys.argv[1]
 checkpointer = Checkpointer(folder, keep=2)
 for step in range((checkpointer.latest_step() or 0) + 1, 10**6):
+    print(step, flush=True)
     checkpointer.save(step, {"params": {"w": jnp.full((8_000_000,), step, jnp.float32)}}, {"step": step})
     if step == 1:
         checkpointer.wait()
-    print(step, flush=True)
 """
 
 
@@ -70,6 +70,11 @@ def assert_equal(a, b):
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+def under_way(folder):
+    """Whether a step is there in part: under another name than its number."""
+    return any(not name.isdigit() for name in names(folder))
 
 
 @pytest.mark.parametrize(
@@ -198,9 +203,11 @@ def test_kill_during_a_save_leaves_the_one_before(tmp_path):
         with subprocess.Popen([sys.executable, "-c", SAVER, str(tmp_path)], **pipes) as saver:
             while int(saver.stdout.readline() or -1) < 2:
                 assert saver.poll() is None, "the saver died by itself"
-            time.sleep(0.005 * attempt)
+            while not under_way(tmp_path):
+                assert saver.poll() is None, "the saver died by itself"
+            time.sleep(0.02 * attempt)
             saver.send_signal(signal.SIGKILL)
-        caught += any(not name.isdigit() for name in names(tmp_path))
+        caught += under_way(tmp_path)
         params, meta = restore_params(tmp_path)
         np.testing.assert_array_equal(params["w"], np.full(8_000_000, meta["step"], np.float32))
     assert caught, "no kill fell into a save; the moments need choosing anew"
