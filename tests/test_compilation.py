@@ -98,6 +98,7 @@ def test_a_home_that_cannot_be_written_keeps_nothing_and_breaks_nothing(home, tm
     assert kept() == (None, True, 1.0, -1)
 
 
+@pytest.mark.slow
 def test_the_api_of_another_process_compiles_nothing_anew(tiny_model, tmp_path):
     """Counted, in two processes that know of no cache but the API's own."""
     made = tiny_model(1, vocab_size=264, max_position_embeddings=128)

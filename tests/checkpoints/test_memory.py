@@ -118,6 +118,7 @@ print(json.dumps(dict(state=nbytes, saving=max(highest) - before, same=same)))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="anonymous memory is read from /proc, as on Linux")
 def test_saving_a_training_state_takes_no_second_one(tmp_path):
     """A quarter of the state is room for the threads that write; a copy of it, or its compressed form, would be all."""
