@@ -40,8 +40,16 @@ class _Bar(Progress):
         super().update(task_id, told_at=self.get_time())
 
 
+class _Elapsed(TimeElapsedColumn):
+    def render(self, task: Task) -> Text:
+        return Text("elapsed ") + super().render(task)  # in one cell: a narrow terminal cannot part them
+
+
 class _TimeLeft(TimeRemainingColumn):
     def render(self, task: Task) -> Text:
+        return Text("left ") + self._time(task)
+
+    def _time(self, task: Task) -> Text:
         seconds = task.fields.get("seconds_left")
         if seconds is None:
             seconds = task.time_remaining
@@ -52,13 +60,11 @@ class _TimeLeft(TimeRemainingColumn):
 
 
 BAR_COLUMNS = (  # where the terminal is narrow, bar and note give way
-    TextColumn("{task.description}"),
+    TextColumn("{task.description}", table_column=Column(min_width=11, no_wrap=True)),
     BarColumn(),
     MofNCompleteColumn(table_column=Column(min_width=9, no_wrap=True)),
-    TextColumn("elapsed", table_column=Column(min_width=7)),
-    TimeElapsedColumn(table_column=Column(min_width=7, no_wrap=True)),
-    TextColumn("left", table_column=Column(min_width=4)),
-    _TimeLeft(table_column=Column(min_width=7, no_wrap=True)),
+    _Elapsed(table_column=Column(min_width=15, no_wrap=True)),
+    _TimeLeft(table_column=Column(min_width=12, no_wrap=True)),
     TextColumn("{task.fields[note]}"),
 )
 
