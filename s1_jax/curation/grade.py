@@ -206,9 +206,8 @@ def _by_rules(
                     new = {key: one for key, one in zip(keys, asked, strict=True) if key not in before}
                     said = threads.map(lambda one: grade_by_rules(*one), new.values())
                     for key, before[key] in zip(new, said, strict=True):
-                        if (
-                            before[key] != UNDECIDED
-                        ):  # math-verify may have been ended, which says nothing of the next time
+                        # an undecided pair may have been ended, which says nothing of the next time
+                        if before[key] != UNDECIDED:
                             file.write(record_line({"key": key, "grade": before[key]}))
                         bar.advance(task)
                     bar.advance(task, len(asked) - len(new))
