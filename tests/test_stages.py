@@ -18,7 +18,8 @@ def compile_something():
 
 
 def a_console(terminal):
-    return Console(file=StringIO(), force_terminal=terminal, width=80, color_system=None)
+    environment = {"TERM": "xterm"}  # however the suite was started: rich moves no cursor in a dumb terminal
+    return Console(file=StringIO(), force_terminal=terminal, width=80, color_system=None, _environ=environment)
 
 
 def said_of_a_command(console):
