@@ -124,7 +124,8 @@ class Endpoint:
         Ends at once when asked to stop, with what has come. The endpoint makes no further request after that.
         """
         left, turn = iter(range(len(prompts))), threading.Lock()
-        found: queue.SimpleQueue[tuple[int, Reply | NoAnswer] | BaseException | None] = queue.SimpleQueue()
+        # Not a SimpleQueue: a signal whose handling ends after the timeout of its `get` makes it wait for ever (3.11)
+        found: queue.Queue[tuple[int, Reply | NoAnswer] | BaseException | None] = queue.Queue()
 
         def work() -> None:
             try:
