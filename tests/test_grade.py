@@ -17,6 +17,7 @@ from s1_jax.reporting.records import read_records, record_line
 from s1_jax.tasks.judge import decision
 from tests.curation.stand_in_endpoint import StandInEndpoint, completion
 from tests.reporting.made_up import record
+from tests.runs import PATIENCE
 
 KEY = "sk-not-to-be-seen"
 FAST = ("--judge.requests-per-minute", "1000000", "--judge.attempts", "2", "--judge.key-variable", "THE_KEY")
@@ -155,7 +156,7 @@ def test_a_reply_is_kept_as_it_comes(run_dir, server):
     def says(prompt):
         if "three eggs" in prompt:
             return "yes"
-        until = time.monotonic() + 20
+        until = time.monotonic() + PATIENCE
         while not read_records(run_dir / "judge.jsonl") and time.monotonic() < until:
             time.sleep(0.02)
         came.set()

@@ -11,6 +11,7 @@ import pytest
 from s1_jax import storage
 from s1_jax.config import RunError, UserError
 from s1_jax.storage import as_path, explained, in_bucket, mirrored, read_ranges, remove_folder, size_of
+from tests.runs import PATIENCE
 
 PLACE = "gs://s1-test/run"
 
@@ -72,7 +73,7 @@ def test_copies_follow_what_is_appended(bucket, monkeypatch):
                 file.flush()
                 waiting_since = time.monotonic()
                 while not bucket.read("run/records.jsonl").decode().endswith(line):
-                    assert time.monotonic() - waiting_since < 10
+                    assert time.monotonic() - waiting_since < PATIENCE
                     time.sleep(0.01)
             file.write("4\n")
         (folder.local / "tensorboard").mkdir()
@@ -128,11 +129,13 @@ def test_a_bucket_that_may_not_be_written_leaves_the_files_here(bucket, monkeypa
     bucket.fault = lambda method, path: 403 if "/upload/" in path else None
     with (
         pytest.raises(RunError, match="cannot be written .*; its files are in") as raised,
-        pytest.warns(UserWarning, match="cannot be written now .*; trying on"),
+        pytest.warns(UserWarning, match="cannot be written now .*; trying on") as warned,
         mirrored(PLACE) as folder,
     ):
         (folder.local / "records.jsonl").write_text("1\n")
-        time.sleep(0.2)
+        until = time.monotonic() + PATIENCE
+        while not warned and time.monotonic() < until:
+            time.sleep(0.01)
     assert str(folder.local) in str(raised.value) and (folder.local / "records.jsonl").read_text() == "1\n"
 
 

@@ -14,6 +14,7 @@ from s1_jax.data.chat import Example
 from s1_jax.data.loader import Loader, assemble
 from s1_jax.data.packing import pack
 from s1_jax.data.tokens import Corpus
+from tests.runs import PATIENCE
 
 FLOAT32_SUM = 1e-5
 FULL = 0.97  # real tokens of the steps by tokens
@@ -232,7 +233,7 @@ def test_leaving_early_leaves_no_thread_behind():
     del steps
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
-            thread.join(timeout=5)
+            thread.join(PATIENCE)
     assert threading.active_count() <= before + 1  # grain keeps one idle thread for its life
 
 

@@ -15,6 +15,7 @@ import pytest
 from s1_jax.config import RunError
 from s1_jax.tasks import math_helper
 from s1_jax.tasks.equivalence import LONGEST, Verdict, grade_math, grade_plain, plain_number
+from tests.runs import PATIENCE
 
 SHORT = 0.5  # seconds of processor time that hostile answers get here: none needs more to show what it does
 IN_PROCESS = 0.1  # seconds, of what nothing can end; it takes a hundredth of that
@@ -176,10 +177,10 @@ def test_hostile_answers_are_wrong_and_the_next_is_graded_by_the_same_worker(nam
     "filling", [" ", "\t", "7", ",7", "\\! ", "\\text{", "\\mbox{a}^2", "°", " per day", " square"]
 )
 def test_plain_numbers_take_no_time_in_this_process(filling):
-    start = time.perf_counter()
+    start = time.thread_time()  # a busy machine does not count
     for text in (f"1{filling * (LONGEST // len(filling) - 1)}", f"1{filling * (LONGEST // len(filling) - 1)}x"):
         plain_number(text)
-    assert time.perf_counter() - start < IN_PROCESS
+    assert time.thread_time() - start < IN_PROCESS
 
 
 def test_what_is_too_long_is_undecided_before_anyone_reads_it(no_worker):
@@ -291,8 +292,8 @@ def test_ctrl_c_reaches_this_process_alone_and_the_next_reply_is_the_next_pairs(
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background is started without
     try:
-        timer.start()
         with pytest.raises(KeyboardInterrupt):
+            timer.start()
             helper.ask(*ENDLESS)
         timer.join()
     finally:
@@ -307,7 +308,7 @@ def test_the_worker_ends_with_the_process_that_asked(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     worker = int(done.stdout)
-    until = time.monotonic() + 5
+    until = time.monotonic() + PATIENCE
     while time.monotonic() < until and alive(worker):
         time.sleep(0.05)
     assert not alive(worker)
