@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to a test-time scaling plot: fine-tunes the tiny base model that ships here on 1,000 examples, then sweeps thinking budgets.
-# About 3 minutes on 2 cores after the installation. Stopped, it goes on from what is there when started again.
+# About 2 minutes on 2 cores after the installation. Stopped, it goes on from what is there when started again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/_venv.sh
