@@ -12,6 +12,10 @@ from s1_jax.json_input import loads
 LONGEST_COMPLAINT = 300  # characters of an endpoint's own words in an error
 MASK = "***"
 SHOWN_OF_A_KEY = 5  # characters of it that may be in an error by chance
+SHORTEST_SECRET = 8  # characters of a key that is hidden in replies: "EMPTY" is none, and a word that models write
+LONGEST_READ = 10_000  # characters of an endpoint's own words that are looked through
+LONGEST_FINISH = 40  # characters
+MOST_TOKENS = 10**12  # that a reply can have taken
 
 # Pairs of marks that models put around their thinking. s1's last: an endpoint may drop its special tokens.
 MARKS = (
@@ -59,25 +63,33 @@ def parse(completion: Any) -> Reply:
     """
     choice = completion["choices"][0]
     message, usage = choice["message"], completion.get("usage") or {}
-    finish = str(choice.get("finish_reason") or "stop").lower()
-    if finish in FAILURES:
-        raise ValueError(f"ended with {finish}")
+    finish = (choice.get("finish_reason") or "stop").lower()
+    if finish in FAILURES or len(finish) > LONGEST_FINISH or not finish.isprintable():
+        raise ValueError("ended with no finish that is known")
     finish = FINISH.get(finish, finish)
     given = next((said for name in THINKING_FIELDS if (said := _words(message.get(name)))), "")
     content = message.get("content")
     if isinstance(content, list):
         given = given or "\n".join(filter(None, (_words(part) for part in content if _is_thinking(part))))
-        content = "".join(_words(part["text"]) for part in content if not _is_thinking(part) and "text" in part)
-    if content is None and message.get("refusal"):
+        content = "".join(part["text"] for part in content if not _is_thinking(part) and "text" in part)
+    if content is None and isinstance(refusal := message.get("refusal"), str) and refusal:
         content, finish = "", "content_filter"
     if content is None and (given or finish != "stop"):  # ended before the answer began
         content = ""
     if not isinstance(content, str):
         raise TypeError("content is no string")
     thinking, text = split_thinking(content, given)
-    tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    read, written = (count if isinstance(count, int) else 0 for count in tokens)
+    read, written = (_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
     return Reply(_whole(thinking), _whole(text), finish, read, written)
+
+
+def hidden(reply: Reply, key: str) -> Reply:
+    """The reply with MASK wherever the model wrote the key, in any case: replies go into files and data sets."""
+    if len(key) < SHORTEST_SECRET:
+        return reply
+    echoed = re.compile(re.escape(key), re.IGNORECASE)
+    texts = {name: echoed.sub(MASK, getattr(reply, name)) for name in ("thinking", "text", "finish")}
+    return reply._replace(**texts)
 
 
 def split_thinking(text: str, given: str = "") -> tuple[str, str]:
@@ -102,7 +114,8 @@ def complaint(body: bytes | str, key: str = "") -> str:
         said = _complaint(loads(text))
     except ValueError:
         said = "" if text.lstrip().startswith(("<", "{", "[")) else text
-    line = " ".join("".join(c if c.isprintable() else " " for c in without_key(said, key)).split())
+    said = without_key(said[:LONGEST_READ], key)
+    line = " ".join("".join(c if c.isprintable() else " " for c in said).split())
     if not re.search(r"\w", line):
         return ""
     return line if len(line) <= LONGEST_COMPLAINT else line[:LONGEST_COMPLAINT].rstrip() + " ..."
@@ -110,7 +123,7 @@ def complaint(body: bytes | str, key: str = "") -> str:
 
 def without_key(text: str, key: str) -> str:
     """The text with nothing in it that tells of a key: neither the key, a part of it, nor one that is half masked."""
-    text = re.sub(r"\S*\*{3,}\S*", MASK, text)
+    text = re.sub(r"\S+", lambda word: MASK if MASK in word[0] else word[0], text)
     text = re.sub(r"(?i)\bbearer\s+\S+", f"Bearer {MASK}", text)
     if len(key) <= SHOWN_OF_A_KEY:
         return re.sub(rf"(?<!\w){re.escape(key)}(?!\w)", MASK, text) if key else text
@@ -145,6 +158,17 @@ def _words(value: Any) -> str:
         names = ("text", "thinking", "reasoning", "content", "summary", "value")
         return next((said for name in names if (said := _words(value.get(name)))), "")
     return ""
+
+
+def _count(tokens: Any) -> int:
+    """A number of tokens; 0 where the endpoint does not say. Raises TypeError, ValueError."""
+    if tokens is None:
+        return 0
+    if isinstance(tokens, bool) or not isinstance(tokens, int | float) or tokens != int(tokens):
+        raise TypeError("tokens are no number")
+    if not 0 <= tokens <= MOST_TOKENS:
+        raise ValueError("tokens are out of range")
+    return int(tokens)
 
 
 def _complaint(value: Any) -> str:

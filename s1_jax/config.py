@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import tyro
 
+from s1_jax.endpoint_url import is_unencrypted, url_mistake
 from s1_jax.errors import RunError as RunError
 from s1_jax.errors import UserError as UserError
 from s1_jax.model_config import ModelConfig as ModelConfig
@@ -483,6 +485,12 @@ class EvaluateConfig:
         return DEFAULT_ANSWER_TOKENS if self.max_answer_tokens is None else self.max_answer_tokens
 
 
+MOST_OF_ENDPOINT = (  # what an option of a model that is asked can be at most: seconds of a day, threads of a machine
+    *(("max_tokens", 10**9), ("concurrent", 1000), ("requests_per_minute", 10**6)),
+    *(("timeout_seconds", 86_400.0), ("attempts", 100)),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class EndpointConfig:
     """A model that answers questions: behind an endpoint in OpenAI's form, or decoded here."""
@@ -502,21 +510,31 @@ class EndpointConfig:
     # the request's field for max_tokens; auto: max_tokens, and the newer name where the endpoint asks for it; none: the
     # request has no limit but the endpoint's own
     max_tokens_field: Literal["auto", "max_tokens", "max_completion_tokens", "none"] = "auto"
+    plain_http: Switch = False  # allow http:// to other machines: the key, prompts and replies go there unencrypted
     format: FormatConfig = S1  # decoded here: how the model marks its thinking
 
     section: ClassVar[str] = ""  # before the names of options in messages
 
     def __post_init__(self) -> None:
         name = self.section
-        for field in ("max_tokens", "concurrent", "requests_per_minute", "timeout_seconds", "attempts"):
-            if not (value := getattr(self, field)) > 0:
-                raise UserError(f"{name}{field} is {value}; it must be positive")
+        for field, most in MOST_OF_ENDPOINT:
+            if not 0 < (value := getattr(self, field)) <= most:
+                raise UserError(f"{name}{field} is {value}; it must be positive, and at most {most:,}")
         if self.temperature is not None and not 0 <= self.temperature < math.inf:
             raise UserError(f"{name}temperature is {self.temperature}; it must be 0 or more")
-        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
-            raise UserError(f"{name}base_url {self.base_url!r} must begin with http:// or https://")
-        if self.base_url is not None and not self.model:
+        if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", self.key_variable):  # not shown: it may be the key itself
+            raise UserError(f"{name}key_variable must be the name of an environment variable, never the key itself")
+        if self.base_url is None:
+            return
+        if mistake := url_mistake(self.base_url):
+            raise UserError(f"{name}base_url {mistake}")
+        if not self.model:
             raise UserError(f"{name}base_url needs {name}model, the model's name at the endpoint")
+        if is_unencrypted(self.base_url) and not self.plain_http:
+            raise UserError(
+                f"{name}base_url is http:// to another machine: the key, prompts and replies would go there "
+                f"unencrypted; use https://, or allow it with {name}plain_http true"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,8 +17,10 @@ from email.message import Message
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from s1_jax.completion import Reply, complaint, parse
-from s1_jax.config import EndpointConfig, RunError
+from s1_jax.completion import Reply, complaint, hidden, parse, without_key
+from s1_jax.config import EndpointConfig, RunError, UserError
+from s1_jax.deadline import opener
+from s1_jax.endpoint_url import is_here
 from s1_jax.json_input import loads
 
 LONGEST_REPLY = 2**25  # bytes: some 32K tokens of any script, escaped, many times over
@@ -51,7 +53,8 @@ class NoAnswer(RunError):
 class Endpoint:
     """The model; `name` is how errors call it. Several threads may ask at once, they share its limit and its pauses.
 
-    Once there is `enough`, no further request is made, and what is under way comes yet.
+    Once there is `enough`, no further request is made, and what is under way comes yet. Raises UserError where the key
+    is one that no request can carry.
     """
 
     def __init__(
@@ -62,9 +65,15 @@ class Endpoint:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         assert options.base_url is not None
-        self._options, self._who = options, f"{name} at {re.sub('//[^/@]*@', '//', options.base_url)}"
+        self._options, self._key = options, os.environ.get(options.key_variable, "").strip()
+        if not (self._key.isascii() and self._key.isprintable() and " " not in self._key):
+            raise UserError(
+                f"the key in {options.key_variable} holds characters that no key has (white space, non-ASCII)"
+            )
+        self._who = without_key(f"{name} at {options.base_url}", self._key)
         self._url = options.base_url.rstrip("/") + "/chat/completions"
-        self._open = urllib.request.build_opener(_NoRedirect).open
+        # a proxy is another machine: what is for this one does not go there
+        self._open = opener(clock, proxies=not is_here(self._url))
         self._limit = LIMIT if options.max_tokens_field == "auto" else options.max_tokens_field
         self.enough = threading.Event()
         self._sleep, self._clock = sleep or self.enough.wait, clock
@@ -96,7 +105,7 @@ class Endpoint:
                     for_all = not of_prompt
                     failure += advice(words) if of_prompt else ""
                     break
-            except (OSError, http.client.HTTPException) as error:  # refused, cut off, timed out
+            except (OSError, http.client.HTTPException, ValueError) as error:  # refused, cut off, timed out, no HTTP
                 reason = getattr(error, "reason", error)
                 failure = type(reason if isinstance(reason, Exception) else error).__name__
             except _NoCompletion as error:
@@ -194,10 +203,6 @@ class Endpoint:
         if self.enough.is_set():
             raise _Enough
 
-    @property
-    def _key(self) -> str:
-        return os.environ.get(self._options.key_variable, "").strip()
-
     def _takes_newer_limit(self, status: int, said: bytes, limit: str) -> bool:
         """Whether the endpoint refuses `max_tokens` for its newer name, which every request has from then on."""
         chosen = self._options.max_tokens_field == "auto" and limit == LIMIT
@@ -209,7 +214,7 @@ class Endpoint:
     def _said(self, error: urllib.error.HTTPError) -> bytes:
         """The body of an error; empty where it cannot be read in time."""
         try:
-            return self._read(error.fp, self._clock() + self._options.timeout_seconds, LONGEST_ERROR)
+            return _read(error.fp, LONGEST_ERROR)
         except (OSError, http.client.HTTPException, AttributeError, ValueError):
             return b""
         finally:
@@ -217,26 +222,24 @@ class Endpoint:
 
     def _reply(self, asked: Mapping[str, Any]) -> Reply:
         headers = {"Content-Type": "application/json"}
-        if key := self._key:
-            headers["Authorization"] = f"Bearer {key}"
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
         body = json.dumps({"model": self._options.model, **asked}).encode()
-        until = self._clock() + self._options.timeout_seconds
         request = urllib.request.Request(self._url, body, headers)
         with self._open(request, timeout=self._options.timeout_seconds) as response:
-            read = self._read(response, until, LONGEST_REPLY)
+            read = _read(response, LONGEST_REPLY)
         try:
-            return parse(loads(read))
+            return hidden(parse(loads(read)), self._key)
         except (ValueError, LookupError, TypeError, AttributeError):
             raise _NoCompletion(read) from None
 
-    def _read(self, response: Any, until: float, most: int) -> bytes:
-        """The whole body, or somewhat more than `most` bytes of it; the socket's own timeout is one of each piece."""
-        body = bytearray()
-        while len(body) <= most and (piece := response.read1(PIECE)):
-            body += piece
-            if self._clock() > until:
-                raise TimeoutError
-        return bytes(body)
+
+def _read(response: Any, most: int) -> bytes:
+    """The whole body, or somewhat more than `most` bytes of it."""
+    body = bytearray()
+    while len(body) <= most and (piece := response.read1(PIECE)):
+        body += piece
+    return bytes(body)
 
 
 def asked_pause(headers: Mapping[str, str] | Message) -> float:
@@ -261,9 +264,9 @@ def _timestamp(date: str) -> float | None:
     """Unix time of an HTTP date, of which one form names no zone."""
     try:
         parsed = parsedate_to_datetime(date)
-    except (ValueError, OverflowError):
+        return parsed.replace(tzinfo=parsed.tzinfo or UTC).timestamp()
+    except (ValueError, OverflowError, TypeError, LookupError):  # the last two: dates that the parser trips over
         return None
-    return parsed.replace(tzinfo=parsed.tzinfo or UTC).timestamp()
 
 
 class _Enough(Exception):
@@ -276,10 +279,3 @@ class _NoCompletion(Exception):
     def __init__(self, body: bytes) -> None:
         super().__init__()
         self.said = body if b'"error"' in body[:LONGEST_ERROR] else b""
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """The key is for the host that was named, not for where it points to."""
-
-    def redirect_request(self, *args: Any) -> None:
-        return None

@@ -180,7 +180,7 @@ def kept_replies(path: Path) -> dict[str, str]:
     """The replies of earlier starts by their keys. Earlier versions also kept what was cut off, and did not say so:
     of theirs, only a reply that decides counts.
     """
-    lines = [line for line in read_records(path) if isinstance(line.get("reply"), str) and "key" in line]
+    lines = [line for line in read_records(path) if all(isinstance(line.get(name), str) for name in ("key", "reply"))]
     return {line["key"]: line["reply"] for line in lines if "finish" in line or decision(line["reply"]) is not None}
 
 

@@ -232,23 +232,13 @@ def test_no_part_of_a_key_is_passed_on(echo):
     assert complaint("the key abc is wrong, abcd is not", "abc") == "the key *** is wrong, abcd is not"
 
 
-def test_an_error_whose_body_never_ends_is_an_error_all_the_same(server):
-    made = Time()
-
-    def clock():
-        made.now += PATIENCE
-        return made.now
-
-    server.says = lambda prompt: (400, json.dumps({"error": "a" * 10**6}))
-    options = {"requests_per_minute": FAST, "attempts": 1, "key_variable": "THE_KEY"}
-    config = JudgeConfig("some-model", server.url, timeout_seconds=PATIENCE / 2, **options)
+def test_an_error_whose_body_cannot_be_read_is_an_error_all_the_same(server):
+    server.says = lambda prompt: (400, json.dumps({"error": "a" * 10**6}))  # more than is read: no JSON
     with pytest.raises(NoAnswer, match=r"\(status 400\)"):
-        ask(Endpoint(config, "the model", made.sleep, clock))
-    with pytest.raises(NoAnswer, match=r"\(status 400\)"):  # more than is read: no JSON
-        ask(Endpoint(JudgeConfig("some-model", server.url, **options), "the model"))
+        ask(endpoint(server)[0])
     server.says = lambda prompt: (400, "half", {"Content-Length": "9999"})
     with pytest.raises(NoAnswer, match="status 400"):
-        ask(Endpoint(JudgeConfig("some-model", server.url, **options), "the model"))
+        ask(endpoint(server)[0])
 
 
 def refuses(server, field, sentence, status=400):

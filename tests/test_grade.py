@@ -240,7 +240,9 @@ def test_what_earlier_versions_kept_counts_where_it_decides(tmp_path, server, re
     ask(tmp_path, server, "right?")
     (line,) = read_records(tmp_path / "judge.jsonl")
     del line["finish"]
-    (tmp_path / "judge.jsonl").write_text(record_line(line | {"reply": reply}) + record_line({"other": 1}))
+    (tmp_path / "judge.jsonl").write_text(
+        record_line(line | {"reply": reply}) + record_line({"other": 1}) + record_line(line | {"key": ["k"]})
+    )
     server.asked.clear()
     server.says = lambda prompt: "hm, no"
     ask(tmp_path, server, "right?")

@@ -35,6 +35,7 @@ ENDS: dict[str, str | None] = {
     "content_filter": "stopped by a content filter",
 }
 LONGEST_NAME = 100  # characters of a file's
+MOST = 2**53  # tokens that a line may say
 REASONS_SHOWN = 5  # of prompts without an answer: an endpoint's own words may differ from prompt to prompt
 
 
@@ -140,11 +141,15 @@ class Kept:
             pass
         self._lines: dict[str, tuple[int, int, int, int]] = {}  # begin, length, tokens read and written
         self._end = 0
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.endswith(b"\n"):
-                    self._note(number, line)
-        self._file.truncate(self._end)
+        try:
+            with path.open("rb") as file:
+                for number, line in enumerate(file, 1):
+                    if line.endswith(b"\n"):
+                        self._note(number, line)
+            self._file.truncate(self._end)
+        except BaseException:
+            self._file.close()  # and the lock with it, whoever still looks at the error
+            raise
 
     def __enter__(self) -> Kept:
         return self
@@ -189,8 +194,10 @@ class Kept:
             fields = loads(line)
             texts = [fields[name] for name in ("key", "thinking", "text", "finish")]
             numbers = [fields[name] for name in ("max_tokens", "tokens_read", "tokens_written")]
-            if not all(isinstance(x, str) for x in texts) or not all(isinstance(x, int) for x in numbers):
+            if not all(isinstance(x, str) for x in texts) or not all(type(x) is int and 0 <= x < MOST for x in numbers):
                 raise TypeError
+            if b"\\u" in line:  # escaped, half of a surrogate pair can stand in a file; no table takes it
+                "".join(texts).encode()
         except (ValueError, LookupError, TypeError):
             raise UserError(f"{self.path}, line {number}: not an answer; remove that line, it is asked again") from None
         self._place(fields, len(line))

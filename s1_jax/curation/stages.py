@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from rich.progress import Progress
 
 from s1_jax.config import UserError
+from s1_jax.json_input import loads
 
 ROWS_OF_GROUP = 1024  # with long traces some 20 MB
 FINGERPRINT, COUNTS = b"s1_jax.fingerprint", b"s1_jax.counts"  # in a file's metadata
@@ -105,14 +106,20 @@ def fingerprint_of(path: Path) -> str | None:
     """What the table was made from; none where there is no table, or not a whole one."""
     try:
         metadata = pq.read_metadata(path).metadata or {}
-    except (FileNotFoundError, pa.ArrowInvalid):
+    except (FileNotFoundError, pa.ArrowException):
         return None
-    return metadata.get(FINGERPRINT, b"").decode() or None
+    return metadata.get(FINGERPRINT, b"").decode("utf-8", "replace") or None
 
 
 def counts_of(path: Path) -> list[Count]:
-    """The funnel up to this table."""
-    return [Count(*count) for count in json.loads((pq.read_metadata(path).metadata or {})[COUNTS])]
+    """The funnel up to this table. Raises UserError where the file does not tell it."""
+    try:
+        counts = [Count(*count) for count in loads((pq.read_metadata(path).metadata or {})[COUNTS])]
+        if not all(list(map(type, count)) == [str, str, int, int] for count in counts):
+            raise TypeError
+    except (ValueError, LookupError, TypeError):
+        raise UserError(f"{path} holds no table of this pipeline; remove it, it is made again") from None
+    return counts
 
 
 def _fingerprint(stage: Stage, config: Any, before: str) -> str:

@@ -27,7 +27,10 @@ from s1_jax.curation.stages import ROWS_OF_GROUP, Count, Made, Source, counts_of
 
 DATA = Path("data") / "train-00000-of-00001.parquet"
 NEEDED = ("id", "question", "solution", "source", "domain", "thinking", "attempt", "thinking_tokens", "chosen_by")
-PRIVATE = ("run_dir", "paths", "base_url", "key_variable", "compare_with", "push_to", "until", "again_from")
+PRIVATE = (
+    *("run_dir", "paths", "base_url", "plain_http", "key_variable"),
+    *("compare_with", "push_to", "until", "again_from"),
+)
 
 
 def write(config: CurateConfig, source: Source, folder: Path, bar: Progress) -> Made:

@@ -141,6 +141,25 @@ def test_an_endpoint_that_answers_nothing_ends_the_run(tmp_path, server):
     assert KEY not in str(error.value) and len(server.asked) < DIFFERENT + 20
 
 
+def test_a_key_that_an_endpoint_echoes_is_in_no_file(tmp_path, server, capsys):
+    """In texts, thinking, a finish, an error's body and a header."""
+    said = {
+        "one": (200, completion(f"as {KEY} is", reasoning=f"{KEY}?")),
+        "two": (200, completion("2", finish=KEY)),
+        "three": (400, json.dumps({"error": {"message": f"bad key {KEY}"}}), {"X-Key": KEY}),
+    }
+    server.says = said.get
+    answers = ask(tmp_path, who(server), list(said))
+    assert [answer.text for answer in answers[:2]] == ["as *** is", "2"] and answers[0].thinking == "***?"
+    assert "bad key ***" in answers[2].error
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files and all(KEY.encode() not in path.read_bytes() for path in files)
+    server.says = lambda prompt: (302, "", {"Location": f"https://elsewhere.example/?key={KEY}"})
+    with pytest.raises(RunError, match="status 302") as error:
+        ask(tmp_path, who(server), ["four"])
+    assert KEY not in str(list(answers)) + "".join(capsys.readouterr()) + str(error.value)
+
+
 def test_an_endpoint_that_dies_ends_the_run_and_the_same_command_goes_on(tmp_path, server):
     prompts = [str(i) for i in range(200)]
     server.says = lambda prompt: "yes" if int(prompt) < 50 else (503, "")
@@ -162,7 +181,13 @@ def test_a_torn_line_is_cut_and_a_broken_one_named(tmp_path, server):
     asked = len(server.asked)
     assert list(ask(tmp_path, who(server))) == right()
     assert len(server.asked) == asked + 1 and len(lines(tmp_path)[1]) == DIFFERENT
-    for broken in (b"{}", b"half", b'{"key": "k", "thinking": 1, "text": "", "finish": "stop"}'):
+    line = json.loads(kept[0])
+    wrong = [
+        *({"key": ["k"]}, {"thinking": 1}, {"finish": None}, {"text": "\ud800"}, {"max_tokens": True}),
+        *({"tokens_read": -1}, {"tokens_written": 10**400}, {"tokens_read": 1.5}),
+    ]
+    broken_lines = [b"{}", b"[]", b"half", b"[" * 100_000, *(json.dumps(line | fields).encode() for fields in wrong)]
+    for broken in broken_lines:
         path.write_bytes(b"\n".join([kept[0], broken, kept[1]]) + b"\n")
         with pytest.raises(UserError, match=f"{path.name}, line 2: not an answer"):
             ask(tmp_path, who(server))
