@@ -18,10 +18,11 @@ from transformers import PreTrainedTokenizerBase
 from s1_jax.checkpoints import hf
 from s1_jax.checkpoints.stops import declared_stops
 from s1_jax.compilation import keep_compiled_programs, power_of_two
-from s1_jax.config import S1, BudgetConfig, FormatConfig, ModelConfig, SamplingConfig, StoredConfig, UserError
+from s1_jax.config import S1, BudgetConfig, FormatConfig, ModelConfig, RunError, SamplingConfig, StoredConfig, UserError
 from s1_jax.data.chat import prompt_ids
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.requests import Request
+from s1_jax.decoding.rows import NOT_FINITE
 from s1_jax.decoding.slots import rows_at_a_time
 from s1_jax.model import qwen2
 
@@ -55,7 +56,7 @@ class LoadedModel:
 
         `attention_mask` [B, T] is 1 at tokens and 0 at padding, left or right of them; logits at padding mean nothing.
         B and T are padded to powers of two, T from 16 on, so that few sizes are compiled. Raises UserError on another
-        shape, or on ids outside the vocabulary.
+        shape, or on ids outside the vocabulary, and RunError where logits of a token are not finite.
         """
         ids = np.asarray(token_ids)
         if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
@@ -71,7 +72,12 @@ class LoadedModel:
         B, T = ids.shape
         padding = (0, power_of_two(B) - B), (0, max(power_of_two(T), SHORTEST_LOGITS) - T)
         padded = (np.pad(x.astype(np.int32), padding) for x in (ids, mask))
-        return np.asarray(self._logits(self.params, *padded))[:B, :T].copy()  # not a view that keeps all the padding
+        found = np.asarray(self._logits(self.params, *padded))[:B, :T].copy()  # not a view that keeps all the padding
+        lost = np.argwhere(~np.isfinite(found.max(axis=-1)) & (mask != 0))
+        if len(lost):
+            row, place = lost[0]
+            raise RunError(f"row {row}: the model's logits are not finite at token {place + 1}; {NOT_FINITE}")
+        return found
 
     def generate(
         self,
@@ -92,7 +98,7 @@ class LoadedModel:
         The start marker of `format` is appended to prompts that do not end in it. `budget` and `sampling` hold fields
         of BudgetConfig and SamplingConfig; `draft_tokens` are looked up ahead and change no token. Without `thinking`
         no start marker is appended and no budget can be given: the answer begins at once. Raises UserError on what
-        cannot be decoded.
+        cannot be decoded, and RunError where the model's logits are not finite.
         """
         if isinstance(prompts, str):
             raise UserError("prompts must be a list; put the one prompt into brackets")

@@ -215,7 +215,9 @@ def our_decode(sides: Sides, prompts: Sequence[list[int]], n: int) -> Decode:
     length, batch = sides.prompt_tokens + n, len(prompts)
     engine = Engine(sides.config, sides.layers, sides.tokenizer, max_model_len=length, batch_size=batch)
     budget = BudgetConfig(forcing=False)
-    requests = [Request(tuple(ids), budget, problem_id=i, max_new_tokens=n) for i, ids in enumerate(prompts)]
+    requests = [
+        Request(tuple(ids), budget, problem_id=i, max_new_tokens=n, name=f"prompt {i}") for i, ids in enumerate(prompts)
+    ]
 
     def decode() -> np.ndarray:
         tokens = [record["thinking_token_ids"] for record in engine.run(requests)]

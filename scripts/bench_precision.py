@@ -55,7 +55,11 @@ def main() -> None:
     maxima = [options.max_thinking_tokens // 4, options.max_thinking_tokens // 2, options.max_thinking_tokens]
     requests = [
         Request(
-            tuple(prompt_ids(tokenizer, p.question)), BudgetConfig(1, maximum, 2), problem_id=p.id, max_answer_tokens=8
+            tuple(prompt_ids(tokenizer, p.question)),
+            BudgetConfig(1, maximum, 2),
+            problem_id=p.id,
+            max_answer_tokens=8,
+            name=f"problem {p.id}",
         )
         for maximum in maxima
         for p in problems

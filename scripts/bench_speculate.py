@@ -53,8 +53,14 @@ def main() -> None:
     tokenizer = hf.load_tokenizer(options.model)
     budget = BudgetConfig(1, options.max_thinking_tokens, 1)
     requests = [
-        Request(tuple(prompt_ids(tokenizer, problem.question)), budget, problem_id=problem.id, max_answer_tokens=8)
-        for problem in load_task(TaskConfig("synthetic", limit=options.rows)).problems
+        Request(
+            tuple(prompt_ids(tokenizer, p.question)),
+            budget,
+            problem_id=p.id,
+            max_answer_tokens=8,
+            name=f"problem {p.id}",
+        )
+        for p in load_task(TaskConfig("synthetic", limit=options.rows)).problems
     ]
     engines = {
         D: Engine(config, params, tokenizer, max_model_len=512, batch_size=options.batch_size, draft_tokens=D)

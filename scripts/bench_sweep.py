@@ -224,7 +224,7 @@ CASES = {"quickstart": quickstart, "reference": quickstart, "long": long, "trans
 
 def _requests(grid: Grid, prompts: dict, sampling: SamplingConfig, answer: int) -> list[Request]:
     return [
-        Request(prompt, BudgetConfig(1, maximum, count), sampling, problem, 0, 0, answer)
+        Request(prompt, BudgetConfig(1, maximum, count), sampling, problem, 0, 0, answer, f"problem {problem}")
         for (maximum, count), (problem, prompt) in product(grid, prompts.items())
     ]
 

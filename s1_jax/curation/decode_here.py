@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def decode_here(
     )
     places, requests = [], []
     for place, prompt in enumerate(ids):
-        request = _request(who, prompt, context)
+        request = dataclasses.replace(_request(who, prompt, context), name=f"prompt {place}")
         try:
             engine.check(request)
         except UserError as error:

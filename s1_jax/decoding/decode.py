@@ -33,6 +33,7 @@ class Controller(NamedTuple):
 # the cache; then the token is recorded unless its kind is 0, and fed to the model if `feeds`. What is fed and not
 # recorded is the last token that stays, once more; this one where none stays.
 Outcome = tuple[Array, Array, Array, Array]
+SOUND = -1  # of `DecodeState.lost_at`
 Draw = Callable[[Array, Array, Array, Any], Array]  # see `decode`
 
 
@@ -50,6 +51,7 @@ class DecodeState:
     kinds: Array  # int32 [B, C], 0: nothing recorded
     num_tokens: Array  # int32 [B]
     num_accepted: Array  # int32 [B], of these, such as a draft had right; counted even where they were taken back
+    lost_at: Array  # int32 [B], tokens recorded when the row went on from logits that are not finite; SOUND: never
     context: Array | None = None  # int32 [B, C], the token in each slot of the cache, where drafts are looked up
 
 
@@ -57,7 +59,7 @@ def start(control: Any, cache: Any, logits: Array, position: Array, capacity: in
     """State after prefill: `logits` [B, V] follow the prompt, the next token goes to `position` [B]."""
     nothing = jnp.zeros((position.shape[0], capacity), jnp.int32)
     zero, zeros = jnp.zeros((), jnp.int32), jnp.zeros_like(position)
-    return placed(DecodeState(zero, control, cache, logits, position, nothing, nothing, zeros, zeros))
+    return placed(DecodeState(zero, control, cache, logits, position, nothing, nothing, zeros, zeros, zeros + SOUND))
 
 
 def placed(state: DecodeState) -> DecodeState:
@@ -139,4 +141,12 @@ def record(state: DecodeState, control: Any, outcome: Outcome, logits: Array) ->
         tokens=state.tokens.at[rows, slot].set(token, mode="drop"),
         kinds=state.kinds.at[rows, slot].set(kind, mode="drop"),
         num_tokens=num_tokens + (kind > 0),
+        lost_at=_lost_at(state),
     )
+
+
+def _lost_at(state: DecodeState) -> Array:
+    """`lost_at` after the step that the logits at hand decide. These are the model's own, without a bias that masks."""
+    # the maximum is NaN where any is, infinite where any is +inf, and -inf where no token can be drawn
+    lost = ~jnp.isfinite(jnp.max(state.logits, axis=-1)) & ~state.control.done
+    return jnp.where(lost & (state.lost_at == SOUND), state.num_tokens, state.lost_at)

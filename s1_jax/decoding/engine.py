@@ -118,7 +118,8 @@ class Engine:
     def run(self, requests: Sequence[Request], progress: Progress | None = None) -> Iterator[dict[str, Any]]:
         """Records of the requests, in order, each decoded by itself, as soon as all before it are done.
 
-        Raises UserError naming the first request that cannot be decoded, before any is.
+        Raises UserError naming the first request that cannot be decoded, before any is, and RunError naming the first
+        one for which the model gives logits that are not finite.
         """
         for request in requests:
             self.check(request)
@@ -130,7 +131,7 @@ class Engine:
         """Records of the requests with their places, decoded together where one begins as another does.
 
         The records are those of `run`, but for draws where two tokens are as good as equal. They come as they are done,
-        in no order of their own. Raises UserError as `run` does.
+        in no order of their own. Raises as `run` does.
         """
         for request in requests:
             self.check(request)
@@ -258,6 +259,7 @@ class Engine:
                 thinking=make_sampling([r.thinking_sampling or r.sampling for r in requests], keys),
                 answer=make_sampling([r.sampling for r in requests], keys),
             ),
+            names=[r.name for r in requests],
         )
 
     def start(self, request: Request) -> Sequence[int]:

@@ -22,7 +22,7 @@ from s1_jax.decoding.paged import NOWHERE, Origin
 from s1_jax.decoding.pages import Pool
 from s1_jax.decoding.programs import bucket
 from s1_jax.decoding.requests import Request
-from s1_jax.decoding.rows import Row, rows_of
+from s1_jax.decoding.rows import Row, check_logits, rows_of
 from s1_jax.decoding.sampling import PhaseSampling
 from s1_jax.decoding.slots import Runs
 from s1_jax.sharding import to_host
@@ -99,7 +99,8 @@ class Growth:
     def advance(self) -> dict[int, Node]:
         """Fills empty rows, decodes on, and gives the children whose step has ended; their rows are empty.
 
-        Where enough wait, the device decodes on already while the caller looks at these.
+        Where enough wait, the device decodes on already while the caller looks at these. Raises RunError as
+        `check_logits` does.
         """
         if self.idle:
             return {}
@@ -110,6 +111,8 @@ class Growth:
         self._state = state = self._stopped(self._state)
         seen = to_host(dataclasses.replace(state, cache=None, logits=state.step))  # without what is large
         self._running = False
+        owners = [-1 if child is None else child.origin.request for child in self._held]
+        check_logits(seen.lost_at, owners, self._runs.names)
         use = self._engine.use
         use.slot_steps += (int(seen.step) - self._step) * size
         use.tokens += int((seen.num_tokens - self._counted)[active].sum())

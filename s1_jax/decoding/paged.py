@@ -17,7 +17,7 @@ from jax import Array
 
 from s1_jax.config import ModelConfig
 from s1_jax.decoding import budget as control
-from s1_jax.decoding.decode import DecodeState, decode, placed, start
+from s1_jax.decoding.decode import SOUND, DecodeState, decode, placed, start
 from s1_jax.decoding.sampling import PhaseSampling, sample
 from s1_jax.decoding.steps import StepEnds, step_controller, step_state
 from s1_jax.model import cached, qwen2
@@ -80,6 +80,7 @@ def fill_rows(
         kinds=put(jnp.zeros((len(rows), state.kinds.shape[1]), jnp.int32), state.kinds),
         tokens=state.tokens.at[rows, last].set(origin.last_token, mode="drop"),
         num_tokens=put(origin.num_tokens, state.num_tokens),
+        lost_at=put(jnp.full((len(rows),), SOUND), state.lost_at),
     )
     return placed(filled)
 

@@ -20,7 +20,7 @@ from jax.typing import ArrayLike
 from s1_jax.config import ModelConfig
 from s1_jax.decoding import budget as control
 from s1_jax.decoding.branches import decode_branches, start_branches
-from s1_jax.decoding.decode import Controller, DecodeState, decode, placed, start
+from s1_jax.decoding.decode import SOUND, Controller, DecodeState, decode, placed, start
 from s1_jax.decoding.paged import decode_rows, empty_logits, empty_rows, fill_rows, more_logits, put_logits, put_rows
 from s1_jax.decoding.prefill import PromptBlock, empty_block, prefill_chunk
 from s1_jax.decoding.sampling import PhaseSampling, sample
@@ -188,6 +188,7 @@ def fill_slots(
         kinds=jnp.where(new[:, None], 0, state.kinds),
         num_tokens=jnp.where(new, 0, state.num_tokens),
         num_accepted=jnp.where(new, 0, state.num_accepted),
+        lost_at=jnp.where(new, SOUND, state.lost_at),
         context=context,
     )
     return placed(filled)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from s1_jax.config import RunError
 from s1_jax.decoding import budget as control
-from s1_jax.decoding.decode import DecodeState
+from s1_jax.decoding.decode import SOUND, DecodeState
 from s1_jax.decoding.sweep import BranchPoint
 from s1_jax.sharding import to_host
+
+NOT_FINITE = "weights that are NaN or infinite, or too narrow a dtype, give this"
 
 
 class Row(NamedTuple):
@@ -44,6 +48,17 @@ class Row(NamedTuple):
     def branch_point(self) -> BranchPoint:
         """Where its own thinking ends."""
         return BranchPoint(self.num_thinking, control.End(self.end))
+
+
+def check_logits(lost_at: np.ndarray, runs: Sequence[int], names: Sequence[str]) -> None:
+    """Raises RunError that names the first of the `runs` whose logits were not finite, and the step.
+
+    `lost_at` [B] is that of a state, `runs` [B] says whose each row is: an index into `names`, or below 0 nobody's.
+    """
+    lost = [(int(run), int(at)) for run, at in zip(runs, lost_at, strict=True) if run >= 0 and at != SOUND]
+    if lost:
+        run, at = min(lost)
+        raise RunError(f"{names[run]}: the model's logits are not finite at step {at + 1}; {NOT_FINITE}")
 
 
 def rows_of(state: DecodeState) -> list[Row]:

@@ -18,7 +18,7 @@ from s1_jax.compilation import power_of_two
 from s1_jax.decoding import budget as control
 from s1_jax.decoding.decode import DecodeState
 from s1_jax.decoding.programs import Programs, bucket
-from s1_jax.decoding.rows import Row, rows_of
+from s1_jax.decoding.rows import Row, check_logits, rows_of
 from s1_jax.decoding.sampling import PhaseSampling
 from s1_jax.sharding import to_host
 
@@ -44,6 +44,7 @@ class Runs(NamedTuple):
     prompts: Sequence[tuple[int, ...]]  # token ids, start marker included
     budget: control.Budget  # of all runs, on the host
     settings: PhaseSampling  # likewise
+    names: Sequence[str]  # how errors call each run
 
 
 @dataclasses.dataclass
@@ -108,7 +109,7 @@ class Slots:
     def advance(self, steps: int) -> dict[int, Row]:
         """Fills free slots, decodes at most `steps` steps, and gives the runs that have ended; they keep their slots.
 
-        It comes back earlier when enough have ended and others wait.
+        It comes back earlier when enough have ended and others wait. Raises RunError as `check_logits` does.
         """
         self._fill(steps)
         if not self._active.any():
@@ -124,9 +125,10 @@ class Slots:
             np.int32(stop_done),
         )
         state = self.state
-        done, position, counted, accepted, step = to_host(
-            (state.control.done, state.position, state.num_tokens, state.num_accepted, state.step)
+        done, position, counted, accepted, lost_at, step = to_host(
+            (state.control.done, state.position, state.num_tokens, state.num_accepted, state.lost_at, state.step)
         )
+        check_logits(lost_at, np.where(self._active, self._held, -1), self.runs.names)
         self._use.slot_steps += (int(step) - self._step) * self.size
         self._step = int(step)
         self._use.tokens += int((counted - self._counted)[self._active].sum())

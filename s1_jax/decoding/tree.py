@@ -84,7 +84,7 @@ class Tree:
     def grow(self) -> list[int]:
         """Decodes on, for one call of the device; the nodes whose step has ended, none where nothing grows.
 
-        Raises RunError where what the nodes hold no longer fits the device.
+        Raises RunError where what the nodes hold no longer fits the device, and where a model's logits are not finite.
         """
         grown = self._growth.advance()
         self._nodes |= grown
@@ -97,6 +97,10 @@ class Tree:
     def request(self, node: int) -> int:
         """The place of its request."""
         return self._nodes[node].request
+
+    def name(self, node: int) -> str:
+        """How errors call its request."""
+        return self._requests[self.request(node)].name
 
     def ended(self, node: int) -> bool:
         """Whether its run has its answer, and nothing can follow."""

@@ -16,8 +16,9 @@ import numpy as np
 
 from s1_jax.decoding import budget as control
 from s1_jax.decoding.branches import BranchPoints
+from s1_jax.decoding.decode import SOUND
 from s1_jax.decoding.programs import Programs
-from s1_jax.decoding.rows import Row, rows_of
+from s1_jax.decoding.rows import Row, check_logits, rows_of
 from s1_jax.decoding.slots import Slots, Use
 from s1_jax.decoding.sweep import BranchPoint
 from s1_jax.sharding import to_host
@@ -104,7 +105,10 @@ class Waves:
             if stop_step == STEPS_PER_CALL:
                 yield []
             show()
-            if to_host(state.control.done).all():
+            done, lost_at = to_host((state.control.done, state.lost_at))
+            before = np.where(lost_at == SOUND, 0, at.position.ravel())
+            check_logits(lost_at + before, np.where(at.active.ravel(), held.repeat(R), -1), runs.names)
+            if done.all():
                 break
         rows = rows_of(state)
         self._use.slot_steps += int(to_host(state.step)) * len(rows)

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from s1_jax.config import ModelConfig, UserError
+from s1_jax.config import ModelConfig, RunError, UserError
 from s1_jax.decoding.programs import bucket
+from s1_jax.decoding.rows import NOT_FINITE
 from s1_jax.model import qwen2
 
 BATCH_TOKENS = 16384  # B x T, or one row
@@ -55,7 +56,8 @@ class Scorer:
     def score(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Score]]:
         """Scores of the pairs with their places, longest first.
 
-        A context that is too long loses its beginning. Raises UserError on a continuation longer than `max_length`.
+        A context that is too long loses its beginning. Raises UserError on a continuation longer than `max_length`, and
+        RunError naming the first pair of a batch whose log-likelihood is not finite.
         """
         for pair in pairs:
             if len(pair.continuation) > self._max_length:
@@ -109,6 +111,9 @@ class Scorer:
         for row in rows:
             for i in row.pairs:
                 here = slice(at, at := at + len(pairs[i].continuation))
+                if len(lost := np.flatnonzero(~np.isfinite(log_probs[here]))):
+                    said = f"the model's log-likelihood is not finite at step {lost[0] + 1}"
+                    raise RunError(f"request {i}: {said}; {NOT_FINITE}")
                 yield i, Score(float(log_probs[here].sum(dtype=np.float64)), bool(is_best[here].all()))
 
 

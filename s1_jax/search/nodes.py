@@ -62,6 +62,9 @@ class Tree(Protocol):
     def parent(self, node: int) -> int | None:
         """None of a root."""
 
+    def name(self, node: int) -> str:
+        """How errors call its request."""
+
     def ended(self, node: int) -> bool:
         """Whether its run has its answer."""
 

@@ -231,7 +231,8 @@ def _verdicts(tree: Tree, problems: Sequence[_Problem], verifier: Verifier) -> d
         for node in problem.asked
         if verifier.kind == "process" or node in problem.ended
     }
-    found = verifier.score([(question, tree.text(node)) for node, question in questions.items()])
+    runs = [(question, tree.text(node)) for node, question in questions.items()]
+    found = verifier.score(runs, [tree.name(node) for node in questions])
     return dict(zip(questions, found, strict=True))
 
 

@@ -18,10 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from s1_jax.config import ModelConfig, UserError
+from s1_jax.config import ModelConfig, RunError, UserError
 from s1_jax.data.chat import encode
 from s1_jax.decoding.engine import context_length
 from s1_jax.decoding.programs import Program, bucket, each_layer, resize_layer, take_layer
+from s1_jax.decoding.rows import NOT_FINITE
 from s1_jax.model import reward as reward_model
 from s1_jax.model.kv_cache import KVCache, copy_rows, init_cache
 from s1_jax.model.reward import Params, RewardConfig
@@ -98,7 +99,12 @@ class RewardScorer:
         """How many programs have been compiled."""
         return sum(p.jitted._cache_size() for p in (self._empty, self._resize, self._take, self._run, self._put))
 
-    def score(self, texts: Sequence[Sequence[int]], scored: Sequence[Sequence[int]] | None = None) -> list[list[float]]:
+    def score(
+        self,
+        texts: Sequence[Sequence[int]],
+        scored: Sequence[Sequence[int]] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> list[list[float]]:
         """Scores of texts, given as token ids, behind the tokens at the indices `scored` of each, in ascending order.
 
         None scores an outcome model's texts behind their last token. It scores a process model's behind every
@@ -106,12 +112,18 @@ class RewardScorer:
         ends (`layout.RewardText.scored`).
 
         What begins as a text of this call or of an earlier one does, is read once, as long as a slot has it. Raises
-        UserError naming the first text that cannot be scored, before any is read.
+        UserError naming the first text that cannot be scored, before any is read, and RunError where a score is not
+        finite, naming the first such text as `names` does, or by its place.
         """
         given = [None] * len(texts) if scored is None else scored
         places = [self._places(i, text, at) for i, (text, at) in enumerate(zip(texts, given, strict=True))]
         needed = [np.asarray(text[: at[-1] + 1], np.int32) for text, at in zip(texts, places, strict=True)]
         found = self._read(needed)
+        for i, at in enumerate(places):
+            lost = np.flatnonzero(~np.isfinite(found[i][at]))
+            if len(lost):
+                name = names[i] if names else f"text {i}"
+                raise RunError(f"{name}: the reward model's score is not finite at step {lost[0] + 1}; {NOT_FINITE}")
         return [found[i][at].tolist() for i, at in enumerate(places)]
 
     def _places(self, i: int, text: Sequence[int], scored: Sequence[int] | None) -> np.ndarray:

@@ -25,14 +25,16 @@ class Verifier:
         self._scorer, self._layout = scorer, layout
         self.kind = scorer.reward.kind
 
-    def score(self, runs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        """Of pairs of a question and a run's text, all at once. Raises UserError as layout and scorer do.
+    def score(self, runs: Sequence[tuple[str, str]], names: Sequence[str] | None = None) -> list[Verdict]:
+        """Of pairs of a question and a run's text, all at once; `names` is how errors call each.
+
+        Raises UserError as the layout does, and both errors as the scorer does.
 
         A score that may be any number becomes a probability: where models are trained on preferences it is the logit of
         one, and votes are weighed by it.
         """
         texts = [self._layout.text(question, run) for question, run in runs]
-        found = self._scorer.score([text.token_ids for text in texts], [text.scored for text in texts])
+        found = self._scorer.score([text.token_ids for text in texts], [text.scored for text in texts], names)
         if self._scorer.reward.labels == 1:
             found = [[probability(score) for score in scores] for scores in found]
         return [

@@ -91,6 +91,9 @@ class FakeTree:
     def parent(self, node):
         return self._parents[node]
 
+    def name(self, node):
+        return f"problem {node}"
+
     def ended(self, node):
         return self._step(node).ended if node >= len(self.worlds) else node in self.no_room
 
@@ -129,7 +132,7 @@ class FakeScorer:
         self.reward = REWARD_MODELS[architecture]
         self.calls = 0
 
-    def score(self, texts, scored):
+    def score(self, texts, scored, names=None):
         self.calls += 1
         if self.reward.kind == "process":
             return [[self._score(text[: at + 1]) for at in ends] for text, ends in zip(texts, scored, strict=True)]

@@ -227,7 +227,7 @@ def test_the_batch_is_filled_before_anything_is_scored_and_what_is_ready_is_scor
         score = scorer.score
         scored = []
 
-        def when_hungry(texts, places):
+        def when_hungry(texts, places, names):
             assert tree.hungry
             scored.append(len(texts))
             return score(texts, places)
