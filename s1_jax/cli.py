@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import typing
+import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from io import StringIO, TextIOWrapper
@@ -24,6 +25,7 @@ import tyro
 from s1_jax.compilation import keep_compiled_programs
 from s1_jax.config import RunError, UserError
 from s1_jax.storage import as_path, explained
+from s1_jax.terminal import in_a_line, say, say_warning
 
 T = TypeVar("T")
 
@@ -98,7 +100,9 @@ def run_main(main: Callable[[], int | None]) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     keep_compiled_programs()
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # piped, lines would come after what stderr shows meanwhile
+        # piped, lines would come after what stderr shows meanwhile; a text may not fit the terminal's encoding
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+    warnings.showwarning = say_warning
     try:
         code, said = main() or 0, ""
     except UserError as error:
@@ -116,7 +120,7 @@ def run_main(main: Callable[[], int | None]) -> None:
             raise
         code, said = 1, f"error: {reason}; {GOES_ON}"
     if said:
-        print(said, file=sys.stderr, flush=True)
+        say(in_a_line(said), file=sys.stderr, flush=True)
     for tell in before_exit:
         tell(code)
     sys.exit(code)
@@ -203,7 +207,7 @@ class StopFlag:
             for number in numbers:
                 if number in STOPS and not said:
                     said = True
-                    print(f"{STOPS[number]} received; waiting for {self.waits_for}", file=sys.stderr, flush=True)
+                    say(f"{STOPS[number]} received; waiting for {self.waits_for}", file=sys.stderr, flush=True)
 
     def _ask(self, number: int, frame: object) -> None:
         if self.asked:

@@ -23,6 +23,7 @@ from s1_jax.checkpoints.folder import resolve, whole_folder
 from s1_jax.cli import parse, run_main
 from s1_jax.config import UserError
 from s1_jax.storage import as_path
+from s1_jax.terminal import say
 
 PROG = "python -m s1_jax.convert"
 
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
         to_orbax(config.source, target, dtype)
     else:
         to_hf(steps, target, dtype)
-    print(f"{target} is written in {'Orbax' if steps is None else 'Hugging Face'} layout")
+    say(f"{target} is written in {'Orbax' if steps is None else 'Hugging Face'} layout")
 
 
 def steps_folder(source: Path) -> Path | None:

@@ -20,6 +20,7 @@ from s1_jax.curation.stages import counts_of, run_stages
 from s1_jax.progress import progress_bar
 from s1_jax.reporting.table import align
 from s1_jax.storage import as_path, in_bucket
+from s1_jax.terminal import say
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -48,9 +49,9 @@ def curate(config: CurateConfig) -> None:
 
     # What every rule left
     counts = counts_of(last)
-    print(align(funnel_rows(counts)))
+    say(align(funnel_rows(counts)))
     save_funnel_plot(run_dir / "funnel.png", counts)
-    print(f"plot: {run_dir / 'funnel.png'}")
+    say(f"plot: {run_dir / 'funnel.png'}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from s1_jax import terminal
 from s1_jax.checkpoints import hf
 from s1_jax.checkpoints.folder import fingerprint
 from s1_jax.checkpoints.stops import declared_stops
@@ -71,6 +72,7 @@ from s1_jax.storage import Mirror, as_path, mirrored
 from s1_jax.tasks import Problem, Rules, Task, load_task
 from s1_jax.tasks.answers import without_stop, written
 from s1_jax.tasks.classes import Classes, grader_classes
+from s1_jax.terminal import say
 
 # What all records of one run_dir share; settings, the number of problems and the machine may change between two starts.
 SHARED_OPTIONS = (
@@ -110,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def evaluate(config: EvaluateConfig, settings: Sequence[SettingConfig], folder: Mirror) -> None:
     """The whole evaluation, in the order things happen. Raises as `main` does."""
-    say: Callable[[str], None] = print if is_first() else lambda _: None
+    say: Callable[[str], None] = terminal.say if is_first() else lambda _: None
 
     # All that is asked: every problem under every setting
     task = load_task(config.task)
@@ -362,21 +364,21 @@ def report(folder: Mirror) -> None:
     found = methods(runs, scaling_over)
     summary = to_dict(records, runs, found, scaling_over) | {"cost": (cost := cost_of(run_dir, records))}
     (run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    print(f"\n{format_report(runs, found, scaling_over)}\n{format_cost(cost)}\n")
+    say(f"\n{format_report(runs, found, scaling_over)}\n{format_cost(cost)}\n")
     plot, page = run_dir / "scaling.png", run_dir / "report.html"
     title = f"{', '.join(summary['tasks'])}, {max(run.problems for run in runs)} problems"
     save_scaling_plot([plot, plot.with_suffix(".svg")], runs, title)
-    print(f"plot: {folder.shown(plot)}")
+    say(f"plot: {folder.shown(plot)}")
     if any(run.setting.search for run in runs):
         compared, figure = method_runs(records), run_dir / "methods.png"
-        print(f"{format_methods(compared)}\n")
+        say(f"{format_methods(compared)}\n")
         save_methods_plot([figure, figure.with_suffix(".svg")], compared, title)
-        print(f"methods: {folder.shown(figure)}")
+        say(f"methods: {folder.shown(figure)}")
     save_report(page, title, records, runs, summary, config)
-    print(f"report: {folder.shown(page)}")
+    say(f"report: {folder.shown(page)}")
     if undecided := sum(run.undecided for run in runs):
         judge = f"python -m s1_jax.grade {folder.place} --judge.model ..."
-        print(f"{undecided} answers no rule could read; a judge may: {judge}")
+        say(f"{undecided} answers no rule could read; a judge may: {judge}")
 
 
 def _at(options: Any, names: Sequence[str]) -> Any:

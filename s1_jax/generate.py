@@ -38,6 +38,7 @@ from s1_jax.json_input import loads, read_jsonl
 from s1_jax.progress import progress_bar
 from s1_jax.stages import DecodingNote, Stages
 from s1_jax.storage import as_path, in_bucket, mirrored
+from s1_jax.terminal import say, shown
 
 FORCED_COLOUR, NO_COLOUR = "\033[33m", "\033[0m"
 LONGEST_CHARACTER = 4  # bytes of a character in UTF-8: more tokens than these cannot wait for its end
@@ -105,7 +106,7 @@ def main(argv: list[str] | None = None) -> None:
     for where, row in rows:
         look_alikes.look(where, (row.get("prompt", ""),))
     if line := look_alikes.told("prompts"):
-        print(line, file=sys.stderr)
+        say(line, file=sys.stderr)
     batch_size = rows_at_a_time(config.batch_size, len(requests))
     engine = model.engine(config.max_model_len, batch_size, config.format, config.draft_tokens)
     made_by = {"model": config.model, "dtype": config.dtype, "stored": asdict(config.stored)}
@@ -121,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
         except UserError as error:
             raise UserError(f"{output} {error}; remove it or name another output") from None
         if done:
-            print(f"{output}: {done} of {len(requests)} records are there already", file=sys.stderr)
+            say(f"{output}: {done} of {len(requests)} records are there already", file=sys.stderr)
 
         # Decode and write
         with (
@@ -211,16 +212,17 @@ def stream(engine: Engine, request: Request, stages: Stages) -> None:
         try:
             for text, forced in text_pieces(engine.tokenizer, decoded()):
                 stages.done()
+                text = shown(text)
                 sys.stdout.write(FORCED_COLOUR + text + NO_COLOUR if coloured and forced else text)
                 sys.stdout.flush()
         finally:
-            print(flush=True)
+            say(flush=True)
     end, answer_end = End(control.end[0]).name.lower(), AnswerEnd(control.answer_end[0]).name.lower()
     thinking = f"{control.num_thinking[0]} thinking tokens (end: {end}, {control.ignores_used[0]} ignored), "
     answer = f"{control.num_answer[0]} answer tokens (end: {answer_end})"
     (began, first), (ended, last) = steps[0], steps[-1]
     speed = f"; {(last - first) / (ended - began):,.1f} tokens/s" if last > first else ""
-    print((thinking if request.thinking else "") + answer + speed, file=sys.stderr)
+    say((thinking if request.thinking else "") + answer + speed, file=sys.stderr)
 
 
 def text_pieces(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[tuple[int, bool]]) -> Iterator[tuple[str, bool]]:

@@ -35,6 +35,7 @@ from s1_jax.tasks import Rules, Verdict, load_rules, load_task
 from s1_jax.tasks.answers import written
 from s1_jax.tasks.classes import grader_classes
 from s1_jax.tasks.judge import decision, judge_prompt
+from s1_jax.terminal import say
 
 PROG = "python -m s1_jax.grade"
 REASONS_SHOWN = 3  # of prompts without a reply
@@ -74,7 +75,7 @@ def grade(config: GradeConfig, folder: Mirror) -> None:
 
     # The records anew, then the report
     replace_file(run_dir / "records.jsonl", "".join(map(record_line, after)).encode())
-    print(changes(before, after))
+    say(changes(before, after))
     report(folder)
 
 
@@ -170,9 +171,9 @@ def asked(config: JudgeConfig, prompts: Sequence[str], kept: Path) -> dict[str, 
         where = f" at {config.base_url}" if config.base_url else ""
         raise RunError(f"the judge{where} answers none of {len(new):,} prompts ({reasons})")
     spent = f", ${cost:,.2f}" if cost else ""
-    print(f"judge: {len(prompts)} different answers were open, {len(new)} of them asked now{spent}")
+    say(f"judge: {len(prompts)} different answers were open, {len(new)} of them asked now{spent}")
     if none:
-        print(f"judge: {none.total():,} have no whole reply and stay undecided ({reasons})")
+        say(f"judge: {none.total():,} have no whole reply and stay undecided ({reasons})")
     return {prompt: replies[key] for prompt, key in keys.items() if key in replies}
 
 

@@ -32,6 +32,7 @@ from s1_jax.planning.topology import KNOWN, Topology, describe, parse_topology, 
 from s1_jax.planning.workload import corpus_of_lengths, full_rows, read_lengths
 from s1_jax.reporting.table import align
 from s1_jax.storage import as_path
+from s1_jax.terminal import say
 from s1_jax.training.checks import check_sizes
 
 PROG = "python -m s1_jax.plan"
@@ -86,19 +87,19 @@ def main(argv: list[str] | None = None) -> None:
             rows, needs = most_rows(config, model, devices, say_on_stderr)
             config = dataclasses.replace(config, batch_size=rows)
         decoding = make_decode_plan(config, model, devices, say_on_stderr, needs)
-        print(to_json(decoding) if config.json else format_decode_plan(decoding, config.model.path, topology))
+        say(to_json(decoding) if config.json else format_decode_plan(decoding, config.model.path, topology))
         return
 
     # Or a training run: its examples, then one plan or many
     corpus = examples(config)
     if config.search:
         results = search(config, model, corpus, devices, config.search_limit, say_on_stderr)
-        print(search_json(results) if config.json else format_search(results))
+        say(search_json(results) if config.json else format_search(results))
         return
     layout, _ = slice_layout(config, devices)
     check_sizes(config, model, 0, layout)
     plan = make_plan(config, model, corpus, devices, say_on_stderr)
-    print(to_json(plan) if config.json else format_plan(plan, config.model.path, topology))
+    say(to_json(plan) if config.json else format_plan(plan, config.model.path, topology))
 
 
 def options(argv: list[str]) -> PlanConfig | DecodePlanConfig:

@@ -23,6 +23,7 @@ from jax.experimental import multihost_utils
 
 from s1_jax import cli
 from s1_jax.config import HostsConfig, RunError, UserError
+from s1_jax.terminal import say
 
 FORM = "HOST:PORT,COUNT,INDEX, for instance 10.0.0.2:8476,4,0"
 TPU_DEVICES = ("/dev/accel*", "/dev/vfio/[0-9]*")  # on a TPU VM, by generation
@@ -138,7 +139,7 @@ class Watchdog:
             silent = self._now() - self._since
             if silent > self._seconds:
                 try:
-                    print(
+                    say(
                         f"error: {self._doing}: nothing has moved for {silent:.0f} s (--hosts.stall-seconds); a host "
                         f"or the input may be lost. {KEPT}",
                         file=sys.stderr,

@@ -19,6 +19,8 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
+from s1_jax.terminal import in_a_line
+
 
 def clock_time(seconds: float) -> str:
     """A duration as hours:minutes:seconds."""
@@ -38,6 +40,13 @@ class _Bar(Progress):
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
         super().advance(task_id, advance)
         super().update(task_id, told_at=self.get_time())
+
+
+class _Words(TextColumn):
+    """A text as it is: a name in brackets is no style, and nothing in it steers the terminal."""
+
+    def render(self, task: Task) -> Text:
+        return Text(in_a_line(self.text_format.format(task=task)))
 
 
 class _Elapsed(TimeElapsedColumn):
@@ -60,12 +69,12 @@ class _TimeLeft(TimeRemainingColumn):
 
 
 BAR_COLUMNS = (  # where the terminal is narrow, bar and note give way
-    TextColumn("{task.description}", table_column=Column(min_width=11, no_wrap=True)),
+    _Words("{task.description}", table_column=Column(min_width=11, no_wrap=True)),
     BarColumn(),
     MofNCompleteColumn(table_column=Column(min_width=9, no_wrap=True)),
     _Elapsed(table_column=Column(min_width=15, no_wrap=True)),
     _TimeLeft(table_column=Column(min_width=12, no_wrap=True)),
-    TextColumn("{task.fields[note]}"),
+    _Words("{task.fields[note]}"),
 )
 
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from s1_jax.compilation import CompilationWatch
 from s1_jax.progress import clock_time
+from s1_jax.terminal import in_a_line
 
 if TYPE_CHECKING:
     from s1_jax.decoding.engine import Status
@@ -54,7 +55,7 @@ class Stages:
 
     def __rich__(self) -> Text:
         seconds = self._watch.seconds
-        return Text(self._stage if seconds is None else f"{COMPILING} {clock_time(seconds)}")
+        return Text(in_a_line(self._stage) if seconds is None else f"{COMPILING} {clock_time(seconds)}")
 
     def _compiling(self) -> None:
         self._say(COMPILING)
@@ -62,7 +63,7 @@ class Stages:
     def _say(self, text: str) -> None:
         if self._told and not (self._console.is_terminal or self._over or text == self._said):
             self._said = text
-            self._console.print(text, highlight=False, soft_wrap=True)
+            self._console.print(in_a_line(text), highlight=False, markup=False, soft_wrap=True)
 
 
 class LiveNote:

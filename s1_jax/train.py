@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from s1_jax import terminal
 from s1_jax.checkpoints import hf, orbax
 from s1_jax.cli import StopFlag, parse_with_file, run_main, to_json
 from s1_jax.config import S1, RunError, TrainConfig, UserError, resolve_dtype
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def fine_tune(config: TrainConfig, folder: Mirror) -> None:
     """The whole run, in the order things happen. Raises as `main` does."""
-    say: Callable[..., None] = print if is_first() else _nothing
+    say: Callable[..., None] = terminal.say if is_first() else _nothing
     run_dir = folder.local
     exported = folder.place / "hf"
     if (exported / "config.json").exists():

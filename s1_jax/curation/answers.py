@@ -28,6 +28,7 @@ from s1_jax.curation.replies import KEPT, dollars, replies_of
 from s1_jax.endpoint import Reply
 from s1_jax.json_input import loads
 from s1_jax.storage import as_path
+from s1_jax.terminal import say
 
 ENDS: dict[str, str | None] = {
     "stop": None,
@@ -116,9 +117,9 @@ def ask_all(who: EndpointConfig, prompts: Sequence[str], folder: Path, bar: Prog
     if not done:
         raise RunError(f"{name} answers none of {len(different):,} prompts ({reasons})")
     cost = f", ${spent:,.2f}" if any(who.dollars_per_million_tokens) else ""
-    print(f"{what}: {len(different):,} different prompts, {len(new):,} of them asked now{cost}")
+    say(f"{what}: {len(different):,} different prompts, {len(new):,} of them asked now{cost}")
     if errors:
-        print(f"{what}: {len(errors):,} have no answer ({reasons}); the stage made anew asks these alone")
+        say(f"{what}: {len(errors):,} have no answer ({reasons}); the stage made anew asks these alone")
     return Answers(kept, keys, errors)
 
 

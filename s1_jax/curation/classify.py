@@ -20,6 +20,7 @@ from s1_jax.curation.answers import ask_all
 from s1_jax.curation.config import CurateConfig
 from s1_jax.curation.grade import both_ends
 from s1_jax.curation.stages import Made, Source
+from s1_jax.terminal import say
 
 UNKNOWN = "unknown"
 DOMAINS = {
@@ -133,7 +134,7 @@ def classify(config: CurateConfig, source: Source | None, folder: Path, bar: Pro
     asks = config.grade.classify and bool(judge.model)
     domains = pa.array(_by_judge(judge, source, folder, bar), pa.string()) if asks else _own(source)
     counts = Counter(domains.to_pylist())
-    print(f"classify: {len(counts.keys() - {UNKNOWN}):,} domains, {counts[UNKNOWN]:,} questions of none that is known")
+    say(f"classify: {len(counts.keys() - {UNKNOWN}):,} domains, {counts[UNKNOWN]:,} questions of none that is known")
     return Made({"domain": domains})
 
 
@@ -167,7 +168,7 @@ def _by_judge(judge: EndpointConfig, source: Source, folder: Path, bar: Progress
         second = ask_all(judge, [*known, *asked], folder, bar, "classify, once more")[len(known) :]
         for row, reply in zip(again, second, strict=True):
             codes[row] = None if reply.error else code_of(reply.text)
-        print(f"classify: {len(again):,} replies were no code and asked for once more")
+        say(f"classify: {len(again):,} replies were no code and asked for once more")
     if failed := sum(reply.error is not None for reply in replies):
-        print(f"classify: {failed:,} questions had no whole reply")
+        say(f"classify: {failed:,} questions had no whole reply")
     return [UNKNOWN if code is None else DOMAINS[code] for code in codes]

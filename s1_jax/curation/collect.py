@@ -31,6 +31,7 @@ from s1_jax.curation.sources import (
 from s1_jax.curation.stages import ROWS_OF_GROUP, Made, Source
 from s1_jax.data.files import split_files
 from s1_jax.storage import as_path
+from s1_jax.terminal import say
 
 SCHEMA = pa.schema([(name, pa.string()) for name in ("id", *Question._fields)])
 
@@ -51,7 +52,7 @@ def collect(config: CurateConfig, source: Source | None, folder: Path, bar: Prog
     row = bar.add_task("collecting", total=len(sources), note="")
     for name, public, questions in sources:
         report = _read(kept, name, public, _shown(questions, name, bar, row))
-        print(_line(report))
+        say(_line(report))
         reports.append(report)
         bar.advance(row)
     bar.update(row, note="")

@@ -32,6 +32,7 @@ from s1_jax.data.sources import read_rows
 from s1_jax.storage import as_path
 from s1_jax.tasks import load_task
 from s1_jax.tasks.task import QUESTION_FIELDS, id_of, value_of
+from s1_jax.terminal import say
 
 HITS = "hits.jsonl"  # in the stage's folder
 NGRAM, SPLIT, SAME, NEAR = "n-gram", "n-gram, punctuation split off", "word for word", "near duplicate"
@@ -83,8 +84,8 @@ def decontaminate(config: CurateConfig, source: Source, folder: Path, bar: Progr
         here = {hit.row for hit in hits if problems[hit.problem].set == name} - gone
         dropped.append((name, len(here)))
         gone |= here
-    print("\n".join(report(hits, problems)))
-    print(f"{len(gone):,} of {len(questions):,} questions dropped; every hit with its pair: {folder / HITS}")
+    say("\n".join(report(hits, problems)))
+    say(f"{len(gone):,} of {len(questions):,} questions dropped; every hit with its pair: {folder / HITS}")
     return Made(rows=np.setdiff1d(np.arange(len(questions)), list(gone)), dropped=dropped)
 
 

@@ -35,6 +35,7 @@ from s1_jax.tasks.answers import extract_answer, last_boxed
 from s1_jax.tasks.equivalence import grade_math
 from s1_jax.tasks.gpqa_diamond import AROUND_A_LETTER, letter_in
 from s1_jax.tasks.judge import decision
+from s1_jax.terminal import say
 
 KEPT = "by_rules.jsonl"  # math-verify takes a tenth of a second for a formula, an hour for a large pool
 LONGEST_ANSWER = 200  # characters; what is longer is a text, and no rule's to grade
@@ -96,7 +97,7 @@ def grade(config: CurateConfig, source: Source | None, folder: Path, bar: Progre
     grades, prompts = _by_rules(source, texts, folder, bar, bool(config.grade.judge.model))
     if config.grade.judge.model:
         _by_judge(config.grade.judge, grades, prompts, folder, bar)
-    print(f"grade:\n{table_of(grades)}")
+    say(f"grade:\n{table_of(grades)}")
     (folder / KEPT).unlink(missing_ok=True)
     columns = {f"{name}_correct": pa.array([one.correct for one in grades[name]], pa.bool_()) for name in texts[1:]}
     attempts = grades["attempt"]
@@ -236,4 +237,4 @@ def _by_judge(
         silent += said is None
         if said is not None:
             grades[name][row] = Grade(said, "judge")
-    print(f"grade: the judge was asked of {len(prompts):,} texts, and said neither yes nor no of {silent:,}")
+    say(f"grade: the judge was asked of {len(prompts):,} texts, and said neither yes nor no of {silent:,}")

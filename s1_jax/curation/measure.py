@@ -13,6 +13,7 @@ from s1_jax.checkpoints.hf import load_tokenizer
 from s1_jax.config import UserError
 from s1_jax.curation.config import CurateConfig
 from s1_jax.curation.stages import Made, Source
+from s1_jax.terminal import say
 
 TEXTS_OF_BATCH = 64  # the tokenizer holds every token of a batch as a string besides: some 50 MB
 
@@ -34,7 +35,7 @@ def measure(config: CurateConfig, source: Source | None, folder: Path, bar: Prog
         lengths[first : first + len(texts)] = [len(encoding) for encoding in encodings]
         first += len(texts)
         bar.advance(task, len(texts))
-    print(f"measure: {lengths.sum():,} tokens in {np.count_nonzero(lengths):,} traces")
+    say(f"measure: {lengths.sum():,} tokens in {np.count_nonzero(lengths):,} traces")
     return Made({"thinking_tokens": pa.array(lengths)})
 
 

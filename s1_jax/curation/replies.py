@@ -9,6 +9,7 @@ from pathlib import Path
 from s1_jax.cli import StopFlag
 from s1_jax.config import EndpointConfig, RunError
 from s1_jax.endpoint import EMPTY, Endpoint, NoAnswer, Reply
+from s1_jax.terminal import say
 
 KEPT = "what was answered is kept, the same command goes on from there"
 CHARACTERS_OF_A_TOKEN = 4  # about, where an endpoint does not count
@@ -49,7 +50,7 @@ def replies_of(
         in_a_row = in_a_row + 1 if isinstance(reply, NoAnswer) else 0
         if why is None and (why := _reason_to_end(name, reply, in_a_row, path)):
             endpoint.enough.set()
-            print(f"{name}: no more is asked, what is under way is waited for")
+            say(f"{name}: no more is asked, what is under way is waited for")
         if isinstance(reply, Reply):
             read = reply.tokens_read or len(prompts[index]) // CHARACTERS_OF_A_TOKEN
             written = reply.tokens_written or len(reply.thinking + reply.text) // CHARACTERS_OF_A_TOKEN

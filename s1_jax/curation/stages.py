@@ -22,6 +22,7 @@ from rich.progress import Progress
 
 from s1_jax.config import UserError
 from s1_jax.json_input import loads
+from s1_jax.terminal import say
 
 ROWS_OF_GROUP = 1024  # with long traces some 20 MB
 FINGERPRINT, COUNTS = b"s1_jax.fingerprint", b"s1_jax.counts"  # in a file's metadata
@@ -96,7 +97,7 @@ def run_stages(
             folder = run_dir / stage.name
             folder.mkdir(parents=True, exist_ok=True)
             _write(target, stage, source, stage.run(config, source, folder, bar), fingerprint)
-            print(f"{stage.name}: {pq.read_metadata(target).num_rows:,} rows in {target}")
+            say(f"{stage.name}: {pq.read_metadata(target).num_rows:,} rows in {target}")
         path, before = target, fingerprint
     assert path is not None
     return path

@@ -24,6 +24,7 @@ from s1_jax.curation.config import CurateConfig
 from s1_jax.curation.report import group_rows, markdown_table, overlap_with, report_lines, save_funnel_plot
 from s1_jax.curation.sources import PUBLIC
 from s1_jax.curation.stages import ROWS_OF_GROUP, Count, Made, Source, counts_of
+from s1_jax.terminal import say
 
 DATA = Path("data") / "train-00000-of-00001.parquet"
 NEEDED = ("id", "question", "solution", "source", "domain", "thinking", "attempt", "thinking_tokens", "chosen_by")
@@ -48,7 +49,7 @@ def write(config: CurateConfig, source: Source, folder: Path, bar: Progress) -> 
     counts = counts_of(source.path)
     save_funnel_plot(target / "funnel.png", counts)
     _replace(target / "README.md", "\n".join(_card(config, source, counts)))
-    print(f"data set: {source.num_rows:,} rows in {target}, described in {target / 'README.md'}")
+    say(f"data set: {source.num_rows:,} rows in {target}, described in {target / 'README.md'}")
     if config.write.push_to is not None:
         _push(target, config.write.push_to)
     return Made()
@@ -151,4 +152,4 @@ def _push(target: Path, name: str) -> None:
     except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
         said = (str(error) or type(error).__name__).splitlines()[0]
         raise RunError(f"{target} is written, but could not be pushed to {name!r} ({said})") from None
-    print(f"pushed to {name} (a new data set there is private)")
+    say(f"pushed to {name} (a new data set there is private)")

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import jax
 from jax.experimental import topologies
 
+from s1_jax import terminal
 from s1_jax.config import UserError
 
 # Slice names count TensorCores on v5p (two a chip) and chips on v5e and v6e. Shapes: cloud.google.com/tpu/docs/v5p,
@@ -87,4 +88,4 @@ def describe(topology: Topology, say: Callable[[str], None] = lambda line: None)
 
 def say_on_stderr(line: str) -> None:
     """One line for a person who waits."""
-    print(line, file=sys.stderr, flush=True)
+    terminal.say(line, file=sys.stderr, flush=True)

@@ -15,6 +15,7 @@ from s1_jax.reporting.records import Record, read_run
 from s1_jax.reporting.summary import Interval, Setting, summarize
 from s1_jax.reporting.table import align, undecided_note
 from s1_jax.storage import as_path
+from s1_jax.terminal import say
 
 Shares = Mapping[str, float]  # by problem: how many of its samples, over all seeds, are right
 
@@ -62,8 +63,8 @@ def command(argv: Sequence[str]) -> None:
         settings = [dataclasses.asdict(one) for one in found]
         written = {"runs": list(argv[:2]), "settings": settings, "best": dataclasses.asdict(best)}
         as_path(argv[2]).write_text(json.dumps(written, indent=2) + "\n")
-    print(f"A: {argv[0]}\nB: {argv[1]}\n\n{format_comparison([*found, best])}")
-    print(undecided_note("A", summarize(first)) + undecided_note("B", summarize(second)), end="")
+    say(f"A: {argv[0]}\nB: {argv[1]}\n\n{format_comparison([*found, best])}")
+    say(undecided_note("A", summarize(first)) + undecided_note("B", summarize(second)), end="")
 
 
 def check_same_problems(first: Sequence[Record], second: Sequence[Record], *names: str) -> None:

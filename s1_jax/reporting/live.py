@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from rich.console import Console, RenderableType
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from s1_jax.progress import BAR_COLUMNS
 from s1_jax.reporting.records import Record
 from s1_jax.reporting.summary import Setting, is_undecided
 from s1_jax.stages import LiveNote
+from s1_jax.terminal import in_a_line
 
 LINES_BESIDE = 6  # of the terminal that the table leaves to bar, header and prompt
 
@@ -75,7 +77,7 @@ class LiveTable(Progress):
         for setting, (count, right, thinking, undecided) in settings[:room]:
             up_to = f" (up to {(right + undecided) / count:.1%})" if undecided else ""
             cells = [f"{count:,}", f"{right / count:.1%}{up_to}", f"{thinking / count:,.1f}"]
-            table.add_row(setting.label, *cells, *[f"{undecided:,}"] * some_undecided)
+            table.add_row(Text(in_a_line(setting.label)), *cells, *[f"{undecided:,}"] * some_undecided)
         if len(settings) > room:
             table.add_row(f"and {len(settings) - room} more")
         return table

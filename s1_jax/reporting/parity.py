@@ -26,6 +26,7 @@ from s1_jax.reporting.records import read_run
 from s1_jax.reporting.summary import Method, Run, Setting, methods, summarize
 from s1_jax.reporting.table import align, undecided_note
 from s1_jax.storage import as_path
+from s1_jax.terminal import say
 
 HEADER = ("row of the paper", "paper", "here", "difference", "95% interval", "tokens: paper", "here", "setting here")
 METHOD_HEADER = ("method (Table 3)", "Control: paper", "here", "Scaling: paper", "here", "Performance: paper", "here")
@@ -52,7 +53,7 @@ def command(argv: Sequence[str]) -> None:
     if note := undecided_note(argv[0], runs):
         sections.append(note.rstrip())
     sections.append(f"What differs in the set-up:\n{align_left(differing)}")
-    print("\n\n".join(sections))
+    say("\n\n".join(sections))
 
 
 def format_rows(runs: Sequence[Run], place: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from s1_jax.reporting.summary import Interval, Method, Run
+from s1_jax.terminal import in_a_line
 
 UP_TO, SPREAD, UNDECIDED = "up to", "between seeds", "undecided"  # columns that are shown where they say something
 HEADER = (
@@ -62,6 +63,7 @@ def format_report(runs: Sequence[Run], methods: Sequence[Method], scaling_over: 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
     """Rows as lines of equal columns under a ruled header; the first column to the left, the others to the right."""
+    rows = [[in_a_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:

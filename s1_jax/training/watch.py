@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 import jax
 
 from s1_jax.config import UserError
+from s1_jax.terminal import say
 
 T = TypeVar("T")
 GIB = 2**30
@@ -122,9 +123,9 @@ class Trace:
         if self._range is None:
             return
         jax.profiler.stop_trace()
-        print(f"trace of {_name(self._range).replace('_', ' ')}: {self._folder / _name(self._range)}")
-        print(f"  to see it: pip install xprof; xprof --logdir {self._folder}")
-        print("  or take its .trace.json.gz to https://ui.perfetto.dev")
+        say(f"trace of {_name(self._range).replace('_', ' ')}: {self._folder / _name(self._range)}")
+        say(f"  to see it: pip install xprof; xprof --logdir {self._folder}")
+        say("  or take its .trace.json.gz to https://ui.perfetto.dev")
         self._range = None
 
 
