@@ -193,7 +193,8 @@ class Engine:
         if not request.thinking and (limits := _given(request.budget)):
             raise UserError(f"{name}: without thinking there is no budget; leave out {' and '.join(limits)}")
         if not request.budget.forcing and (forced := _need_forcing(request.budget)):
-            raise UserError(f"{name}: {' and '.join(forced)} need forcing; leave them out")
+            need, them = ("needs", "it") if len(forced) == 1 else ("need", "them")
+            raise UserError(f"{name}: {' and '.join(forced)} {need} forcing; leave {them} out")
         if request.budget.ignore_string not in self._known_strings:
             ignore_ids(self.tokenizer, request.budget)
             self._known_strings.add(request.budget.ignore_string)
@@ -352,7 +353,12 @@ def _given(budget: BudgetConfig) -> list[str]:
 
 def _need_forcing(budget: BudgetConfig) -> list[str]:
     """Options of the budget that are given and say nothing without forcing."""
-    given = {"num_ignore": budget.num_ignore, "newline_grace": budget.grace_tokens, "end_bias": budget.end_bias}
+    given = {
+        "min_thinking_tokens": budget.min_thinking_tokens > 1,  # a run begins with a token of thinking, forced or not
+        "num_ignore": budget.num_ignore,
+        "newline_grace": budget.grace_tokens,
+        "end_bias": budget.end_bias,
+    }
     return [name for name, value in given.items() if value]
 
 

@@ -356,7 +356,8 @@ def test_what_cannot_be_decoded_names_the_row_before_anything_is(engine):
             "row 7: a prompt of 100 tokens and 68 for markers and answer pass",
         ),
         (Request((1,), max_answer_tokens=-1, name="row 7"), "row 7: max_answer_tokens -1 is negative"),
-        (Request((1,), BudgetConfig(forcing=False, num_ignore=1), name="row 7"), "row 7: num_ignore need forcing"),
+        (Request((1,), BudgetConfig(forcing=False, num_ignore=1), name="row 7"), "row 7: num_ignore needs forcing"),
+        (Request((1,), BudgetConfig(forcing=False, min_thinking_tokens=2)), "min_thinking_tokens needs forcing"),
         (
             Request((1,), BudgetConfig(1, 20, 2, forcing=False, newline_grace=0.1, end_bias=1.0), name="row 7"),
             "num_ignore and newline_grace and end_bias need forcing",
