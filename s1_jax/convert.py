@@ -22,6 +22,7 @@ from s1_jax.checkpoints import hf, orbax
 from s1_jax.checkpoints.folder import resolve, whole_folder
 from s1_jax.cli import parse, run_main
 from s1_jax.config import UserError
+from s1_jax.locks import locked_file
 from s1_jax.storage import as_path
 from s1_jax.terminal import say
 
@@ -41,14 +42,15 @@ def main(argv: list[str] | None = None) -> None:
     """Converts, in the direction the source asks for. Raises UserError."""
     config = parse(ConvertConfig, sys.argv[1:] if argv is None else argv, PROG, description=__doc__)
     target = as_path(config.target)
-    if target.exists():
-        raise UserError(f"{target} exists; name a folder that does not, or remove it first")
     dtype = None if config.dtype is None else jnp.dtype(config.dtype)
-    steps = steps_folder(as_path(config.source))
-    if steps is None:
-        to_orbax(config.source, target, dtype)
-    else:
-        to_hf(steps, target, dtype)
+    with locked_file(target):
+        if target.exists():
+            raise UserError(f"{target} exists; name a folder that does not, or remove it first")
+        steps = steps_folder(as_path(config.source))
+        if steps is None:
+            to_orbax(config.source, target, dtype)
+        else:
+            to_hf(steps, target, dtype)
     say(f"{target} is written in {'Orbax' if steps is None else 'Hugging Face'} layout")
 
 

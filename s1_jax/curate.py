@@ -17,6 +17,8 @@ from s1_jax.curation.config import CurateConfig
 from s1_jax.curation.pipeline import STAGES
 from s1_jax.curation.report import funnel_rows, save_funnel_plot
 from s1_jax.curation.stages import counts_of, run_stages
+from s1_jax.files import write_whole
+from s1_jax.locks import locked_folder
 from s1_jax.progress import progress_bar
 from s1_jax.reporting.table import align
 from s1_jax.storage import as_path, in_bucket
@@ -40,18 +42,18 @@ def curate(config: CurateConfig) -> None:
         raise UserError(f"until: there is no stage {config.until!r}; there are {', '.join(names)}")
     stages = STAGES if config.until is None else STAGES[: names.index(config.until) + 1]
     run_dir = Path(config.run_dir).expanduser()
-    run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "config.json").write_text(to_json(config))
+    with locked_folder(run_dir):
+        write_whole(run_dir / "config.json", to_json(config))
 
-    # Questions, traces, and what is known of them; then fewer and fewer of them
-    with progress_bar() as bar:
-        last = run_stages(stages, config, run_dir, bar, config.again_from)
+        # Questions, traces, and what is known of them; then fewer and fewer of them
+        with progress_bar() as bar:
+            last = run_stages(stages, config, run_dir, bar, config.again_from)
 
-    # What every rule left
-    counts = counts_of(last)
-    say(align(funnel_rows(counts)))
-    save_funnel_plot(run_dir / "funnel.png", counts)
-    say(f"plot: {run_dir / 'funnel.png'}")
+        # What every rule left
+        counts = counts_of(last)
+        say(align(funnel_rows(counts)))
+        save_funnel_plot(run_dir / "funnel.png", counts)
+        say(f"plot: {run_dir / 'funnel.png'}")
 
 
 if __name__ == "__main__":

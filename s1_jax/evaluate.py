@@ -14,7 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from s1_jax.config import (
     EvaluateConfig,
     FormatConfig,
     SettingConfig,
+    SweepConfig,
     UserError,
     resolve_dtype,
 )
@@ -40,7 +41,8 @@ from s1_jax.decoding.engine import Engine, Status, context_length
 from s1_jax.decoding.markers import stop_ids, stop_texts
 from s1_jax.decoding.slots import rows_at_a_time
 from s1_jax.decoding.sweep import plan_trunks
-from s1_jax.json_input import read_object
+from s1_jax.files import read_earlier, write_whole
+from s1_jax.locks import locked_folder
 from s1_jax.processes import Watchdog, any_of, finish_together, is_first, meet, start_processes, watch_for_preemption
 from s1_jax.reporting import compare, parity
 from s1_jax.reporting.cost import COSTS, add_cost, cost_of, format_cost
@@ -54,11 +56,11 @@ from s1_jax.reporting.records import (
     cut_torn_line,
     gather_parts,
     part_of,
-    read_records,
-    read_run,
+    parts_of,
     record_line,
-    replace_file,
 )
+from s1_jax.reporting.results import read_results, read_run
+from s1_jax.reporting.schema import check_config
 from s1_jax.reporting.summary import methods, summarize, to_dict
 from s1_jax.reporting.table import format_report
 from s1_jax.reporting.votes import with_classes
@@ -68,7 +70,7 @@ from s1_jax.search.verifiers import Verifiers
 from s1_jax.settings import Row, own_rows, plan_rows, record_key, searches, seeds_of, sweep_settings
 from s1_jax.sharding import DECODE_RULES, Layout, devices_for, make_mesh
 from s1_jax.stages import Stages
-from s1_jax.storage import Mirror, as_path, mirrored
+from s1_jax.storage import Mirror, as_path, mirrored, one_line
 from s1_jax.tasks import Problem, Rules, Task, load_task
 from s1_jax.tasks.answers import without_stop, written
 from s1_jax.tasks.classes import Classes, grader_classes
@@ -100,13 +102,13 @@ def main(argv: list[str] | None = None) -> None:
         FROM_RECORDS[argv[0]](argv[1:])
         return
     if len(argv) == 1 and as_path(argv[0]).is_dir():
-        with mirrored(argv[0]) as folder:
+        with locked_folder(as_path(argv[0])), mirrored(argv[0]) as folder:
             report(folder)
         return
     config = parse_with_file(EvaluateConfig, argv, "python -m s1_jax.evaluate", __doc__)
     settings = sweep_settings(config)
     start_processes(config.hosts)
-    with mirrored(config.run_dir) as folder:
+    with locked_folder(as_path(config.run_dir)), mirrored(config.run_dir) as folder:
         evaluate(config, settings, folder)
 
 
@@ -171,18 +173,20 @@ def claim_run_dir(folder: Mirror, config: EvaluateConfig, source: Path, stop_tok
     now = json.loads(to_json(config)) | {"max_answer_tokens": config.answer_tokens}
     now["model"] |= {"sha256": fingerprint(source), "stop_tokens": list(stop_tokens)}
     path = run_dir / "config.json"
-    there = [record for part in run_dir.glob("records*.jsonl") for record in read_records(part)]
-    if path.exists() and there:
+    there = [record for part in parts_of(run_dir / "records.jsonl") for record in read_results(part)]
+    earlier = read_earlier(path, bound=True) if there else None  # without records it binds nothing
+    if earlier is not None:
+        check_config(earlier, str(path))
         shared = SHARED_OPTIONS + SEARCH_OPTIONS * any("method" in record for record in there)
-        before = {"format": json.loads(to_json(S1))} | read_object(path, ours=True)  # earlier versions knew s1's alone
-        before["model"] = {"stop_tokens": sorted(STOP_TOKENS)} | before["model"]
+        before = {"format": json.loads(to_json(S1))} | earlier  # earlier versions knew s1's alone
+        before["model"] = {"stop_tokens": sorted(STOP_TOKENS)} | (before.get("model") or {})
         pairs = [(".".join(names), _at(before, names), _at(now, names)) for names in shared]
         if differing := [f"{name} was {old!r}, is {new!r}" for name, old, new in pairs if old != new]:
             raise UserError(f"{folder.place} holds other records ({'; '.join(differing)}); choose another --run-dir")
     meet("run_dir was looked at")
     if is_first():
         run_dir.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(now, indent=2) + "\n")
+        write_whole(path, json.dumps(now, indent=2) + "\n")
         gather(folder)
     meet("run_dir is claimed")
     folder.fetch()  # what was gathered
@@ -198,20 +202,20 @@ def gather(folder: Mirror) -> None:
 def put_into_classes(folder: Mirror, rules: Rules) -> None:
     """Notes in the records which answers to a problem are equal. Raises RunError as the grader does."""
     path = folder.local / "records.jsonl"
-    before = read_records(path)
+    before = read_results(path)
     after = with_classes(before, grader_classes(rules))
     if any(new is not old for new, old in zip(after, before, strict=True)):
-        replace_file(path, "".join(map(record_line, after)).encode())
+        write_whole(path, "".join(map(record_line, after)))
         folder.keep()
 
 
 def unfinished(folder: Mirror, rows: Sequence[Row]) -> list[Row]:
     """The rows without a record yet. Raises UserError where the record is of another problem with the same id."""
-    records = {record_key(record): record for record in read_records(folder.local / "records.jsonl")}
+    records = {record_key(record): record for record in read_results(folder.local / "records.jsonl")}
     for row in rows:
         record = records.get(row.key, row.known)
         for field in ("prompt_token_ids", "gold"):
-            if record[field] != row.known[field]:
+            if record.get(field) != row.known[field]:
                 raise UserError(
                     f"{folder.place} holds another {row.request.name} ({field} differs); choose another --run-dir"
                 )
@@ -253,7 +257,7 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
     cut_torn_line(path)
     written, started = 0, time.perf_counter()
     note = f"{runs:,} runs" if shared else "each record by itself"
-    there = read_records(path)  # those of other settings too
+    there = read_results(path)  # those of other settings too
     live = LiveTable(there, len(there) + len(rows), note, shown=is_first())
     with (
         StopFlag() as stop,
@@ -359,26 +363,41 @@ def report(folder: Mirror) -> None:
     """
     run_dir = folder.local
     records, config = read_run(run_dir)
-    scaling_over = config["sweep"]["scaling"]
+    scaling_over = (config.get("sweep") or {}).get("scaling", SweepConfig.scaling)
     runs = summarize(records)
     found = methods(runs, scaling_over)
     summary = to_dict(records, runs, found, scaling_over) | {"cost": (cost := cost_of(run_dir, records))}
-    (run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_whole(run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
     say(f"\n{format_report(runs, found, scaling_over)}\n{format_cost(cost)}\n")
     plot, page = run_dir / "scaling.png", run_dir / "report.html"
     title = f"{', '.join(summary['tasks'])}, {max(run.problems for run in runs)} problems"
-    save_scaling_plot([plot, plot.with_suffix(".svg")], runs, title)
-    say(f"plot: {folder.shown(plot)}")
+    with unless_it_fails(plot):
+        save_scaling_plot([plot, plot.with_suffix(".svg")], runs, title)
+        say(f"plot: {folder.shown(plot)}")
     if any(run.setting.search for run in runs):
         compared, figure = method_runs(records), run_dir / "methods.png"
         say(f"{format_methods(compared)}\n")
-        save_methods_plot([figure, figure.with_suffix(".svg")], compared, title)
-        say(f"methods: {folder.shown(figure)}")
-    save_report(page, title, records, runs, summary, config)
-    say(f"report: {folder.shown(page)}")
+        with unless_it_fails(figure):
+            save_methods_plot([figure, figure.with_suffix(".svg")], compared, title)
+            say(f"methods: {folder.shown(figure)}")
+    with unless_it_fails(page):
+        save_report(page, title, records, runs, summary, config)
+        say(f"report: {folder.shown(page)}")
     if undecided := sum(run.undecided for run in runs):
         judge = f"python -m s1_jax.grade {folder.place} --judge.model ..."
         say(f"{undecided} answers no rule could read; a judge may: {judge}")
+
+
+@contextmanager
+def unless_it_fails(drawn: Path) -> Iterator[None]:
+    """Within: what cannot be drawn is told on standard error, and is missing. A full disk is an error as elsewhere."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # whatever matplotlib or a font makes of a text
+        said = one_line(error)
+        say(f"{drawn.name} could not be made ({type(error).__name__}: {said}); the rest is there", file=sys.stderr)
 
 
 def _at(options: Any, names: Sequence[str]) -> Any:

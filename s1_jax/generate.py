@@ -35,6 +35,7 @@ from s1_jax.decoding.records import FORCED
 from s1_jax.decoding.requests import USUAL, Request
 from s1_jax.decoding.slots import rows_at_a_time
 from s1_jax.json_input import loads, read_jsonl
+from s1_jax.locks import locked_file
 from s1_jax.progress import progress_bar
 from s1_jax.stages import DecodingNote, Stages
 from s1_jax.storage import as_path, in_bucket, mirrored
@@ -94,10 +95,19 @@ def main(argv: list[str] | None = None) -> None:
             stream(engine, request, stages)
         return
 
-    # Many prompts, from file to file: all of the input is read and checked before anything is decoded
+    # Many prompts, from file to file
     if config.input is None or config.output is None:
         raise UserError("give --input and --output, or --prompt")
-    rows = list(read_rows(as_path(config.input)))
+    output = as_path(config.output)
+    if not in_bucket(output) and not output.parent.is_dir():
+        raise UserError(f"there is no folder {output.parent} to write {output.name} into")
+    with locked_file(output):
+        generate(config, as_path(config.input), output)
+
+
+def generate(config: GenerateConfig, source: Path, output: Path) -> None:
+    """From file to file: all of the input is read and checked before anything is decoded. Raises as `main` does."""
+    rows = list(read_rows(source))
     with Stages() as stages:
         stages.at(f"loading {config.model}", quiet=True)
         model = load_model(config.model, config.dtype, config.stored)
@@ -112,9 +122,6 @@ def main(argv: list[str] | None = None) -> None:
     made_by = {"model": config.model, "dtype": config.dtype, "stored": asdict(config.stored)}
     for request in requests:
         engine.check(request)
-    output = as_path(config.output)
-    if not in_bucket(output) and not output.parent.is_dir():
-        raise UserError(f"there is no folder {output.parent} to write {output.name} into")
     with mirrored(output.parent, glob.escape(output.name)) as folder:
         path = folder.local / output.name
         try:

@@ -4,7 +4,7 @@ The rules are those of the task in the run's config.json, and need nothing but t
 --judge.model, an LLM decides on the answers that the rules leave open: at an endpoint (--judge.base-url URL
 --judge.model NAME), or decoded here (--judge.model DIR_OR_HUB_ID alone). What it said is kept in judge.jsonl, and never
 asked again: without these options the rules alone decide, with them again its verdicts are back at once. Then
-records.jsonl is replaced as a whole, and the report made again. Not beside a sweep that still writes.
+records.jsonl is replaced as a whole, and the report made again. It does not run while a sweep writes into the folder.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from s1_jax.checkpoints.folder import resolve
 from s1_jax.cli import StopFlag, parse, run_main
@@ -24,13 +25,16 @@ from s1_jax.config import FormatConfig, GradeConfig, JudgeConfig, RunError, Task
 from s1_jax.curation.replies import dollars, replies_of
 from s1_jax.endpoint import NoAnswer
 from s1_jax.evaluate import report
-from s1_jax.json_input import read_object
+from s1_jax.files import write_whole
+from s1_jax.locks import locked_folder
 from s1_jax.progress import progress_bar
-from s1_jax.reporting.records import Record, cut_torn_line, read_records, record_line, replace_file
+from s1_jax.reporting.records import Record, cut_torn_line, read_records, record_line
+from s1_jax.reporting.results import read_run
+from s1_jax.reporting.schema import TO_GRADE
 from s1_jax.reporting.summary import UNDECIDED
 from s1_jax.reporting.table import align
 from s1_jax.reporting.votes import with_classes
-from s1_jax.storage import Mirror, mirrored
+from s1_jax.storage import Mirror, as_path, mirrored
 from s1_jax.tasks import Rules, Verdict, load_rules, load_task
 from s1_jax.tasks.answers import written
 from s1_jax.tasks.classes import grader_classes
@@ -53,14 +57,15 @@ def main(argv: list[str] | None = None) -> None:
     run_dir, options = (None, argv) if argv[0].startswith("-") else (argv[0], argv[1:])
     config = parse(GradeConfig, options, f"{PROG} RUN_DIR", description=__doc__)
     assert run_dir is not None  # --help has ended by now
-    with mirrored(run_dir) as folder:
+    with locked_folder(as_path(run_dir)), mirrored(run_dir) as folder:
         grade(config, folder)
 
 
 def grade(config: GradeConfig, folder: Mirror) -> None:
     """Reads, grades, writes and reports. Raises as `main` does."""
     run_dir = folder.local
-    task, before = read_run(run_dir)
+    before, of_run = read_run(run_dir, TO_GRADE)
+    task = task_of(of_run, run_dir)
 
     # By the rules, from the texts alone
     rules = load_rules(task)
@@ -74,21 +79,18 @@ def grade(config: GradeConfig, folder: Mirror) -> None:
     after = with_classes(after, grader_classes(rules))
 
     # The records anew, then the report
-    replace_file(run_dir / "records.jsonl", "".join(map(record_line, after)).encode())
+    write_whole(run_dir / "records.jsonl", "".join(map(record_line, after)))
     say(changes(before, after))
     report(folder)
 
 
-def read_run(run_dir: Path) -> tuple[TaskConfig, list[Record]]:
-    """The task of a run and its records. Raises UserError where there are none."""
-    records = read_records(run_dir / "records.jsonl")
-    if not records or not (run_dir / "config.json").exists():
-        raise UserError(f"{run_dir} holds no records with a config.json; run python -m s1_jax.evaluate CONFIG.py")
-    options = read_object(run_dir / "config.json", ours=True).get("task")
-    if not isinstance(options, dict):
+def task_of(config: Mapping[str, Any], run_dir: Path) -> TaskConfig:
+    """The task that a run's config names. Raises UserError where it names none."""
+    options = config.get("task")
+    if not options:
         raise UserError(f"{run_dir / 'config.json'} names no task")
     known = {field.name for field in dataclasses.fields(TaskConfig)}
-    return TaskConfig(**{name: value for name, value in options.items() if name in known}), records
+    return TaskConfig(**{name: value for name, value in options.items() if name in known})
 
 
 def grade_by_rules(rules: Rules, records: Sequence[Record]) -> list[Record]:

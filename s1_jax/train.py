@@ -23,11 +23,13 @@ from s1_jax.config import S1, RunError, TrainConfig, UserError, resolve_dtype
 from s1_jax.data.identity import check_same, identity_of
 from s1_jax.data.loader import Loader, Step, assemble
 from s1_jax.data.tokens import load_corpus, split_held_out
-from s1_jax.json_input import read_object
+from s1_jax.files import read_earlier, write_whole
+from s1_jax.locks import locked_file, locked_folder
+from s1_jax.model_fields import Fields
 from s1_jax.processes import Watchdog, alike, any_of, is_first, meet, start_processes, watch_for_preemption
 from s1_jax.progress import progress_bar
 from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh
-from s1_jax.storage import Mirror, mirrored
+from s1_jax.storage import Mirror, as_path, mirrored
 from s1_jax.training.checks import check_sizes
 from s1_jax.training.flops import mfu, step_flops
 from s1_jax.training.metrics import MetricsLog, find_wandb, start_wandb
@@ -45,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     """The command. Raises UserError, RunError, KeyboardInterrupt, Terminated."""
     config = parse_with_file(TrainConfig, sys.argv[1:] if argv is None else argv, "python -m s1_jax.train", __doc__)
     start_processes(config.hosts)
-    with mirrored(config.run_dir) as folder:
+    with locked_folder(as_path(config.run_dir)), mirrored(config.run_dir) as folder:
         fine_tune(config, folder)
 
 
@@ -212,7 +214,8 @@ def fine_tune(config: TrainConfig, folder: Mirror) -> None:
     checkpointer.close()
 
     # What others load
-    hf.save_params(exported, model, state.params, tokenizer_from=source)
+    with locked_file(exported):
+        hf.save_params(exported, model, state.params, tokenizer_from=source)
     say(f"done: {total_steps} steps; the model is in {exported}")
 
 
@@ -220,14 +223,16 @@ def claim_run_dir(folder: Mirror, config: TrainConfig) -> None:
     """Writes `config.json`; raises UserError where the folder holds a run with other options."""
     path = folder.local / "config.json"
     now = json.loads(to_json(config))
-    if path.exists():
-        before = {"format": json.loads(to_json(S1))} | read_object(path, ours=True)  # earlier versions knew s1's alone
+    saved = [folder.place / "hf", *(folder.place / "checkpoints").glob("*")]
+    before = read_earlier(path, bound=any(one.exists() for one in saved))
+    if before is not None:
+        fields = Fields({"format": json.loads(to_json(S1))} | before, str(path))  # earlier versions knew s1's alone
         differing = [
-            f"{section}.{name} was {old!r}, is {now[section].get(name)!r}"
-            for section, options in before.items()
-            if section not in FREE_TO_CHANGE and isinstance(options, dict) and section in now
-            for name, old in options.items()
-            if now[section].get(name) != old and f"{section}.{name}" not in FREE_TO_CHANGE
+            f"{section}.{name} was {old!r}, is {options.get(name)!r}"
+            for section, options in now.items()
+            if section not in FREE_TO_CHANGE and isinstance(options, dict)
+            for name, old in fields.section(section).values.items()
+            if options.get(name) != old and f"{section}.{name}" not in FREE_TO_CHANGE
         ]
         if differing:
             raise UserError(
@@ -236,7 +241,7 @@ def claim_run_dir(folder: Mirror, config: TrainConfig) -> None:
     meet("run_dir is looked at")
     if is_first():
         folder.local.mkdir(parents=True, exist_ok=True)
-        path.write_text(to_json(config))
+        write_whole(path, to_json(config))
         folder.keep()
     meet("run_dir is claimed")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import huggingface_hub
 
 from s1_jax.config import UserError
+from s1_jax.files import sync_folder, write_whole
 from s1_jax.processes import is_first, meet
 from s1_jax.storage import as_path, in_bucket, one_line, read_ranges, remove_folder, size_of
 
@@ -109,6 +110,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
             if path.exists():
                 path.rename(previous)
             partial.rename(path)
+            sync_folder(path.parent)
             shutil.rmtree(previous, ignore_errors=True)
     finally:
         if is_first():
@@ -123,4 +125,4 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     """Copies the tokenizer's files and the generation config, those that are there, from one folder to another."""
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
-            (target / name).write_bytes((source / name).read_bytes())
+            write_whole(target / name, (source / name).read_bytes())

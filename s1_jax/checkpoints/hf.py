@@ -28,6 +28,7 @@ from s1_jax.checkpoints.folder import copy_tokenizer, resolve, whole_folder
 from s1_jax.checkpoints.tensor_file import DTYPES, StoredTensor, read_header, same_values, write
 from s1_jax.checkpoints.tokenizer import load_tokenizer as load_tokenizer
 from s1_jax.config import ModelConfig, StoredConfig, UserError
+from s1_jax.files import write_whole
 from s1_jax.json_input import read_json, read_object
 from s1_jax.model import kernels
 from s1_jax.model.attention import rope_frequencies
@@ -200,7 +201,7 @@ def save_params(
             if len(files) > 1:
                 index: dict[str, Any] = {"metadata": {"total_size": sum(map(_nbytes, shapes.values()))}}
                 index["weight_map"] = {name: file for file, names in files.items() for name in names}
-                (target / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+                write_whole(target / INDEX, json.dumps(index, indent=2) + "\n")
             for file, names in files.items():
                 write(target / file, {name: shapes[name] for name in names}, fetch)
             write_config(target, config, shapes, tokenizer_from=source, described=described)
@@ -230,7 +231,7 @@ def write_config(
     # a mixed checkpoint is named by its widest type; transformers 4 reads torch_dtype, 5 reads dtype
     widest = max({np.dtype(leaf.dtype) for leaf in jax.tree.leaves(tensors)}, key=lambda dtype: dtype.itemsize).name
     values |= {"dtype": widest, "torch_dtype": widest}
-    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
+    write_whole(folder / "config.json", json.dumps(values, indent=2) + "\n")
 
 
 def hf_names(path: str, config: ModelConfig) -> list[str]:

@@ -7,14 +7,13 @@ allowed.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -94,7 +93,7 @@ def ask_all(who: EndpointConfig, prompts: Sequence[str], folder: Path, bar: Prog
 
     # What is not there yet, each answer kept as it comes
     asked = [different[key] for key in new]
-    with kept, StopFlag() as stop, closing(replies_of(who, source, name, asked, path, stop)) as replies:
+    with StopFlag() as stop, closing(replies_of(who, source, name, asked, path, stop)) as replies:
         for place, reply in replies:
             key = new[place]
             if isinstance(reply, Reply):
@@ -126,20 +125,14 @@ def ask_all(who: EndpointConfig, prompts: Sequence[str], folder: Path, bar: Prog
 class Kept:
     """The file of one model's answers; only where they stand in it is in memory.
 
-    It is this process's alone until it leaves the `with`; then it is read from. Raises UserError where another process
-    has it, and, naming file and line, where a line is no answer; a torn last line is cut off.
+    Raises UserError, naming file and line, where a line is no answer; a torn last line is cut off. Whoever has it must
+    hold the lock of the run's folder.
     """
 
     def __init__(self, path: Path, max_tokens: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self._max_tokens = path, max_tokens
         self._file = path.open("a+b", buffering=0)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another run writes to {path}; end it, or wait for it") from None
-        except OSError:  # a file system without locks
-            pass
         self._lines: dict[str, tuple[int, int, int, int]] = {}  # begin, length, tokens read and written
         self._end = 0
         try:
@@ -151,13 +144,6 @@ class Kept:
         except BaseException:
             self._file.close()  # and the lock with it, whoever still looks at the error
             raise
-
-    def __enter__(self) -> Kept:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        with suppress(OSError):
-            fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def __contains__(self, key: str) -> bool:
         return key in self._lines

@@ -30,6 +30,7 @@ from s1_jax.curation.sources import (
 )
 from s1_jax.curation.stages import ROWS_OF_GROUP, Made, Source
 from s1_jax.data.files import split_files
+from s1_jax.files import whole_file, write_whole
 from s1_jax.storage import as_path
 from s1_jax.terminal import say
 
@@ -56,7 +57,7 @@ def collect(config: CurateConfig, source: Source | None, folder: Path, bar: Prog
         reports.append(report)
         bar.advance(row)
     bar.update(row, note="")
-    (folder / "sources.json").write_text(json.dumps(reports, indent=1) + "\n")
+    write_whole(folder / "sources.json", json.dumps(reports, indent=1) + "\n")
     if not len(kept):
         raise UserError(f"no question in {', '.join(name for name, *_ in sources)}")
     stays = np.ones(len(kept), bool)
@@ -182,7 +183,7 @@ def _line(report: dict[str, Any]) -> str:
 def _write_pairs(
     path: Path, ids: Sequence[str], questions: Sequence[str], pairs: Sequence[tuple[int, int, float]]
 ) -> None:
-    with path.open("w") as file:
+    with whole_file(path) as beside, beside.open("w") as file:
         for later, earlier, similarity in pairs:
             pair = {"similarity": round(similarity, 4), "id": ids[later], "question": questions[later]}
             file.write(json.dumps(pair | {"stays": ids[earlier], "stays_question": questions[earlier]}) + "\n")

@@ -29,6 +29,7 @@ from s1_jax.curation.config import CurateConfig, DecontaminateConfig
 from s1_jax.curation.similar import WORD, nearest
 from s1_jax.curation.stages import Made, Source
 from s1_jax.data.sources import read_rows
+from s1_jax.files import whole_file
 from s1_jax.storage import as_path
 from s1_jax.tasks import load_task
 from s1_jax.tasks.task import QUESTION_FIELDS, id_of, value_of
@@ -71,7 +72,7 @@ def decontaminate(config: CurateConfig, source: Source, folder: Path, bar: Progr
     rows = [row for batch in source.batches(["id", "question"]) for row in batch.to_pylist()]
     questions = [row["question"] or "" for row in rows]
     hits = find_hits(questions, problems, options, bar)
-    with (folder / HITS).open("w", encoding="utf-8") as file:
+    with whole_file(folder / HITS) as beside, beside.open("w", encoding="utf-8") as file:
         for hit in hits:
             problem = problems[hit.problem]
             line = {"id": rows[hit.row]["id"], "set": problem.set, "problem_id": problem.id, "check": hit.check}

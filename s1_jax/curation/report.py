@@ -18,7 +18,8 @@ from s1_jax.config import UserError
 from s1_jax.curation.sources import fold
 from s1_jax.curation.stages import Count
 from s1_jax.data.sources import read_rows
-from s1_jax.reporting.plot import BUDGETS, IGNORES, STYLE
+from s1_jax.reporting.labels import plain
+from s1_jax.reporting.plot import BUDGETS, IGNORES, STYLE, save_figure
 
 BAR, MARGINS = 0.27, 0.75  # inches
 EXAMPLES, LONGEST_EXAMPLE = 3, 300  # rows that are shown, and characters of each text
@@ -44,7 +45,7 @@ def save_funnel_plot(path: Path, counts: Sequence[Count]) -> None:
     """A bar of the rows left for the start and every rule that dropped some, from the top down; png or svg."""
     steps = [count for i, count in enumerate(counts) if count.dropped or i == 0]
     start = steps[0].left + steps[0].dropped
-    labels = ["all questions", *(f"{c.stage}: {c.rule.replace('_', ' ')}" for c in steps if c.dropped)]
+    labels = ["all questions", *(plain(f"{c.stage}: {c.rule.replace('_', ' ')}") for c in steps if c.dropped)]
     left = [start, *(c.left for c in steps if c.dropped)]
     height = MARGINS + BAR * len(left)
     with matplotlib.rc_context(STYLE):
@@ -65,7 +66,7 @@ def save_funnel_plot(path: Path, counts: Sequence[Count]) -> None:
         axes.set_xlabel("questions left")
         axes.tick_params(axis="y", length=0)
         axes.spines[["top", "right"]].set_visible(False)
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+        save_figure(figure, path)
 
 
 def group_rows(table: pa.Table, column: str) -> list[tuple[str, str, str]]:

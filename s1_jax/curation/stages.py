@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from rich.progress import Progress
 
 from s1_jax.config import UserError
+from s1_jax.files import whole_file
 from s1_jax.json_input import loads
 from s1_jax.terminal import say
 
@@ -145,18 +146,13 @@ def _write(target: Path, stage: Stage, source: Source | None, made: Made, finger
     for rule, count in dropped:
         left -= count
         counts.append(Count(stage.name, rule, count, left))
-    partial = target.with_suffix(".partial")
-    writer = None
-    try:
-        for table in _groups(source, made):
-            if writer is None:
-                metadata = {FINGERPRINT: fingerprint.encode(), COUNTS: json.dumps(counts).encode()}
-                writer = pq.ParquetWriter(partial, table.schema.with_metadata(metadata), compression="zstd")
+    metadata = {FINGERPRINT: fingerprint.encode(), COUNTS: json.dumps(counts).encode()}
+    groups = _groups(source, made)
+    first = next(groups)
+    schema = first.schema.with_metadata(metadata)
+    with whole_file(target) as beside, pq.ParquetWriter(beside, schema, compression="zstd") as writer:
+        for table in chain((first,), groups):
             writer.write_table(table.cast(writer.schema), row_group_size=ROWS_OF_GROUP)
-    finally:
-        if writer is not None:
-            writer.close()
-    os.replace(partial, target)
 
 
 def _groups(source: Source | None, made: Made) -> Iterator[pa.Table]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from s1_jax.curation.config import CurateConfig
 from s1_jax.curation.report import group_rows, markdown_table, overlap_with, report_lines, save_funnel_plot
 from s1_jax.curation.sources import PUBLIC
 from s1_jax.curation.stages import ROWS_OF_GROUP, Count, Made, Source, counts_of
+from s1_jax.files import whole_file, write_whole
 from s1_jax.terminal import say
 
 DATA = Path("data") / "train-00000-of-00001.parquet"
@@ -48,7 +48,7 @@ def write(config: CurateConfig, source: Source, folder: Path, bar: Progress) -> 
     _write_data(target / DATA, source, names, bar)
     counts = counts_of(source.path)
     save_funnel_plot(target / "funnel.png", counts)
-    _replace(target / "README.md", "\n".join(_card(config, source, counts)))
+    write_whole(target / "README.md", "\n".join(_card(config, source, counts)))
     say(f"data set: {source.num_rows:,} rows in {target}, described in {target / 'README.md'}")
     if config.write.push_to is not None:
         _push(target, config.write.push_to)
@@ -67,20 +67,13 @@ def _is_written(name: str) -> bool:
 
 def _write_data(path: Path, source: Source, names: Sequence[str], bar: Progress) -> None:
     """As a whole, or not at all."""
-    partial = path.with_suffix(".partial")
     task = bar.add_task("write", total=source.num_rows, note="")
-    with pq.ParquetWriter(partial, source.empty(names).schema.remove_metadata(), compression="zstd") as writer:
+    schema = source.empty(names).schema.remove_metadata()
+    with whole_file(path) as beside, pq.ParquetWriter(beside, schema, compression="zstd") as writer:
         for batch in source.batches(names):
             writer.write_table(pa.Table.from_batches([batch]).replace_schema_metadata(None), ROWS_OF_GROUP)
             bar.advance(task, len(batch))
     bar.remove_task(task)
-    os.replace(partial, path)
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _card(config: CurateConfig, source: Source, counts: Sequence[Count]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from s1_jax.config import UserError
 from s1_jax.data.tokens import Corpus
-from s1_jax.json_input import read_object
+from s1_jax.files import read_earlier, write_whole
 
 FILE = "examples.json"  # in the run's folder
 SHORT = 8  # hexadecimal digits of one example in the file
@@ -29,7 +29,7 @@ class Identity(NamedTuple):
 
     def keep(self, run_dir: Path) -> None:
         """Writes the file that `check_same` names the first difference by."""
-        (run_dir / FILE).write_text(json.dumps(self._asdict()) + "\n")
+        write_whole(run_dir / FILE, json.dumps(self._asdict()) + "\n")
 
 
 def identity_of(training: Corpus, held_out: Corpus) -> Identity:
@@ -52,9 +52,9 @@ def check_same(before: str, now: Identity, run_dir: Path, names: Sequence[Sequen
     """
     if before == now.digest:
         return
-    kept = read_object(run_dir / FILE) if (run_dir / FILE).exists() else {}
+    kept = read_earlier(run_dir / FILE, bound=False) or {}
     said = "which of them cannot be told"
-    if kept.get("digest") == before:
+    if kept.get("digest") == before and all(isinstance(kept.get(name), str) for name in Identity._fields):
         differences = (
             _difference("training", kept["training"], now.training, names[0]),
             _difference("held-out", kept["held_out"], now.held_out, names[1]),

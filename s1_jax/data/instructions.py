@@ -28,6 +28,8 @@ METHODS = {
     "step": "step-conditional control",
     **dict.fromkeys(CLASSES, "class-conditional control"),
 }
+MOST_DIGITS = 9  # of a limit
+SHOWN = 60  # characters of an unknown one in a message
 FORMS = '"token N", "step N", "short" or "long"'
 
 
@@ -61,9 +63,10 @@ def parse_instruction(words: str) -> Instruction:
     if words in CLASSES:
         return Instruction(words, None)
     kind, _, limit = words.partition(" ")
-    if kind in LIMITS and limit.isascii() and limit.isdigit() and int(limit) > 0:
+    is_number = limit.isascii() and limit.isdigit() and len(limit) <= MOST_DIGITS
+    if kind in LIMITS and is_number and int(limit) > 0:
         return Instruction(kind, int(limit))
-    raise UserError(f"instruction {words!r} is none of {FORMS}, N a number above 0")
+    raise UserError(f"instruction {words[:SHOWN]!r} is none of {FORMS}, N a number above 0")
 
 
 def instructed(question: str, words: str | None) -> str:

@@ -10,8 +10,11 @@ from statistics import fmean
 from typing import Any
 
 from s1_jax.config import UserError
+from s1_jax.files import write_whole
+from s1_jax.locks import locked_file
 from s1_jax.reporting.metrics import ENOUGH, RESAMPLES, TAIL, cautious_interval, few_differ, paired_bootstrap
-from s1_jax.reporting.records import Record, read_run
+from s1_jax.reporting.records import Record
+from s1_jax.reporting.results import read_run
 from s1_jax.reporting.summary import Interval, Setting, summarize
 from s1_jax.reporting.table import align, undecided_note
 from s1_jax.storage import as_path
@@ -62,7 +65,9 @@ def command(argv: Sequence[str]) -> None:
     if len(argv) == 3:
         settings = [dataclasses.asdict(one) for one in found]
         written = {"runs": list(argv[:2]), "settings": settings, "best": dataclasses.asdict(best)}
-        as_path(argv[2]).write_text(json.dumps(written, indent=2) + "\n")
+        target = as_path(argv[2])
+        with locked_file(target):
+            write_whole(target, json.dumps(written, indent=2) + "\n")
     say(f"A: {argv[0]}\nB: {argv[1]}\n\n{format_comparison([*found, best])}")
     say(undecided_note("A", summarize(first)) + undecided_note("B", summarize(second)), end="")
 

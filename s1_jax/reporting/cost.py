@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from s1_jax.model_fields import Fields
 from s1_jax.progress import clock_time
-from s1_jax.reporting.records import Record, cut_torn_line, part_of, read_records
+from s1_jax.reporting.records import Record, cut_torn_line, numbered_records, part_of
+from s1_jax.reporting.schema import COUNT, POSITIVE, check_fields
 from s1_jax.reporting.summary import Setting
 
 COSTS = "decoding.jsonl"  # in run_dir: a line for every start
@@ -31,7 +33,7 @@ def add_cost(run_dir: Path, process: int = 0, **cost: float) -> None:
 
 def cost_of(run_dir: Path, records: Sequence[Record]) -> dict[str, Any]:
     """What `summary.json` holds of it; sums over starts are None where not every record's start was noted."""
-    starts = read_records(run_dir / COSTS)
+    starts = _starts(run_dir / COSTS)
     by_setting: Counter[Setting] = Counter()
     for record in records:
         chosen = record["num_thinking_tokens"] + record["num_answer_tokens"]
@@ -52,6 +54,16 @@ def cost_of(run_dir: Path, records: Sequence[Record]) -> dict[str, Any]:
         "tokens_of_all_settings": by_setting.total(),
         "tokens_of_longest_setting": max(by_setting.values()),
     }
+
+
+def _starts(path: Path) -> list[Record]:
+    """What each start has noted. Raises UserError naming file, line and field where a line is no such note."""
+    starts = []
+    for number, start in numbered_records(path):
+        fields = Fields(start, f"{path}, line {number}")
+        check_fields(fields, {"records": COUNT}, dict.fromkeys(start, POSITIVE))
+        starts.append(start)
+    return starts
 
 
 def format_cost(cost: dict[str, Any]) -> str:

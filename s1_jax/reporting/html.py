@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from s1_jax.files import write_whole
 from s1_jax.reporting.cost import format_cost
 from s1_jax.reporting.plot import series_of
 from s1_jax.reporting.records import Record
@@ -48,12 +48,7 @@ def save_report(
     config: Mapping[str, Any],
 ) -> None:
     """Writes the page at once or not at all. Raises OSError, then what was there before is still there."""
-    draft = path.with_suffix(".tmp")
-    try:
-        draft.write_text(page(title, page_data(records, runs, summary, config)), encoding="ascii")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_whole(path, page(title, page_data(records, runs, summary, config)))
 
 
 def page_data(

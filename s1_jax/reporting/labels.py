@@ -17,6 +17,11 @@ MARK_RADIUS = 5.0  # points
 SPACING = 4.0  # pixels between the spots that stand for a line
 
 
+def plain(text: str) -> str:
+    """Text for a figure: what is no printable character, and what no font or SVG file takes, as its escape."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
 class Labeller:
     """Places words on axes whose limits are final, avoiding lines, which have marks at their corners, and bars.
 
@@ -45,7 +50,7 @@ class Labeller:
         Where every place covers another word, is partly outside, or costs more than `most` of what it covers, nothing
         is written, and the answer is False.
         """
-        text = self._axes.text(0, 0, word, color=colour, ha="center", va="center", zorder=6, **style)  # type: ignore[arg-type]
+        text = self._axes.text(0, 0, plain(word), color=colour, ha="center", va="center", zorder=6, **style)  # type: ignore[arg-type]
         extent = text.get_window_extent(self._canvas.get_renderer())
         half = np.asarray([extent.width, extent.height]) / 2
         per_point = self._axes.figure.dpi / 72

@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from s1_jax.reporting.labels import plain
 from s1_jax.reporting.methods import MethodRun
 from s1_jax.reporting.names import KINDS
-from s1_jax.reporting.plot import STYLE, draw_bars, side_by_side
+from s1_jax.reporting.plot import STYLE, draw_bars, save_figure, side_by_side
 
 # by kind of method, so that two figures agree; Okabe and Ito's palette, as in plot.py
 COLOURS = dict(
@@ -63,17 +64,17 @@ def save_methods_plot(paths: Sequence[Path], runs: Sequence[MethodRun], title: s
             _frame(axes, [x for run in runs if (x := cost(run))], label)
         panels[0].set_ylabel("accuracy (%)")
         panels[0].yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        panels[0].set_title(title, loc="left")
+        panels[0].set_title(plain(title), loc="left")
         handles = [
             Line2D([], [], color=colour, marker=marker, linestyle=line, markeredgecolor="white", linewidth=1.6)
             for colour, marker, line in looks
         ]
-        names = [members[0].name for members in series]
+        names = [plain(members[0].name) for members in series]
         figure.legend(
             handles, names, loc="lower center", ncols=LEGEND_COLUMNS, frameon=False, fontsize=9, handlelength=3.2
         )
         for path in paths:
-            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+            save_figure(figure, path)
 
 
 Look = tuple[Any, str, Any]  # colour, mark, line

@@ -22,7 +22,7 @@ from s1_jax.reporting.paper import (
     Wanted,
     benchmark_of,
 )
-from s1_jax.reporting.records import read_run
+from s1_jax.reporting.results import read_run
 from s1_jax.reporting.summary import Method, Run, Setting, methods, summarize
 from s1_jax.reporting.table import align, undecided_note
 from s1_jax.storage import as_path

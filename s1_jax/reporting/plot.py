@@ -19,7 +19,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from s1_jax.reporting.labels import Labeller
+from s1_jax.files import whole_file
+from s1_jax.reporting.labels import Labeller, plain
 from s1_jax.reporting.summary import Interval, Run, Setting, instruction_label, string_label
 
 # Okabe and Ito's palette, told apart by the colour-blind; marks differ as well, for print without colour.
@@ -47,6 +48,8 @@ STYLE = {
     "axes.titlesize": 11,
     "axes.linewidth": 0.8,
     "svg.hashsalt": "s1_jax",
+    "text.parse_math": False,  # a dollar sign is one
+    "text.usetex": False,
 }
 
 
@@ -96,7 +99,14 @@ def save_scaling_plot(paths: Sequence[Path], runs: Sequence[Run], title: str = "
         if drawn:
             _label(figure, axes, drawn)
         for path in paths:
-            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+            save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure as its path's ending says (png, svg), whole, and the same bytes every time."""
+    kind = path.suffix.removeprefix(".")
+    with whole_file(path) as beside:
+        figure.savefig(beside, format=kind, metadata={"Date": None} if kind == "svg" else None)
 
 
 def series_of(runs: Sequence[Run]) -> list[Series]:
@@ -249,7 +259,7 @@ def _frame(axes: Axes, points: Sequence[Point], title: str) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(6))
     axes.set_xlabel("mean thinking tokens")
     axes.set_ylabel("accuracy (%)")
-    axes.set_title(title, loc="left")
+    axes.set_title(plain(title), loc="left")
     axes.grid(axis="y", color="#E4E4E4", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -295,7 +305,7 @@ def _legend(figure: Figure, axes: Axes, drawn: Sequence[Series]) -> None:
             marker=series.marker,
             markeredgecolor="white",
             linewidth=1.8,
-            label=series.label,
+            label=plain(series.label),
         )
         for series in drawn
     ]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from s1_jax.config import UserError
-from s1_jax.json_input import parse_lines, read_object
+from s1_jax.files import write_whole
+from s1_jax.json_input import parse_lines
 
 Record = dict[str, Any]
+AGAIN = "remove that line, it will be made again"
+PART = ".process-"  # and the number of a process: no name that people give to a copy
 
 
 def read_records(path: Path) -> list[Record]:
@@ -18,20 +22,17 @@ def read_records(path: Path) -> list[Record]:
 
     Raises UserError naming file and line where any other line is not a JSON object.
     """
+    return [record for _, record in numbered_records(path)]
+
+
+def numbered_records(path: Path) -> Iterator[tuple[int, Record]]:
+    """The same, each with the number of its line."""
     if not path.exists():
-        return []
+        return
     try:
-        return [record for _, record in parse_lines(_whole(path.read_bytes()).split(b"\n"), str(path), ours=True)]
+        yield from parse_lines(_whole(path.read_bytes()).split(b"\n"), str(path), ours=True)
     except UserError as error:
-        raise UserError(f"{error}; remove that line, it will be made again") from None
-
-
-def read_run(run_dir: Path) -> tuple[list[Record], dict[str, Any]]:
-    """A run's records and its config.json. Raises UserError where one of them is missing."""
-    records, config = read_records(run_dir / "records.jsonl"), run_dir / "config.json"
-    if not records or not config.exists():
-        raise UserError(f"{run_dir} holds no records with a config.json; run python -m s1_jax.evaluate CONFIG.py")
-    return records, read_object(config, ours=True)
+        raise UserError(f"{error}; {AGAIN}") from None
 
 
 def cut_torn_line(path: Path) -> None:
@@ -43,35 +44,32 @@ def cut_torn_line(path: Path) -> None:
 
 def part_of(path: Path, index: int) -> Path:
     """The file beside `path` that process `index` appends to; the first one's is `path` itself."""
-    return path.with_name(f"{path.stem}-{index}{path.suffix}") if index else path
+    return path.with_name(f"{path.stem}{PART}{index}{path.suffix}") if index else path
+
+
+def parts_of(path: Path) -> list[Path]:
+    """A records file and those of other processes, as far as there are any; nothing else that lies beside them."""
+    names = re.compile(f"{re.escape(path.stem + PART)}[1-9][0-9]*{re.escape(path.suffix)}")
+    others = path.parent.iterdir() if path.parent.is_dir() else ()
+    parts = sorted(other for other in others if names.fullmatch(other.name) and other.is_file())
+    return [path, *parts] if path.exists() else parts
 
 
 def gather_parts(path: Path) -> None:
     """Puts what other processes left beside a records file into it; a line that is there already, by a kill, once."""
-    parts = sorted(path.parent.glob(f"{path.stem}-[0-9]*{path.suffix}"))
-    if not parts:
+    parts = parts_of(path)
+    if parts in ([], [path]):
         return
-    lines = dict.fromkeys(
-        line for part in (path, *parts) if part.exists() for line in _whole(part.read_bytes()).splitlines()
-    )
-    replace_file(path, b"".join(line + b"\n" for line in lines))
+    lines = dict.fromkeys(line for part in parts for line in _whole(part.read_bytes()).splitlines())
+    write_whole(path, b"".join(line + b"\n" for line in lines))
     for part in parts:
-        part.unlink()
-
-
-def replace_file(path: Path, contents: bytes) -> None:
-    """Writes the file beside, and puts it in place once it is on disk: at any moment it is the old one or the new."""
-    beside = path.with_name(path.name + ".new")
-    with beside.open("wb") as file:
-        file.write(contents)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+        if part != path:
+            part.unlink()
 
 
 def record_line(record: Record) -> str:
-    """A record as its line in the file."""
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    """A record as its line in the file; half of a surrogate pair, which UTF-8 does not have, as JSON's escape of it."""
+    return json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace").decode() + "\n"
 
 
 def _whole(contents: bytes) -> bytes:

@@ -124,8 +124,8 @@ def by_problem(records: Sequence[Record]) -> list[list[Record]]:
         grouped[str(record["problem_id"])].append(record)
 
     def order(name: str) -> list[tuple[int, str]]:
-        pieces = re.split(r"([0-9]+)", name)
-        return [(int(piece), "") if i % 2 else (0, piece) for i, piece in enumerate(pieces)]
+        pieces = re.split(r"0*([0-9]+)", name)  # by length, then by digits: of a number of any size
+        return [(len(piece), piece) if i % 2 else (0, piece) for i, piece in enumerate(pieces)]
 
     return [grouped[name] for name in sorted(grouped, key=order)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
+import re
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,7 +13,8 @@ from types import ModuleType
 from typing import Any
 
 from s1_jax.config import UserError
-from s1_jax.reporting.records import read_records
+from s1_jax.files import write_whole
+from s1_jax.reporting.records import numbered_records
 
 
 class MetricsLog:
@@ -28,9 +29,7 @@ class MetricsLog:
 
         path = run_dir / "metrics.jsonl"
         kept = _rows_up_to(path, step) if path.exists() else ""
-        draft = path.with_suffix(".tmp")
-        draft.write_text(kept)
-        os.replace(draft, path)
+        write_whole(path, kept)
         self._file = path.open("a")
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
         self._wandb_run = wandb_run
@@ -74,9 +73,9 @@ def start_wandb(project: str, run_dir: Path, config: Mapping[str, Any]) -> Any:
     """
     wandb = find_wandb()
     id_file = run_dir / "wandb_id"
-    if not id_file.exists():
-        id_file.write_text(uuid.uuid4().hex[:8] + "\n")
-    run_id = id_file.read_text().strip()
+    kept = id_file.read_bytes().strip() if id_file.exists() else b""
+    run_id = kept.decode("ascii") if re.fullmatch(rb"[\w.-]+", kept) else uuid.uuid4().hex[:8]
+    write_whole(id_file, run_id + "\n")
     try:
         run = wandb.init(
             project=project, id=run_id, resume="allow", name=run_dir.name, config=dict(config), dir=str(run_dir)
@@ -91,7 +90,10 @@ def start_wandb(project: str, run_dir: Path, config: Mapping[str, Any]) -> Any:
 
 def _rows_up_to(path: Path, step: int) -> str:
     """The rows up to `step` as lines; half a line that a kill left is no row. Raises UserError on any other non-row."""
-    rows = read_records(path)
-    if any(type(row.get("step")) is not int for row in rows):
-        raise UserError(f"{path} holds a line without a step; remove that line")
-    return "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step)
+    kept = []
+    for number, row in numbered_records(path):
+        if type(row.get("step")) is not int:
+            raise UserError(f"{path}, line {number}: it has no step; remove that line")
+        if row["step"] <= step:
+            kept.append(json.dumps(row) + "\n")
+    return "".join(kept)

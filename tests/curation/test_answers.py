@@ -13,7 +13,7 @@ import pytest
 
 from s1_jax.config import RunError, UserError
 from s1_jax.curation import replies
-from s1_jax.curation.answers import ENDS, REASONS_SHOWN, Answer, Kept, ask_all
+from s1_jax.curation.answers import ENDS, REASONS_SHOWN, Answer, ask_all
 from s1_jax.curation.config import EndpointConfig
 from s1_jax.curation.replies import IN_A_ROW
 from s1_jax.progress import progress_bar
@@ -222,17 +222,6 @@ def test_without_a_temperature(tmp_path, server):
     assert len(server.asked) == DIFFERENT
     ask(tmp_path, who(server, temperature=0.0))
     assert len(server.asked) == 2 * DIFFERENT, "another distribution"
-
-
-def test_two_runs_do_not_pay_for_the_same(tmp_path, server):
-    def says(prompt):
-        with pytest.raises(UserError, match="another run writes to .*org_some_model.jsonl"):
-            Kept(lines(tmp_path)[0], 1)
-        return "yes"
-
-    server.says = says
-    ask(tmp_path, who(server))
-    assert len(lines(tmp_path)[1]) == DIFFERENT
 
 
 def test_real_traces_come_back_as_they_were_written(tmp_path, server, shared_data):

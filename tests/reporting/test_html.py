@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from s1_jax import files
 from s1_jax.reporting.cost import cost_of
 from s1_jax.reporting.html import inert_json, page, page_data, save_report
 from s1_jax.reporting.summary import methods, summarize, to_dict
@@ -95,15 +96,19 @@ def test_hostile_texts_are_data():
     assert "{data} &lt;b&gt;" in filled
 
 
-def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path):
+def no_room(_):
+    raise OSError("No space left on device")
+
+
+def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     path, records = tmp_path / "report.html", sweep()
     path.write_text("old")
-    path.with_suffix(".tmp").mkdir()  # in the way
+    monkeypatch.setattr(files.os, "fsync", no_room)
     runs = summarize(records)
     summary = to_dict(records, runs, [], "across") | {"cost": cost_of(tmp_path, records)}
     with pytest.raises(OSError):
         save_report(path, "a title", records, runs, summary, {})
-    assert path.read_text() == "old"
+    assert path.read_text() == "old" and [one.name for one in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_records_without_text_make_a_page_too(tmp_path):

@@ -5,6 +5,12 @@ import pytest
 from s1_jax.config import UserError
 from s1_jax.reporting.records import cut_torn_line, gather_parts, part_of, read_records, record_line
 
+OF_PEOPLE = (  # files beside records.jsonl that no process of a run has made
+    *("{}-of-mine.jsonl", "{}-2025-01-01.jsonl", "{}-1.jsonl", "{}-12.jsonl", "{}-20250101.jsonl", "{}.1.jsonl"),
+    *("{}.jsonl.1", "{}.process-0.jsonl", "{}.process-01.jsonl", "{}.process-1.jsonl.bak", "{}.process-1-old.jsonl"),
+    *("my {}.process-1.jsonl", "{}.process-.jsonl", "{}.process-1\n.jsonl", "{}xprocess-1.jsonl", "old-{}.jsonl"),
+)
+
 
 def test_no_file_is_no_records(tmp_path):
     assert read_records(tmp_path / "none.jsonl") == []
@@ -40,10 +46,15 @@ def test_what_processes_wrote_is_put_together_once(tmp_path):
     path.write_text("".join(lines[:3]))
     part_of(path, 1).write_text("".join(lines[2:5]) + lines[5][:9])
     part_of(path, 12).write_text(lines[5])
-    (tmp_path / "records-of-mine.jsonl").write_text("kept\n")
+    mine = [name.format("records") for name in OF_PEOPLE]
+    for name in mine:
+        (tmp_path / name).write_text("kept\n")
+    (tmp_path / "records.process-3.jsonl").mkdir()
     gather_parts(path)
     assert sorted(record["problem_id"] for record in read_records(path)) == list(range(6))
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["records-of-mine.jsonl", "records.jsonl"]
+    left = sorted(file.name for file in tmp_path.iterdir())
+    assert left == sorted([*mine, "records.jsonl", "records.process-3.jsonl"])
+    assert all((tmp_path / name).read_text() == "kept\n" for name in mine)
     before = path.read_bytes()
     gather_parts(path)
     assert path.read_bytes() == before and part_of(path, 0) == path

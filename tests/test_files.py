@@ -1,0 +1,101 @@
+"""A file is replaced whole: whatever goes wrong, its name holds the old contents or the new."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from s1_jax import files
+from s1_jax.files import whole_file, write_whole
+from s1_jax.storage import as_path
+
+
+def test_text_and_bytes_take_the_place_of_what_was_there(tmp_path):
+    path = tmp_path / "x.json"
+    for contents in ("a é\n", b"\xff\n", ""):
+        write_whole(path, contents)
+        assert path.read_bytes() == (contents if isinstance(contents, bytes) else contents.encode())
+        assert os.listdir(tmp_path) == ["x.json"]
+
+
+@pytest.mark.parametrize("call", ["open", "fsync", "replace"])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, call):
+    path = tmp_path / "x.json"
+    write_whole(path, "old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if call == "open":
+        monkeypatch.setattr(files.Path, "write_bytes", full)
+    else:
+        monkeypatch.setattr(files.os, call, full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(path, "new")
+    monkeypatch.undo()
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["x.json"]
+
+
+def test_what_is_written_is_on_disk_before_it_gets_the_name_and_the_name_after(tmp_path, monkeypatch):
+    done = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(files.os, "fsync", lambda one: (done.append(os.readlink(f"/proc/self/fd/{one}")), fsync(one)))
+    monkeypatch.setattr(files.os, "replace", lambda *paths: (done.append("replace"), replace(*paths)))
+    write_whole(tmp_path / "x.json", "new")
+    assert done[0].endswith(".partial") and done[1:] == ["replace", str(tmp_path)]
+
+
+def test_two_writers_of_one_file_have_names_of_their_own(tmp_path):
+    path = tmp_path / "x.json"
+    with whole_file(path) as first, whole_file(path) as second:
+        assert first != second
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first" and os.listdir(tmp_path) == ["x.json"]
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    path = tmp_path / "x[1].json"
+    killed = f"""
+import os, signal
+from pathlib import Path
+from s1_jax.files import whole_file
+with whole_file(Path({str(path)!r})) as beside:
+    beside.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == -9
+    others = [".x[1].json.mine.partial", ".y.json." + 32 * "0" + ".partial", "x[1].json.partial"]
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    assert len(os.listdir(tmp_path)) == 4 and not path.exists()
+    with whole_file(path) as beside:
+        beside.write_text("whole")
+        write_whole(path, "another's")
+        assert beside.exists(), "a living writer's"
+    assert sorted(os.listdir(tmp_path)) == sorted([path.name, *others])
+
+
+def test_a_link_stays_one_and_a_device_is_written_to(tmp_path):
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "x.json"
+    link.symlink_to(tmp_path / "disk" / "real.json")
+    write_whole(link, "new")
+    assert link.is_symlink() and (tmp_path / "disk" / "real.json").read_text() == "new"
+    write_whole(as_path("/dev/null"), "nothing")
+    assert not os.path.isfile("/dev/null")
+
+
+def test_the_longest_name_there_can_be(tmp_path):
+    path = tmp_path / ("é" * 120 + ".json")
+    write_whole(path, "new")
+    assert path.read_text() == "new"
+
+
+def test_in_a_bucket(bucket):
+    write_whole(as_path("gs://s1-test/run/x.json"), "é")
+    assert bucket.names() == ["run/x.json"] and bucket.read("run/x.json") == "é".encode()
