@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
 def steps_folder(source: Path) -> Path | None:
     """The folder of Orbax steps in or at `source`; None where it is neither a training run's nor an Orbax folder."""
     for folder in (source / "checkpoints", source):
-        if folder.is_dir() and any(child.name.isdigit() and child.is_dir() for child in folder.iterdir()):
+        if folder.is_dir() and any(child.name.isdecimal() and child.is_dir() for child in folder.iterdir()):
             return folder
     return None
 

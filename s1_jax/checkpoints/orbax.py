@@ -1,11 +1,13 @@
 """Training state on disk, through Orbax: saved while training goes on (not on CPU), restored onto any mesh.
 
 A step is a folder that gets its name, or in a bucket its last file, only when it is whole, so a kill during a save
-leaves the steps before it.
+leaves the steps before it. Digests of all that was saved lie beside it, and what is restored is compared with them.
 """
 
 from __future__ import annotations
 
+import itertools
+import logging
 import math
 import shutil
 import sys
@@ -17,12 +19,22 @@ import jax
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
+from s1_jax.checkpoints.digest import Digest, digests, json_digest, named
 from s1_jax.config import RunError, UserError
+from s1_jax.json_input import loads
 from s1_jax.model.qwen2 import Params
 from s1_jax.processes import any_of, is_first, meet
 from s1_jax.storage import as_path, in_bucket
 
 REASON_LENGTH = 200  # characters kept of what a reader below says
+META = "checked"  # the file of the meta and the digests, within the folder `meta`; versions without digests had another
+
+# it writes tracebacks of reads that nobody waits for any more, once one has failed: that one is raised
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
+class DamagedError(Exception):
+    """A checkpoint that is not what was saved."""
 
 
 class Checkpointer:
@@ -60,8 +72,8 @@ class Checkpointer:
         if any_of(full):
             here = f"{needed:,} bytes to write, {free:,} free in {self.folder}"
             raise RunError(f"no room to save step {step}: {here if full else 'another process says so'}")
-        args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave(meta))
-        self._manager.save(step, args=args)
+        described = ocp.args.JsonSave(_described(meta, digests(state)))
+        self._manager.save(step, args=ocp.args.Composite(state=ocp.args.PyTreeSave(state), meta=described))
         if jax.default_backend() == "cpu":
             self.wait()
 
@@ -70,25 +82,20 @@ class Checkpointer:
 
         `target` is the state's tree of jax.ShapeDtypeStruct, each with the sharding, on any mesh, its array shall have.
         A checkpoint that is damaged, for one process or all, is warned about and moved aside, and the one before it
-        used. Raises UserError where none can be read, or where the newest is of another model or optimizer.
+        used; so is one whose arrays or meta are not those that were saved (versions before digests have none to compare
+        with). Raises UserError where none can be read, or where the newest is of another model or optimizer.
         """
         # rebuilt, because Orbax refuses what jax.eval_shape makes under an abstract mesh
         leaves = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), target)
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
-            reason = None
             try:
-                self._check_same(step, leaves)
-                state, meta = _read(self.folder / str(step), leaves)
-            except UserError:
-                raise
-            except Exception as error:  # whatever a damaged file makes the readers below raise
-                reason = _reason(error)
-            if any_of(reason is not None):
-                damaged[step] = reason or "another process cannot read it"
+                found = self._restore_step(step, leaves)
+            except DamagedError as error:
+                damaged[step] = str(error)
                 continue
             self._set_aside(damaged, used=step)
-            return state, meta
+            return found
         said = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
         raise UserError(f"{self.folder} has no checkpoint that can be read" + (f" ({said})" if said else ""))
 
@@ -104,15 +111,37 @@ class Checkpointer:
         self.wait()
         self._manager.close()
 
-    def _check_same(self, step: int, leaves: Any) -> None:
+    def _restore_step(self, step: int, leaves: Any) -> tuple[Any, dict[str, Any]]:
+        """A step's state and meta. Raises DamagedError, in all processes if in one, and UserError as `restore` does."""
+        path, reason = self.folder / str(step), None
+        try:
+            meta, saved = _read_meta(path)
+            self._check_same(step, saved, leaves)
+            state = _read_state(path, leaves)
+        except UserError:
+            raise
+        except Exception as error:  # whatever a damaged file makes the readers below raise
+            reason = _reason(error)
+        if any_of(reason is not None):
+            raise DamagedError(reason or "another process cannot read it")
+        reason = _differing(saved, state)
+        if any_of(reason is not None):
+            raise DamagedError(reason or "another process found it changed")
+        return state, meta
+
+    def _check_same(self, step: int, saved: dict[str, Digest] | None, leaves: Any) -> None:
         """Raises UserError where the arrays saved are not those asked for: no damage, no older step would mend it."""
-        saved, asked = _shapes(self._manager.item_metadata(step)["state"].tree), _shapes(leaves)
-        differing = sorted(name for name in saved.keys() | asked.keys() if saved.get(name) != asked.get(name))
+        if saved is None:
+            there = {name: tuple(x.shape) for name, x in named(self._manager.item_metadata(step)["state"].tree).items()}
+        else:
+            there = {name: shape for name, (_, shape, _) in saved.items()}
+        asked = {name: tuple(leaf.shape) for name, leaf in named(leaves).items()}
+        differing = sorted(name for name in there.keys() | asked.keys() if there.get(name) != asked.get(name))
         if differing:
             name = differing[0]
             raise UserError(
                 f"step {step} in {self.folder} is of another model or optimizer: {len(differing)} arrays differ, first "
-                f"{name} (saved: {saved.get(name, 'absent')}, asked for: {asked.get(name, 'absent')})"
+                f"{name} (saved: {there.get(name, 'absent')}, asked for: {asked.get(name, 'absent')})"
             )
 
     def _set_aside(self, damaged: dict[int, str], used: int) -> None:
@@ -121,7 +150,7 @@ class Checkpointer:
             path = self.folder / str(step)
             warnings.warn(f"checkpoint {path} is damaged ({reason}); going on from step {used}", stacklevel=3)
             if is_first():
-                path.rename(self.folder / f"damaged-{step}")
+                path.rename(_free_name(self.folder / f"damaged-{step}"))
         if damaged:
             meet("damaged checkpoints are set aside")
             self._manager.reload()
@@ -133,7 +162,8 @@ def restore_params(folder: str | Path) -> tuple[Params, dict[str, Any]]:
     Changes nothing in the folder, which a run may be writing to. Raises UserError where there is nothing to read.
     """
     folder = _absolute(folder)
-    steps = [int(child.name) for child in folder.iterdir() if child.name.isdigit() and is_whole(child)]
+    folders = [child for child in folder.iterdir() if child.name.isdecimal() and child.is_dir()]
+    steps = [int(child.name) for child in folders if is_whole(child)]
     if not steps:
         raise UserError(f"{folder} has no checkpoint")
     path = folder / str(max(steps))
@@ -141,7 +171,10 @@ def restore_params(folder: str | Path) -> tuple[Params, dict[str, Any]]:
     try:
         saved = ocp.PyTreeCheckpointHandler().metadata(path / "state").tree["params"]
         leaves = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), saved)
-        state, meta = _read(path, {"params": leaves})
+        meta, digests_saved = _read_meta(path)
+        state = _read_state(path, {"params": leaves})
+        if reason := _differing(digests_saved, state):
+            raise DamagedError(reason)
     except Exception as error:  # as in `restore`
         raise UserError(f"{path} cannot be read: {_reason(error)}") from None
     return state["params"], meta
@@ -170,27 +203,65 @@ def _meet_unless_failed(*, key: str, timeout_ms: int) -> None:
 
 def _handlers() -> dict[str, Any]:
     # compressed, all of a state would be in memory a second time before it is written, to save a twelfth of the disk
-    return {"state": ocp.PyTreeCheckpointHandler(use_compression=False), "meta": ocp.JsonCheckpointHandler()}
+    return {"state": ocp.PyTreeCheckpointHandler(use_compression=False), "meta": ocp.JsonCheckpointHandler(META)}
 
 
-def _read(path: Path, leaves: Any) -> tuple[Any, dict[str, Any]]:
-    """The part of a state that `leaves` names, and the meta.
+def _read_state(path: Path, leaves: Any) -> Any:
+    """The part of a step's state that `leaves` names.
 
-    By the handlers themselves: Orbax's manager waits for all processes behind a restore, also where one has failed.
+    By the handler itself: Orbax's manager waits for all processes behind a restore, also where one has failed.
     """
-    handlers = _handlers()
     args = ocp.checkpoint_utils.construct_restore_args(leaves)
     state = ocp.args.PyTreeRestore(leaves, restore_args=args, partial_restore=True)
-    meta = handlers["meta"].restore(path / "meta", args=ocp.args.JsonRestore())
-    return handlers["state"].restore(path / "state", args=state), meta
+    return _handlers()["state"].restore(path / "state", args=state)
+
+
+def _described(meta: dict[str, Any], saved: dict[str, Digest]) -> dict[str, Any]:
+    return {"digest": json_digest([meta, saved]), "meta": meta, "arrays": saved}
+
+
+def _read_meta(path: Path) -> tuple[dict[str, Any], dict[str, Digest] | None]:
+    """A step's meta, and the digests of its arrays; None where an earlier version saved it.
+
+    Raises DamagedError, or what the readers below do, where they are not as they were saved.
+    """
+    file = path / "meta" / META
+    if not file.exists():
+        meta = ocp.JsonCheckpointHandler().restore(path / "meta", args=ocp.args.JsonRestore())
+        if not isinstance(meta, dict):
+            raise DamagedError("its meta is no JSON object")
+        return dict(meta), None
+    try:
+        known = loads(file.read_bytes(), ours=True)
+        meta, arrays = known["meta"], known["arrays"]
+        same = known["digest"] == json_digest([meta, arrays])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"meta/{META}: {error}") from None
+    if not same:
+        raise DamagedError(f"meta/{META} is not what was saved")
+    return meta, {name: (dtype, tuple(shape), checksum) for name, (dtype, shape, checksum) in arrays.items()}
+
+
+def _differing(saved: dict[str, Digest] | None, state: Any) -> str | None:
+    """Which array of a state is not the one that was saved, in words; None: each is, as far as that is known.
+
+    One that is asked for in another type than it was saved in cannot be compared.
+    """
+    if saved is None:
+        return None
+    for name, (dtype, shape, checksum) in digests(state).items():
+        if saved[name][0] == dtype and saved[name] != (dtype, shape, checksum):
+            return f"{name} is not what was saved"
+    return None
+
+
+def _free_name(path: Path) -> Path:
+    """`path`, or where that exists the first of `path`-2, `path`-3, ... that does not."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(name for name in itertools.chain([path], numbered) if not name.exists())
 
 
 def _reason(error: Exception) -> str:
     """The first line of an error, without the dump of settings tensorstore puts behind it."""
     said = str(error).strip() or type(error).__name__
     return said.splitlines()[0].partition(" [tensorstore_spec")[0][-REASON_LENGTH:]
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape) for path, leaf in leaves}

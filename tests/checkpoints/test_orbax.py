@@ -1,11 +1,13 @@
 """Training state on disk: the same bits on any mesh, and a usable checkpoint after whatever happened to the newest."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from s1_jax.checkpoints.digest import digests, json_digest
+from s1_jax.checkpoints.orbax import META as META_FILE
 from s1_jax.checkpoints.orbax import Checkpointer, restore_params
 from s1_jax.config import MeshConfig, ModelConfig, OptimConfig, RunError, UserError
 from s1_jax.model.qwen2 import init_params
@@ -174,6 +178,148 @@ def test_damaged_newest_is_named_and_the_one_before_is_used(tmp_path, damage):
     checkpointer.wait()
     assert_equal(checkpointer.restore(target(fsdp=8))[0], second)
     checkpointer.close()
+
+
+def flip_bit(path, bit=None):
+    """One bit, in the middle of the file where none is given."""
+    data = bytearray(path.read_bytes())
+    bit = 4 * len(data) if bit is None else bit
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+def small_state(seed):
+    """One array of each size of element, in single precision, half, whole numbers and bools."""
+    w = jax.random.normal(jax.random.key(seed), (33, 5))
+    params = {"w": w, "half": w.astype(jnp.bfloat16), "tokens": (100 * w).astype(jnp.int8), "positive": w > 0}
+    return {"params": params, "step": jnp.int32(seed)}
+
+
+def target_of(state):
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), state)
+
+
+@pytest.fixture(scope="module")
+def two_steps(tmp_path_factory):
+    """A folder with steps 3 and 4 of `small_state`."""
+    folder = tmp_path_factory.mktemp("two") / "steps"
+    checkpointer = Checkpointer(folder, keep=2)
+    for step in (3, 4):
+        checkpointer.save(step, small_state(step), {"examples_seen": step})
+    checkpointer.close()
+    return folder
+
+
+def damages(files):
+    """(damage, file): a bit anywhere, of arrays, their shapes, the meta and the digests themselves; and whole files."""
+    for i, file in enumerate(files):
+        size = 8 * file.stat().st_size
+        for bit in (5, size // 2, size - 3, (i + 1) * 1009 % size):
+            yield f"bit {bit} of {file.name}", lambda path, bit=bit: flip_bit(path, bit), file
+        yield f"half of {file.name}", cut, file
+    for file in files:
+        if file.parent.name == "meta" or "ocdbt" in file.name or file.parent.name == "d":
+            yield f"no {file.name}", Path.unlink, file
+    (meta,) = (file for file in files if file.name == META_FILE)
+    yield "bad JSON", lambda path: path.write_text("{"), meta
+    yield "no object", lambda path: path.write_text("[]"), meta
+
+
+def test_no_damage_is_restored_in_silence(two_steps, tmp_path):
+    """Wherever a bit is flipped: what comes back is the state that was saved, or the one before with a warning."""
+    files = sorted(path for path in (two_steps / "4").rglob("*") if path.is_file())
+    found = {True: 0, False: 0}
+    for name, damage, file in damages(files):
+        shutil.rmtree(tmp_path, ignore_errors=True)
+        shutil.copytree(two_steps, tmp_path)
+        damage(tmp_path / file.relative_to(two_steps))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            checkpointer = Checkpointer(tmp_path, keep=2)
+            state, meta = checkpointer.restore(target_of(small_state(4)))
+            checkpointer.close()
+        step = meta["examples_seen"]
+        assert_equal(state, small_state(step))
+        assert step == 4 or any("4 is damaged" in str(warning.message) for warning in said), name
+        found[step == 4] += 1
+    assert found[True] and found[False] > 20  # Orbax keeps some files that it never reads
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "bool", "int32"])
+def test_one_bit_changes_a_digest_and_the_mesh_does_not(dtype):
+    x = np.asarray(jax.random.normal(jax.random.key(0), (8, 16)) * 50)
+    x = x > 0 if dtype == "bool" else x.astype(jnp.dtype(dtype))
+    sharding = jax.tree.leaves(target(fsdp=4, tensor=2).params)[0].sharding
+    spread = jax.device_put(x, jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec("fsdp", "tensor")))
+    assert digests({"a": {"x": spread}}) == (one := digests({"a": {"x": x}}))
+    assert list(one) == ["a.x"] and one["a.x"][:2] == (dtype, (8, 16))
+    swapped = x.copy()
+    swapped[[0, 1]] = x[[1, 0]]
+    others = [swapped, x.T.reshape(8, 16)]
+    for place in (0, 77, 127):
+        changed = x.copy()
+        bits = changed.reshape(-1).view(np.uint8)
+        bits[place * x.dtype.itemsize] ^= 1
+        others.append(changed)
+    assert len({one["a.x"][2], *(digests({"x": other})["x"][2] for other in others)}) == 6
+
+
+def test_the_same_step_may_be_damaged_again_and_again(tmp_path):
+    checkpointer = Checkpointer(tmp_path, keep=2)
+    checkpointer.save(3, small_state(3), {"examples_seen": 3})
+    (tmp_path / "damaged-4-2").mkdir()
+    for _ in range(3):
+        checkpointer.save(4, small_state(4), {"examples_seen": 4})
+        checkpointer.wait()
+        cut(tmp_path / "4" / "meta" / META_FILE)
+        with pytest.warns(UserWarning, match=r"4 is damaged \(meta/checked: .*\); going on from step 3"):
+            checkpointer.restore(target_of(small_state(4)))
+    checkpointer.close()
+    assert names(tmp_path) == ["3", "damaged-4", "damaged-4-2", "damaged-4-3", "damaged-4-4"]
+
+
+@pytest.mark.parametrize(
+    ("look", "reason"), [(1, "another process cannot read it"), (2, "another process found it changed")]
+)
+def test_damage_that_one_process_sees_is_damage_for_all(two_steps, tmp_path, monkeypatch, look, reason):
+    """This process reads step 4 well; another one says, at the first or at the second look, that it does not."""
+    shutil.copytree(two_steps, tmp_path, dirs_exist_ok=True)
+    asked = []
+    monkeypatch.setattr("s1_jax.checkpoints.orbax.any_of", lambda flag: asked.append(flag) or len(asked) == look)
+    checkpointer = Checkpointer(tmp_path, keep=2)
+    with pytest.warns(UserWarning, match=rf"4 is damaged \({reason}\)"):
+        assert checkpointer.restore(target_of(small_state(4)))[1] == {"examples_seen": 3}
+    assert not any(asked)
+    checkpointer.close()
+
+
+def test_a_checkpoint_of_the_version_before_has_no_digests_and_is_restored(two_steps, tmp_path):
+    shutil.copytree(two_steps, tmp_path, dirs_exist_ok=True)
+    known = json.loads((tmp_path / "4" / "meta" / META_FILE).read_text())
+    (tmp_path / "4" / "meta" / META_FILE).unlink()
+    (tmp_path / "4" / "meta" / "metadata").write_text(json.dumps(known["meta"]))
+    assert_equal(restore_params(tmp_path)[0], small_state(4)["params"])
+    checkpointer = Checkpointer(tmp_path, keep=2)
+    state, meta = checkpointer.restore(target_of(small_state(4)))
+    assert_equal(state, small_state(4))
+    assert meta == {"examples_seen": 4}
+    (tmp_path / "4" / "meta" / "metadata").write_text("[]")
+    with pytest.warns(UserWarning, match="4 is damaged"):
+        assert checkpointer.restore(target_of(small_state(4)))[1] == {"examples_seen": 3}
+    checkpointer.close()
+
+
+def test_parameters_that_are_not_those_saved_are_not_exported(two_steps, tmp_path):
+    shutil.copytree(two_steps, tmp_path, dirs_exist_ok=True)
+    meta = tmp_path / "4" / "meta" / META_FILE
+    known = json.loads(meta.read_text())
+    known["arrays"]["params.w"][2] ^= 1
+    known["digest"] = json_digest([known["meta"], known["arrays"]])
+    meta.write_text(json.dumps(known))
+    (tmp_path / "5").write_text("no step")
+    with pytest.raises(UserError, match=r"4 cannot be read: params\.w is not what was saved$"):
+        restore_params(tmp_path)
 
 
 def test_nothing_that_can_be_read_is_a_clear_error(tmp_path):
