@@ -26,7 +26,7 @@ MARKS = (
     ("think\n", "\nanswer\n"),
 )
 CLOSES = ("</think>", "[/THINK]", "<|im_start|>answer")  # also where the chat template, not the text, has the opening
-ENDS = re.compile(r"(?:\s*<\|(?:im_end|endoftext)\|>)+\s*$")
+ENDS = ("<|im_end|>", "<|endoftext|>")
 FINISHES = {
     "stop": ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed", "finished"),
     "length": ("length", "max_tokens", "model_length", "max_output_tokens", "max_new_tokens", "incomplete"),
@@ -94,17 +94,18 @@ def hidden(reply: Reply, key: str) -> Reply:
 
 def split_thinking(text: str, given: str = "") -> tuple[str, str]:
     """Thinking and answer; `given` is thinking that was set apart. Thinking that never ends leaves no answer."""
-    parts = [given] if given else []
-    while found := _opened(text):
-        thinking, text = found
+    parts, begin = [given] if given else [], 0
+    while found := _opened(text, begin):
+        thinking, begin = found
         parts.append(thinking)
+    text = text[begin:]
     if not parts:
         for close in CLOSES:
             if close in text:
                 thinking, _, text = text.partition(close)
                 parts.append(thinking)
                 break
-    return "\n".join(part.strip() for part in parts if part.strip()), ENDS.sub("", text) if parts else text
+    return "\n".join(part.strip() for part in parts if part.strip()), _without_ends(text) if parts else text
 
 
 def complaint(body: bytes | str, key: str = "") -> str:
@@ -134,14 +135,21 @@ def without_key(text: str, key: str) -> str:
     return re.sub("\0+", MASK, "".join("\0" if hide else c for c, hide in zip(text, hidden, strict=True)))
 
 
-def _opened(text: str) -> tuple[str, str] | None:
-    """Thinking and the rest of a text that begins with an opening mark; None for another."""
+def _opened(text: str, begin: int) -> tuple[str, int] | None:
+    """Thinking, and where it ends, of a text that has an opening mark at `begin`; None for another."""
     for opening, close in MARKS:
         ignoring = re.IGNORECASE if opening.startswith("<") else re.NOFLAG
-        if begun := re.match(r"\s*" + re.escape(opening), text, ignoring):
+        if begun := re.compile(r"\s*" + re.escape(opening), ignoring).match(text, begin):
             ended = re.compile(re.escape(close), ignoring).search(text, begun.end())
-            return (text[begun.end() : ended.start()], text[ended.end() :]) if ended else (text[begun.end() :], "")
+            return (text[begun.end() : ended.start()], ended.end()) if ended else (text[begun.end() :], len(text))
     return None
+
+
+def _without_ends(text: str) -> str:
+    """The text without end marks at its end. No regular expression: one tries every space of a long run of them."""
+    while (shorter := text.rstrip()).endswith(ENDS):
+        text = shorter.removesuffix(next(mark for mark in ENDS if shorter.endswith(mark))).rstrip()
+    return text
 
 
 def _is_thinking(part: Mapping[str, Any]) -> bool:

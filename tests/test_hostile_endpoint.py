@@ -10,9 +10,10 @@ from contextlib import contextmanager
 import pytest
 
 from s1_jax import endpoint as endpoint_module
-from s1_jax.completion import LONGEST_FINISH, SHORTEST_SECRET, complaint, parse
+from s1_jax.completion import LONGEST_FINISH, SHORTEST_SECRET, complaint, parse, split_thinking
 from s1_jax.config import EndpointConfig, JudgeConfig, UserError
 from s1_jax.endpoint import Endpoint, NoAnswer, asked_pause
+from s1_jax.tasks.judge import decision
 from tests.curation.stand_in_endpoint import StandInEndpoint, completion
 from tests.runs import PATIENCE
 
@@ -261,6 +262,25 @@ def test_a_long_word_in_an_error_is_read_at_once():
 )
 def test_a_date_that_is_none_asks_for_no_pause(date):
     assert asked_pause({"Retry-After": date, "Date": date}) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "thinking", "answer"),
+    [
+        ("<think></think>" * 10**5 + "4", "", "", "4"),
+        ("\n" * 10**6 + "4", "hm", "hm", "\n" * 10**6 + "4"),
+        ("<think>hm</think>4" + " " * 10**6 + "x", "", "hm", "4" + " " * 10**6 + "x"),
+        ("<think>hm</think>4" + "<|im_end|> " * 10**5, "", "hm", "4"),
+        ("<think>" * 10**5, "", None, ""),
+    ],
+)
+def test_long_texts_take_time_in_proportion(text, given, thinking, answer):
+    assert split_thinking(text, given) in [(thinking, answer), (text.removeprefix("<think>"), answer)]
+
+
+@pytest.mark.parametrize("line", ["yes" + "*" * 10**6 + "x", "*" * 10**6, "answer" + " " * 10**6])
+def test_a_long_line_of_a_judge_decides_nothing(line):
+    assert decision(line) is None
 
 
 # Keys

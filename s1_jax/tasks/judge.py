@@ -25,6 +25,7 @@ Student's answer:
 
 Is the student's answer the right one? Reply with one word, yes or no."""
 LONGEST = 2000  # characters of a student's answer that are shown: of a longer one, both ends
+LONGEST_DECISION = 200  # characters of a line that decides; DECISION takes their square in time
 AROUND = r"""[\s"'\u201c\u201d\u2018\u2019*_`.!#>()$]*"""  # marks of a sentence, of Markdown and of mathematics
 DECISION = re.compile(
     AROUND
@@ -44,8 +45,9 @@ def judge_prompt(question: str, gold: str, answer: str) -> str:
 def decision(reply: str) -> bool | None:
     """Yes is True, no is False: the whole reply, or its first or last line, in any case and with marks around it.
 
-    All else decides nothing, and neither do a first and a last line that differ.
+    All else decides nothing, and neither do a first and a last line that differ, or a long one.
     """
     lines = [line for line in reply.splitlines() if line.strip()]
-    words = {found["word"].lower() for line in (lines[:1] + lines[-1:]) if (found := DECISION.fullmatch(line))}
+    short = [line for line in lines[:1] + lines[-1:] if len(line) <= LONGEST_DECISION]
+    words = {found["word"].lower() for line in short if (found := DECISION.fullmatch(line))}
     return {"yes": True, "no": False}.get(words.pop()) if len(words) == 1 else None
