@@ -147,9 +147,15 @@ def _opened(text: str, begin: int) -> tuple[str, int] | None:
 
 def _without_ends(text: str) -> str:
     """The text without end marks at its end. No regular expression: one tries every space of a long run of them."""
-    while (shorter := text.rstrip()).endswith(ENDS):
-        text = shorter.removesuffix(next(mark for mark in ENDS if shorter.endswith(mark))).rstrip()
-    return text
+    end: int = len(text)
+    found: str | None = text
+    while found:
+        begin = end
+        while begin and text[begin - 1].isspace():
+            begin -= 1
+        if found := next((mark for mark in ENDS if text.endswith(mark, 0, begin)), None):
+            end = begin - len(found)
+    return text if end == len(text) else text[:end].rstrip()
 
 
 def _is_thinking(part: Mapping[str, Any]) -> bool:

@@ -51,6 +51,9 @@ def raw_server(*said, drip=b"", read=True):
                         connection.sendall(drip[i : i + 1])
                         if over.wait(DRIP):
                             return
+                connection.shutdown(socket.SHUT_WR)  # closed with something unread, it would be a reset
+                while connection.recv(2**16):
+                    pass
             except OSError:  # who asked did not wait
                 pass
 
