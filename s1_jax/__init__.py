@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from s1_jax.api import load_model
+
+if sys.argv[:1] == ["-m"]:  # so it is while Python looks for the module of `python -m s1_jax.train`
+    from s1_jax.signals import end_at_once
+
+    end_at_once()  # a command is heard from here on: what it imports takes seconds
 
 # transformers would warn that PyTorch is absent; only its tokenizers are used
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import errno
 import json
 import os
-import signal
 import sys
-import threading
 import typing
 import warnings
-from collections.abc import Callable
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
 from io import StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,14 +23,17 @@ import tyro
 
 from s1_jax.compilation import keep_compiled_programs
 from s1_jax.config import RunError, UserError
-from s1_jax.storage import as_path, explained
+from s1_jax.signals import RAISED, RaisedInMain, stop_of
+from s1_jax.signals import StopFlag as StopFlag
+from s1_jax.signals import Terminated as Terminated
+from s1_jax.storage import as_path, explained, one_line
 from s1_jax.terminal import in_a_line, say, say_warning
 
 T = TypeVar("T")
 
-STOPS = {int(signal.SIGINT): "Ctrl-C", int(signal.SIGTERM): "SIGTERM"}
-END = b"\0"  # no signal's number
 GOES_ON = "what was done is kept, the same command goes on from there"
+MISTAKES = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+MISTAKEN = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.ENXIO, errno.ENODEV)
 
 before_exit: list[Callable[[int], None]] = []  # told the exit code that `run_main` ends with
 
@@ -91,39 +93,74 @@ def to_json(config: Any) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n"
 
 
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Within: what is done is kept, and the same command goes on from there; `run_main` says so where it is stopped."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(GOES_ON)
+        raise
+
+
 def run_main(main: Callable[[], int | None]) -> None:
     """Runs an entry point, and ends the process with one line where it fails.
 
-    Exit codes: 2 after UserError, 1 after RunError, 130 after Ctrl-C, 75 after SIGTERM or a preemption: start it again.
+    Exit codes: 2 after UserError or a place that cannot be read or written, 1 after RunError or what is nobody's
+    mistake, 130 after Ctrl-C, 75 after SIGTERM or a preemption: start it again.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script that starts a command in the background does that
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    keep_compiled_programs()
-    if isinstance(sys.stdout, TextIOWrapper):
-        # piped, lines would come after what stderr shows meanwhile; a text may not fit the terminal's encoding
-        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
-    warnings.showwarning = say_warning
-    try:
-        code, said = main() or 0, ""
-    except UserError as error:
-        code, said = 2, f"error: {error}"
-    except RunError as error:
-        code, said = 1, f"error: {error}"
-    except OSError as error:  # a full disk, a folder that may not be written
-        code, said = 1, f"error: {error}; {GOES_ON}"
-    except KeyboardInterrupt:
-        code, said = 130, f"interrupted; {GOES_ON}"
-    except Terminated:
-        code, said = os.EX_TEMPFAIL, f"told to end; {GOES_ON}"
-    except Exception as error:
-        if (reason := explained(error)) is None:
-            raise
-        code, said = 1, f"error: {reason}; {GOES_ON}"
+    with RaisedInMain() as heard:
+        try:
+            keep_compiled_programs()
+            if isinstance(sys.stdout, TextIOWrapper):
+                # piped, lines would come after what stderr shows meanwhile; a text may not fit the terminal's encoding
+                sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+            warnings.showwarning = say_warning
+            code, said = main() or 0, ""
+            heard.over(code)
+        except (Exception, *RAISED) as error:
+            end = end_of(error) or (heard.stop and (heard.stop.exit_code, heard.stop.line))
+            if end is None:
+                raise
+            code, said = end
+            heard.over(code)
     if said:
-        say(in_a_line(said), file=sys.stderr, flush=True)
+        with suppress(OSError):  # standard error on a full disk
+            say(in_a_line(said), file=sys.stderr, flush=True)
     for tell in before_exit:
         tell(code)
+    flush_output()
     sys.exit(code)
+
+
+def end_of(error: BaseException) -> tuple[int, str] | None:
+    """The exit code and the line of an error that a command may end with; None for a fault of ours."""
+    if isinstance(error, UserError):
+        return 2, f"error: {error}"
+    if isinstance(error, RunError):
+        return 1, f"error: {error}"
+    kept = f"; {GOES_ON}" if GOES_ON in getattr(error, "__notes__", ()) else ""
+    if (stop := stop_of(error)) is not None:
+        return stop.exit_code, stop.line + kept
+    if isinstance(error, OSError) and (isinstance(error, MISTAKES) or error.errno in MISTAKEN):
+        return 2, f"error: {_of_system(error)}"
+    if (reason := explained(error)) is not None:  # of a bucket's client, some of whose errors are OSErrors
+        return 1, f"error: {reason}{kept}"
+    if isinstance(error, OSError):  # a full disk
+        return 1, f"error: {_of_system(error)}{kept}"
+    return None
+
+
+def flush_output() -> None:
+    """Writes out what standard output still holds; drops it where its reader is gone or its disk is full, of which
+    Python would complain once more while it ends.
+    """
+    if sys.stdout is None:  # it was closed from the start
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def option_names(cls: type, prefix: str = "--") -> list[str]:
@@ -155,61 +192,7 @@ def _one_line(said: str, cls: type, argv: list[str], prog: str) -> str:
     return " ".join(words.split())
 
 
-class Terminated(Exception):
-    """The run was told to end by its supervisor or its machine, and has kept what it did."""
-
-
-class StopFlag:
-    """Within: the first Ctrl-C or SIGTERM only sets `asked`, so a step ends in order; a second interrupts.
-
-    That it was heard is printed to standard error at once, also where a compiled call keeps Python from handling it
-    for minutes, with what is waited for: `waits_for`, which may be set anew at any time.
-    """
-
-    def __init__(self, waits_for: str = "what is under way") -> None:
-        self.asked = False
-        self.waits_for = waits_for
-        self._by_hand = False
-
-    def __enter__(self) -> StopFlag:
-        self._before = {number: signal.signal(number, self._ask) for number in STOPS}
-        # the interpreter writes a signal's number here when it comes; its handlers run when Python code does again
-        self._heard, self._told = os.pipe()
-        os.set_blocking(self._told, False)
-        self._fd_before = signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)
-        self._teller = threading.Thread(target=self._tell, daemon=True)
-        self._teller.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(self._fd_before)
-        os.write(self._told, END)  # closing it is not enough where a forked process has it too
-        self._teller.join()
-        for end in (self._told, self._heard):
-            os.close(end)
-
-    def check(self) -> None:
-        """Raises once asked, KeyboardInterrupt or Terminated: Python's own can get lost inside a compiled call."""
-        if self.asked:
-            raise KeyboardInterrupt if self._by_hand else Terminated
-
-    def ask(self) -> None:
-        """As SIGTERM does."""
-        self.asked = True
-
-    def _tell(self) -> None:
-        """Says once what was heard; ends with the flag."""
-        said, numbers = False, b""
-        while END not in numbers:
-            numbers = os.read(self._heard, 64)
-            for number in numbers:
-                if number in STOPS and not said:
-                    said = True
-                    say(f"{STOPS[number]} received; waiting for {self.waits_for}", file=sys.stderr, flush=True)
-
-    def _ask(self, number: int, frame: object) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked, self._by_hand = True, number == signal.SIGINT
+def _of_system(error: OSError) -> str:
+    """What the system says, behind the file it says it of."""
+    said = error.strerror or one_line(error)
+    return said if error.filename is None else f"{error.filename}: {said}"

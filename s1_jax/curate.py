@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from s1_jax.cli import parse_with_file, run_main, to_json
+from s1_jax.cli import parse_with_file, resumable, run_main, to_json
 from s1_jax.config import UserError
 from s1_jax.curation.config import CurateConfig
 from s1_jax.curation.pipeline import STAGES
@@ -26,11 +26,12 @@ from s1_jax.terminal import say
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command. Raises UserError, RunError, KeyboardInterrupt."""
+    """The command. Raises UserError, RunError, KeyboardInterrupt, Terminated."""
     config = parse_with_file(
         CurateConfig, sys.argv[1:] if argv is None else argv, "python -m s1_jax.curate", description=__doc__
     )
-    curate(config)
+    with resumable():
+        curate(config)
 
 
 def curate(config: CurateConfig) -> None:

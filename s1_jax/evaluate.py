@@ -25,7 +25,7 @@ from s1_jax import terminal
 from s1_jax.checkpoints import hf
 from s1_jax.checkpoints.folder import fingerprint
 from s1_jax.checkpoints.stops import declared_stops
-from s1_jax.cli import StopFlag, parse_with_file, run_main, to_json
+from s1_jax.cli import StopFlag, parse_with_file, resumable, run_main, to_json
 from s1_jax.config import (
     S1,
     EvaluateConfig,
@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
     config = parse_with_file(EvaluateConfig, argv, "python -m s1_jax.evaluate", __doc__)
     settings = sweep_settings(config)
     start_processes(config.hosts)
-    with locked_folder(as_path(config.run_dir)), mirrored(config.run_dir) as folder:
+    with locked_folder(as_path(config.run_dir)), resumable(), mirrored(config.run_dir) as folder:
         evaluate(config, settings, folder)
 
 

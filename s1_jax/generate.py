@@ -24,7 +24,7 @@ import jax
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.api import LoadedModel, load_model, override, prompt_token_ids
-from s1_jax.cli import StopFlag, parse, run_main
+from s1_jax.cli import StopFlag, parse, resumable, run_main
 from s1_jax.config import S1, BudgetConfig, FormatConfig, SamplingConfig, StoredConfig, UserError
 from s1_jax.data.chat import STOP_TOKENS
 from s1_jax.data.look_alikes import LookAlikes
@@ -122,7 +122,7 @@ def generate(config: GenerateConfig, source: Path, output: Path) -> None:
     made_by = {"model": config.model, "dtype": config.dtype, "stored": asdict(config.stored)}
     for request in requests:
         engine.check(request)
-    with mirrored(output.parent, glob.escape(output.name)) as folder:
+    with resumable(), mirrored(output.parent, glob.escape(output.name)) as folder:
         path = folder.local / output.name
         try:
             done = resume(path, [made_by | engine.identity(request) for request in requests])

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from s1_jax.checkpoints.folder import resolve
-from s1_jax.cli import StopFlag, parse, run_main
+from s1_jax.cli import StopFlag, parse, resumable, run_main
 from s1_jax.config import FormatConfig, GradeConfig, JudgeConfig, RunError, TaskConfig, UserError
 from s1_jax.curation.replies import dollars, replies_of
 from s1_jax.endpoint import NoAnswer
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     run_dir, options = (None, argv) if argv[0].startswith("-") else (argv[0], argv[1:])
     config = parse(GradeConfig, options, f"{PROG} RUN_DIR", description=__doc__)
     assert run_dir is not None  # --help has ended by now
-    with locked_folder(as_path(run_dir)), mirrored(run_dir) as folder:
+    with locked_folder(as_path(run_dir)), resumable(), mirrored(run_dir) as folder:
         grade(config, folder)
 
 

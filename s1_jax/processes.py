@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import os
+import re
 import signal
 import sys
 import threading
@@ -22,10 +23,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from s1_jax import cli
+from s1_jax.clocks import AwakeTime
 from s1_jax.config import HostsConfig, RunError, UserError
+from s1_jax.signals import Told, end_now
 from s1_jax.terminal import say
 
 FORM = "HOST:PORT,COUNT,INDEX, for instance 10.0.0.2:8476,4,0"
+LAST_PORT = 2**16 - 1
 TPU_DEVICES = ("/dev/accel*", "/dev/vfio/[0-9]*")  # on a TPU VM, by generation
 LOST = 70  # exit code: another process is lost, or nothing has moved for too long
 STDERR = 2  # its file descriptor
@@ -53,7 +57,8 @@ def start_processes(config: HostsConfig) -> None:
     if _platforms() == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        jax.distributed.initialize(**options)
+        with Told(end_now):  # the call waits where Python cannot interrupt it, and nothing is begun yet
+            jax.distributed.initialize(**options)
     except Exception as error:  # jaxlib's own, and its transport's
         raise RunError(f"hosts.processes {who}: the others were not found: {str(error).splitlines()[0]}") from None
 
@@ -113,17 +118,17 @@ class Watchdog:
     """Within: ends the process where `tick` is not called for `seconds`, and says so on standard error.
 
     A lost host or an input pipeline that gives nothing leaves no trace but silence. The exit code is LOST; where
-    each thread stood is printed too. `seconds` of 0: never.
+    each thread stood is printed too. `seconds` of 0: never. Time in which the process itself was stopped, by Ctrl-Z or
+    a suspended machine, is nobody's silence and does not count.
     """
 
     def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
         self._seconds, self._now = seconds, now
-        self._doing, self._since = "starting", now()
+        self._doing, self._ticks = "starting", 0
         self._left = threading.Event()
 
     def __enter__(self) -> Watchdog:
         if self._seconds:
-            self._since = self._now()
             threading.Thread(target=self._watch, daemon=True).start()
         return self
 
@@ -132,12 +137,16 @@ class Watchdog:
 
     def tick(self, doing: str) -> None:
         """Something has moved; what comes now is called so in the message."""
-        self._doing, self._since = doing, self._now()
+        self._doing, self._ticks = doing, self._ticks + 1
 
     def _watch(self) -> None:
-        while not self._left.wait(min(1.0, self._seconds / 4)):
-            silent = self._now() - self._since
-            if silent > self._seconds:
+        pause = min(1.0, self._seconds / 4)
+        clock, moved, ticks = AwakeTime(2 * pause, self._now), 0.0, self._ticks
+        while not self._left.wait(pause):
+            passed = clock.look()
+            if self._ticks != ticks:
+                ticks, moved = self._ticks, passed
+            if (silent := passed - moved) > self._seconds:
                 try:
                     say(
                         f"error: {self._doing}: nothing has moved for {silent:.0f} s (--hosts.stall-seconds); a host "
@@ -181,14 +190,16 @@ def _own_end_of_aborts() -> None:
 
 
 def _parse(who: str) -> tuple[str, int, int]:
-    address, *numbers = who.split(",")
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or len(numbers) != 2 or not all(number.isdigit() for number in numbers):
+    """Address, count and index of HOST:PORT,COUNT,INDEX. Raises UserError."""
+    found = re.fullmatch(r"(.*\S):([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9})", who)
+    if found is None:
         raise UserError(f"hosts.processes {who!r} is neither auto nor none nor {FORM}")
-    count, index = map(int, numbers)
-    if not host.strip() or index >= count:
+    port, count, index = map(int, found.groups()[1:])
+    if not 0 < port <= LAST_PORT:
+        raise UserError(f"hosts.processes {who!r}: the port {port} is not between 1 and {LAST_PORT}")
+    if index >= count:
         raise UserError(f"hosts.processes {who!r}: of {count} processes the last is {count - 1}")
-    return address, count, index
+    return f"{found[1]}:{port}", count, index
 
 
 def _on_tpu() -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 
 from s1_jax import terminal
 from s1_jax.checkpoints import hf, orbax
-from s1_jax.cli import StopFlag, parse_with_file, run_main, to_json
+from s1_jax.cli import StopFlag, parse_with_file, resumable, run_main, to_json
 from s1_jax.config import S1, RunError, TrainConfig, UserError, resolve_dtype
 from s1_jax.data.identity import check_same, identity_of
 from s1_jax.data.loader import Loader, Step, assemble
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     """The command. Raises UserError, RunError, KeyboardInterrupt, Terminated."""
     config = parse_with_file(TrainConfig, sys.argv[1:] if argv is None else argv, "python -m s1_jax.train", __doc__)
     start_processes(config.hosts)
-    with locked_folder(as_path(config.run_dir)), mirrored(config.run_dir) as folder:
+    with locked_folder(as_path(config.run_dir)), resumable(), mirrored(config.run_dir) as folder:
         fine_tune(config, folder)
 
 

@@ -26,6 +26,7 @@ import torch
 # A suite started in the background by a script inherits Ctrl-C as ignored, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
 SIMULATED_DEVICES = 8
 
 jax.config.update("jax_num_cpu_devices", SIMULATED_DEVICES)
@@ -34,6 +35,15 @@ jax.config.update("jax_default_matmul_precision", "float32")
 torch.set_num_threads(1)  # two thread pools on two cores wait for each other
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _signals():
+    """`run_main` leaves its handlers to the end of the process, which here is the suite's."""
+    before = {number: signal.getsignal(number) for number in STOPS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

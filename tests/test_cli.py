@@ -1,17 +1,36 @@
 """Command lines, config files, and the one line a user gets for a mistake."""
 
 import dataclasses
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from contextlib import suppress
 
 import pytest
 from gcsfs.retry import HttpError
 
-from s1_jax.cli import StopFlag, Terminated, load_config, parse, parse_with_file, run_main, to_json
+from s1_jax import signals
+from s1_jax.cli import (
+    GOES_ON,
+    StopFlag,
+    Terminated,
+    load_config,
+    parse,
+    parse_with_file,
+    resumable,
+    run_main,
+    to_json,
+)
 from s1_jax.config import EvaluateConfig, RunError, TrainConfig, UserError
 from s1_jax.curation.config import CurateConfig
+from tests.runs import PATIENCE, PROJECT
+
+COMMANDS = ("train", "evaluate", "generate", "grade", "plan", "curate", "convert", "lm_eval")
 
 
 def test_overrides_change_only_what_they_name():
@@ -131,26 +150,45 @@ def test_entry_points_end_with_one_line_and_code_2(capsys):
     assert stop.value.code == 130
 
 
+def system(number, *files):
+    return OSError(number, os.strerror(number), *files)
+
+
 @pytest.mark.parametrize(
-    "raised,code,said",
+    ("raised", "code", "said"),
     [
         (UserError("no such thing"), 2, "error: no such thing"),
         (RunError("it went wrong"), 1, "error: it went wrong"),
-        (OSError(28, "No space left on device"), 1, "error: [Errno 28] No space left on device; what was done is kept"),
-        (HttpError({"code": 401, "message": "Invalid token"}), 1, "error: the bucket cannot be reached: Invalid token"),
-        (KeyboardInterrupt(), 130, "interrupted; what was done is kept"),
-        (Terminated(), 75, "told to end; what was done is kept"),
+        (system(errno.ENOSPC), 1, f"error: No space left on device; {GOES_ON}"),
+        (system(errno.ENOSPC, "a/b"), 1, f"error: a/b: No space left on device; {GOES_ON}"),
+        (system(errno.EIO, "a/b"), 1, f"error: a/b: Input/output error; {GOES_ON}"),
+        (ConnectionError("gone"), 1, f"error: gone; {GOES_ON}"),
+        (system(errno.ENOENT, "a/b"), 2, "error: a/b: No such file or directory"),
+        (system(errno.EISDIR, "a/b"), 2, "error: a/b: Is a directory"),
+        (system(errno.ENOTDIR, "a/b"), 2, "error: a/b: Not a directory"),
+        (system(errno.EEXIST, "a/b"), 2, "error: a/b: File exists"),
+        (system(errno.EACCES, "a/b"), 2, "error: a/b: Permission denied"),
+        (system(errno.EPERM, "a/b"), 2, "error: a/b: Operation not permitted"),
+        (system(errno.EROFS, "a/b"), 2, "error: a/b: Read-only file system"),
+        (system(errno.ENAMETOOLONG, "a/b"), 2, "error: a/b: File name too long"),
+        (system(errno.ELOOP, "a/b"), 2, "error: a/b: Too many levels of symbolic links"),
+        (HttpError({"code": 401}), 1, f"error: the bucket cannot be reached: , 401; {GOES_ON}"),
+        (KeyboardInterrupt(), 130, f"interrupted; {GOES_ON}"),
+        (Terminated(), 75, f"told to end; {GOES_ON}"),
     ],
-    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+    ids=repr,
 )
 def test_every_end_has_its_code_and_its_line(raised, code, said, capsys):
+    """That the same command goes on is said only where it does."""
+
     def main():
         raise raised
 
-    with pytest.raises(SystemExit) as ended:
-        run_main(main)
-    printed = capsys.readouterr().err
-    assert ended.value.code == code and printed.startswith(said) and printed.count("\n") == 1
+    for command, line in ((resumable()(main), said), (main, said.removesuffix(f"; {GOES_ON}"))):
+        with pytest.raises(SystemExit) as ended:
+            run_main(command)
+        assert (ended.value.code, capsys.readouterr().err) == (code, line + "\n")
+        vars(raised).pop("__notes__", None)
 
 
 def test_what_nobody_expected_keeps_its_traceback():
@@ -159,6 +197,101 @@ def test_what_nobody_expected_keeps_its_traceback():
 
     with pytest.raises(ValueError, match="a fault of ours"):
         run_main(main)
+
+
+SLOW_IMPORT = """
+import sys, time
+
+class Slow:
+    def find_spec(self, name, *_):
+        if name == "jax":
+            print("importing", flush=True)
+            time.sleep({seconds})
+
+sys.meta_path.insert(0, Slow())
+"""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_signals_are_heard_while_a_command_is_imported(command, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(SLOW_IMPORT.format(seconds=PATIENCE))
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join([str(tmp_path), str(PROJECT)]))
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    for number, code, line in ((signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 75, "told to end\n")):
+        with subprocess.Popen([sys.executable, "-m", f"s1_jax.{command}"], **pipes) as process:
+            try:
+                assert process.stdout.readline() == "importing\n"
+                process.send_signal(number)
+                said = process.communicate(timeout=PATIENCE)[1]
+            finally:
+                process.kill()
+        assert (process.returncode, said) == (code, line)
+
+
+def caught():
+    with suppress(BaseException):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def dropped():
+    class Noisy:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    Noisy()
+
+
+def turned_into_another():
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except BaseException:
+        raise ValueError("as a library says it") from None
+
+
+@pytest.mark.parametrize("lose", [caught, dropped, turned_into_another])
+def test_a_signal_that_a_library_loses_is_raised_again(lose, capsys, monkeypatch):
+    monkeypatch.setattr(signals, "AGAIN_SECONDS", 0.01)
+
+    def main():
+        lose()
+        threading.Event().wait(PATIENCE)
+
+    with pytest.raises(SystemExit) as ended:
+        run_main(main)
+    assert (ended.value.code, capsys.readouterr().err) == (75, "told to end\n")
+
+
+def test_what_is_open_is_closed_in_order(capsys, monkeypatch):
+    """A signal is raised again only where it was lost; a second one of the user's ends the closing too."""
+    monkeypatch.setattr(signals, "AGAIN_SECONDS", 0.001)
+    closed = []
+
+    def main(*more):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            for number in more:
+                signal.raise_signal(number)
+            for _ in range(20):
+                time.sleep(0.002)
+            closed.append(True)
+
+    for command, code, line, times in (
+        (main, 130, "interrupted\n", 1),
+        (lambda: main(signal.SIGTERM), 75, "told to end\n", 1),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            run_main(command)
+        assert (ended.value.code, capsys.readouterr().err, len(closed)) == (code, line, times)
+
+
+def test_a_signal_that_comes_last_within_a_flag_is_not_lost():
+    for number, raised in ((signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)):
+        with pytest.raises(raised), StopFlag():
+            signal.raise_signal(number)
+        with pytest.raises(raised), StopFlag():
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)  # a second one does not wait for the step
 
 
 def test_ctrl_c_is_heard_in_the_background_of_a_script_too(capsys):
@@ -206,7 +339,7 @@ run_main(main)
             process.wait(60)
         finally:
             process.kill()
-        assert process.returncode == 130 and process.stderr.read().startswith("interrupted; what was done is kept")
+        assert process.returncode == 130 and process.stderr.read() == "interrupted\n"
 
 
 def test_signals_are_told_once_and_by_their_names(capfd):

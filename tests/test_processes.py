@@ -146,9 +146,23 @@ def test_one_model_over_two_processes_decodes_the_records_of_one(tmp_path, sweep
     assert records_by_key(tmp_path / "run") == sweep_alone
 
 
-@pytest.mark.parametrize("who", ["here", "here:1", "here:1,2", "here:1,2,2", ":1,2,0", "here:1,2,x", "here:1,0,0"])
-def test_what_names_no_processes_is_a_user_error(who):
-    with pytest.raises(UserError, match=r"hosts\.processes"):
+NO_FORM = "is neither auto nor none nor HOST:PORT,COUNT,INDEX"
+NO_PORT = "is not between 1 and 65535"
+
+
+@pytest.mark.parametrize(
+    ("who", "said"),
+    [
+        *((who, NO_FORM) for who in ("", "here", "here:1", "here:1,2", "here:1,2,0,0", ":1,2,0", " :1,2,0")),
+        *((who, NO_FORM) for who in ("here:1,2,x", "here:-1,2,0", "here:1,1,0\n", "here:1,2,\N{SUPERSCRIPT TWO}")),
+        ("here:" + "9" * 5000 + ",2,0", NO_FORM),
+        *((who, NO_PORT) for who in ("here:0,2,0", "here:65536,2,0", "here:99999,2,0")),
+        ("here:1,2,2", "of 2 processes the last is 1"),
+        ("here:1,0,0", "of 0 processes the last is -1"),
+    ],
+)
+def test_what_names_no_processes_is_a_user_error(who, said):
+    with pytest.raises(UserError, match=rf"hosts\.processes .*{said}"):
         processes.start_processes(HostsConfig(who))
 
 
@@ -165,6 +179,27 @@ def test_a_watchdog_lets_what_moves_go_on():
             now[0] += 1.5
             watchdog.tick("a step")
             time.sleep(0.05)
+
+
+def test_a_process_that_was_stopped_is_no_stall(monkeypatch, capfd):
+    """As its watchdog sees Ctrl-Z and `fg` an hour later; and then a stall, of which the hour is no part."""
+    looks, resumed, ended, over = [], 3600.0, threading.Event(), threading.Event()
+
+    def now():
+        looks.append(0.05 * len(looks) + (resumed if len(looks) > 1 else 0))
+        return looks[-1]
+
+    def end(code):
+        assert code == LOST
+        ended.set()
+        over.wait(PATIENCE)
+
+    monkeypatch.setattr(processes.os, "_exit", end)
+    with processes.Watchdog(0.2, now):
+        assert ended.wait(PATIENCE)
+    over.set()
+    assert looks[1] < 1 and resumed + 0.12 < looks[-1] < resumed + 0.3
+    assert "starting: nothing has moved for" in capfd.readouterr().err
 
 
 def test_a_preemption_notice_is_told_once(monkeypatch):

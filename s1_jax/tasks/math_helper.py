@@ -14,18 +14,19 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
+from s1_jax.clocks import AwakeTime
 from s1_jax.config import RunError
 
 WORKER = Path(__file__).with_name("math_worker.py")
 SECONDS_OF_A_PAIR = 5.0  # of processor time; the slowest formula that a person wrote took 0.9
 SECONDS_OF_AN_ANSWER = 300.0  # by the clock, for a worker that does not even end its forks: room for a busy machine
 SECONDS_OF_A_START = 120.0  # less than one, where nothing else is running
+LOOK = 0.2  # seconds after which it is looked at the clock
 REMEMBERED = 2**14  # pairs: a sweep meets the same answer to the same problem again and again
 
 
@@ -142,11 +143,12 @@ class Helpers:
 
 def _line(process: subprocess.Popen[bytes], seconds: float) -> str | None:
     """The next line the process writes; None where it has ended, or writes none in time."""
-    output, until, line = _end(process.stdout), time.monotonic() + seconds, b""
+    output, line = _end(process.stdout), b""
+    clock = AwakeTime(2 * LOOK)
     while not line.endswith(b"\n"):
-        ready, _, _ = select.select([output], [], [], max(until - time.monotonic(), 0))
+        ready, _, _ = select.select([output], [], [], LOOK)
         piece = output.read(64) if ready else b""
-        if not piece:
+        if (ready and not piece) or (clock.look() > seconds and not piece.endswith(b"\n")):
             return None
         line += piece
     return line.decode().strip()

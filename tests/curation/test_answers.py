@@ -300,10 +300,12 @@ def test_stopped_anywhere_what_was_answered_is_kept(tmp_path, server, number, co
 
     server.says = says
     program = (
-        "from pathlib import Path; from s1_jax.cli import run_main; from s1_jax.progress import progress_bar\n"
+        "from pathlib import Path\n"
+        "from s1_jax.cli import resumable, run_main; from s1_jax.progress import progress_bar\n"
         "from s1_jax.curation.answers import ask_all; from s1_jax.curation.config import EndpointConfig\n"
         f"who = EndpointConfig('m', {server.url!r}, requests_per_minute={FAST}, concurrent=4)\n"
-        f"run_main(lambda: ask_all(who, list(map(str, range(40))), Path({str(tmp_path / 'g')!r}), progress_bar(), 'x'))"
+        f"main = lambda: ask_all(who, list(map(str, range(40))), Path({str(tmp_path / 'g')!r}), progress_bar(), 'x')\n"
+        "run_main(resumable()(main))"
     )
     run = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, env=dict(os.environ))
     until = time.monotonic() + PATIENCE
