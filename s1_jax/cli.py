@@ -99,7 +99,8 @@ def resumable() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        error.add_note(GOES_ON)
+        if not isinstance(error, UserError | RunError):  # which say themselves what is to be said
+            error.add_note(GOES_ON)
         raise
 
 
