@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from s1_jax.decoding.requests import Request
 from s1_jax.decoding.rows import NOT_FINITE
 from s1_jax.decoding.slots import rows_at_a_time
 from s1_jax.model import qwen2
+from s1_jax.texts import SHOWN, is_unicode
 
 T = TypeVar("T")
 
@@ -165,7 +167,12 @@ def load_model(path: str | Path, dtype: str = "float32", stored: StoredConfig = 
 
 
 def prompt_token_ids(tokenizer: PreTrainedTokenizerBase, prompt: str | Sequence[int]) -> tuple[int, ...]:
-    """Ids of a user message through the chat template, or the ids as they are, with or without a start marker."""
+    """Ids of a user message through the chat template, or the ids as they are, with or without a start marker.
+
+    Raises UserError on a message that is not valid Unicode.
+    """
+    if isinstance(prompt, str) and not is_unicode(prompt):
+        raise UserError(f"the prompt {prompt[:SHOWN]!a} holds half of a surrogate pair; it is not valid Unicode")
     return tuple(prompt_ids(tokenizer, prompt) if isinstance(prompt, str) else (int(i) for i in prompt))
 
 
@@ -179,6 +186,8 @@ def override(base: T, values: Mapping[str, Any], where: str) -> T:
             raise UserError(f"{where}: unknown field {name!r}; {advice}")
         if not _fits(value, hints[name]):
             raise UserError(f"{where}: field {name!r} cannot be {value!r}")
+        if not is_unicode(json.dumps(value, ensure_ascii=False)):
+            raise UserError(f"{where}: field {name!r} holds half of a surrogate pair; it is not valid Unicode")
     fields = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     try:
         return dataclasses.replace(base, **fields)  # type: ignore[type-var]

@@ -28,6 +28,7 @@ from s1_jax.signals import StopFlag as StopFlag
 from s1_jax.signals import Terminated as Terminated
 from s1_jax.storage import as_path, explained, one_line
 from s1_jax.terminal import in_a_line, say, say_warning
+from s1_jax.texts import check_texts
 
 T = TypeVar("T")
 
@@ -61,11 +62,13 @@ def parse(cls: type[T], argv: list[str], prog: str, default: T | None = None, de
     try:
         with redirect_stderr(said):
             kwargs: dict[str, Any] = {} if default is None else {"default": default}
-            return tyro.cli(cls, args=argv, prog=prog, description=description, **kwargs)
+            config = tyro.cli(cls, args=argv, prog=prog, description=description, **kwargs)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         raise UserError(_one_line(said.getvalue(), cls, argv, prog)) from None
+    check_texts(config)
+    return config
 
 
 def parse_with_file(cls: type[T], argv: list[str], prog: str, description: str | None = None) -> T:

@@ -28,7 +28,6 @@ from s1_jax.cli import StopFlag, parse, resumable, run_main
 from s1_jax.config import S1, BudgetConfig, FormatConfig, SamplingConfig, StoredConfig, UserError
 from s1_jax.data.chat import STOP_TOKENS
 from s1_jax.data.look_alikes import LookAlikes
-from s1_jax.data.sources import is_unicode
 from s1_jax.decoding.budget import AnswerEnd, End, Kind, Phase
 from s1_jax.decoding.engine import Engine, Status
 from s1_jax.decoding.records import FORCED
@@ -40,15 +39,23 @@ from s1_jax.progress import progress_bar
 from s1_jax.stages import DecodingNote, Stages
 from s1_jax.storage import as_path, in_bucket, mirrored
 from s1_jax.terminal import say, shown
+from s1_jax.texts import is_unicode
 
 FORCED_COLOUR, NO_COLOUR = "\033[33m", "\033[0m"
 LONGEST_CHARACTER = 4  # bytes of a character in UTF-8: more tokens than these cannot wait for its end
 
 EARLIER = {"stop_tokens": sorted(STOP_TOKENS)}  # fields that records of earlier versions lack
+
+
+def is_text(value: Any) -> bool:
+    """Whether it is a string that a tokenizer takes."""
+    return isinstance(value, str) and is_unicode(value)
+
+
 INPUT_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "prompt": (lambda v: isinstance(v, str) and is_unicode(v), "a string of valid Unicode"),
+    "prompt": (is_text, "a string of valid Unicode"),
     "prompt_token_ids": (lambda v: isinstance(v, list) and all(type(i) is int for i in v), "a list of whole numbers"),
-    "id": (lambda v: v is None or type(v) in (str, int), "a string or a whole number"),
+    "id": (lambda v: v is None or type(v) is int or is_text(v), "a string of valid Unicode or a whole number"),
     "budget": (lambda v: v is None or isinstance(v, dict), "an object"),
 }
 
@@ -82,8 +89,6 @@ def main(argv: list[str] | None = None) -> None:
     config = parse(GenerateConfig, argv, "python -m s1_jax.generate", description=__doc__)
     if config.prompt is not None and (config.input or config.output):
         raise UserError("--prompt streams to the terminal; leave out --input and --output")
-    if config.prompt is not None and not is_unicode(config.prompt):  # bytes of the command line that are no UTF-8
-        raise UserError("--prompt is not valid UTF-8")
 
     # One prompt, to the terminal
     if config.prompt is not None:

@@ -311,6 +311,34 @@ def test_a_changed_problem_is_noticed(folder, run_dir, field, other):
         evaluated(folder, run_dir, *GRID)
 
 
+@pytest.mark.usefixtures("no_weights")
+def test_a_config_that_is_cut_off_is_told_where_records_go_by_it_and_else_written_anew(folder, run_dir):
+    path = run_dir / "config.json"
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(UserError, match=f"{path}: not JSON .*remove it: the same command then writes it anew"):
+        evaluated(folder, run_dir, *GRID)
+    path.write_text('{"task": [], "model": 3}')
+    with pytest.raises(UserError, match=f"{path}: model is 3; it must be an object"):
+        evaluated(folder, run_dir, *GRID)
+    path.unlink()
+    before = records_in(run_dir)
+    assert evaluated(folder, run_dir, *GRID) == before and json.loads(path.read_text())["task"]["name"] == "jsonl"
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_what_lies_beside_the_records_stays_and_what_is_there_twice_is_done(folder, run_dir, capsys):
+    """A copy with a date was taken for another process's records, merged and deleted."""
+    records = (run_dir / "records.jsonl").read_bytes()
+    for name in ("records-2025-01-01.jsonl", "records-1.jsonl", "records-old.jsonl", "decoding-1.jsonl"):
+        (run_dir / name).write_bytes(b"not a record\n" if "old" in name else records)
+    (run_dir / "records.jsonl").write_bytes(records + records[: records.index(b"\n") + 1])
+    before = {path.name: path.read_bytes() for path in run_dir.glob("*-*.jsonl")}
+    evaluated(folder, run_dir, *GRID)
+    assert {path.name: path.read_bytes() for path in run_dir.glob("*-*.jsonl")} == before and len(before) == 4
+    assert capsys.readouterr().err.count("each counts once") == 1
+    assert json.loads((run_dir / "summary.json").read_text())["records"] == records.count(b"\n")
+
+
 def test_a_start_that_failed_binds_to_nothing(folder, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="max_model_len 192"):
         evaluated(folder, tmp_path, "--max-answer-tokens", "500")

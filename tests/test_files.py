@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
 
 import pytest
 
-from s1_jax import files
-from s1_jax.files import whole_file, write_whole
-from s1_jax.storage import as_path
+from s1_jax import files, train
+from s1_jax.config import TrainConfig, UserError
+from s1_jax.data import identity
+from s1_jax.files import read_earlier, whole_file, write_whole
+from s1_jax.storage import as_path, mirrored
 
 
 def test_text_and_bytes_take_the_place_of_what_was_there(tmp_path):
@@ -99,3 +102,44 @@ def test_the_longest_name_there_can_be(tmp_path):
 def test_in_a_bucket(bucket):
     write_whole(as_path("gs://s1-test/run/x.json"), "é")
     assert bucket.names() == ["run/x.json"] and bucket.read("run/x.json") == "é".encode()
+
+
+BROKEN = ("", "{", '{"model": {"pa', "[]", "\x00\x00", '{"a": 1, "a": 2}')
+
+
+def test_half_a_config_of_an_earlier_start_binds_nothing_by_itself(tmp_path):
+    path = tmp_path / "config.json"
+    assert read_earlier(path, bound=True) is None
+    for text in BROKEN:
+        path.write_text(text)
+        assert read_earlier(path, bound=False) is None
+        said = f"^{path}: .*; bring it back, or remove it: the same command then writes it anew$"
+        with pytest.raises(UserError, match=said):
+            read_earlier(path, bound=True)
+
+
+def test_training_starts_over_half_a_config_where_nothing_was_saved(tmp_path):
+    """A full disk left it so, and the same command was an error ever after."""
+    config = TrainConfig(run_dir=str(tmp_path))
+    path = tmp_path / "config.json"
+    with mirrored(tmp_path) as folder:
+        for text in BROKEN:
+            path.write_text(text)
+            train.claim_run_dir(folder, config)
+            assert json.loads(path.read_text())["run_dir"] == str(tmp_path)
+        (tmp_path / "checkpoints" / "2").mkdir(parents=True)
+        path.write_text(BROKEN[1])
+        with pytest.raises(UserError, match="config.json: not JSON .*remove it: the same command then writes it anew"):
+            train.claim_run_dir(folder, config)
+        path.write_text('{"model": "tiny"}')
+        with pytest.raises(UserError, match="config.json: model is 'tiny'; it must be an object"):
+            train.claim_run_dir(folder, config)
+        path.unlink()
+        train.claim_run_dir(folder, config)
+
+
+def test_an_identity_that_was_cut_off_names_no_difference_and_is_no_error(tmp_path):
+    for text in (*BROKEN, '{"digest": "00", "training": 3, "held_out": null}'):
+        (tmp_path / identity.FILE).write_text(text)
+        with pytest.raises(UserError, match="other examples: which of them cannot be told; bring back"):
+            identity.check_same("00", identity.Identity("11", "", ""), tmp_path, ((), ()), tmp_path)

@@ -25,11 +25,11 @@ from typing import NamedTuple
 import pyarrow as pa
 from rich.progress import Progress
 
-from s1_jax.config import EndpointConfig
+from s1_jax.config import EndpointConfig, UserError
 from s1_jax.curation.answers import ask_all, weights_of
 from s1_jax.curation.config import CurateConfig
 from s1_jax.curation.stages import Made, Source
-from s1_jax.reporting.records import cut_torn_line, read_records, record_line
+from s1_jax.reporting.records import AGAIN, cut_torn_line, numbered_records, record_line
 from s1_jax.reporting.table import align
 from s1_jax.tasks.answers import extract_answer, last_boxed
 from s1_jax.tasks.equivalence import grade_math
@@ -84,6 +84,7 @@ class Grade(NamedTuple):
 
 
 UNDECIDED = Grade(None, "none", True)
+GRADE_TYPES = [[first, str, *rest] for first in (bool, type(None)) for rest in ([], [bool])]  # in the file
 
 
 def grade(config: CurateConfig, source: Source | None, folder: Path, bar: Progress) -> Made:
@@ -185,14 +186,24 @@ def table_of(grades: Mapping[str, Sequence[Grade]]) -> str:
     return align([head, *rows, total])
 
 
+def kept_grades(path: Path) -> dict[str, Grade]:
+    """What earlier starts have graded, by key. Raises UserError naming file and line where a line is no grade."""
+    grades = {}
+    for number, line in numbered_records(path):
+        key, grade = line.get("key"), line.get("grade")
+        if not isinstance(key, str) or not isinstance(grade, list) or list(map(type, grade)) not in GRADE_TYPES:
+            raise UserError(f"{path}, line {number}: not a grade; {AGAIN}")
+        grades[key] = Grade(*grade)
+    return {key: one for key, one in grades.items() if one != UNDECIDED}  # earlier versions kept these too
+
+
 def _by_rules(
     source: Source, texts: Sequence[str], folder: Path, bar: Progress, judged: bool
 ) -> tuple[dict[str, list[Grade]], dict[tuple[str, int], str]]:
     """The grades of each column of texts; the judge's prompts of those left open, by column and row, if it is asked."""
     kept = folder / KEPT
     cut_torn_line(kept)
-    before = {line["key"]: Grade(*line["grade"]) for line in read_records(kept)}
-    before = {key: one for key, one in before.items() if one != UNDECIDED}  # kept by earlier versions
+    before = kept_grades(kept)
     grades: dict[str, list[Grade]] = {name: [] for name in texts}
     prompts = {}
     task = bar.add_task("grade by rules", total=source.num_rows * len(texts), note="")

@@ -18,6 +18,7 @@ from s1_jax.config import UserError
 from s1_jax.data.files import split_files
 from s1_jax.json_input import read_jsonl
 from s1_jax.storage import BUCKETS, as_path
+from s1_jax.texts import is_unicode
 
 LAYOUTS: dict[str, dict[str, str]] = {
     "s1k_tokenized": {"text": "text"},
@@ -135,15 +136,6 @@ def _value(row: Row, field: str, column: str) -> str | list[str]:
     if field in ("question", "text") and not value.strip():
         raise UserError(f"{row.where}: field {column!r} is empty")
     return value
-
-
-def is_unicode(text: str) -> bool:
-    """False where half of a surrogate pair stands alone, as JSON can have it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _row(name: str, kind: str, number: int, columns: Mapping[str, Any], where: str) -> Row:
