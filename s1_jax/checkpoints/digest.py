@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
+NO_MESH = Mesh(np.empty((), object), ())
 Digest = tuple[str, tuple[int, ...], int]  # type, shape, checksum
 
 
@@ -22,7 +24,8 @@ def digests(tree: Any) -> dict[str, Digest]:
     One changed element always changes its array's checksum; other changes do but for one in 2**32.
     """
     leaves = {name: jnp.asarray(leaf) for name, leaf in named(tree).items()}
-    parts = [_sums_of_parts(leaf) for leaf in leaves.values()]  # all are under way before one is waited for
+    with jax.set_mesh(NO_MESH):  # a part lies on one device, and the caller's mesh has more
+        parts = [_sums_of_parts(leaf) for leaf in leaves.values()]  # all are under way before one is waited for
     sums = np.asarray([sum(map(int, of_leaf)) % 2**32 for of_leaf in parts], np.uint32)
     if jax.process_count() > 1:
         sums = multihost_utils.process_allgather(sums).sum(axis=0, dtype=np.uint32)

@@ -253,6 +253,9 @@ def test_one_bit_changes_a_digest_and_the_mesh_does_not(dtype):
     sharding = jax.tree.leaves(target(fsdp=4, tensor=2).params)[0].sharding
     spread = jax.device_put(x, jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec("fsdp", "tensor")))
     assert digests({"a": {"x": spread}}) == (one := digests({"a": {"x": x}}))
+    layout = Layout(sharding.mesh, TRAIN_RULES)
+    with layout.use():  # as training has it
+        assert digests({"a": {"x": spread}}) == one
     assert list(one) == ["a.x"] and one["a.x"][:2] == (dtype, (8, 16))
     swapped = x.copy()
     swapped[[0, 1]] = x[[1, 0]]
