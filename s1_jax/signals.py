@@ -20,6 +20,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn
 
+from s1_jax.terminal import say
+
 END = b"\0"  # no signal's number
 STDERR = 2  # its file descriptor
 MAIN_THREAD = threading.main_thread().ident or 0
@@ -213,7 +215,7 @@ class StopFlag:
         if not self._said:
             self._said = True
             with suppress(OSError):  # a log on a full disk
-                print(f"{STOPS[number].name} received; waiting for {self.waits_for}", file=sys.stderr, flush=True)
+                say(f"{STOPS[number].name} received; waiting for {self.waits_for}", file=sys.stderr, flush=True)
 
     def _ask(self, number: int, frame: object) -> None:
         if self.asked:

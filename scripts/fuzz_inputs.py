@@ -72,6 +72,23 @@ WORDS = [
     *("gs://", "s3://a/b", "http://x", "https://u:p@h/v1", "1 2", "--", "-", "1,2", "{}", "\u00e9", "99999", "="),
     "1_000",
 ]
+NUMBERS = [
+    "-1",
+    "0",
+    "1",
+    "3",
+    "0.5",
+    "1.5",
+    "1e-300",
+    "1e300",
+    "1e400",
+    "nan",
+    "inf",
+    "-inf",
+    "99999",
+    "1" + "0" * 30,
+    DIGITS,
+]
 LINES = [
     *(b"", b"{", b"null", b"[]", b"7", b'"a"', b"\xff\xfe{}", b"\x00", b"\xef\xbb\xbf{}", b"[" * 100_000, b"{}" * 3),
     *(b'{"a": ' * 100_000, b'{"a": 1, "a": 2}', b'{"a": ' + DIGITS.encode() + b"}", b'{"a": NaN}', b'{"a": 1e999}'),
@@ -141,11 +158,11 @@ class Maker:
         """Options with values that they may not have, options that are none, and too many or too few of them."""
         case = self.draws.choice(GATED)(self)
         names = self.names_of(case.command, case.argv)
-        for _ in range(self.draws.randint(1, 3)):
+        for _ in range(self.draws.choice([1, 1, 1, 2, 3])):
             name, value = self.draws.choice(names), self.word()
             case.argv += self.draws.choices(
                 [[name, value], [f"{name}={value}"], [name], [name, value, self.word()], [name[:-1], value], [value]],
-                (10, 4, 1, 2, 1, 1),
+                (20, 4, 1, 1, 1, 1),
             )[0]
         if self.draws.random() < 0.1:
             case.argv.pop(self.draws.randrange(len(case.argv)))
@@ -350,7 +367,7 @@ class Maker:
 
     def word(self) -> str:
         """What may stand in the place of an option's value."""
-        return self.draws.choice(WORDS)
+        return self.draws.choice(NUMBERS if self.draws.random() < 0.5 else WORDS)
 
     def names_of(self, command: str, argv: Sequence[str]) -> list[str]:
         """The options of a command that change nothing outside of the folder, and wait for nobody."""

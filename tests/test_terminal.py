@@ -43,7 +43,7 @@ def test_every_control_character_but_newline_and_tab():
     assert not [c for c in steering if shown(c) == c]
 
 
-@pytest.mark.parametrize(("error", "code"), [(UserError, 2), (RunError, 1), (OSError, 1)])
+@pytest.mark.parametrize(("error", "code"), [(UserError, 2), (RunError, 1), (lambda text: OSError(5, text), 1)])
 def test_an_error_that_quotes_data_is_one_line(capsys, error, code, monkeypatch):
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # restored afterwards
 
