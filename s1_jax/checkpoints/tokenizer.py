@@ -31,9 +31,12 @@ def load_tokenizer(path: str | Path) -> Any:
         raise UserError(f"{folder} has no tokenizer ({SETTINGS} and {WHOLE})")
     if not whole.is_file() and not all((folder / name).is_file() for name in PARTS):
         raise UserError(f"{folder} has no vocabulary: neither {WHOLE} nor {' and '.join(PARTS)}")
-    for name in OBJECTS:
-        if (folder / name).is_file():
-            read_object(folder / name)
+    given = {name: read_object(folder / name) for name in OBJECTS if (folder / name).is_file()}
+    if not whole.is_file() and "auto_map" in given[SETTINGS]:
+        raise UserError(
+            f"{settings}: the tokenizer is Python code of the folder's own (auto_map), which is never run; "
+            f"save it as {WHOLE} where that code is trusted"
+        )
     if not in_bucket(folder):
         return _load(folder, folder)
     with TemporaryDirectory() as here:
@@ -50,7 +53,7 @@ def _load(folder: Path, origin: Path) -> Any:
     whole = (folder / WHOLE).is_file()
     try:
         kind = PreTrainedTokenizerFast if whole else AutoTokenizer
-        tokenizer = kind.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
         given = read_object(folder / SETTINGS)

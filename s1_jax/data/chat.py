@@ -26,12 +26,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import S1, FormatConfig, UserError
+from s1_jax.data.template import TemplateError, render
+from s1_jax.storage import one_line
 
 TURN_START = "<|im_start|>"
 STOP_TOKENS = ("<|im_end|>", "<|endoftext|>")  # what texts of Qwen2.5's models and s1's end with
@@ -39,6 +41,7 @@ THINK_START, ANSWER_START, FINAL_ANSWER = S1.think_start, S1.answer_start, S1.fi
 TURN_END = "<|im_end|>\n"
 ASSISTANT_START = "<|im_start|>assistant\n"
 NAME_MARKERS = "say how the model marks its thinking (--format.think-start '<think>' --format.answer-start '</think>')"
+CUT_HERE = "CONTINUE_FINAL_MESSAGE_TAG "  # behind a message that is to be continued: transformers' own
 QUESTION, ANSWER = "(question)", "(answer)"  # stand-ins that show what a template writes around the two
 
 
@@ -62,8 +65,13 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False)
 
 
-def rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], **options: bool) -> str:
-    """Messages through the chat template; options are those of `apply_chat_template`.
+def rendered(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, Any]],
+    add_generation_prompt: bool = False,
+    continue_final_message: bool = False,
+) -> str:
+    """Messages through the chat template, as `apply_chat_template` renders them, within limits (template.py).
 
     Raises UserError where there is no template, or it fails.
     """
@@ -72,11 +80,24 @@ def rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str,
             f"the tokenizer of {tokenizer.name_or_path} has no chat template; use that of Qwen2.5-Instruct, "
             "or give prompts as token ids"
         )
+    turns = [{name: value for name, value in message.items() if value is not None} for message in messages]
+    if continue_final_message:
+        turns[-1] |= {"content": turns[-1]["content"] + CUT_HERE}
+    names = tokenizer.special_tokens_map | {"tools": None, "documents": None}
+    names |= {"messages": turns, "add_generation_prompt": add_generation_prompt}
     try:
-        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, **options))
-    except Exception as error:  # a template is a program: its own errors, jinja's and Python's
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"the chat template of {tokenizer.name_or_path} fails: {reason}") from None
+        text = render(tokenizer.get_chat_template(), names)
+        return _up_to_cut(text) if continue_final_message else text
+    except (TemplateError, ValueError) as error:  # ValueError: of several templates none is the default
+        raise UserError(f"the chat template of {tokenizer.name_or_path} fails: {one_line(error)}") from None
+
+
+def _up_to_cut(text: str) -> str:
+    """The text before CUT_HERE, without trailing space where the template takes that off messages."""
+    before, mark, behind = text.rpartition(CUT_HERE.strip())
+    if not mark:
+        raise ValueError("it leaves out the message that is to be continued")
+    return before if behind.startswith(CUT_HERE[len(mark) :]) else before.rstrip()
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, question: str) -> str:

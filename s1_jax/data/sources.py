@@ -180,6 +180,7 @@ def _hub_rows(name: str, split: str, subset: str | None) -> Iterator[Row]:
     import datasets
 
     try:
+        # data alone: from version 4 on it runs no script, and has no option that would allow one
         rows = datasets.load_dataset(name, subset, split=split)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:  # Runtime: it has a script
         said = _first_line(error)

@@ -242,3 +242,16 @@ def test_no_code_of_a_models_folder_runs(tmp_path):
     (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Mine: pass\n")
     hf.load_tokenizer(folder)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_tokenizer_that_is_code_is_refused(tmp_path, monkeypatch):
+    """Without tokenizer.json transformers would ask on standard input whether to run it."""
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Mine: pass\n")
+    (tmp_path / "vocab.json").write_text("{}")
+    (tmp_path / "merges.txt").write_text("")
+    settings = {"auto_map": {"AutoTokenizer": ["mine.Mine", None]}, "tokenizer_class": "Mine"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=r"tokenizer_config.json: the tokenizer is Python code .*\(auto_map\)"):
+        hf.load_tokenizer(tmp_path)
+    assert not (tmp_path / "ran").exists()
