@@ -52,6 +52,8 @@ def test_a_lock_leaves_what_is_there_and_what_is_written(tmp_path):
     (tmp_path / "there").mkdir()
     with locked_folder(tmp_path / "there"):
         pass
+    with locked_folder(tmp_path / "made for it" / "run"):
+        assert (tmp_path / "made for it" / "run" / LOCK).exists()
     with locked_folder(tmp_path / "new" / "run"):
         (tmp_path / "new" / "run" / "x").write_text("x")
     with locked_file(tmp_path / "other" / "target"):

@@ -10,7 +10,7 @@ from typing import Any
 
 from s1_jax.config import UserError
 from s1_jax.files import write_whole
-from s1_jax.json_input import parse_lines
+from s1_jax.json_input import loads, parse_lines
 
 Record = dict[str, Any]
 AGAIN = "remove that line, it will be made again"
@@ -36,10 +36,14 @@ def numbered_records(path: Path) -> Iterator[tuple[int, Record]]:
 
 
 def cut_torn_line(path: Path) -> None:
-    """Shortens a records file to its whole lines, so that appending to it begins a new one."""
+    """Leaves whole lines alone in a records file, so that appending to it begins a new one."""
     if path.exists():
         with path.open("r+b") as file:
-            file.truncate(len(_whole(file.read())))
+            contents = file.read()
+            whole = _whole(contents)
+            if len(whole) > len(contents):
+                file.write(whole[len(contents) :])
+            file.truncate(len(whole))
 
 
 def part_of(path: Path, index: int) -> Path:
@@ -73,4 +77,10 @@ def record_line(record: Record) -> str:
 
 
 def _whole(contents: bytes) -> bytes:
-    return contents[: contents.rfind(b"\n") + 1]
+    """All but a torn last line; one that lacks its newline alone, as editors leave it, gets it."""
+    end = contents.rfind(b"\n") + 1
+    try:
+        loads(contents[end:], ours=True)
+    except ValueError:
+        return contents[:end]
+    return contents + b"\n"

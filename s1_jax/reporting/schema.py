@@ -52,7 +52,9 @@ def _one_of(*values: str) -> Kind:
 TEXT = Kind(lambda value: isinstance(value, str), "a string")
 FLAG = Kind(lambda value: isinstance(value, bool), "true or false")
 COUNT = Kind(lambda value: _is_whole(value, LARGEST), "a whole number of 0 or more")
-SEED = Kind(lambda value: _is_whole(value, LARGEST_SEED), "a whole number of 0 or more")
+SEED = Kind(
+    lambda value: isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST_SEED, "a whole number"
+)
 NUMBER = Kind(_is_number, "a finite number")
 POSITIVE = Kind(lambda value: _is_number(value) and value >= 0, "a finite number of 0 or more")
 LIST = Kind(lambda value: isinstance(value, list), "a list")
@@ -62,7 +64,8 @@ NAME = Kind(
 )
 STRINGS = Kind(lambda value: isinstance(value, str) or _is_texts(value), "a string or a list of strings")
 PLACES = Kind(lambda value: _is_pairs(value, COUNT, COUNT), "a list of pairs of whole numbers")
-LEAVES = Kind(lambda value: _is_pairs(value, TEXT.or_null(), NUMBER), "a list of pairs of an answer and a number")
+WEIGHT = Kind(lambda value: isinstance(value, int | float) and not isinstance(value, bool), "a number")  # perhaps NaN
+LEAVES = Kind(lambda value: _is_pairs(value, TEXT.or_null(), WEIGHT), "a list of pairs of an answer and a number")
 
 REQUIRED = {
     "task": TEXT,

@@ -33,8 +33,8 @@ DAMAGED = (  # field, value, what is said of it
     ("problem_id", None, "problem_id is null; it must be a string or a whole number"),
     ("problem_id", True, "problem_id is true; it must be a string or a whole number"),
     ("problem_id", 1.5, "problem_id is 1.5; it must be a string or a whole number"),
-    ("seed", "x", f"seed is 'x'; {COUNT}"),
-    ("seed", -1, f"seed is -1; {COUNT}"),
+    ("seed", "x", "seed is 'x'; it must be a whole number"),
+    ("seed", 2**70, f"seed is {2**70}; it must be a whole number"),
     ("sample", None, f"sample is null; {COUNT}"),
     ("temperature", float("nan"), f"temperature is nan; {NUMBER}"),
     ("temperature", float("inf"), f"temperature is inf; {NUMBER}"),
@@ -130,6 +130,11 @@ def test_every_field_of_a_record(tmp_path):
             assert line.startswith(f"{folder / 'records.jsonl'}, line 3") and said in line, (field, value, line)
             assert line.endswith("; remove that line, it will be made again")
         read_run(write_run(tmp_path / "run", records))
+
+
+def test_what_records_may_hold_besides(tmp_path):
+    records = [searched(0, True, 4, leaves=[["7", float("nan")], [None, float("-inf")]], seed=-1, reward=None)]
+    assert len(read_run(write_run(tmp_path / "run", records))[0]) == 1
 
 
 def test_every_section_of_a_config(tmp_path):

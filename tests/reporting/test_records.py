@@ -32,6 +32,20 @@ def test_cut_at_every_byte(tmp_path):
         assert path.read_bytes() == whole
 
 
+def test_a_last_line_that_lacks_its_newline_alone_is_a_record(tmp_path):
+    """Editors leave files so; the record was left out of reports and decoded again."""
+    path = tmp_path / "records.jsonl"
+    path.write_text('{"n": 1}\n{"n": 2}')
+    assert read_records(path) == [{"n": 1}, {"n": 2}]
+    cut_torn_line(path)
+    assert path.read_text() == '{"n": 1}\n{"n": 2}\n'
+    path.write_text('{"n": 1}\n{"n": 2')
+    assert read_records(path) == [{"n": 1}]
+    part_of(path, 1).write_text('{"n": 3}')
+    gather_parts(path)
+    assert path.read_text() == '{"n": 1}\n{"n": 3}\n'
+
+
 def test_a_broken_line_inside_is_named(tmp_path):
     path = tmp_path / "records.jsonl"
     path.write_text('{"n": 1}\n{"n": \n{"n": 3}\n')
