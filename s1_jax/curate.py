@@ -42,6 +42,8 @@ def curate(config: CurateConfig) -> None:
     if config.until is not None and config.until not in names:
         raise UserError(f"until: there is no stage {config.until!r}; there are {', '.join(names)}")
     stages = STAGES if config.until is None else STAGES[: names.index(config.until) + 1]
+    for stage in stages:
+        stage.inputs(config)  # a file that is missing is told now, not when its stage's turn comes
     run_dir = Path(config.run_dir).expanduser()
     with locked_folder(run_dir):
         write_whole(run_dir / "config.json", to_json(config))

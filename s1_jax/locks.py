@@ -40,7 +40,8 @@ def locked_folder(folder: Path) -> Iterator[None]:
 @contextmanager
 def locked_file(path: Path) -> Iterator[None]:
     """The same for one file, or for a folder that appears under its name later; what is made is the folder above."""
-    with _locked(path, path.with_name(f".{path.name}{LOCK}")):
+    real = path if in_bucket(path) else Path(os.path.realpath(path))  # by whatever name it is called
+    with _locked(path, real.with_name(f".{real.name}{LOCK}")):
         yield
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from s1_jax import terminal
 from s1_jax.checkpoints import hf, orbax
+from s1_jax.checkpoints.folder import check_replaceable
 from s1_jax.cli import StopFlag, parse_with_file, resumable, run_main, to_json
 from s1_jax.config import S1, RunError, TrainConfig, UserError, resolve_dtype
 from s1_jax.data.identity import check_same, identity_of
@@ -60,8 +61,9 @@ def fine_tune(config: TrainConfig, folder: Mirror) -> None:
         claim_run_dir(folder, config)
         say(f"{folder.place} is finished: the model is in {exported}")
         return
+    check_replaceable(exported)  # now, as the next: what the last step refuses, hours may have gone into
     if config.log.wandb_project:
-        find_wandb()  # now: minutes may go into loading
+        find_wandb()
 
     # Devices, model, data
     layout = Layout(make_mesh(config.mesh), TRAIN_RULES)

@@ -125,3 +125,14 @@ def test_mistakes_are_named(start, endpoint):
         start("--run-dir", "gs://bucket/run")
     with pytest.raises(UserError, match="did you mean --select.size"):
         start("--select.sice", "3")
+
+
+def test_a_file_that_a_late_stage_needs_is_missed_before_anything_is_collected(tmp_path):
+    for option, path, said in [
+        ("--write.compare-with", tmp_path / "s1k.jsonl", "write.compare_with: no such file or folder"),
+        ("--write.compare-with", "./s1k", "write.compare_with: no such file or folder"),
+        ("--decontaminate.paths", tmp_path / "aime.jsonl", "decontaminate.paths: no such file"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            curate.main(["--collect.sources", "synthetic", "--run-dir", str(tmp_path / "run"), option, str(path)])
+        assert not (tmp_path / "run").exists()

@@ -138,6 +138,14 @@ def test_training_starts_over_half_a_config_where_nothing_was_saved(tmp_path):
         train.claim_run_dir(folder, config)
 
 
+def test_what_the_export_would_refuse_is_said_before_training(tmp_path):
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="hf exists and is not a checkpoint; name another folder"):
+        train.main(["--run-dir", str(tmp_path), "--model.path", str(tmp_path / "nowhere")])
+    assert [path.name for path in tmp_path.iterdir()] == ["hf"]
+
+
 def test_an_identity_that_was_cut_off_names_no_difference_and_is_no_error(tmp_path):
     for text in (*BROKEN, '{"digest": "00", "training": 3, "held_out": null}'):
         (tmp_path / identity.FILE).write_text(text)

@@ -96,6 +96,16 @@ def test_what_may_be_in_the_way_of_a_lock(tmp_path, monkeypatch, fault):
             raise AssertionError("not reached")
 
 
+def test_a_file_is_locked_under_every_name_it_has(tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "other.jsonl").symlink_to(tmp_path / "out.jsonl")
+    monkeypatch.chdir(tmp_path)
+    with locked_file(tmp_path / "out.jsonl"):
+        for name in ("out.jsonl", "./link/../" + tmp_path.name + "/out.jsonl", "link/out.jsonl", "other.jsonl"):
+            with pytest.raises(UserError, match="is being written by another run"), locked_file(as_path(name)):
+                raise AssertionError("not reached")
+
+
 def test_a_bucket_has_no_locks(bucket):
     place = as_path("gs://s1-test/run")
     with locked_folder(place), locked_folder(place), locked_file(place / "x"):

@@ -86,19 +86,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
     checkpoint at `path` is replaced. Raises UserError where `path` holds anything else. With several processes all
     write into the same folder, and the first one renames.
     """
-    earlier = (path / WRITTEN_LAST).exists()
+    check_replaceable(path)
     if in_bucket(path):
-        # what a kill left of an export has no config.json either
-        if path.exists() and not earlier and not all(map(_is_of_model, path.iterdir())):
-            raise UserError(f"{path} exists and is not a checkpoint; name another folder")
         meet("the folder is looked at")
         if is_first():
             (path / WRITTEN_LAST).unlink(missing_ok=True)
             remove_folder(path)
         yield path
         return
-    if path.exists() and not earlier and (path.is_file() or any(path.iterdir())):
-        raise UserError(f"{path} exists and is not a checkpoint; name another folder")
     partial, previous = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.previous")
     if is_first():
         shutil.rmtree(partial, ignore_errors=True)
@@ -115,6 +110,16 @@ def whole_folder(path: Path) -> Iterator[Path]:
     finally:
         if is_first():
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_replaceable(path: Path) -> None:
+    """Raises UserError where `path` is neither a checkpoint nor empty, so that none can be written in its place."""
+    if not path.exists() or (path / WRITTEN_LAST).exists():
+        return
+    # in a bucket, what a kill left of an export has no config.json either
+    there = [] if path.is_file() else [file for file in path.iterdir() if not (in_bucket(path) and _is_of_model(file))]
+    if path.is_file() or there:
+        raise UserError(f"{path} exists and is not a checkpoint; name another folder")
 
 
 def _is_of_model(file: Path) -> bool:

@@ -26,6 +26,7 @@ from s1_jax.config import EndpointConfig, RunError, UserError
 from s1_jax.curation.replies import KEPT, dollars, replies_of
 from s1_jax.endpoint import Reply
 from s1_jax.json_input import loads
+from s1_jax.locks import locked_file
 from s1_jax.storage import as_path
 from s1_jax.terminal import say
 
@@ -82,8 +83,13 @@ def ask_all(who: EndpointConfig, prompts: Sequence[str], folder: Path, bar: Prog
         return Answers(None, (), {})
     if not who.model:
         raise UserError(f"{what}: no model is named")
-    source, name = None if who.base_url else resolve(who.model), f"{what}: {who.model}"
     path = folder.parent / "answers" / (re.sub(r"[^A-Za-z0-9.-]+", "_", who.model)[-LONGEST_NAME:] + ".jsonl")
+    with locked_file(path):  # `answers` may be a link to a folder that several runs share
+        return _ask(who, prompts, path, bar, what)
+
+
+def _ask(who: EndpointConfig, prompts: Sequence[str], path: Path, bar: Progress, what: str) -> Answers:
+    source, name = None if who.base_url else resolve(who.model), f"{what}: {who.model}"
     kept, keys = Kept(path, who.max_tokens), _keys(who, source, prompts)
     different = dict(zip(keys, prompts, strict=True))
     new = [key for key in different if key not in kept]
@@ -126,7 +132,7 @@ class Kept:
     """The file of one model's answers; only where they stand in it is in memory.
 
     Raises UserError, naming file and line, where a line is no answer; a torn last line is cut off. Whoever has it must
-    hold the lock of the run's folder.
+    hold its lock.
     """
 
     def __init__(self, path: Path, max_tokens: int) -> None:

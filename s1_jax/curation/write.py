@@ -23,6 +23,7 @@ from s1_jax.curation.config import CurateConfig
 from s1_jax.curation.report import group_rows, markdown_table, overlap_with, report_lines, save_funnel_plot
 from s1_jax.curation.sources import PUBLIC
 from s1_jax.curation.stages import ROWS_OF_GROUP, Count, Made, Source, counts_of
+from s1_jax.data.sources import READERS
 from s1_jax.files import whole_file, write_whole
 from s1_jax.terminal import say
 
@@ -56,8 +57,13 @@ def write(config: CurateConfig, source: Source, folder: Path, bar: Progress) -> 
 
 
 def write_inputs(config: CurateConfig) -> Sequence[Path]:
-    """The files that the card depends on beside the table."""
-    compared = Path(config.write.compare_with or "")
+    """The files that the card depends on beside the table. Raises UserError where one is missing."""
+    name = config.write.compare_with
+    if name is None:
+        return []
+    compared = Path(name)
+    if not compared.exists() and (compared.suffix in READERS or name.startswith(("/", ".", "~"))):
+        raise UserError(f"write.compare_with: no such file or folder: {name}")
     return [compared] if compared.is_file() else []
 
 

@@ -49,7 +49,7 @@ def ask(tmp_path, config, prompts=PROMPTS, stage="generate"):
 
 
 def lines(tmp_path):
-    (path,) = (tmp_path / "answers").iterdir()
+    (path,) = (tmp_path / "answers").glob("*.jsonl")
     return path, path.read_bytes().splitlines()
 
 
@@ -222,6 +222,20 @@ def test_without_a_temperature(tmp_path, server):
     assert len(server.asked) == DIFFERENT
     ask(tmp_path, who(server, temperature=0.0))
     assert len(server.asked) == 2 * DIFFERENT, "another distribution"
+
+
+def test_two_runs_that_share_their_answers_do_not_pay_for_the_same(tmp_path, server):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "answers").symlink_to(tmp_path / "answers")
+
+    def says(prompt):
+        with pytest.raises(UserError, match="other/answers/org_some_model.jsonl is being written by another run"):
+            ask(tmp_path / "other", who(server))
+        return "yes"
+
+    server.says = says
+    ask(tmp_path, who(server))
+    assert len(lines(tmp_path)[1]) == len(server.asked) == DIFFERENT
 
 
 def test_real_traces_come_back_as_they_were_written(tmp_path, server, shared_data):
