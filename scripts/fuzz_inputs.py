@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import dataclasses
 import importlib
 import json
@@ -190,8 +191,28 @@ class Maker:
         """Examples, prompts, problems and questions."""
         case = self.draws.choice([self.train, self.evaluate, self.generate, self.curate])()
         name = {"train": "examples", "generate": "prompts"}.get(case.command, "problems")
+        if name == "problems" and self.draws.random() < 0.2:
+            other = self.own(self.draws.choice(["problems.parquet", "problems.csv"]))
+            other.write_bytes(self.bent(other.read_bytes()))
+            argv = [word.replace("problems.jsonl", other.name) for word in case.argv]
+            return Case("data", case.command, argv)
         self.bend_lines(f"{name}.jsonl")
         return dataclasses.replace(case, kind="data")
+
+    def kept(self) -> Case:
+        """What an earlier start left: records of prompts, tables of curation and answers that were paid for."""
+        if self.draws.random() < 0.3:
+            self.bend_lines("out.jsonl")
+            return Case("kept", "generate", GENERATE)
+        names = [str(p.relative_to(self.base)) for p in sorted((self.base / "curated").rglob("*")) if p.is_file()]
+        path = self.own(self.draws.choice(names))
+        if path.suffix == ".jsonl" and self.draws.random() < 0.7:
+            self.bend_lines(str(path.relative_to(self.folder)))
+        else:
+            path.write_bytes(self.bent(path.read_bytes()))
+        return Case(
+            "kept", "curate", [*CURATE, "--run-dir", "curated", "--until", "grade", *asking("generate.teacher")]
+        )
 
     def records(self) -> Case:
         """Records of a run, its config.json, and what a judge said."""
@@ -272,10 +293,7 @@ class Maker:
 
     def replies(self) -> Case:
         """What an endpoint says, in HTTP and in JSON."""
-        said: dict[str, Any] = {
-            "choices": [{"message": {"content": "yes", "reasoning_content": "hm"}, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 3, "completion_tokens": 4},
-        }
+        said = copy.deepcopy(REPLY)
         if self.draws.random() < 0.7:
             self.bend(said)
         body = dumped(said) if self.draws.random() < 0.7 else self.bent(dumped(said))
@@ -298,15 +316,11 @@ class Maker:
             (8, 4, 1, 1),
         )[0]
         reply = head + b"\r\n" + body
-        (self.folder / "reply.bin").write_bytes(self.bent(reply) if self.draws.random() < 0.2 else reply)
-        asked = {"base-url": "http://127.0.0.1:{port}/v1", "model": "m", "attempts": "1", "timeout-seconds": "5"}
-        asked |= {"requests-per-minute": "1000000", "key-variable": "S1_JAX_FUZZ_KEY"}
+        self.own("reply.bin").write_bytes(self.bent(reply) if self.draws.random() < 0.2 else reply)
         if self.draws.random() < 0.5:
             self.own("run/records.jsonl")
-            options = [word for name, value in asked.items() for word in (f"--judge.{name}", value)]
-            return Case("replies", "grade", ["run", *options])
-        options = [word for name, value in asked.items() for word in (f"--generate.teacher.{name}", value)]
-        return Case("replies", "curate", [*CURATE, "--until", "generate", *options])
+            return Case("replies", "grade", ["run", *asking("judge")])
+        return Case("replies", "curate", [*CURATE, "--until", "generate", *asking("generate.teacher")])
 
     def whole(self) -> Case:
         """A command that decodes, with options that may be right."""
@@ -411,7 +425,7 @@ class Maker:
     def bend_lines(self, name: str) -> None:
         """Changes a file of JSONL: a value of a line, a line, or its bytes."""
         path = self.own(name)
-        lines = path.read_bytes().splitlines()
+        lines = path.read_bytes().splitlines() or [b"{}"]
         number = self.draws.randrange(len(lines))
         what = self.draws.random()
         if what < 0.6:
@@ -474,11 +488,17 @@ CURATE = [
     "--tokenizer",
     "model",
 ]
+GENERATE = ["--model", "model", "--input", "prompts.jsonl", "--output", "out.jsonl", "--max-answer-tokens", "2"]
+REPLY = {
+    "choices": [{"message": {"content": "yes", "reasoning_content": "hm"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 4},
+}
 GATED: tuple[Callable[[Maker], Case], ...] = (
     *(Maker.train, Maker.evaluate, Maker.generate, Maker.curate, Maker.convert, Maker.grade, Maker.plan),
 )
 KINDS: tuple[tuple[Callable[[Maker], Case], float], ...] = (
     *((Maker.options, 26), (Maker.config_file, 8), (Maker.data, 16), (Maker.records, 14), (Maker.training_run, 5)),
+    (Maker.kept, 6),
     *((Maker.model_config, 8), (Maker.tensors, 7), (Maker.tokenizer, 6), (Maker.replies, 9), (Maker.whole, 1)),
 )
 CODE = [  # lines of config files
@@ -499,6 +519,13 @@ TEMPLATES = [
 ]
 
 
+def asking(who: str) -> list[str]:
+    """Options of a model behind the endpoint of an input."""
+    options = {"base-url": "http://127.0.0.1:{port}/v1", "model": "m", "attempts": "1", "timeout-seconds": "5"}
+    options |= {"requests-per-minute": "1000000", "key-variable": "S1_JAX_FUZZ_KEY"}
+    return [word for name, value in options.items() for word in (f"--{who}.{name}", value)]
+
+
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
     for key, inner in list(value.items() if isinstance(value, dict) else enumerate(value)):
         yield value, key
@@ -513,6 +540,10 @@ def dumped(value: Any) -> bytes:
 
 def make_base(base: Path) -> None:
     """A valid input of every sort: a model, data, a sweep and a training run."""
+    import pyarrow as pa
+    from pyarrow import csv
+    from pyarrow import parquet as pq
+
     from s1_jax.data.synthetic import generate_examples
 
     base.mkdir()
@@ -525,12 +556,18 @@ def make_base(base: Path) -> None:
     for name, lines in (("examples", rows), ("problems", problems), ("prompts", prompts)):
         (base / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     maker = Maker(base, base, 0, 0)
+    table = pa.Table.from_pylist([row | {"solution": row["answer"]} for row in problems])
+    pq.write_table(table, base / "problems.parquet")
+    csv.write_csv(table, base / "problems.csv")
+    (base / "reply.bin").write_bytes(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + dumped(REPLY))
     for command, argv in (
         ("evaluate", [*maker.decode(), "--run-dir", "sweep"]),
         ("train", [*TRAINED, "--run-dir", "trained", "--checkpoint.keep", "1"]),
+        ("generate", GENERATE),
+        ("curate", [*CURATE, "--run-dir", "curated", "--until", "grade", *asking("generate.teacher")]),
     ):
-        done = start(base, command, argv).communicate()
-        assert "error" not in done[1], done[1]
+        done = run_alone(base, Case("valid", command, argv))
+        assert done.code == 0, done.err
     (base / "run").mkdir()
     for name in ("records.jsonl", "config.json"):
         shutil.copyfile(base / "sweep" / name, base / "run" / name)

@@ -25,6 +25,11 @@ def base(tmp_path_factory):
         shutil.copytree(BASE, folder / name)
     (folder / "trained" / "checkpoints").mkdir(parents=True)
     (folder / "trained" / "config.json").write_text('{"a": [1, 2]}')
+    (folder / "curated").mkdir()
+    (folder / "curated" / "answers.jsonl").write_text('{"a": [1, 2]}\n')
+    for name in ("problems.parquet", "problems.csv", "reply.bin"):
+        (folder / name).write_bytes(b"a,b\n1,2\n")
+    (folder / "out.jsonl").write_text('{"a": 1}\n')
     for name in ("run", "other", "paper"):
         (folder / name).mkdir()
         (folder / name / "config.json").write_text('{"task": {"name": "jsonl"}}')
