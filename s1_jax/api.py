@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -184,24 +183,9 @@ def override(base: T, values: Mapping[str, Any], where: str) -> T:
             near = difflib.get_close_matches(name, hints, n=1, cutoff=0.4)
             advice = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(hints)}"
             raise UserError(f"{where}: unknown field {name!r}; {advice}")
-        if not _fits(value, hints[name]):
-            raise UserError(f"{where}: field {name!r} cannot be {value!r}")
         if not is_unicode(json.dumps(value, ensure_ascii=False)):
             raise UserError(f"{where}: field {name!r} holds half of a surrogate pair; it is not valid Unicode")
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     try:
-        return dataclasses.replace(base, **fields)  # type: ignore[type-var]
+        return dataclasses.replace(base, **values)  # type: ignore[type-var]
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    if typing.get_origin(hint) is Literal:
-        return value in typing.get_args(hint)
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        return any(_fits(value, option) for option in typing.get_args(hint))
-    if typing.get_origin(hint) is tuple:
-        return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-    if isinstance(value, bool):
-        return hint is bool
-    return isinstance(value, int | float) if hint is float else isinstance(value, hint)

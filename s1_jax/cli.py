@@ -8,8 +8,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import errno
+import itertools
 import json
 import os
+import re
 import sys
 import typing
 import warnings
@@ -23,6 +25,7 @@ import tyro
 
 from s1_jax.compilation import keep_compiled_programs
 from s1_jax.config import RunError, UserError
+from s1_jax.options import SHOWN, wanted
 from s1_jax.signals import RAISED, RaisedInMain, stop_of
 from s1_jax.signals import StopFlag as StopFlag
 from s1_jax.signals import Terminated as Terminated
@@ -33,6 +36,7 @@ from s1_jax.texts import check_texts
 T = TypeVar("T")
 
 GOES_ON = "what was done is kept, the same command goes on from there"
+OF_OPTION = re.compile(r"(?:Error parsing|for argument) '?(--[\w.-]+)")  # in what tyro says of a value
 MISTAKES = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 MISTAKEN = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.ENXIO, errno.ENODEV)
 
@@ -40,20 +44,23 @@ before_exit: list[Callable[[int], None]] = []  # told the exit code that `run_ma
 
 
 def load_config(path: str | Path) -> Any:
-    """Runs `get_config()` of a config file. Raises UserError where there is none."""
+    """Runs `get_config()` of a config file. Raises UserError where there is none, or whatever else it does."""
     path = as_path(path)
     if not path.is_file():
         raise UserError(f"no config file {path}; the ones shipped are in configs/")
     namespace: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
     try:
-        exec(compile(path.read_text(), str(path), "exec"), namespace)
-        if "get_config" not in namespace:
-            raise UserError(f"{path} has no get_config()")
-        return namespace["get_config"]()
-    except UserError:
+        exec(compile(path.read_bytes(), str(path), "exec"), namespace)
+        if "get_config" in namespace:
+            return namespace["get_config"]()
+    except RAISED:  # Ctrl-C, which may come here too
         raise
-    except Exception as error:
-        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+    except BaseException as error:  # SystemExit too: no config file ends a command
+        said = " ".join(str(error).split())
+        raise UserError(
+            f"{path}: {said if isinstance(error, UserError) else f'{type(error).__name__}: {said}'}"
+        ) from None
+    raise UserError(f"{path} has no get_config()")
 
 
 def parse(cls: type[T], argv: list[str], prog: str, default: T | None = None, description: str | None = None) -> T:
@@ -167,33 +174,53 @@ def flush_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def option_names(cls: type, prefix: str = "--") -> list[str]:
+def option_names(cls: type) -> list[str]:
     """All option names of a (nested) config dataclass, as the command line spells them."""
+    return list(option_types(cls))
+
+
+def option_types(cls: type, prefix: str = "--") -> dict[str, Any]:
+    """The types of these options by name."""
     hints = typing.get_type_hints(cls, include_extras=True)
-    names: list[str] = []
+    found: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
-        name = prefix + field.name.replace("_", "-")
-        inner = hints[field.name]
-        names += [alias for arg in getattr(inner, "__metadata__", ()) for alias in getattr(arg, "aliases", None) or ()]
-        names += (
-            option_names(inner, name + ".") if isinstance(inner, type) and dataclasses.is_dataclass(inner) else [name]
-        )
-    return names
+        name, hint = prefix + field.name.replace("_", "-"), hints[field.name]
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            found |= option_types(hint, name + ".")
+        else:
+            aliases = (getattr(extra, "aliases", None) or () for extra in getattr(hint, "__metadata__", ()))
+            found |= dict.fromkeys([name, *(alias for some in aliases for alias in some)], hint)
+    return found
 
 
 def _one_line(said: str, cls: type, argv: list[str], prog: str) -> str:
-    known = option_names(cls)
+    """What tyro says in several lines, of which some say a thing twice."""
+    types = option_types(cls)
     for arg in argv:
         name = arg.split("=")[0].replace("_", "-")
         bare = name.replace("--no-", "--", 1).replace(".no-", ".", 1)
-        if arg.startswith("--") and name not in known and bare not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        if arg.startswith("--") and name not in types and bare not in types:
+            near = difflib.get_close_matches(name, types, n=1, cutoff=0.4)
             return f"unknown option {arg.split('=')[0]}" + (
                 f"; did you mean {near[0]}?" if near else f" (see {prog} --help)"
             )
     lines = (line.strip("│╭╮╰╯─ ") for line in said.splitlines())
-    words = " ".join(line for line in lines if line and not line.startswith(("For full helptext", "Parsing error")))
-    return " ".join(words.split())
+    words = " ".join(" ".join(line for line in lines if line).split())
+    if (found := OF_OPTION.search(words)) and found[1] in types:
+        return f"{' '.join([found[1], *_values_of(found[1], argv)])}: it must be {wanted(types[found[1]])}"
+    if words.startswith("Required options"):
+        missing = [name for name in types if re.search(rf"{name}\b.*\(required\)", words)]
+        return f"missing: {', '.join(missing)} (see {prog} --help)"
+    _, _, strays = words.partition("Unrecognized options: ")
+    return f"unexpected argument: {strays.split(' For full helptext')[0]}" if strays else words
+
+
+def _values_of(option: str, argv: list[str]) -> list[str]:
+    """What the command line gives as an option's values, cut where it is long."""
+    at = max(i for i, arg in enumerate(argv) if arg.split("=")[0].replace("_", "-") == option)
+    _, equals, value = argv[at].partition("=")
+    values = [value] if equals else list(itertools.takewhile(lambda arg: not arg.startswith("--"), argv[at + 1 :]))
+    return [value if len(value) <= SHOWN else f"{value[:SHOWN]}..." for value in values]
 
 
 def _of_system(error: OSError) -> str:

@@ -6,10 +6,9 @@ A model's own settings are in `model_config.py`.
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ from s1_jax.endpoint_url import is_unencrypted, url_mistake
 from s1_jax.errors import RunError as RunError
 from s1_jax.errors import UserError as UserError
 from s1_jax.model_config import ModelConfig as ModelConfig
+from s1_jax.options import LARGEST, BelowOne, Count, NotNegative, Options, Place, Positive, Range, Seed, Share, Whole
 from s1_jax.rope_config import RopeScaling as RopeScaling
 
 
@@ -27,6 +27,22 @@ def _true_or_false(words: list[str]) -> bool:
         raise ValueError(f"{words[0]!r} is neither true nor false")
     return words[0].lower() == "true"
 
+
+# what is planned, or has its place in memory, before anything is done: more would never begin
+Epochs = Annotated[int, Range(1, 10_000)]
+Limit = Annotated[int, Range(1, 10**6)]
+Samples = Annotated[int, Range(1, 10**5)]
+Devices = Annotated[int, Range(1, LARGEST, also=-1)]
+Rows = Annotated[int, Range(1, 2**16)]
+RowLength = Annotated[int, Range(1, 2**24)]
+Drafted = Annotated[int, Range(0, 1024)]
+# what float32 can divide by and add
+Softness = Annotated[float, Range(1e-6, 1e6)]
+Temperature = Annotated[float, Range(1e-6, 1e6, also=0)]
+TopP = Annotated[float, Range(0, 1, above=True)]
+Bias = Annotated[float, Range(0, 1e6)]
+MOST_GRACE = 0.1
+Grace = Annotated[float, Range(0, MOST_GRACE)]
 
 # an option that is written out, `--section.name false`, instead of `--section.no-name`
 Switch = Annotated[
@@ -43,42 +59,41 @@ Switch = Annotated[
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelSource:
+class ModelSource(Options, section="model"):
     """The model to start from."""
 
-    path: str = "Qwen/Qwen2.5-0.5B-Instruct"  # folder or hub id in Hugging Face layout
-    dtype: Literal["auto", "float32", "bfloat16"] = (
-        "auto"  # compute type; auto: bfloat16 on TPU and GPU, float32 on CPU
-    )
-    remat: Literal["none", "minimal", "up", "mlp", "full", "offload"] = (
-        "full"  # what the backward pass recomputes (training only): s1_jax.model.qwen2.REMAT_POLICIES
-    )
+    path: Place = "Qwen/Qwen2.5-0.5B-Instruct"  # folder or hub id in Hugging Face layout
+    # compute type; auto: bfloat16 on TPU and GPU, float32 on CPU
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    # what the backward pass recomputes (training only): s1_jax.model.qwen2.REMAT_POLICIES
+    remat: Literal["none", "minimal", "up", "mlp", "full", "offload"] = "full"
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Options, section="data"):
     """Training examples; the layouts are in s1_jax/data/sources.py."""
 
-    path: str = "simplescaling/s1K-1.1"  # hub id, folder, or .jsonl / .parquet / .csv file, which is read whole
+    path: Place = "simplescaling/s1K-1.1"  # hub id, folder, or .jsonl / .parquet / .csv file, which is read whole
     split: str = "train"  # of a hub id or folder; a folder's files tell their split as `datasets` has it
     layout: str = "auto"  # auto, or a name from s1_jax.data.sources.LAYOUTS
     columns: Mapping[str, str] | None = None  # own layout: question, thinking, answer (or text) -> column
     # the question says how long the thinking may be, in tokens or in steps that count down (data/conditional.py)
     control: Literal["none", "token", "step"] = "none"
-    max_length: int = 32768  # tokens an example may have
-    row_lengths: tuple[int, ...] = ()  # T: lengths of packed rows, each compiled once; none: max_length alone
+    max_length: Count = 32768  # tokens an example may have
+    row_lengths: tuple[RowLength, ...] = ()  # T: lengths of packed rows, each compiled once; none: max_length alone
     too_long: Literal["error", "drop", "truncate"] = "error"
     loss_weighting: Literal["example", "token"] = "example"  # what counts the same in the loss
     batch_by: Literal["examples", "tokens"] = "examples"
-    batch_examples: int = 16  # per optimizer step, with batch_by examples
-    batch_tokens: int | None = None  # per optimizer step, with batch_by tokens; best micro_batch_rows x a row length
-    micro_batch_rows: int = 1  # B: packed rows of one micro-batch over all devices
-    held_out_share: float = 0.0  # share of the examples kept aside for the held-out loss
+    batch_examples: Count = 16  # per optimizer step, with batch_by examples
+    batch_tokens: Count | None = None  # per optimizer step, with batch_by tokens; best micro_batch_rows x a row length
+    micro_batch_rows: Rows = 1  # B: packed rows of one micro-batch over all devices
+    held_out_share: BelowOne = 0.0  # share of the examples kept aside for the held-out loss
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         given = self.row_lengths
-        if any(length < 1 for length in given) or list(given) != sorted(set(given)):
-            raise UserError(f"data.row_lengths {' '.join(map(str, given))} must be positive and ascending, each once")
+        if list(given) != sorted(set(given)):
+            raise UserError(f"data.row_lengths {' '.join(map(str, given))} must be ascending, each once")
         if given and self.max_length > given[-1]:
             raise UserError(f"data.max_length {self.max_length} is above the longest of data.row_lengths, {given[-1]}")
 
@@ -89,83 +104,65 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimConfig:
+class OptimConfig(Options, section="optim"):
     """AdamW with warm-up and cosine to zero; the defaults are s1's."""
 
-    peak_lr: float = 1e-5
-    warmup_share: float = 0.05  # of the steps, from a rate of 0 in the first one, as in transformers
-    b1: float = 0.9
-    b2: float = 0.95
-    eps: float = 1e-8
-    weight_decay: float = 1e-4  # not on biases and norms
-    clip_norm: float = 1.0
+    peak_lr: NotNegative = 1e-5
+    warmup_share: Share = 0.05  # of the steps, from a rate of 0 in the first one, as in transformers
+    b1: BelowOne = 0.9
+    b2: BelowOne = 0.95
+    eps: Positive = 1e-8
+    weight_decay: NotNegative = 1e-4  # not on biases and norms
+    clip_norm: Positive = 1.0
     moments: Literal["float32", "bfloat16"] = "float32"  # how Adam's are kept; bfloat16 saves 4 bytes a parameter
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainLoopConfig:
+class TrainLoopConfig(Options, section="train"):
     """How long, from which seed, and what is written on the way."""
 
-    epochs: int = 5
-    seed: int = 0
-    log_every_steps: int = 1  # a line is printed; metrics.jsonl has every step
-    held_out_every_steps: int = 50
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "log_every_steps", "held_out_every_steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
+    epochs: Epochs = 5
+    seed: Seed = 0
+    log_every_steps: Count = 1  # a line is printed; metrics.jsonl has every step
+    held_out_every_steps: Count = 50
 
 
 @dataclasses.dataclass(frozen=True)
-class LogConfig:
+class LogConfig(Options, section="log"):
     """How a run is watched, beside metrics.jsonl and TensorBoard."""
 
     wandb_project: str | None = None  # Weights & Biases project (pip install wandb); none: off
     # a profiler trace of these steps in run_dir/profile, one for each unbroken range; for instance 10 11 12
-    profile_steps: Annotated[tuple[int, ...], tyro.conf.arg(aliases=("--profile",))] = ()
-
-    def __post_init__(self) -> None:
-        if self.profile_steps and min(self.profile_steps) < 1:
-            raise UserError(f"log.profile_steps has {min(self.profile_steps)}; steps count from 1")
+    profile_steps: Annotated[tuple[Count, ...], tyro.conf.arg(aliases=("--profile",))] = ()
 
 
 @dataclasses.dataclass(frozen=True)
-class CheckpointConfig:
+class CheckpointConfig(Options, section="checkpoint"):
     """Training state on disk; the last step is always saved."""
 
-    every_steps: int = 50
-    keep: int = 2
-
-    def __post_init__(self) -> None:
-        for name in ("every_steps", "keep"):
-            if getattr(self, name) < 1:
-                raise UserError(f"checkpoint.{name} is {getattr(self, name)}; it must be at least 1")
+    every_steps: Count = 50
+    keep: Count = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class MeshConfig:
+class MeshConfig(Options, section="mesh"):
     """Devices along each mesh axis; -1 takes what the others leave."""
 
-    data: int = 1
-    fsdp: int = -1
-    context: int = 1
-    tensor: int = 1
+    data: Devices = 1
+    fsdp: Devices = -1
+    context: Devices = 1
+    tensor: Devices = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class HostsConfig:
+class HostsConfig(Options, section="hosts"):
     """Several processes as one run, one a host of a TPU slice."""
 
     # auto: all hosts of a TPU slice, elsewhere this process alone; none: alone; or HOST:PORT,COUNT,INDEX
     processes: str = "auto"
-    start_seconds: int = 300  # at the start so long the others are waited for
-    lost_after_seconds: int = 100  # a process that says nothing for so long ends the others
-    stall_seconds: int = 1800  # a run in which nothing moves for so long ends (exit code 70); 0: never
-
-    def __post_init__(self) -> None:
-        if min(self.start_seconds, self.lost_after_seconds) < 1 or self.stall_seconds < 0:
-            raise UserError("hosts: start_seconds and lost_after_seconds must be at least 1, stall_seconds at least 0")
+    start_seconds: Count = 300  # at the start so long the others are waited for
+    lost_after_seconds: Count = 100  # a process that says nothing for so long ends the others
+    stall_seconds: Whole = 1800  # a run in which nothing moves for so long ends (exit code 70); 0: never
 
 
 S1_ANSWER_START = "<|im_start|>answer"
@@ -173,7 +170,7 @@ S1_END_MARKERS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
 
 
 @dataclasses.dataclass(frozen=True)
-class FormatConfig:
+class FormatConfig(Options, section="format"):
     """How a model marks where its thinking and its answer begin; the defaults are s1's (data/chat.py)."""
 
     think_start: str = "<|im_start|>think"  # opens the thinking; appended to prompts that do not end in it
@@ -184,6 +181,7 @@ class FormatConfig:
     end_markers: tuple[str, ...] = S1_END_MARKERS
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.end_markers == S1_END_MARKERS and self.answer_start != S1_ANSWER_START:
             object.__setattr__(self, "end_markers", (self.answer_start,))
         for name in ("think_start", "answer_start"):
@@ -206,10 +204,10 @@ S1 = FormatConfig()
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Options):
     """`python -m s1_jax.train`: supervised fine-tuning."""
 
-    run_dir: str = "runs/train"
+    run_dir: Place = "runs/train"
     model: ModelSource = ModelSource()
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
@@ -221,39 +219,29 @@ class TrainConfig:
     format: FormatConfig = S1  # of the examples; finished texts (data.layout text) are used as they are
 
 
-MOST_GRACE = 0.1
-
-
 @dataclasses.dataclass(frozen=True)
-class BudgetConfig:
+class BudgetConfig(Options):
     """Budget forcing of one row (paper section 3.1)."""
 
-    min_thinking_tokens: int = 1  # the end of thinking cannot be drawn before
+    min_thinking_tokens: Whole = 1  # the end of thinking cannot be drawn before
     # the end of thinking is forced here; without forcing, a run ends here unless its answer has begun
-    max_thinking_tokens: int | None = None
-    num_ignore: int = 0  # how many drawn ends are discarded
+    max_thinking_tokens: Whole | None = None
+    num_ignore: Whole = 0  # how many drawn ends are discarded
     ignore_string: str | tuple[str, ...] = "Wait"  # what follows a discarded end; several take turns
     # off: the model writes on freely after the start marker, until max_thinking_tokens; where none is given,
     # max_answer_tokens, as far as it is given, bounds all that it writes
     forcing: bool = True
-    newline_grace: float = 0.0  # share of the maximum that thinking may pass it by, to the end of a line
+    newline_grace: Grace = 0.0  # share of the maximum that thinking may pass it by, to the end of a line
     # added to the logits of end markers: nothing when thinking begins, in even steps all of it at the maximum
-    end_bias: float = 0.0
+    end_bias: Bias = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("min_thinking_tokens", "max_thinking_tokens", "num_ignore"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise UserError(f"{name} {value} is negative")
+        super().__post_init__()
         if self.max_thinking_tokens is not None and self.min_thinking_tokens > max(self.max_thinking_tokens, 1):
             raise UserError(
                 f"min_thinking_tokens {self.min_thinking_tokens} is above "
                 f"max_thinking_tokens {self.max_thinking_tokens}"
             )
-        if not 0 <= self.newline_grace <= MOST_GRACE:
-            raise UserError(f"newline_grace {self.newline_grace} is not between 0 and {MOST_GRACE}")
-        if not 0 <= self.end_bias < math.inf:
-            raise UserError(f"end_bias {self.end_bias} is not a number of 0 or more")
         if self.end_bias and self.max_thinking_tokens is None:
             raise UserError(f"end_bias {self.end_bias} rises towards max_thinking_tokens; give one")
 
@@ -264,35 +252,30 @@ class BudgetConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class SamplingConfig:
+class SamplingConfig(Options):
     """How a token is drawn; temperature 0 is greedy."""
 
-    temperature: float = 0.0
-    top_k: int = 0  # 0: all
-    top_p: float = 1.0
-    min_p: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1 or not 0 <= self.min_p <= 1:
-            raise UserError("sampling needs temperature >= 0, top_k >= 0, 0 < top_p <= 1, 0 <= min_p <= 1")
+    temperature: Temperature = 0.0
+    top_k: Whole = 0  # 0: all
+    top_p: TopP = 1.0
+    min_p: Share = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
-class StepConfig:
+class StepConfig(Options):
     """Where the steps of a search end: behind a separator, after so many tokens, or, at the latest, with the run."""
 
     separator: str | None = "\n\n"  # none: no text ends a step
-    max_step_tokens: int | None = None
+    max_step_tokens: Count | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.separator == "":
             raise UserError("separator is empty; leave it out (None) where no text is to end a step")
-        if self.max_step_tokens is not None and self.max_step_tokens < 1:
-            raise UserError(f"max_step_tokens {self.max_step_tokens} is below 1")
 
 
 @dataclasses.dataclass(frozen=True)
-class StoredConfig:
+class StoredConfig(Options, section="stored"):
     """What weights and cache are kept in while decoding; products are made in the compute type."""
 
     weights: Literal["auto", "float32", "bfloat16", "int8"] = "auto"  # auto: the compute type; int8: layers' kernels
@@ -305,29 +288,30 @@ class StoredConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class TaskConfig:
+class TaskConfig(Options, section="task"):
     """The problems and the rule that grades them."""
 
     name: str = "synthetic"  # a key of s1_jax.tasks.TASKS
-    path: str | None = None  # file, folder or hub id; none: the task's own data set on the hub
-    limit: int | None = None  # only the first so many problems (synthetic: how many are made; none: 500)
-    seed: int = 0  # of the problems that are made (synthetic), of the order of choices (gpqa_diamond)
+    path: Place | None = None  # file, folder or hub id; none: the task's own data set on the hub
+    limit: Limit | None = None  # only the first so many problems (synthetic: how many are made; none: 500)
+    seed: Seed = 0  # of the problems that are made (synthetic), of the order of choices (gpqa_diamond)
     no_letter_is_a: Switch = False  # gpqa_diamond: an answer that names no letter is A, as in the reference
 
 
 @dataclasses.dataclass(frozen=True)
-class SettingConfig:
+class SettingConfig(Options):
     """One run over the task beside the grid: majority voting, no forcing, another minimum."""
 
     budget: BudgetConfig = BudgetConfig()
     sampling: SamplingConfig = SamplingConfig()
-    samples: int = 1
+    samples: Samples = 1
     instruction: str | None = None  # behind the question: "token N", "step N", "short", "long" (data/instructions.py)
-    max_tries: int = 1  # rejection sampling: drawn again until thinking ends by itself, at most so often
+    max_tries: Count = 1  # rejection sampling: drawn again until thinking ends by itself, at most so often
     search: SearchConfig | None = None  # several runs, of which one is chosen
     reward: Literal["process", "outcome"] | None = None  # which of `rewards` scores them; none: they vote
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.search is not None:
             if self.max_tries > 1 or not (self.sampling.temperature > 0 and self.budget.forcing):
                 raise UserError(
@@ -336,8 +320,6 @@ class SettingConfig:
                 )
             if self.search.by_steps and self.reward != "process":
                 raise UserError(f"search.method {self.search.method} needs a process reward model, which scores steps")
-        if self.max_tries < 1:
-            raise UserError(f"max_tries {self.max_tries} is below 1")
         if self.max_tries > 1 and not (self.sampling.temperature > 0 and self.budget.forcing):
             raise UserError(
                 f"max_tries {self.max_tries} needs forcing and a temperature above 0, else every try is the same"
@@ -348,37 +330,28 @@ MethodName = Literal["best_of_n", "beam", "dvts", "rebase", "mcts"]
 
 
 @dataclasses.dataclass(frozen=True)
-class SearchConfig:
+class SearchConfig(Options, section="search"):
     """One method that spends several runs on a problem (s1_jax/search); each reads some of these, see `READ_BY`."""
 
     method: MethodName = "best_of_n"
     # runs (best_of_n), candidates in each step (beam), runs of all subtrees (dvts), budget (rebase), rollouts (mcts)
-    width: int = 16
-    branch: int = 4  # beam: candidates for each one that grows on; dvts: runs of each subtree
+    width: Rows = 16
+    branch: Rows = 4  # beam: candidates for each one that grows on; dvts: runs of each subtree
     # what the scores of a run's steps come to when it is weighed against others
     path_score: Literal["last", "min", "mean", "product"] = "last"
     # whose answer is taken: the best run's; the one with most weight; the most common
     vote: Literal["best", "weighted", "majority"] = "weighted"
     reads: Literal["all", "answer"] = "all"  # what of a run an outcome model reads
-    max_steps: int | None = None  # a run with more steps is given up; none: its budget is what ends it
-    score_temperature: float = 0.2  # REBASE: of the softmax over scores
-    exploration: float = 1.0  # MCTS: weight of what was seldom visited, beside values between 0 and 1
-    widening: float = 1.0  # MCTS: a node may have ceil(widening * visits ** widening_power) children
-    widening_power: float = 0.5
-    max_nodes: int = 4096  # MCTS: steps in all; where they are used up, the search ends
-    problems_at_a_time: int = 16  # that share a batch
+    max_steps: Count | None = None  # a run with more steps is given up; none: its budget is what ends it
+    score_temperature: Softness = 0.2  # REBASE: of the softmax over scores
+    exploration: NotNegative = 1.0  # MCTS: weight of what was seldom visited, beside values between 0 and 1
+    widening: Positive = 1.0  # MCTS: a node may have ceil(widening * visits ** widening_power) children
+    widening_power: Share = 0.5
+    max_nodes: Count = 4096  # MCTS: steps in all; where they are used up, the search ends
+    problems_at_a_time: Rows = 16  # that share a batch
 
     def __post_init__(self) -> None:
-        for name in ("width", "branch", "max_steps", "max_nodes", "problems_at_a_time"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise UserError(f"search.{name} {value} is below 1")
-        for name in ("score_temperature", "widening"):
-            if not 0 < (value := getattr(self, name)) < math.inf:
-                raise UserError(f"search.{name} {value} is not a number above 0")
-        if not 0 <= self.exploration < math.inf:
-            raise UserError(f"search.exploration {self.exploration} is not a number of 0 or more")
-        if not 0 <= self.widening_power <= 1:
-            raise UserError(f"search.widening_power {self.widening_power} is not between 0 and 1")
+        super().__post_init__()
         if self.method == "dvts" and self.width % self.branch:
             raise UserError(
                 f"search.width {self.width} is not a multiple of search.branch {self.branch}, as dvts needs"
@@ -413,60 +386,62 @@ READ_BY: dict[str, tuple[str, ...]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class SweepConfig:
+class SweepConfig(Options, section="sweep"):
     """The grid instructions x max_thinking_tokens x num_ignore x ignore_strings, and single settings beside it."""
 
-    max_thinking_tokens: tuple[int | None, ...] = (None,)  # on the command line: 16 32 64 None
-    num_ignore: tuple[int, ...] = (0,)
+    max_thinking_tokens: tuple[Whole | None, ...] = (None,)  # on the command line: 16 32 64 None
+    num_ignore: tuple[Whole, ...] = (0,)
     ignore_strings: tuple[str, ...] = ("Wait",)
-    min_thinking_tokens: int = 1
-    newline_grace: float = 0.0
-    end_bias: float = 0.0  # of runs with a maximum; each such run is decoded by itself
+    min_thinking_tokens: Whole = 1
+    newline_grace: Grace = 0.0
+    end_bias: Bias = 0.0  # of runs with a maximum; each such run is decoded by itself
     # what the question asks of the thinking: None "token 2048" "step 32" short long
     instructions: tuple[str | None, ...] = (None,)
-    max_tries: int = 1  # more: rejection sampling, a run is drawn again until its thinking ends within the maximum
+    max_tries: Count = 1  # more: rejection sampling, a run is drawn again until its thinking ends within the maximum
     # each of these too, under each budget of the grid, with the options of `search`: best_of_n beam dvts rebase mcts
     methods: tuple[MethodName, ...] = ()
-    widths: tuple[int, ...] = (16,)  # of each method
+    widths: tuple[Rows, ...] = (16,)  # of each method
     shared_trace: Switch = True  # settings that think alike are one run, read at several points; false: each by itself
     scaling: Literal["within", "across"] = "across"  # the Scaling metric within one ignore count, or across all runs
     extra: Annotated[tuple[SettingConfig, ...], tyro.conf.Suppress] = ()  # set in config files only
 
 
 @dataclasses.dataclass(frozen=True)
-class RewardsConfig:
+class RewardsConfig(Options, section="rewards"):
     """The reward models of searches."""
 
-    process: str | None = None  # folder or hub id of one that scores steps
-    outcome: str | None = None  # of one that scores whole runs
-    max_length: int | None = None  # tokens of a text that is scored; none: the model's context
-    batch_size: int = 16  # texts read at a time
-    slots: int = 64  # texts kept, of which others may go on
+    process: Place | None = None  # folder or hub id of one that scores steps
+    outcome: Place | None = None  # of one that scores whole runs
+    max_length: Count | None = None  # tokens of a text that is scored; none: the model's context
+    batch_size: Rows = 16  # texts read at a time
+    slots: Rows = 64  # texts kept, of which others may go on
 
     def __post_init__(self) -> None:
-        if not 1 <= self.batch_size <= self.slots:
-            raise UserError(f"rewards.batch_size {self.batch_size} is not between 1 and rewards.slots {self.slots}")
+        super().__post_init__()
+        if self.batch_size > self.slots:
+            raise UserError(f"rewards.batch_size {self.batch_size} is above rewards.slots {self.slots}")
 
 
 DEFAULT_ANSWER_TOKENS = 512
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(Options):
     """`python -m s1_jax.evaluate`: a sweep of budgets over a task."""
 
-    run_dir: str = "runs/sweep"
+    run_dir: Place = "runs/sweep"
     model: ModelSource = ModelSource()
     task: TaskConfig = TaskConfig()
     sweep: SweepConfig = SweepConfig()
     sampling: SamplingConfig = SamplingConfig()  # of the grid
-    samples: int = 1  # of the grid, per problem and seed
-    seeds: tuple[int, ...] = (0,)  # of what is drawn; settings at temperature 0 are decoded under the first alone
+    samples: Samples = 1  # of the grid, per problem and seed
+    seeds: tuple[Seed, ...] = (0,)  # of what is drawn; settings at temperature 0 are decoded under the first alone
     # none: 512, and as much as fits of a run without forcing, of which it bounds thinking and answer together
-    max_answer_tokens: int | None = None
-    max_model_len: int | None = None  # none: the model's max_position_embeddings
-    batch_size: int = 64
-    draft_tokens: int = 0  # looked up in prompt and thinking, and checked by one pass of the model; no token changes
+    max_answer_tokens: Whole | None = None
+    max_model_len: Count | None = None  # none: the model's max_position_embeddings
+    batch_size: Rows = 64
+    # looked up in prompt and thinking, and checked by one pass of the model; no token changes
+    draft_tokens: Drafted = 0
     format: FormatConfig = S1
     search: SearchConfig = SearchConfig()  # options of sweep.methods
     steps: StepConfig = StepConfig()  # of searches
@@ -476,6 +451,7 @@ class EvaluateConfig:
     hosts: HostsConfig = HostsConfig()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"seeds {self.seeds}: give one at least, and each once")
 
@@ -485,43 +461,33 @@ class EvaluateConfig:
         return DEFAULT_ANSWER_TOKENS if self.max_answer_tokens is None else self.max_answer_tokens
 
 
-MOST_OF_ENDPOINT = (  # what an option of a model that is asked can be at most: seconds of a day, threads of a machine
-    *(("max_tokens", 10**9), ("concurrent", 1000), ("requests_per_minute", 10**6)),
-    *(("timeout_seconds", 86_400.0), ("attempts", 100)),
-)
-
-
 @dataclasses.dataclass(frozen=True)
-class EndpointConfig:
+class EndpointConfig(Options):
     """A model that answers questions: behind an endpoint in OpenAI's form, or decoded here."""
 
     model: str = ""  # its name at the endpoint, or a folder or hub id where there is none
     base_url: str | None = None  # of an endpoint that speaks OpenAI's protocol, up to and with /v1; none: decoded here
     key_variable: str = "OPENAI_API_KEY"  # the environment variable with the key, if it needs one
-    temperature: float | None = 0.0  # None: the request has none, for endpoints that refuse one; decoded here: greedy
-    max_tokens: int = 16_384  # of one answer, thinking included
-    concurrent: int = 16  # requests at a time; decoded here: rows of the batch
-    requests_per_minute: int = 600  # at most
-    timeout_seconds: float = 600.0  # of one request
-    attempts: int = 8  # at one request, ever longer apart
+    # None: the request has none, for endpoints that refuse one; decoded here: greedy
+    temperature: Temperature | None = 0.0
+    max_tokens: Count = 16_384  # of one answer, thinking included
+    concurrent: Annotated[int, Range(1, 1000)] = 16  # requests at a time; decoded here: rows of the batch
+    requests_per_minute: Annotated[int, Range(1, 10**6)] = 600  # at most
+    timeout_seconds: Annotated[float, Range(0, 86_400, above=True)] = 600.0  # of one request
+    attempts: Annotated[int, Range(1, 100)] = 8  # at one request, ever longer apart
     thinking: Switch = True  # decoded here: after the start marker of `format`; false for plain instruct models
     mesh: MeshConfig = MeshConfig()  # decoded here
-    dollars_per_million_tokens: tuple[float, float] = (0.0, 0.0)  # read and written, for the cost that is shown
+    # read and written, for the cost that is shown
+    dollars_per_million_tokens: tuple[NotNegative, NotNegative] = (0.0, 0.0)
     # the request's field for max_tokens; auto: max_tokens, and the newer name where the endpoint asks for it; none: the
     # request has no limit but the endpoint's own
     max_tokens_field: Literal["auto", "max_tokens", "max_completion_tokens", "none"] = "auto"
     plain_http: Switch = False  # allow http:// to other machines: the key, prompts and replies go there unencrypted
     format: FormatConfig = S1  # decoded here: how the model marks its thinking
 
-    section: ClassVar[str] = ""  # before the names of options in messages
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         name = self.section
-        for field, most in MOST_OF_ENDPOINT:
-            if not 0 < (value := getattr(self, field)) <= most:
-                raise UserError(f"{name}{field} is {value}; it must be positive, and at most {most:,}")
-        if self.temperature is not None and not 0 <= self.temperature < math.inf:
-            raise UserError(f"{name}temperature is {self.temperature}; it must be 0 or more")
         if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", self.key_variable):  # not shown: it may be the key itself
             raise UserError(f"{name}key_variable must be the name of an environment variable, never the key itself")
         if self.base_url is None:
@@ -538,17 +504,15 @@ class EndpointConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class JudgeConfig(EndpointConfig):
+class JudgeConfig(EndpointConfig, section="judge"):
     """An LLM that decides on answers which no rule could; without a model the rules alone decide."""
 
-    max_tokens: int = 4096  # of one answer, thinking included: a judge that reasons needs room before its yes or no
-    requests_per_minute: int = 60  # at most
-
-    section: ClassVar[str] = "judge."
+    max_tokens: Count = 4096  # of one answer, thinking included: a judge that reasons needs room before its yes or no
+    requests_per_minute: Annotated[int, Range(1, 10**6)] = 60  # at most
 
 
 @dataclasses.dataclass(frozen=True)
-class GradeConfig:
+class GradeConfig(Options):
     """Options of `python -m s1_jax.grade RUN_DIR`."""
 
     judge: JudgeConfig = JudgeConfig()

@@ -23,6 +23,7 @@ from s1_jax.checkpoints.folder import resolve, whole_folder
 from s1_jax.cli import parse, run_main
 from s1_jax.config import UserError
 from s1_jax.locks import locked_file
+from s1_jax.options import Options, Place
 from s1_jax.storage import as_path
 from s1_jax.terminal import say
 
@@ -30,11 +31,11 @@ PROG = "python -m s1_jax.convert"
 
 
 @dataclass(frozen=True)
-class ConvertConfig:
+class ConvertConfig(Options):
     """What to convert."""
 
-    source: str  # folder or hub id in Hugging Face layout; or a training run, its checkpoints/, or an Orbax folder
-    target: str  # folder to write; must not exist
+    source: Place  # folder or hub id in Hugging Face layout; or a training run, its checkpoints/, or an Orbax folder
+    target: Place  # folder to write; must not exist
     dtype: Literal["float32", "bfloat16", "float16"] | None = None  # type to store; none: that of the source
 
 

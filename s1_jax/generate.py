@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerBase
 
 from s1_jax.api import LoadedModel, load_model, override, prompt_token_ids
 from s1_jax.cli import StopFlag, parse, resumable, run_main
-from s1_jax.config import S1, BudgetConfig, FormatConfig, SamplingConfig, StoredConfig, UserError
+from s1_jax.config import S1, BudgetConfig, Drafted, FormatConfig, Rows, SamplingConfig, StoredConfig, UserError
 from s1_jax.data.chat import STOP_TOKENS
 from s1_jax.data.look_alikes import LookAlikes
 from s1_jax.decoding.budget import AnswerEnd, End, Kind, Phase
@@ -35,6 +35,7 @@ from s1_jax.decoding.requests import USUAL, Request
 from s1_jax.decoding.slots import rows_at_a_time
 from s1_jax.json_input import loads, read_jsonl
 from s1_jax.locks import locked_file
+from s1_jax.options import Count, Options, Place, Seed, Whole
 from s1_jax.progress import progress_bar
 from s1_jax.stages import DecodingNote, Stages
 from s1_jax.storage import as_path, in_bucket, mirrored
@@ -61,23 +62,24 @@ INPUT_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 @dataclass(frozen=True)
-class GenerateConfig:
+class GenerateConfig(Options):
     """Options of `python -m s1_jax.generate`."""
 
-    model: str  # folder or hub id in Hugging Face layout
-    input: str | None = None  # prompts, one JSON object a line
-    output: str | None = None  # records, one JSON object a line; an unfinished one is gone on with
+    model: Place  # folder or hub id in Hugging Face layout
+    input: Place | None = None  # prompts, one JSON object a line
+    output: Place | None = None  # records, one JSON object a line; an unfinished one is gone on with
     prompt: str | None = None  # one user message instead of files: streams to the terminal
     budget: BudgetConfig = BudgetConfig()
     sampling: SamplingConfig = SamplingConfig()
     thinking: bool = True  # off: no start marker and no budget, the model answers at once
     # none: a quarter of max_model_len, at most 1024; of a run without forcing it bounds thinking and answer together
-    max_answer_tokens: int | None = None
-    max_model_len: int | None = None  # tokens of prompt, thinking and answer together; none: the model's
+    max_answer_tokens: Whole | None = None
+    max_model_len: Count | None = None  # tokens of prompt, thinking and answer together; none: the model's
     format: FormatConfig = S1
-    batch_size: int = 8
-    draft_tokens: int = 0  # looked up in prompt and thinking, and checked by one pass of the model; no token changes
-    seed: int = 0
+    batch_size: Rows = 8
+    # looked up in prompt and thinking, and checked by one pass of the model; no token changes
+    draft_tokens: Drafted = 0
+    seed: Seed = 0
     dtype: Literal["float32", "bfloat16"] = "float32"  # of products
     stored: StoredConfig = StoredConfig()
 

@@ -25,6 +25,7 @@ from s1_jax.cli import load_config, parse, parse_with_file, run_main
 from s1_jax.config import EvaluateConfig, TrainConfig, UserError
 from s1_jax.data.tokens import Corpus, load_corpus
 from s1_jax.model.sizes import QWEN2_5
+from s1_jax.options import Count, Place
 from s1_jax.planning.decode_estimate import LIVE, DecodePlan, make_decode_plan, most_rows
 from s1_jax.planning.estimate import Plan, capacity, make_plan, slice_layout
 from s1_jax.planning.search import Result, label, search
@@ -50,11 +51,11 @@ class PlanConfig(TrainConfig):
     """The options of the run that is planned, and these."""
 
     topology: str | None = None  # the slice: v5p:4x4x2, v5e:16x16, v6e:8x8, or its name for gcloud, such as v5p-64
-    lengths: str | None = None  # JSON file of token counts, one an example, in the place of the data set
+    lengths: Place | None = None  # JSON file of token counts, one an example, in the place of the data set
     full: bool = False  # in its place: 16 examples of data.max_length tokens each, the most a step can hold
     json: bool = False  # print one JSON object and nothing else
     search: bool = False  # try meshes, rows and remat policies, and rank them
-    search_limit: int = 12  # how many programs a search compiles at most
+    search_limit: Count = 12  # how many programs a search compiles at most
 
 
 @dataclasses.dataclass(frozen=True)

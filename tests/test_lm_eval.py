@@ -365,13 +365,13 @@ def test_keywords_as_a_format():
         ({"max_token_thinking": 3}, "unknown field 'max_token_thinking'; did you mean 'max_tokens_thinking'"),
         ({"tempreature": 1}, "did you mean 'temperature'"),
         ({"num_beams": 4}, "unknown field 'num_beams'"),
-        ({"until_thinking": 3}, "'until_thinking' cannot be 3"),
-        ({"until_ends_thinking": "yes"}, "'until_ends_thinking' cannot be 'yes'"),
-        ({"max_tokens_thinking": "all"}, "'max_tokens_thinking' cannot be 'all'"),
-        ({"max_tokens_thinking": -1}, "max_thinking_tokens -1 is negative"),
+        ({"until_thinking": 3}, "until_thinking is 3; it must be a string"),
+        ({"until_ends_thinking": "yes"}, "until_ends_thinking is 'yes'; it must be true or false"),
+        ({"max_tokens_thinking": "all"}, "max_tokens_thinking is 'all'; it must be a whole number"),
+        ({"max_tokens_thinking": -1}, "max_tokens_thinking is -1; it must be a whole number from 0"),
         ({"temperature": "hot"}, "could not convert string to float"),
-        ({"temperature": -1.0}, "temperature >= 0"),
-        ({"max_gen_toks": 0}, "max_gen_toks 0 is below 1"),
+        ({"temperature": -1.0}, "temperature is -1; it must be a number from 1e-06"),
+        ({"max_gen_toks": 0}, "max_gen_toks is 0; it must be a whole number from 1"),
         ({"rejection_sample": True, "temperature": 1.0}, "needs max_tokens_thinking"),
         ({"rejection_sample": True, "max_tokens_thinking": 5}, "a temperature above 0"),
         (
@@ -395,9 +395,9 @@ def test_model_arguments(folder):
     for given, message in (
         ({}, "pretrained=DIR_OR_HUB_ID is missing"),
         ({"pretrained": "x", "draft_token": 3}, "did you mean 'draft_tokens'"),
-        ({"pretrained": "x", "dtype": "float16"}, "'dtype' cannot be 'float16'"),
+        ({"pretrained": "x", "dtype": "float16"}, "dtype is 'float16'; it must be auto or float32 or bfloat16"),
         ({"pretrained": "x", "device": "cuda"}, "JAX chooses the device"),
-        ({"pretrained": "x", "batch_size": 0}, "batch_size 0 is below 1"),
+        ({"pretrained": "x", "batch_size": 0}, "batch_size is 0; it must be a whole number from 1"),
         ({"pretrained": folder, "max_length": 129}, "max_length 129 is above the model's 128"),
     ):
         with pytest.raises(UserError, match=re.escape(message)):

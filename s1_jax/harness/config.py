@@ -5,28 +5,24 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from s1_jax.config import UserError
+from s1_jax.config import Drafted, Rows, Temperature, TopP
+from s1_jax.options import Count, Options, Seed, Share, Whole
 
 
 @dataclasses.dataclass(frozen=True)
-class HarnessConfig:
+class HarnessConfig(Options):
     """`--model_args` of the model `s1_jax` in EleutherAI's lm-evaluation-harness."""
 
     pretrained: str = ""  # folder or hub id in Hugging Face layout
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # as ModelSource.dtype
     weights: Literal["auto", "float32", "bfloat16", "int8"] = "auto"  # as StoredConfig
     cache: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    batch_size: int | Literal["auto"] = "auto"  # rows at a time; auto: max_batch_size
-    max_batch_size: int = 64
-    max_length: int | None = None  # tokens of prompt and generated text together; none: the model's
-    max_gen_toks: int = 256  # tokens to generate where a task does not say
-    draft_tokens: int = 0  # as EvaluateConfig.draft_tokens
-    seed: int = 0  # of draws
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "max_batch_size", "max_length", "max_gen_toks"):
-            if isinstance(value := getattr(self, name), int) and value < 1:
-                raise UserError(f"{name} {value} is below 1")
+    batch_size: Rows | Literal["auto"] = "auto"  # rows at a time; auto: max_batch_size
+    max_batch_size: Rows = 64
+    max_length: Count | None = None  # tokens of prompt and generated text together; none: the model's
+    max_gen_toks: Count = 256  # tokens to generate where a task does not say
+    draft_tokens: Drafted = 0  # as EvaluateConfig.draft_tokens
+    seed: Seed = 0  # of draws
 
     @property
     def rows(self) -> int:
@@ -35,32 +31,33 @@ class HarnessConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class KeywordConfig:
+class KeywordConfig(Options):
     """`--gen_kwargs` of a request to it: the harness's own, and those of s1's fork of the harness."""
 
     until: tuple[str, ...] = ()  # strings that end the answer
-    max_gen_toks: int = 256  # of the answer
+    max_gen_toks: Count = 256  # of the answer
     do_sample: bool = False
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    seed: int = 0
+    temperature: Temperature = 0.0
+    top_k: Whole = 0
+    top_p: TopP = 1.0
+    min_p: Share = 0.0
+    seed: Seed = 0
     # any of these, and thinking comes first
-    max_tokens_thinking: int | Literal["auto"] | None = None  # auto: what the longest prompt leaves; none: max_gen_toks
-    min_tokens_thinking: int | None = None
-    thinking_n_ignore: int | None = None
+    # auto: what the longest prompt leaves; none: max_gen_toks
+    max_tokens_thinking: Whole | Literal["auto"] | None = None
+    min_tokens_thinking: Whole | None = None
+    thinking_n_ignore: Whole | None = None
     thinking_n_ignore_str: str | tuple[str, ...] | None = None  # follows an ignored end; none: nothing
     thinking_start: str | None = None  # none: s1's, as the next
     thinking_end: str | None = None
     until_thinking: str | tuple[str, ...] | None = None  # none: s1's
     until_thinking_2: str | None = None
     until_ends_thinking: bool | None = None  # as in s1's fork: each string of `until` ends the thinking too
-    temperature_thinking: float | None = None  # none: as the answer, as the next
-    top_k_thinking: int | None = None
-    top_p_thinking: float | None = None
-    min_p_thinking: float | None = None
-    rejection_sample: bool | int = False  # draw thinking again until it ends by itself; a number: at most so often
+    temperature_thinking: Temperature | None = None  # none: as the answer, as the next
+    top_k_thinking: Whole | None = None
+    top_p_thinking: TopP | None = None
+    min_p_thinking: Share | None = None
+    rejection_sample: bool | Whole = False  # draw thinking again until it ends by itself; a number: at most so often
 
     @property
     def thinks(self) -> bool:

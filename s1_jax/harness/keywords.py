@@ -108,8 +108,6 @@ def tries_of(keywords: KeywordConfig) -> int:
 def _check(keywords: KeywordConfig) -> None:
     answer, thinking = sampling_of(keywords)
     budget_of(keywords, auto=keywords.min_tokens_thinking or 1)
-    if keywords.max_gen_toks < 1:
-        raise UserError(f"{WHERE}: max_gen_toks {keywords.max_gen_toks} is below 1")
     if not keywords.rejection_sample:
         return
     if keywords.max_tokens_thinking is None:

@@ -206,7 +206,7 @@ def test_what_cannot_be_chosen_is_said(tmp_path):
     del columns["hard"]
     with pytest.raises(UserError, match="select reads column 'hard'"):
         call(select, tmp_path, columns)
-    with pytest.raises(UserError, match="select.size 0"):
+    with pytest.raises(UserError, match="select.size is 0"):
         SelectConfig(size=0)
 
 

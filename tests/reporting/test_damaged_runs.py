@@ -76,7 +76,7 @@ SEARCHED = (
     ("vote", "loud", "vote is 'loud'; it must be one of best, weighted, majority"),
     ("path_score", 3, "path_score is 3; it must be one of last, min, mean, product"),
     ("width", "16", f"width is '16'; {COUNT}"),
-    ("width", 0, "method is 'rebase'; search.width 0 is below 1"),
+    ("width", 0, "method is 'rebase'; search.width is 0; it must be a whole number from 1"),
     ("score_temperature", None, f"score_temperature is null; {NUMBER}"),
     ("leaves", None, "leaves is null; it must be a list of pairs of an answer and a number"),
     ("leaves", [["7"]], "leaves is [['7']]; it must be a list of pairs"),

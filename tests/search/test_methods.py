@@ -327,11 +327,11 @@ def test_methods_without_what_they_need(options, architecture, message):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"width": 0}, "search.width 0 is below 1"),
-        ({"branch": 0}, "search.branch 0 is below 1"),
-        ({"max_steps": 0}, "search.max_steps 0 is below 1"),
-        ({"max_nodes": -1}, "search.max_nodes -1 is below 1"),
-        ({"problems_at_a_time": 0}, "search.problems_at_a_time 0 is below 1"),
+        ({"width": 0}, "search.width is 0; it must be a whole number from 1"),
+        ({"branch": 0}, "search.branch is 0; it must be a whole number from 1"),
+        ({"max_steps": 0}, "search.max_steps is 0; it must be a whole number from 1"),
+        ({"max_nodes": -1}, "search.max_nodes is -1; it must be a whole number from 1"),
+        ({"problems_at_a_time": 0}, "search.problems_at_a_time is 0; it must be a whole number from 1"),
         ({"score_temperature": 0.0}, "search.score_temperature 0.0 is not a number above 0"),
         ({"score_temperature": math.inf}, "search.score_temperature inf is not a number above 0"),
         ({"widening": math.nan}, "search.widening nan is not a number above 0"),
