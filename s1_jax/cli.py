@@ -29,7 +29,7 @@ from s1_jax.options import SHOWN, wanted
 from s1_jax.signals import RAISED, RaisedInMain, stop_of
 from s1_jax.signals import StopFlag as StopFlag
 from s1_jax.signals import Terminated as Terminated
-from s1_jax.storage import as_path, explained, one_line
+from s1_jax.storage import as_path, check_input, explained, one_line
 from s1_jax.terminal import in_a_line, say, say_warning
 from s1_jax.texts import check_texts
 
@@ -46,6 +46,7 @@ before_exit: list[Callable[[int], None]] = []  # told the exit code that `run_ma
 def load_config(path: str | Path) -> Any:
     """Runs `get_config()` of a config file. Raises UserError where there is none, or whatever else it does."""
     path = as_path(path)
+    check_input(path)
     if not path.is_file():
         raise UserError(f"no config file {path}; the ones shipped are in configs/")
     namespace: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}

@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     if argv and argv[0] in FROM_RECORDS:
         FROM_RECORDS[argv[0]](argv[1:])
         return
-    if len(argv) == 1 and as_path(argv[0]).is_dir():
+    if len(argv) == 1 and not argv[0].startswith("-") and as_path(argv[0]).is_dir():
         with locked_folder(as_path(argv[0])), mirrored(argv[0]) as folder:
             report(folder)
         return

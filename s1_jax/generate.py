@@ -38,7 +38,7 @@ from s1_jax.locks import locked_file
 from s1_jax.options import Count, Options, Place, Seed, Whole
 from s1_jax.progress import progress_bar
 from s1_jax.stages import DecodingNote, Stages
-from s1_jax.storage import as_path, in_bucket, mirrored
+from s1_jax.storage import as_path, check_input, in_bucket, mirrored
 from s1_jax.terminal import say, shown
 from s1_jax.texts import is_unicode
 
@@ -106,6 +106,7 @@ def main(argv: list[str] | None = None) -> None:
     if config.input is None or config.output is None:
         raise UserError("give --input and --output, or --prompt")
     output = as_path(config.output)
+    check_input(output)  # what is in it already is read
     if not in_bucket(output) and not output.parent.is_dir():
         raise UserError(f"there is no folder {output.parent} to write {output.name} into")
     with locked_file(output):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from s1_jax.config import UserError
+from s1_jax.storage import check_input
 
 MAX_DEPTH = 200  # lists and objects inside each other; far below where Python's own recursion ends
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -37,6 +38,7 @@ def parse_json(text: str | bytes, where: str, ours: bool = False) -> Any:
 
 def read_json(path: Path, ours: bool = False) -> Any:
     """The value of a JSON file, here or in a bucket. Raises UserError where it is missing or not JSON."""
+    check_input(path)
     try:
         contents = path.read_bytes()
     except FileNotFoundError:
@@ -56,6 +58,7 @@ def read_object(path: Path, ours: bool = False) -> dict[str, Any]:
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) of each line of a JSONL file, here or in a bucket. Raises UserError."""
+    check_input(path)
     try:
         lines = path.open("rb")
     except OSError as error:

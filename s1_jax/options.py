@@ -97,6 +97,8 @@ def _hints(cls: type) -> dict[str, Any]:
 def _mistake(value: Any, hint: Any, name: str) -> str | None:
     """The message on a value that is none of this type; None where it is."""
     kind, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if kind is Annotated and not any(isinstance(extra, OURS) for extra in arguments[1:]):  # a note for tyro
+        return _mistake(value, arguments[0], name)
     if kind is tuple and isinstance(value, tuple | list):
         kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
         if len(kinds) == len(value):

@@ -31,9 +31,11 @@ def as_path(place: str | Path) -> Path:
     """A path on this machine, or in a bucket: then an etils.epath.Path, which has pathlib's methods, but for `stat`'s
     fields (`size_of`), appending and locks.
 
-    Raises UserError on another kind of URL, and where the client of buckets is not installed.
+    Raises UserError on an empty path or another kind of URL, and where the client of buckets is not installed.
     """
     text = str(place)
+    if not text.strip():  # as a path it would be the current folder
+        raise UserError("an empty path; name a file or a folder")
     if "://" not in text:
         return Path(text).expanduser()
     if not text.startswith(BUCKETS) or not text[len(BUCKETS) :].split("/")[0]:
@@ -47,6 +49,15 @@ def as_path(place: str | Path) -> Path:
 def in_bucket(path: Path) -> bool:
     """Whether `as_path` made it of a URL."""
     return str(path).startswith(BUCKETS)
+
+
+def check_input(path: Path) -> None:
+    """Raises UserError where `path` is a device or a pipe, which may never end or never begin: /dev/zero, a FIFO.
+
+    Whatever opens a file that a user has named asks this first. What is not there is for the reading to say.
+    """
+    if not in_bucket(path) and path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path} is a device or a pipe; name a file")
 
 
 def size_of(path: Path) -> int:
@@ -79,6 +90,7 @@ def read_ranges(path: Path, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         begins, ends = [begin for begin, _ in ranges], [end for _, end in ranges]
         read = fsspec.filesystem("gcs").cat_ranges([str(path)] * len(ranges), begins, ends, on_error="raise")
         return [bytes(part) for part in read]
+    check_input(path)
     with path.open("rb") as file:
         return [os.pread(file.fileno(), end - begin, begin) for begin, end in ranges]
 

@@ -159,7 +159,7 @@ def test_methods_of_the_command_line_are_crossed_with_budgets_and_widths(folder,
         (["--sweep.methods", "rebase"], "needs forcing, one try and a temperature above 0"),
         (["--rewards.process", "none"], "no folder none"),
         (["--rewards.outcome", "PROCESS"], "rewards.outcome: .* scores steps"),
-        (["--rewards.slots", "4"], "rewards.batch_size 16 is not between 1 and rewards.slots 4"),
+        (["--rewards.slots", "4"], "rewards.batch_size 16 is above rewards.slots 4"),
         (["--steps.max-step-tokens", "0"], "max_step_tokens is 0; it must be a whole number from 1"),
     ],
 )

@@ -15,7 +15,7 @@ import huggingface_hub
 from s1_jax.config import UserError
 from s1_jax.files import sync_folder, write_whole
 from s1_jax.processes import is_first, meet
-from s1_jax.storage import as_path, in_bucket, one_line, read_ranges, remove_folder, size_of
+from s1_jax.storage import as_path, check_input, in_bucket, one_line, read_ranges, remove_folder, size_of
 
 EXPECTED = (
     "a model is a folder with config.json and model.safetensors, here or at gs://, or a hub id such as "
@@ -53,6 +53,7 @@ def resolve(path: str | Path, files: tuple[str, ...] = DOWNLOADED) -> Path:
             raise UserError(f"{path}: {one_line(error)}") from None
         raise UserError(f"no config.json in {path}; {EXPECTED}")
     text = os.path.expanduser(str(path))
+    check_input(Path(text))
     if Path(text).is_dir():
         return Path(text)
     if Path(text).exists():

@@ -22,7 +22,7 @@ import numpy as np
 
 from s1_jax.config import UserError
 from s1_jax.json_input import DuplicateKey, loads
-from s1_jax.storage import CHUNK, in_bucket, read_ranges, size_of
+from s1_jax.storage import CHUNK, check_input, in_bucket, read_ranges, size_of
 
 DTYPES = {"F32": np.dtype(np.float32), "BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16)}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -71,6 +71,7 @@ def same_values(one: StoredTensor, other: StoredTensor) -> bool:
 
 def read_header(path: Path) -> list[StoredTensor]:
     """All tensors of a safetensors file. Raises UserError on any other file, and where a name occurs twice."""
+    check_input(path)
     try:
         with path.open("rb") as file:
             data_start = 8 + (length := int.from_bytes(file.read(8), "little"))

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from s1_jax.config import UserError
 from s1_jax.data.files import split_files
 from s1_jax.json_input import read_jsonl
-from s1_jax.storage import BUCKETS, as_path
+from s1_jax.storage import BUCKETS, as_path, check_input
 from s1_jax.texts import is_unicode
 
 LAYOUTS: dict[str, dict[str, str]] = {
@@ -56,6 +56,7 @@ def read_rows(path: str, split: str, subset: str | None = None) -> Iterator[Row]
     line that is no object.
     """
     local = as_path(path)
+    check_input(local)
     if (local.is_file() or local.is_dir()) and set(split) & set("[]+%"):
         raise UserError(f"split {split!r} asks for a part, which is for hub data sets; {path} is read by whole splits")
     if local.is_file():

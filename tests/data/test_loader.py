@@ -240,9 +240,9 @@ def test_leaving_early_leaves_no_thread_behind():
 @pytest.mark.parametrize(
     ("fields", "arguments", "message"),
     [
-        ({"row_lengths": (80, 64)}, {}, "row_lengths 80 64 must be positive and ascending"),
+        ({"row_lengths": (80, 64)}, {}, "row_lengths 80 64 must be ascending, each once"),
         ({"row_lengths": (64, 64)}, {}, "each once"),
-        ({"row_lengths": (0, 64)}, {}, "must be positive"),
+        ({"row_lengths": (0, 64)}, {}, r"row_lengths\[0\] is 0; it must be a whole number from 1"),
         ({"row_lengths": (32, 48)}, {}, "max_length 64 is above the longest of data.row_lengths, 48"),
         ({"batch_by": "tokens"}, {}, "needs data.batch_tokens"),
         ({"batch_examples": 0}, {}, "batch_examples is 0"),
