@@ -51,6 +51,10 @@ def whole_file(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
             os.replace(beside, path)
         sync_folder(path.parent)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(beside)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None  # not the name that nobody knows
     finally:
         beside.unlink(missing_ok=True)
 

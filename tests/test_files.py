@@ -37,10 +37,17 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, c
         monkeypatch.setattr(files.Path, "write_bytes", full)
     else:
         monkeypatch.setattr(files.os, call, full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
         write_whole(path, "new")
     monkeypatch.undo()
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["x.json"]
+
+
+def test_a_folder_that_is_not_there_or_in_the_way_is_named(tmp_path):
+    (tmp_path / "x.json").mkdir()
+    for path, kind in ((tmp_path / "no" / "x.json", FileNotFoundError), (tmp_path / "x.json", IsADirectoryError)):
+        with pytest.raises(kind, match=f": '{path}'$"):
+            write_whole(path, "new")
 
 
 def test_what_is_written_is_on_disk_before_it_gets_the_name_and_the_name_after(tmp_path, monkeypatch):
