@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from rich.progress import Progress
 from s1_jax.config import UserError
 from s1_jax.files import whole_file
 from s1_jax.json_input import loads
+from s1_jax.storage import one_line
 from s1_jax.terminal import say
 
 ROWS_OF_GROUP = 1024  # with long traces some 20 MB
@@ -48,17 +50,22 @@ class Made:
 
 
 class Source:
-    """The table a stage starts from: columns of it, without what it does not ask for."""
+    """The table a stage starts from: columns of it, without what it does not ask for.
+
+    Reading raises UserError where the file is damaged.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = pq.ParquetFile(path)
-        self.num_rows: int = self._file.metadata.num_rows
-        self.names: list[str] = self._file.schema_arrow.names
+        with _undamaged(path):
+            self._file = pq.ParquetFile(path)
+            self.num_rows: int = self._file.metadata.num_rows
+            self.names: list[str] = self._file.schema_arrow.names
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One column, whole."""
-        return self._file.read([name])[name]
+        with _undamaged(self.path):
+            return self._file.read([name])[name]
 
     def empty(self, names: Sequence[str]) -> pa.Table:
         """Some columns, no rows."""
@@ -66,7 +73,13 @@ class Source:
 
     def batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Some columns, a group of rows at a time."""
-        yield from self._file.iter_batches(ROWS_OF_GROUP, columns=list(names))
+        batches = self._file.iter_batches(ROWS_OF_GROUP, columns=list(names))
+        while True:
+            with _undamaged(self.path):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
 
 class Stage(NamedTuple):
@@ -110,6 +123,10 @@ def fingerprint_of(path: Path) -> str | None:
         metadata = pq.read_metadata(path).metadata or {}
     except (FileNotFoundError, pa.ArrowException):
         return None
+    except OSError as error:
+        if error.errno is not None:  # the system's; without a number it is pyarrow's: no whole table
+            raise
+        return None
     return metadata.get(FINGERPRINT, b"").decode("utf-8", "replace") or None
 
 
@@ -122,6 +139,17 @@ def counts_of(path: Path) -> list[Count]:
     except (ValueError, LookupError, TypeError):
         raise UserError(f"{path} holds no table of this pipeline; remove it, it is made again") from None
     return counts
+
+
+@contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    """Within: a table is read. Raises UserError where the file holds something else, in which pyarrow trips."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise
+        raise UserError(f"{path} is damaged ({one_line(error)}); remove it, it is made again") from None
 
 
 def _fingerprint(stage: Stage, config: Any, before: str) -> str:

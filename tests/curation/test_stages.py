@@ -109,3 +109,30 @@ def test_a_stop_leaves_no_table(tmp_path):
 def test_a_table_without_rows(tmp_path):
     path = run(tmp_path, [], Config(least=10, order=()))
     assert pq.read_table(path).column_names == ["number", "text", "square"] and Source(path).num_rows == 0
+
+
+def test_a_damaged_table_is_made_again_or_named(tmp_path):
+    run(tmp_path, [])
+    table = tmp_path / "2_second.parquet"
+    whole = table.read_bytes()
+    end = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")  # where what tells of all pages begins
+    for damaged in (
+        whole[:end] + b"\xff" * 20 + whole[end + 20 :],
+        whole[:-8] + b"\xff" * 4 + b"PAR1",
+        whole[:50],
+        b"",
+    ):
+        table.write_bytes(damaged)
+        log = []
+        run(tmp_path, log)
+        assert log == ["second"], "what cannot be read is no table"
+        assert table.read_bytes() == whole
+    page = pq.read_metadata(table).row_group(1).column(0).dictionary_page_offset
+    # its end says that it is whole, its pages are not
+    table.write_bytes(whole[:page] + b"\xff" * 40 + whole[page + 40 :])
+    (tmp_path / "3_third.parquet").unlink()
+    with pytest.raises(UserError, match=r"2_second\.parquet is damaged \(.*\); remove it, it is made again") as error:
+        run(tmp_path, [])
+    assert "\n" not in str(error.value)
+    table.unlink()
+    assert run(tmp_path, []) == tmp_path / "3_third.parquet"
