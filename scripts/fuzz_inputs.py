@@ -680,9 +680,9 @@ def work() -> None:
             os.close(file)
         faulthandler.enable()
         with endpoint(Path()) as port:
-            argv = with_port(case["argv"], port)
+            module, argv = importlib.import_module(f"s1_jax.{case['command']}"), with_port(case["argv"], port)
             try:
-                cli.run_main(lambda: importlib.import_module(f"s1_jax.{case['command']}").main(argv))  # noqa: B023
+                cli.run_main(lambda: module.main(argv))  # noqa: B023
             except SystemExit as stop:
                 code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
             except BaseException:

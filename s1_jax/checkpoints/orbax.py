@@ -12,6 +12,7 @@ import math
 import shutil
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -265,3 +266,20 @@ def _reason(error: Exception) -> str:
     """The first line of an error, without the dump of settings tensorstore puts behind it."""
     said = str(error).strip() or type(error).__name__
     return said.splitlines()[0].partition(" [tensorstore_spec")[0][-REASON_LENGTH:]
+
+
+def _without_late_reads(before: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """A hook for errors that nobody can be told of, in place of `before`.
+
+    Where one array cannot be read, the reads of the others end in an event loop that is closed by then. Each would
+    print a traceback, at any time until the process ends.
+    """
+
+    def hook(failed: Any) -> None:
+        if not (isinstance(failed.exc_value, RuntimeError) and "Event loop is closed" in str(failed.exc_value)):
+            before(failed)
+
+    return hook
+
+
+sys.unraisablehook = _without_late_reads(sys.unraisablehook)

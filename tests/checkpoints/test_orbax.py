@@ -10,6 +10,7 @@ import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ import pytest
 
 from s1_jax.checkpoints.digest import digests, json_digest
 from s1_jax.checkpoints.orbax import META as META_FILE
-from s1_jax.checkpoints.orbax import Checkpointer, restore_params
+from s1_jax.checkpoints.orbax import Checkpointer, _without_late_reads, restore_params
 from s1_jax.config import MeshConfig, ModelConfig, OptimConfig, RunError, UserError
 from s1_jax.model.qwen2 import init_params
 from s1_jax.sharding import TRAIN_RULES, Layout, assert_sharded, make_mesh
@@ -388,3 +389,12 @@ def test_a_save_that_failed_is_told_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpointer._manager, "wait_until_finished", fails)
     with pytest.raises(RunError, match=r"a save into .* failed: RESOURCE_EXHAUSTED: no space left$"):
         checkpointer.wait()
+
+
+def test_reads_that_end_after_one_has_failed_print_nothing():
+    said = []
+    late = SimpleNamespace(exc_value=RuntimeError("Event loop is closed"))
+    other = SimpleNamespace(exc_value=RuntimeError("something else"))
+    for failed in (late, other):
+        _without_late_reads(said.append)(failed)
+    assert said == [other]
