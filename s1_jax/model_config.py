@@ -10,10 +10,11 @@ import dataclasses
 from typing import Any
 
 from s1_jax.errors import UserError
-from s1_jax.model_fields import LARGEST, Fields
+from s1_jax.model_fields import LARGEST, SHOWN, Fields
 from s1_jax.rope_config import THETA, RopeScaling, read_rope
 
 MOST_LAYERS = 10_000  # no model has so many, and a mistyped number would be counted up to before it is found out
+MOST_POSITIONS = 10_000_000  # likewise: the decoder has room for as many tokens in each row
 ACTIVATIONS = ("silu", "swish")  # two names of one function
 WINDOW, WINDOWED_FROM = 4096, 28  # transformers' sliding_window and max_window_layers
 
@@ -71,9 +72,11 @@ class ModelConfig:
         """
         fields = Fields(values, source)
         if (model_type := fields.text("model_type", "qwen2")) != "qwen2":
-            raise UserError(f"{source}: model_type {model_type!r} is not supported; only 'qwen2' (Qwen2.5 dense) is")
+            raise UserError(
+                f"{source}: model_type {model_type[:SHOWN]!r} is not supported; only 'qwen2' (Qwen2.5 dense) is"
+            )
         if (activation := fields.text("hidden_act", "silu")) not in ACTIVATIONS:
-            raise UserError(f"{source}: hidden_act {activation!r} is not supported; Qwen2.5 uses 'silu'")
+            raise UserError(f"{source}: hidden_act {activation[:SHOWN]!r} is not supported; Qwen2.5 uses 'silu'")
         if fields.section("quantization_config").values:
             raise UserError(
                 f"{source} describes quantized weights (quantization_config), which are not supported; "
@@ -91,11 +94,13 @@ class ModelConfig:
             "num_attention_heads": heads,
             # null: a kv head for each query head
             "num_key_value_heads": fields.integer("num_key_value_heads", null=heads),
-            "max_position_embeddings": fields.integer("max_position_embeddings", cls.max_position_embeddings),
+            "max_position_embeddings": fields.integer(
+                "max_position_embeddings", cls.max_position_embeddings, most=MOST_POSITIONS
+            ),
         }
         others: dict[str, Any] = {
-            "rms_norm_eps": fields.number("rms_norm_eps", cls.rms_norm_eps),
-            "initializer_range": fields.number("initializer_range", cls.initializer_range),
+            "rms_norm_eps": float(fields.number("rms_norm_eps", cls.rms_norm_eps, most=1.0)),
+            "initializer_range": float(fields.number("initializer_range", cls.initializer_range, most=1000.0)),
         }
         tied = fields.flag("tie_word_embeddings", cls.tie_word_embeddings)
         try:
@@ -109,6 +114,8 @@ class ModelConfig:
         layer_types = _layer_types(fields, config.num_hidden_layers)
         theta, scaling = read_rope(fields, config.head_dim, config.max_position_embeddings, layer_types)
         config = dataclasses.replace(config, rope_theta=theta, rope_scaling=scaling)
+        if config.context_length > MOST_POSITIONS:
+            raise UserError(f"{source}: rope_scaling stretches the context beyond {MOST_POSITIONS:,} positions")
         _check_attention(fields, layer_types, config)
         return config
 
@@ -148,7 +155,7 @@ def _layer_types(fields: Fields, layers: int) -> list[str]:
 def _check_attention(fields: Fields, layer_types: list[str], config: ModelConfig) -> None:
     """Raises UserError where a layer does not see all tokens before it, at any length the model is made for."""
     if other := sorted(set(layer_types) - {"full_attention", "sliding_attention"}):
-        raise UserError(f"{fields.source}: layer_types has {other[0]!r}; Qwen2 knows full_attention")
+        raise UserError(f"{fields.source}: layer_types has {other[0][:SHOWN]!r}; Qwen2 knows full_attention")
     window = _window(fields)
     if "sliding_attention" in layer_types and (window is None or window < config.context_length):
         raise UserError(

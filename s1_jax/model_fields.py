@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from s1_jax.errors import UserError
 
 LARGEST = 2**31 - 1  # of any whole number: sizes and positions are int32
+MOST = 1e300  # of any number: far from where products of two overflow
 SHOWN = 60  # characters of a value that an error repeats
 REQUIRED: Any = object()  # the default of a field that must be there
 
@@ -39,12 +40,15 @@ class Fields:
             self.refuse(name, value, f"it must be a whole number from {least} to {most}")
         return value
 
-    def number(self, name: str, default: Any = REQUIRED, least: float = 0.0, above: bool = False) -> float:
-        """A finite number of at least `least`, or where `above` is true of more than that."""
+    def number(
+        self, name: str, default: Any = REQUIRED, least: float = 0.0, above: bool = False, most: float = MOST
+    ) -> float:
+        """A finite number of at least `least`, or where `above` is true of more than that, up to `most`."""
         value = self._get(name, default)
-        fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e300
+        fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= most
         if not fits or not (value > least if above else value >= least):  # a NaN is neither
-            self.refuse(name, value, f"it must be a number {'above' if above else 'of at least'} {least:g}")
+            up_to = "" if most == MOST else f" and at most {most:g}"
+            self.refuse(name, value, f"it must be a number {'above' if above else 'of at least'} {least:g}{up_to}")
         return value
 
     def flag(self, name: str, default: Any = REQUIRED) -> bool:
@@ -67,6 +71,15 @@ class Fields:
         if value is not None and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
             self.refuse(name, value, "it must be a list of strings")
         return value
+
+    def integers(self, name: str, count: int | None = None) -> tuple[int, ...]:
+        """A list of whole numbers from 0 on that a file's size can have; `count` of them where that is given."""
+        value = self._get(name, REQUIRED)
+        fits = isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
+        if not fits or (count is not None and len(value) != count):
+            many = "whole numbers" if count is None else f"{count} whole numbers"
+            self.refuse(name, value, f"it must be a list of {many} from 0 on")
+        return tuple(value)
 
     def section(self, name: str) -> Fields:
         """The object of that name; an empty one where it is absent or null."""

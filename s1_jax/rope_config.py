@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterable
 
 from s1_jax.errors import UserError
-from s1_jax.model_fields import Fields
+from s1_jax.model_fields import LARGEST, Fields
 
 THETA = 10000.0
 PART = "partial_rotary_factor"
@@ -75,14 +75,20 @@ def read_rope(
 
 
 def _original_length(config: Fields, rope: Fields, max_position_embeddings: int) -> int:
-    value = (config if _LENGTH in config else rope).number(_LENGTH, max_position_embeddings, above=True)
+    value = (config if _LENGTH in config else rope).number(_LENGTH, max_position_embeddings, least=1, most=LARGEST)
     return int(value) if value == int(value) else value  # type: ignore[return-value]  # transformers takes any number
+
+
+def _factor(rope: Fields, original: float, max_position_embeddings: int) -> float:
+    if not rope.given("factor"):
+        return max_position_embeddings / original
+    return rope.number("factor", above=True, most=LARGEST)
 
 
 def _yarn(rope: Fields, original: int, max_position_embeddings: int) -> RopeScaling:
     if "factor" not in rope:
         raise UserError(f"{rope.source} of type 'yarn' needs a factor")
-    factor = rope.number("factor", above=True) if rope.given("factor") else max_position_embeddings / original
+    factor = _factor(rope, original, max_position_embeddings)
 
     def or_default(name: str, default: float) -> float:
         return (rope.number(name) if rope.given(name) else 0) or default
@@ -104,11 +110,13 @@ def _yarn(rope: Fields, original: int, max_position_embeddings: int) -> RopeScal
 def _is_plain(rope: Fields, kind: str, original: float, head_dim: int, max_position_embeddings: int) -> bool:
     """Whether a kind other than YaRN, with these settings, turns every position as plain RoPE does."""
     if kind == "longrope":
-        ones = [1] * (head_dim // 2)
-        factors = [rope.values.get("short_factor"), rope.values.get("long_factor")]
-        factor = rope.number("factor", above=True) if rope.given("factor") else max_position_embeddings / original
+        factors = [rope.values.get(name) for name in ("short_factor", "long_factor")]
+        ones = all(
+            isinstance(x, list) and len(x) == head_dim // 2 and set(map(repr, x)) <= {"1", "1.0"} for x in factors
+        )
+        factor = _factor(rope, original, max_position_embeddings)
         on_angles = rope.number("attention_factor") == 1 if rope.given("attention_factor") else factor <= 1
-        return factors == [ones, ones] and on_angles
+        return ones and on_angles
     if kind == "dynamic":
         return False  # beyond the model's context it changes with the length of the text, whatever its factor
     if rope.values.get("factor", 1 if kind == "proportional" else None) != 1:

@@ -196,6 +196,22 @@ def test_positions_are_those_of_transformers(changes):
         ({"model_type": 2}, "model_type is 2"),
         ({"head_dim": "16"}, "head_dim is '16'"),
         ({"quantization_config": "gptq"}, "quantization_config is 'gptq'"),
+        # numbers that no model has, and that take memory or overflow before a tensor is looked at
+        ({"max_position_embeddings": 2**31 - 1}, "max_position_embeddings is 2147483647; .* from 1 to 10000000"),
+        (scaling(factor=10**7), "rope_scaling stretches the context beyond 10,000,000 positions"),
+        (scaling(factor=1e300), "factor is 1e[+]300"),
+        (scaling(original_max_position_embeddings=1e300), "original_max_position_embeddings is 1e[+]300"),
+        (scaling(original_max_position_embeddings=0.5), "original_max_position_embeddings is 0.5"),
+        ({"initializer_range": 2**31}, "initializer_range is 2147483648; .* at most 1000"),
+        ({"rms_norm_eps": 1e40}, "rms_norm_eps is 1e[+]40; it must be a number of at least 0 and at most 1"),
+        (
+            {"hidden_size": 2**30, "rope_parameters": {"rope_type": "longrope", "short_factor": ONES, "factor": 1.0}},
+            "'longrope'",
+        ),
+        ({"model_type": "x" * 10**6}, "model_type 'x{60}'"),
+        ({"hidden_act": "x" * 10**6}, "hidden_act 'x{60}'"),
+        ({"layer_types": ["x" * 10**6] * 3}, "layer_types has 'x{60}'"),
+        ({"rope_parameters": {"rope_type": "x" * 10**6}}, "rope_type is 'x{59}[.]"),
         # windows
         ({"use_sliding_window": "true"}, "use_sliding_window is 'true'"),
         ({"sliding_window": "4096"}, "sliding_window is '4096'"),
@@ -213,6 +229,7 @@ def test_what_cannot_be_is_one_line_with_file_field_and_value(changes, words):
     with pytest.raises(UserError, match=words) as error:
         ModelConfig.from_dict(TINY | changes, "some/config.json")
     assert str(error.value).startswith("some/config.json") and "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
 
 
 @pytest.mark.parametrize("values", [[], "qwen2", 7, None, [TINY]], ids=str)

@@ -25,14 +25,15 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from s1_jax.checkpoints.folder import copy_tokenizer, resolve, whole_folder
-from s1_jax.checkpoints.tensor_file import DTYPES, StoredTensor, read_header, same_values, write
+from s1_jax.checkpoints.tensor_file import DTYPES, NAME_SHOWN, StoredTensor, read_header, same_values, write
 from s1_jax.checkpoints.tokenizer import load_tokenizer as load_tokenizer
 from s1_jax.config import ModelConfig, StoredConfig, UserError
 from s1_jax.files import write_whole
-from s1_jax.json_input import read_json, read_object
+from s1_jax.json_input import read_object
 from s1_jax.model import kernels
 from s1_jax.model.attention import rope_frequencies
 from s1_jax.model.qwen2 import Params, abstract_params, param_axes
+from s1_jax.model_fields import Fields
 from s1_jax.sharding import Layout
 from s1_jax.storage import as_path
 
@@ -259,13 +260,7 @@ def stored_tensors(folder: Path) -> list[StoredTensor]:
     if (folder / SINGLE).is_file():
         files = [SINGLE]
     elif (folder / INDEX).is_file():
-        index = read_json(folder / INDEX)
-        weight_map = index.get("weight_map") if isinstance(index, dict) else None
-        files = sorted({str(file) for file in weight_map.values()}) if isinstance(weight_map, dict) else []
-        outside = [file for file in files if file != Path(file).name or file == ".."]
-        problems = [f"{file!r} lies outside the folder, which is refused" for file in outside]
-        if problems or not files:
-            raise UserError(f"{folder / INDEX}: {'; '.join(problems) or 'no weight_map'}")
+        files = _files_of_index(folder / INDEX)
     elif any(folder.glob("*.bin")) or (folder / "pytorch_model.bin.index.json").is_file():
         refusal = "holds pickled weights (.bin), which can run code when opened"
         raise UserError(f"{folder} {refusal}; {UNPICKLE % {'folder': folder}}")
@@ -281,6 +276,19 @@ def stored_tensors(folder: Path) -> list[StoredTensor]:
     if problems:
         raise UserError("; ".join(problems))
     return tensors
+
+
+def _files_of_index(path: Path) -> list[str]:
+    """The files of several that make up a checkpoint. Raises UserError on names that lead out of its folder."""
+    index = Fields(read_object(path), str(path))
+    weight_map = index.section("weight_map")
+    files = sorted({weight_map.text(name) for name in weight_map.values})
+    inside = [file for file in files if file == Path(file).name and file not in ("", "..") and "\0" not in file]
+    outside = [repr(file[:NAME_SHOWN]) for file in files if file not in set(inside)]
+    if outside or not files:
+        problem = f"{_some(outside)} lies outside the folder, which is refused" if outside else "no weight_map"
+        raise UserError(f"{path}: {problem}")
+    return files
 
 
 def _match(
@@ -338,7 +346,7 @@ def _compare_frequencies(config: ModelConfig, tensors: list[StoredTensor], folde
 def _some(names: Iterable[str]) -> str:
     names = list(names)
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return ", ".join(names[:NAMES_SHOWN]) + more
+    return ", ".join(name[: 3 * NAME_SHOWN] for name in names[:NAMES_SHOWN]) + more
 
 
 def _place(

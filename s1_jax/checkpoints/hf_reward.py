@@ -13,6 +13,7 @@ from s1_jax.checkpoints.folder import resolve
 from s1_jax.config import ModelConfig, StoredConfig, UserError
 from s1_jax.json_input import read_object
 from s1_jax.model.reward import REWARD_MODELS, Params, RewardConfig, abstract_params, param_axes
+from s1_jax.model_fields import SHOWN, Fields
 from s1_jax.sharding import Layout
 
 
@@ -24,19 +25,18 @@ def load_config(path: str | Path) -> tuple[ModelConfig, RewardConfig]:
     is no reward model that is known, or the separator is no text.
     """
     folder = resolve(path)
-    values = read_object(folder / "config.json")
-    config = ModelConfig.from_dict(values, str(folder / "config.json"))
-    named = values.get("architectures") or []
+    fields = Fields(read_object(folder / "config.json"), str(folder / "config.json"))
+    config = ModelConfig.from_dict(fields.values, fields.source)
+    named = fields.texts("architectures") or []
     known = [REWARD_MODELS[name] for name in named if name in REWARD_MODELS] or _by_tensors(folder, config)
     if not known:
+        said = named[0][:SHOWN] if named else "not said"
         raise UserError(
-            f"{folder} is no reward model that is known (its architecture: {', '.join(named) or 'not said'}); "
+            f"{folder} is no reward model that is known (its architecture: {said}); "
             f"known are {', '.join(REWARD_MODELS)}"
         )
-    separator = values.get("step_separator") or known[0].separator
-    if separator is not None and not isinstance(separator, str):
-        raise UserError(f"{folder}/config.json: step_separator {separator!r} is no text")
-    return config, dataclasses.replace(known[0], separator=separator)
+    separator = fields.text("step_separator") if fields.given("step_separator") else None
+    return config, dataclasses.replace(known[0], separator=separator or known[0].separator)
 
 
 def load_params(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from s1_jax.checkpoints.folder import WITHOUT_WEIGHTS, resolve
-from s1_jax.config import UserError
 from s1_jax.json_input import read_object
+from s1_jax.model_fields import Fields
 
 
 def declared_stops(path: str | Path, vocab_size: int) -> tuple[int, ...]:
@@ -20,8 +20,9 @@ def declared_stops(path: str | Path, vocab_size: int) -> tuple[int, ...]:
     file = folder / "generation_config.json"
     if not file.exists():
         file = folder / "config.json"
-    declared = read_object(file).get("eos_token_id")
+    fields = Fields(read_object(file), str(file))
+    declared = fields.values.get("eos_token_id")
     ids = [] if declared is None else declared if isinstance(declared, list) else [declared]
     if any(type(i) is not int for i in ids):
-        raise UserError(f"{file}: eos_token_id is {declared!r}; it must be a token id or a list of token ids")
+        fields.refuse("eos_token_id", declared, "it must be a token id or a list of token ids")
     return tuple(sorted({i for i in ids if 0 <= i < vocab_size}))

@@ -22,11 +22,19 @@ import numpy as np
 
 from s1_jax.config import UserError
 from s1_jax.json_input import DuplicateKey, loads
+from s1_jax.model_fields import Fields
 from s1_jax.storage import CHUNK, check_input, in_bucket, read_ranges, size_of
 
 DTYPES = {"F32": np.dtype(np.float32), "BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16)}
+ITEM_BYTES = {  # of the format's types, those that no model of ours is stored in too
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
+}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 BLOCK = 2**24  # bytes of float32 that are compared at a time
+NAME_SHOWN = 100  # characters of a tensor's name that an error repeats
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 
 
@@ -70,32 +78,55 @@ def same_values(one: StoredTensor, other: StoredTensor) -> bool:
 
 
 def read_header(path: Path) -> list[StoredTensor]:
-    """All tensors of a safetensors file. Raises UserError on any other file, and where a name occurs twice."""
-    check_input(path)
+    """All tensors of a safetensors file, in the order of their data.
+
+    Raises UserError, which names the file, on any other file: where its header is not JSON, names a tensor twice or
+    describes one in another way than the format does, and where the data of the tensors overlap, leave gaps or end
+    elsewhere than the file.
+    """
     try:
+        check_input(path)
         with path.open("rb") as file:
             data_start = 8 + (length := int.from_bytes(file.read(8), "little"))
             size = size_of(path)
             if length > MAX_HEADER_BYTES or data_start > size:
                 raise ValueError("its header is longer than the file")
             header = loads(file.read(length))
-        header.pop("__metadata__", None)
-        tensors = []
-        for name, entry in header.items():
-            begin, end = entry["data_offsets"]
-            tensor = StoredTensor(path, name, entry["dtype"], tuple(entry["shape"]), data_start + begin)
-            wanted = end - begin if tensor.dtype not in DTYPES else prod(tensor.shape) * DTYPES[tensor.dtype].itemsize
-            if begin < 0 or end - begin != wanted or data_start + end > size:
-                raise ValueError(f"the data of {name} does not fit its shape or the file")
-            tensors.append(tensor)
+        return _tensors(path, header, data_start, size)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except DuplicateKey as error:
         raise UserError(f"the header of {path} is damaged: {error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except ValueError as error:
         hint = "cut short, or a Git LFS pointer that was never pulled?"
         raise UserError(f"{path} is not a whole safetensors file ({hint}): {error}") from None
-    return tensors
+
+
+def _tensors(path: Path, header: Any, data_start: int, size: int) -> list[StoredTensor]:
+    """The tensors that a header describes. Raises ValueError, or UserError where a field is not what it must be."""
+    if not isinstance(header, dict):
+        raise ValueError("its header is no JSON object")
+    found = []
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        fields = Fields(entry, f"the header of {path}: {name[:NAME_SHOWN]}")
+        dtype, shape = fields.text("dtype"), fields.integers("shape")
+        begin, end = fields.integers("data_offsets", count=2)
+        wanted = prod(shape) * ITEM_BYTES[dtype] if dtype in ITEM_BYTES else end - begin
+        if begin > end or end - begin != wanted:
+            raise ValueError(f"the data of {name[:NAME_SHOWN]} does not fit its shape or the file")
+        found.append((begin, end, StoredTensor(path, name, dtype, shape, data_start + begin)))
+    found.sort(key=lambda one: one[:2])
+    place = 0
+    for begin, end, tensor in found:
+        if begin != place:
+            what = "overlaps other data" if begin < place else f"begins behind a gap of {begin - place:,} bytes"
+            raise ValueError(f"the data of {tensor.name[:NAME_SHOWN]} {what}")
+        place = end
+    if data_start + place != size:
+        raise ValueError(f"its tensors end at byte {data_start + place:,} of a file of {size:,}")
+    return [tensor for _, _, tensor in found]
 
 
 def write(path: Path, shapes: Mapping[str, Any], fetch: Callable[[str], np.ndarray]) -> None:

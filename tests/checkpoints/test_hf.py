@@ -257,7 +257,7 @@ def broken_folders():
         "file missing": (missing_file, "a.safetensors cannot be read"),
         "index of nothing": (
             lambda folder: [(folder / "model.safetensors").unlink(), (folder / hf.INDEX).write_text("[]")],
-            "no weight_map",
+            "a list where an object is needed",
         ),
         "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "has neither model.safetensors nor"),
         "no config": (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),

@@ -111,6 +111,24 @@ def test_no_reward_model_is_told_what_would_be(tiny_model, source, tmp_path):
         assert all(known in str(raised.value) for known in REWARD_MODELS)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("architectures", 5, "architectures is 5; it must be a list of strings"),
+        ("architectures", "Qwen2ForPrmModel", "architectures is 'Qwen2ForPrmModel'; it must be a list of strings"),
+        ("architectures", [[]], r"architectures is \[\[\]\]"),
+        ("architectures", [7], r"architectures is \[7\]"),
+        ("step_separator", 5, "step_separator is 5; it must be a string"),
+        ("step_separator", ["a"], r"step_separator is \['a'\]"),
+    ],
+)
+def test_a_field_of_another_type_is_one_line(source, field, value, words):
+    path = source / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(UserError, match=rf"config\.json: {words}"):
+        hf_reward.load_config(source)
+
+
 def test_every_problem_is_raised_at_once(source):
     def spoil(found):
         del found["score.0.bias"], found["model.norm.weight"]
