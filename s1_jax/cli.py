@@ -57,7 +57,10 @@ def load_config(path: str | Path) -> Any:
     except RAISED:  # Ctrl-C, which may come here too
         raise
     except BaseException as error:  # SystemExit too: no config file ends a command
-        said = " ".join(str(error).split())
+        try:
+            said = " ".join(str(error).split())
+        except Exception:  # an exception of its own, whose text fails
+            said = "it cannot say why"
         raise UserError(
             f"{path}: {said if isinstance(error, UserError) else f'{type(error).__name__}: {said}'}"
         ) from None

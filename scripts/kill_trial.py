@@ -27,9 +27,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +69,12 @@ def trials(inputs: Path) -> dict[str, Trial]:
     training = [str(CONFIGS / "quickstart_sft.py"), "--data.path", str(inputs / "examples.jsonl")]
     training += ["--data.batch-examples", "8", "--data.micro-batch-rows", "4", "--train.epochs", "6"]
     training += ["--mesh.fsdp", str(DEVICES), "--checkpoint.every-steps", "3", "--hosts.lost-after-seconds", "10"]
-    curation = [str(CONFIGS / "curate_quickstart.py"), "--collect.limit", str(QUESTIONS), "--select.size", "50"]
-    for who in ("teacher", "solvers.0"):
-        curation += [f"--generate.{who}.model", str(BASE), f"--generate.{who}.max-tokens", "24"]
     prompts = ["--model", str(BASE), "--input", str(inputs / "prompts.jsonl"), "--max-answer-tokens", "16"]
     return {
         "train": Trial(lambda out: [*training, "--run-dir", str(out / "run")], trained),
         "evaluate": Trial(lambda out: [*sweep, "--run-dir", str(out / "run")], evaluated),
         "generate": Trial(lambda out: [*prompts, "--output", str(out / "records.jsonl")], files_of("records.jsonl")),
-        "curate": Trial(lambda out: [*curation, "--run-dir", str(out / "run")], curated),
+        "curate": Trial(lambda out: [str(inputs / "curate.py"), "--run-dir", str(out / "run")], curated),
         "convert": Trial(
             lambda out: ["--source", str(BASE), "--target", str(out / "orbax")],
             converted,
@@ -87,9 +86,55 @@ def trials(inputs: Path) -> dict[str, Trial]:
     }
 
 
+CURATION = """
+from s1_jax.curation.config import *
+
+def get_config():
+    who = dict(base_url="http://127.0.0.1:PORT/v1", concurrent=4, requests_per_minute=10**6)
+    return CurateConfig(
+        tokenizer="BASE",
+        collect=CollectConfig(sources=("synthetic",), limit=QUESTIONS),
+        decontaminate=DecontaminateConfig(tasks=("synthetic",), words=16, near_duplicates=None),
+        generate=GenerateConfig(EndpointConfig("teacher", **who), (EndpointConfig("solver", **who),)),
+        select=SelectConfig(method="random", size=50),
+    )
+"""
+
+
+def teacher() -> int:
+    """The port of an endpoint in this process, whose answers depend on their prompts alone and take a while."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = self.rfile.read(int(self.headers["Content-Length"]))
+            prompt = json.loads(asked)["messages"][0]["content"]
+            time.sleep(0.02)
+            message = {"content": f"Answer: {len(prompt)}", "reasoning_content": "step " * len(prompt)}
+            body = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *args: object) -> None:  # who asked was killed
+            pass
+
+    server = Server(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server.server_port
+
+
 def make_inputs(inputs: Path) -> None:
-    """Examples, prompts, and the folder of a sweep that is graded."""
+    """Examples, prompts, a config of curation with an endpoint, and the folder of a sweep that is graded."""
     inputs.mkdir()
+    config = CURATION.replace("PORT", str(teacher())).replace("BASE", str(BASE)).replace("QUESTIONS", str(QUESTIONS))
+    (inputs / "curate.py").write_text(config)
     make = [sys.executable, str(PROJECT / "scripts" / "make_quickstart_data.py")]
     examples = ["--output", str(inputs / "examples.jsonl"), "--examples", str(EXAMPLES)]
     subprocess.run([*make, *examples], check=True, stdout=subprocess.DEVNULL)
@@ -281,7 +326,7 @@ def full_disks(
         with disk(place) as resize:
             out = place / "out"
             trial.prepare(out)
-            before = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+            before = _bytes_of(out)
             share = draws.uniform(0.02, 0.9)
             largest = None
             if resize is None:
@@ -299,6 +344,23 @@ def full_disks(
             run(trial, command, out, asked.processes)
             tally.compare(trial, out, wanted)
         shutil.rmtree(place, ignore_errors=True)
+
+
+def disturb(trial: Trial, command: str, here: Path, asked: argparse.Namespace, tally: Tally) -> None:
+    """One command: undisturbed, killed, and on full disks. Raises AssertionError where it does not end."""
+    undisturbed = here / "undisturbed"
+    trial.prepare(undisturbed)
+    before = _bytes_of(undisturbed)
+    seconds = run(trial, command, undisturbed, asked.processes)
+    needed = _bytes_of(undisturbed) - before
+    wanted = trial.made(undisturbed)
+    print(f"{command}: undisturbed {seconds:.0f} s, {needed / 1e6:.1f} MB", flush=True)
+    kills(trial, command, here, asked, seconds, wanted, tally)
+    full_disks(trial, command, here, asked, max(needed, 2**16), wanted, tally)
+
+
+def _bytes_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 @contextlib.contextmanager
@@ -350,16 +412,11 @@ def main() -> None:
         inputs = Path(folder) / "inputs"
         make_inputs(inputs)
         for command in asked.commands:
-            trial, here, tally = trials(inputs)[command], Path(folder) / command, tallies.setdefault(command, Tally())
-            undisturbed = here / "undisturbed"
-            trial.prepare(undisturbed)
-            before = sum(path.stat().st_size for path in undisturbed.rglob("*") if path.is_file())
-            seconds = run(trial, command, undisturbed, asked.processes)
-            needed = sum(path.stat().st_size for path in undisturbed.rglob("*") if path.is_file()) - before
-            wanted = trial.made(undisturbed)
-            print(f"{command}: undisturbed {seconds:.0f} s, {needed / 1e6:.1f} MB", flush=True)
-            kills(trial, command, here, asked, seconds, wanted, tally)
-            full_disks(trial, command, here, asked, max(needed, 2**16), wanted, tally)
+            here, tally = Path(folder) / command, tallies.setdefault(command, Tally())
+            try:
+                disturb(trials(inputs)[command], command, here, asked, tally)
+            except (AssertionError, OSError, subprocess.TimeoutExpired) as error:
+                tally.wrong.append(str(error))
             for line in tally.wrong:
                 print(f"{command}: WRONG: {line}", flush=True)
             shutil.rmtree(here, ignore_errors=True)

@@ -173,6 +173,7 @@ FILES = {  # config files that are none
     b"": " has no get_config()",
     b"import sys\nsys.exit(0)": ": SystemExit: 0",
     b"def get_config():\n    raise SystemExit": ": SystemExit: ",
+    b"class Odd(Exception):\n    def __str__(self): raise Odd\nraise Odd": ": Odd: it cannot say why",
     b"class Odd(BaseException): pass\ndef get_config():\n    raise Odd('of two\\nlines')": ": Odd: of two lines",
     b"def get_config(:": ": SyntaxError: invalid syntax",
     b"def get_config(): return '\xff'": ": SyntaxError: (unicode error) 'utf-8' codec can't decode byte 0xff",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from s1_jax.texts import is_unicode
 from s1_jax.worker import Worker
 
 WORKER = Path(__file__).with_name("template_worker.py")
@@ -35,6 +36,8 @@ def render(template: str, names: Mapping[str, Any]) -> str:
     known = json.loads(reply)
     if "error" in known:
         raise TemplateError(known["error"])
+    if not is_unicode(known["text"]):
+        raise TemplateError("it writes half of a surrogate pair, which is no text")
     return known["text"]
 
 

@@ -201,6 +201,7 @@ def test_other_templates(template, named, turn, stops):
         ("{{ messages[0].nothing.there }}", "fails"),
         ("{% for %}", "fails"),
         ("{{ 1 / 0 }}", "fails"),
+        ("{{ '\\ud800' }}", "fails: it writes half of a surrogate pair"),
         ({"tool_use": "x"}, "fails"),
     ],
 )
