@@ -14,6 +14,7 @@ from s1_jax.storage import in_bucket, one_line
 SETTINGS, WHOLE, PARTS = "tokenizer_config.json", "tokenizer.json", ("vocab.json", "merges.txt")
 OBJECTS = (SETTINGS, "special_tokens_map.json", "added_tokens.json")  # small, so looked at before transformers does
 END = "<|endoftext|>"  # ends and pads where a Qwen2 tokenizer names nothing else
+REASON_SHOWN = 400  # characters of what the library says
 PROBE = "A probe: 12 + 3"
 
 
@@ -69,7 +70,8 @@ def _load(folder: Path, origin: Path) -> Any:
         files = f"{SETTINGS} and the rest" if whole else " and ".join(PARTS)
         if whole and (of_file := _reason(folder / WHOLE, origin / WHOLE)):
             files, error = WHOLE, of_file
-        raise UserError(f"the tokenizer in {origin} cannot be read ({files}): {one_line(error)}") from None
+        said = one_line(error)[:REASON_SHOWN]
+        raise UserError(f"the tokenizer in {origin} cannot be read ({files}): {said}") from None
     return tokenizer
 
 

@@ -81,14 +81,15 @@ def rendered(
             "or give prompts as token ids"
         )
     turns = [{name: value for name, value in message.items() if value is not None} for message in messages]
-    if continue_final_message:
-        turns[-1] |= {"content": turns[-1]["content"] + CUT_HERE}
     names = tokenizer.special_tokens_map | {"tools": None, "documents": None}
     names |= {"messages": turns, "add_generation_prompt": add_generation_prompt}
     try:
+        if continue_final_message:
+            turns[-1] |= {"content": turns[-1]["content"] + CUT_HERE}
         text = render(tokenizer.get_chat_template(), names)
         return _up_to_cut(text) if continue_final_message else text
-    except (TemplateError, ValueError) as error:  # ValueError: of several templates none is the default
+    # of several templates none is the default; or the last message is no text that could be continued
+    except (TemplateError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"the chat template of {tokenizer.name_or_path} fails: {one_line(error)}") from None
 
 

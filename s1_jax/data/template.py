@@ -21,14 +21,14 @@ class TemplateError(Exception):
 
 
 def render(template: str, names: Mapping[str, Any]) -> str:
-    """The text of a template that sees `names`, which hold what JSON can.
+    """The text of a template that sees `names`: what JSON can hold as it is, all else as its text.
 
     Raises TemplateError where the template fails, or does not end within its limits of time, memory and length (it is
     not tried again then), and RunError where no process can be started.
     """
     if template in _endless:
         raise TemplateError(_endless[template])
-    request = json.dumps({"template": template, "names": dict(names)})
+    request = json.dumps({"template": template, "names": dict(names)}, default=str)
     reply = _worker.ask_line(request, SECONDS_BY_THE_CLOCK)
     if reply is None:
         _endless[template] = f"it does not end within {SECONDS:g} seconds of processor time"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,7 +50,7 @@ class Row(NamedTuple):
         return BranchPoint(self.num_thinking, control.End(self.end))
 
 
-def check_logits(lost_at: np.ndarray, runs: Sequence[int], names: Sequence[str]) -> None:
+def check_logits(lost_at: np.ndarray, runs: Iterable[int], names: Sequence[str]) -> None:
     """Raises RunError that names the first of the `runs` whose logits were not finite, and the step.
 
     `lost_at` [B] is that of a state, `runs` [B] says whose each row is: an index into `names`, or below 0 nobody's.

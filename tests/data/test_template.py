@@ -125,3 +125,9 @@ def test_the_worker_does_not_load_this_package_or_transformers():
         assert not any(name in maps.read() for name in ("jaxlib", "tokenizers", "numpy"))
     assert os.getpgid(template._worker._process.pid) != os.getpgid(0)
     assert json.loads(json.dumps("\ud800")) == template.render("{{ a }}", {"a": "\ud800"})
+
+
+@pytest.mark.parametrize("messages", [[], [{"role": "assistant"}], [{"role": "assistant", "content": ["no text"]}]])
+def test_what_cannot_be_continued_is_one_line(messages):
+    with pytest.raises(UserError, match="the chat template of .* fails: "):
+        chat.rendered(byte_tokenizer(), messages, continue_final_message=True)
