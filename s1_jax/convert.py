@@ -87,7 +87,10 @@ def origin_folder(steps: Path, meta: dict[str, Any]) -> Path:
     """Where the model's config.json and tokenizer are: beside the steps, or in the model the run started from."""
     if (steps / "config.json").is_file():
         return steps
-    path = meta["config"]["model"]["path"]
+    try:
+        path = meta["config"]["model"]["path"]
+    except (KeyError, TypeError):
+        raise UserError(f"{steps} has no config.json, and its steps do not say which model they began from") from None
     try:
         return resolve(path)
     except UserError as error:

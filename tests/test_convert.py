@@ -107,6 +107,13 @@ def test_run_whose_first_model_is_gone(source, tmp_path):
         convert(tmp_path / "run", tmp_path / "out")
 
 
+def test_steps_that_name_no_model(source, tmp_path):
+    convert(source, tmp_path / "orbax")
+    (tmp_path / "orbax" / "config.json").unlink()
+    with pytest.raises(UserError, match="has no config.json, and its steps do not say which model they began from"):
+        convert(tmp_path / "orbax", tmp_path / "out")
+
+
 def test_run_cut_off_by_a_damaged_step_names_it(source, tmp_path):
     run_of(source, tmp_path / "run")
     for path in (tmp_path / "run" / "checkpoints" / "4" / "state" / "d").iterdir():
