@@ -88,8 +88,8 @@ def hidden(reply: Reply, key: str) -> Reply:
     if len(key) < SHORTEST_SECRET:
         return reply
     echoed = re.compile(re.escape(key), re.IGNORECASE)
-    texts = {name: echoed.sub(MASK, getattr(reply, name)) for name in ("thinking", "text", "finish")}
-    return reply._replace(**texts)
+    thinking, text, finish = (echoed.sub(MASK, said) for said in (reply.thinking, reply.text, reply.finish))
+    return reply._replace(thinking=thinking, text=text, finish=finish)
 
 
 def split_thinking(text: str, given: str = "") -> tuple[str, str]:

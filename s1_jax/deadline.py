@@ -33,7 +33,7 @@ class _Connection(http.client.HTTPConnection):
         super().__init__(host, timeout=timeout, **options)
         self._clock, self._until = clock, clock() + timeout
         self._create_connection = self._connected
-        self.response_class = self._response
+        self.response_class = self._response  # type: ignore[assignment]
 
     def send(self, data: Any) -> None:
         """All of some bytes, however slowly they are taken. Raises TimeoutError."""
@@ -50,7 +50,7 @@ class _Connection(http.client.HTTPConnection):
             raise TimeoutError
         return left
 
-    def _connected(self, address: tuple[str, int], *_: Any) -> socket.socket:
+    def _connected(self, address: tuple[str, int], *rest: Any) -> socket.socket:
         """A socket to the first of the host's addresses that answers; its timeout is what a TLS handshake has left."""
         failed = OSError(f"{address[0]} has no address")
         for family, kind, protocol, _, place in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
@@ -116,7 +116,7 @@ class _Https(urllib.request.HTTPSHandler):
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """The key is for the host that was named, not for where it points to, which is not even read."""
 
-    def http_error_302(self, *args: Any) -> None:
+    def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> None:
         return None
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302

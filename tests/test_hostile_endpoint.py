@@ -390,7 +390,7 @@ def test_a_key_in_place_of_its_variables_name_is_refused_and_not_shown(name):
     ],
 )
 def test_options_beyond_what_a_machine_can_do(option, value):
-    with pytest.raises(UserError, match=f"^judge.{option} is .*; it must be positive, and at most"):
+    with pytest.raises(UserError, match=f"^judge.{option} is .*; it must be a (whole )?number"):
         JudgeConfig("m", **{option: value})
 
 
