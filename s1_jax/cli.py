@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sys
+import threading
 import typing
 import warnings
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ from s1_jax.texts import check_texts
 
 T = TypeVar("T")
 
+ENDS: tuple[type[BaseException], ...] = (Exception, *RAISED)  # not SystemExit: --help has said all
 GOES_ON = "what was done is kept, the same command goes on from there"
 OF_OPTION = re.compile(r"(?:Error parsing|for argument) '?(--[\w.-]+)")  # in what tyro says of a value
 MISTAKES = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -131,9 +133,10 @@ def run_main(main: Callable[[], int | None]) -> None:
                 # piped, lines would come after what stderr shows meanwhile; a text may not fit the terminal's encoding
                 sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
             warnings.showwarning = say_warning
+            threading.excepthook = say_of_thread
             code, said = main() or 0, ""
             heard.over(code)
-        except (Exception, *RAISED) as error:
+        except ENDS as error:
             end = end_of(error) or (heard.stop and (heard.stop.exit_code, heard.stop.line))
             if end is None:
                 raise
@@ -164,6 +167,18 @@ def end_of(error: BaseException) -> tuple[int, str] | None:
     if isinstance(error, OSError):  # a full disk
         return 1, f"error: {_of_system(error)}{kept}"
     return None
+
+
+def say_of_thread(failed: threading.ExceptHookArgs) -> None:
+    """In place of `threading.excepthook`: one line on a library's thread that met a full disk, and no traceback.
+
+    What the main thread needs of it, it finds out by itself; a thread's fault of ours keeps its traceback.
+    """
+    if isinstance(failed.exc_value, OSError):
+        with suppress(OSError):  # the disk behind standard error, too
+            say(f"warning: in the background: {in_a_line(_of_system(failed.exc_value))}", file=sys.stderr)
+    else:
+        threading.__excepthook__(failed)
 
 
 def flush_output() -> None:

@@ -89,7 +89,7 @@ class Options:
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(cls, include_extras=True)
     return {name: hint for name, hint in hints.items() if typing.get_origin(hint) is not ClassVar}
 
@@ -116,7 +116,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if kind is Literal:
         return not isinstance(value, bool) and value in arguments
     if kind is Mapping:
-        return isinstance(value, Mapping) and all(_fits(item, tuple[arguments]) for item in value.items())
+        return isinstance(value, Mapping) and all(all(map(_fits, item, arguments)) for item in value.items())
     if kind is tuple:
         return isinstance(value, tuple | list) and _mistake(value, hint, "") is None
     if kind is float:

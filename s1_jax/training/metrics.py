@@ -16,6 +16,8 @@ from s1_jax.config import UserError
 from s1_jax.files import write_whole
 from s1_jax.reporting.records import numbered_records
 
+ROWS_WAITING = 1000  # numbers that TensorBoard's thread has not yet written
+
 
 class MetricsLog:
     """Appends rows to `run_dir/metrics.jsonl`, `run_dir/tensorboard` and a W&B run, until the end of its `with`.
@@ -31,7 +33,9 @@ class MetricsLog:
         kept = _rows_up_to(path, step) if path.exists() else ""
         write_whole(path, kept)
         self._file = path.open("a")
-        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
+        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1, max_queue=ROWS_WAITING)
+        # a full disk ends it, and says so (`cli.say_of_thread`); whoever gave it more would wait for ever
+        self._board_thread = self._board.file_writer.event_writer._worker
         self._wandb_run = wandb_run
 
     def __enter__(self) -> MetricsLog:
@@ -39,7 +43,8 @@ class MetricsLog:
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         self._file.close()
-        self._board.close()
+        if self._board_thread.is_alive():
+            self._board.close()
         if self._wandb_run is not None:
             self._wandb_run.finish(exit_code=0 if kind is None else 1)
 
@@ -49,7 +54,7 @@ class MetricsLog:
         self._file.flush()
         known = {name: value for name, value in row.items() if value is not None}
         for name, value in known.items():
-            if name != "step":
+            if name != "step" and self._board_thread.is_alive():
                 self._board.add_scalar(name, value, row["step"])
         if self._wandb_run is not None:
             self._wandb_run.log(known)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
+import threading
 from types import ModuleType
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+from s1_jax.cli import say_of_thread
 from s1_jax.config import UserError
 from s1_jax.training.metrics import MetricsLog, find_wandb, start_wandb
+from tests.runs import PATIENCE
 
 
 class WandbRun:
@@ -120,3 +125,27 @@ def test_wandb_that_does_not_start_is_one_line(tmp_path, monkeypatch, wandb_runs
     monkeypatch.setattr(sys.modules["wandb"], "init", init)
     with pytest.raises(UserError, match=r"^W&B did not start \(no API key configured\); .*WANDB_MODE=offline$"):
         start_wandb("s1", tmp_path, {})
+
+
+def test_a_full_disk_behind_tensorboard_is_one_line_and_no_hang(tmp_path, monkeypatch, capsys):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(threading, "excepthook", say_of_thread)  # as `run_main` has it
+    with MetricsLog(tmp_path, -1) as log:
+        log._board.file_writer.event_writer._ev_writer.write_event = full
+        for step in range(50):
+            log.write({"step": step, "loss": 1.0})
+            if not step:
+                log._board_thread.join(PATIENCE)
+    assert not log._board_thread.is_alive()
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 50
+    assert capsys.readouterr().err == "warning: in the background: No space left on device\n"
+
+
+def test_a_thread_that_fails_for_another_reason_keeps_its_traceback(monkeypatch, capsys):
+    monkeypatch.setattr(threading, "excepthook", say_of_thread)
+    thread = threading.Thread(target=lambda: 1 / 0)
+    thread.start()
+    thread.join()
+    assert "ZeroDivisionError" in capsys.readouterr().err
