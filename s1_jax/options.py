@@ -81,7 +81,8 @@ class Options:
             cls.section = f"{section}."
 
     def __post_init__(self) -> None:
-        for name, hint in _hints(type(self)).items():
+        kind: Any = type(self)
+        for name, hint in _hints(kind).items():
             if (wrong := _mistake(value := getattr(self, name), hint, self.section + name)) is not None:
                 raise UserError(wrong)
             if isinstance(value, list):  # a config file's: a tuple is wanted, which can be hashed

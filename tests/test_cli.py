@@ -342,6 +342,35 @@ run_main(main)
         assert process.returncode == 130 and process.stderr.read() == "interrupted\n"
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_wait_for_other_processes_ends_at_once(number, code):
+    """As `jax.distributed.initialize` waits: in C, where no handler of Python's runs."""
+    script = """
+import ctypes
+from s1_jax.cli import run_main
+from s1_jax.signals import Told, end_now
+
+lib, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+
+def main():
+    with Told(end_now):
+        lib.pthread_mutex_lock(mutex)
+        print("waiting", flush=True)
+        lib.pthread_mutex_lock(mutex)
+
+run_main(main)
+"""
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen([sys.executable, "-c", script], **pipes) as process:
+        try:
+            assert process.stdout.readline() == "waiting\n"
+            process.send_signal(number)
+            said = process.communicate(timeout=PATIENCE)[1]
+        finally:
+            process.kill()
+    assert process.returncode == code and said in ("interrupted\n", "told to end\n")
+
+
 def test_signals_are_told_once_and_by_their_names(capfd):
     for number, name in ((signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")):
         with pytest.raises((KeyboardInterrupt, Terminated)), StopFlag("the rows under way") as stop:
