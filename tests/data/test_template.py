@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 import pytest
@@ -18,7 +17,7 @@ CHATS = [
     [USER],
     [{"role": "system", "content": "Be brief."}, USER],
     [USER, {"role": "assistant", "content": " <think>\nTwo.\n</think>\n4 "}],
-    [USER, {"role": "assistant", "content": "4"}, {"role": "user", "content": "And \ud800?", "name": None}],
+    [USER, {"role": "assistant", "content": "4"}, {"role": "user", "content": "And?", "name": None}],
 ]
 EVERYTHING = (
     "{%- set ns = namespace(count=0) -%}{% generation %}{{ bos_token }}{% endgeneration %}\n"
@@ -77,6 +76,7 @@ REFUSED = {  # template -> what is said
     "{% include '/etc/passwd' %}": "no loader",
     "{{ open('/etc/passwd') }}": "'open' is undefined",
     "{{ raise_exception('roles\nmust alternate') }}": "roles$",
+    "{{ '\\ud800' }}": "half of a surrogate pair",
     "{% for m in messages %}": "Unexpected end of template",
 }
 
@@ -124,7 +124,6 @@ def test_the_worker_does_not_load_this_package_or_transformers():
     with open(f"/proc/{template._worker._process.pid}/maps") as maps:
         assert not any(name in maps.read() for name in ("jaxlib", "tokenizers", "numpy"))
     assert os.getpgid(template._worker._process.pid) != os.getpgid(0)
-    assert json.loads(json.dumps("\ud800")) == template.render("{{ a }}", {"a": "\ud800"})
 
 
 @pytest.mark.parametrize("messages", [[], [{"role": "assistant"}], [{"role": "assistant", "content": ["no text"]}]])
