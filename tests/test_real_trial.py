@@ -160,7 +160,7 @@ def test_a_grid_over_math500_gives_every_record_graded(math500, shared_data):
 @pytest.mark.slow
 def test_the_report_of_math500_shows_its_problems_in_a_browser(math500, tmp_path):
     records = records_in(math500)
-    script = "return [all('#list a').length, text('.question'), text('.gold bdi')]"
+    script = "press('f'); return [all('#list a').length, text('.question'), text('.gold bdi')]"  # formulas as LaTeX
     first = records[0]["problem_id"]
     page = (math500 / "report.html").read_text()
     found = run_in_page(page, tmp_path, script, "#" + urlencode({"problem": first}))
