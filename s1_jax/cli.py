@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 ENDS: tuple[type[BaseException], ...] = (Exception, *RAISED)  # not SystemExit: --help has said all
 GOES_ON = "what was done is kept, the same command goes on from there"
-OF_OPTION = re.compile(r"(?:Error parsing|for argument) '?(--[\w.-]+)")  # in what tyro says of a value
+OF_OPTION = re.compile(r"(?:Error parsing|for argument) '?(--[\w./-]+)")  # in what tyro says of a value: --name/--alias
 MISTAKES = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 MISTAKEN = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.ENXIO, errno.ENODEV)
 
@@ -225,8 +225,10 @@ def _one_line(said: str, cls: type, argv: list[str], prog: str) -> str:
             )
     lines = (line.strip("│╭╮╰╯─ ") for line in said.splitlines())
     words = " ".join(" ".join(line for line in lines if line).split())
-    if (found := OF_OPTION.search(words)) and found[1] in types:
-        return f"{' '.join([found[1], *_values_of(found[1], argv)])}: it must be {wanted(types[found[1]])}"
+    names = found[1].split("/") if (found := OF_OPTION.search(words)) else []
+    if given := next((arg for arg in reversed(argv) if _name_in(arg) in names and _name_in(arg) in types), None):
+        name = _name_in(given)
+        return f"{' '.join([name, *_values_of(name, argv)])}: it must be {wanted(types[name])}"
     if words.startswith("Required options"):
         missing = [name for name in types if re.search(rf"{name}\b.*\(required\)", words)]
         return f"missing: {', '.join(missing)} (see {prog} --help)"
@@ -234,9 +236,13 @@ def _one_line(said: str, cls: type, argv: list[str], prog: str) -> str:
     return f"unexpected argument: {strays.split(' For full helptext')[0]}" if strays else words
 
 
+def _name_in(arg: str) -> str:
+    return arg.split("=")[0].replace("_", "-")
+
+
 def _values_of(option: str, argv: list[str]) -> list[str]:
     """What the command line gives as an option's values, cut where it is long."""
-    at = max(i for i, arg in enumerate(argv) if arg.split("=")[0].replace("_", "-") == option)
+    at = max(i for i, arg in enumerate(argv) if _name_in(arg) == option)
     _, equals, value = argv[at].partition("=")
     values = [value] if equals else list(itertools.takewhile(lambda arg: not arg.startswith("--"), argv[at + 1 :]))
     return [value if len(value) <= SHOWN else f"{value[:SHOWN]}..." for value in values]

@@ -70,6 +70,9 @@ def test_the_public_overrides_of_train_and_evaluate():
         (["--optim.peak_lrr=1"], "did you mean --optim.peak-lr"),
         (["--train.epochs", "many"], "epochs"),
         (["--data.too-long", "shorten"], "too-long"),
+        (["--log.profile-steps", "-"], "^--log.profile-steps -: it must be"),
+        (["--profile", "1", "x"], "^--profile 1 x: it must be"),
+        (["--log.profile_steps=x"], "^--log.profile-steps x: it must be"),
     ],
     ids=str,
 )
