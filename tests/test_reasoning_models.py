@@ -14,6 +14,7 @@ import s1_jax
 from s1_jax import evaluate, generate, grade
 from s1_jax.config import UserError
 from s1_jax.reporting.records import read_records
+from s1_jax.terminal import shown
 from tests.templates import THINK, family_tokenizer
 
 FORMAT = [
@@ -80,7 +81,7 @@ def test_generate_from_file_to_file_and_again(model, tmp_path, capsys):
     finally:
         declare(model, [257, DECLARED])
     generate.main(["--model", str(model), "--prompt", QUESTION, *SIZES, *FORMAT, "--budget.max-thinking-tokens", "20"])
-    assert capsys.readouterr().out.rstrip("\n") == records[0]["text"].rstrip("\n")
+    assert capsys.readouterr().out.rstrip("\n") == shown(records[0]["text"]).rstrip("\n")
 
 
 def test_without_thinking_no_format_is_needed(model):

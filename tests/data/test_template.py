@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 
 import pytest
@@ -103,7 +104,7 @@ def test_long_prompts_are_no_mistake(short):
 
 
 def test_a_folder_with_such_a_template_ends_with_one_line(short, tmp_path):
-    tokenizer = byte_tokenizer()
+    tokenizer = copy.deepcopy(byte_tokenizer())  # of which there is one for all tests
     tokenizer.chat_template = "{{ 'a' * 3000000000 }}"
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(UserError, match=rf"the chat template of {tmp_path} fails: it needs more than"):
@@ -111,7 +112,7 @@ def test_a_folder_with_such_a_template_ends_with_one_line(short, tmp_path):
 
 
 def test_of_several_templates_the_default_one_is_used(short):
-    tokenizer = byte_tokenizer()
+    tokenizer = copy.deepcopy(byte_tokenizer())  # of which there is one for all tests
     tokenizer.chat_template = {"default": "{{ messages[0].content }}!", "tool_use": "no"}
     assert chat.prompt_text(tokenizer, "hi") == "hi!"
     tokenizer.chat_template = {"other": "no"}

@@ -460,7 +460,7 @@ def test_a_mesh_gives_the_same(model, engine, mesh):
 def test_mistakes_are_named(engine):
     with pytest.raises(UserError, match="separator is empty"):
         StepConfig("")
-    with pytest.raises(UserError, match="max_step_tokens 0"):
+    with pytest.raises(UserError, match="max_step_tokens is 0"):
         StepConfig(max_step_tokens=0)
     with pytest.raises(UserError, match="longer than 100 bytes"):
         Tree(engine, [], StepConfig("x" * 101))

@@ -66,13 +66,13 @@ def test_bad_rows_name_line_and_field(rows, line, words):
 
 def test_bad_configs(rows):
     for config, word in [
-        (TaskConfig(name="aime"), "aime24"),
-        (TaskConfig(name="jsonl"), "--task.path"),
-        (TaskConfig(limit=0), "limit"),
-        (TaskConfig(name="jsonl", path=rows()), "no problems"),
+        (dict(name="aime"), "aime24"),
+        (dict(name="jsonl"), "--task.path"),
+        (dict(limit=0), "limit"),
+        (dict(name="jsonl", path=rows()), "no problems"),
     ]:
         with pytest.raises(UserError, match=word):
-            load_task(config)
+            load_task(TaskConfig(**config))
 
 
 def test_aime24_in_s1s_own_form(shared_data):
