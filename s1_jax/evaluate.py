@@ -41,7 +41,7 @@ from s1_jax.decoding.engine import Engine, Status, context_length
 from s1_jax.decoding.markers import stop_ids, stop_texts
 from s1_jax.decoding.slots import rows_at_a_time
 from s1_jax.decoding.sweep import plan_trunks
-from s1_jax.files import read_earlier, write_whole
+from s1_jax.files import appended, read_earlier, write_whole
 from s1_jax.locks import locked_folder
 from s1_jax.processes import Watchdog, any_of, finish_together, is_first, meet, start_processes, watch_for_preemption
 from s1_jax.reporting import compare, parity
@@ -262,7 +262,7 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
     with (
         StopFlag() as stop,
         Watchdog(config.hosts.stall_seconds) as watchdog,
-        path.open("a", encoding="utf-8") as file,
+        appended(path) as file,
         live.note,
         live,
     ):

@@ -6,13 +6,14 @@ is on disk. Objects in a bucket appear whole anyway.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from uuid import uuid4
 
 from s1_jax.config import UserError
@@ -20,6 +21,7 @@ from s1_jax.json_input import read_object
 from s1_jax.storage import in_bucket
 
 TEMPORARY = ".partial"
+UNNAMED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # errors of a write, without the file's name
 KEPT_OF_NAME = 40  # characters: with those that are added, a name must stay below 255 bytes
 
 
@@ -57,6 +59,24 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise OSError(error.errno, error.strerror, str(path)) from None  # not the name that nobody knows
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def appended(path: Path) -> Iterator[TextIO]:
+    """A local file opened to append UTF-8 text to. Raises OSError, which names the file, where it cannot be written."""
+    with named(path), path.open("a", encoding="utf-8") as file:
+        yield file
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Gives a failed write within the `with`, such as one to a full disk, the name of the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in UNNAMED:
+            error.filename = str(path)
+        raise
 
 
 def read_earlier(path: Path, bound: bool) -> dict[str, Any] | None:

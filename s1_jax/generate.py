@@ -33,6 +33,7 @@ from s1_jax.decoding.engine import Engine, Status
 from s1_jax.decoding.records import FORCED
 from s1_jax.decoding.requests import USUAL, Request
 from s1_jax.decoding.slots import rows_at_a_time
+from s1_jax.files import appended
 from s1_jax.json_input import loads, read_jsonl
 from s1_jax.locks import locked_file
 from s1_jax.options import Count, Options, Place, Seed, Whole
@@ -144,7 +145,7 @@ def generate(config: GenerateConfig, source: Path, output: Path) -> None:
             StopFlag() as stop,
             progress_bar() as bar,
             DecodingNote(f"decoding {len(requests) - done} prompts") as note,
-            path.open("a", encoding="utf-8") as out,
+            appended(path) as out,
         ):
             task = bar.add_task("generating", total=len(requests), completed=done, note=note)
 

@@ -25,7 +25,7 @@ from s1_jax.config import FormatConfig, GradeConfig, JudgeConfig, RunError, Task
 from s1_jax.curation.replies import dollars, replies_of
 from s1_jax.endpoint import NoAnswer
 from s1_jax.evaluate import report
-from s1_jax.files import write_whole
+from s1_jax.files import appended, write_whole
 from s1_jax.locks import locked_folder
 from s1_jax.progress import progress_bar
 from s1_jax.reporting.records import Record, cut_torn_line, read_records, record_line
@@ -148,7 +148,7 @@ def asked(config: JudgeConfig, prompts: Sequence[str], kept: Path) -> dict[str, 
     if new:
         source, name = None if config.base_url else resolve(config.model), "the judge"
         cut_torn_line(kept)
-        with kept.open("a", encoding="utf-8") as file, progress_bar() as bar, StopFlag() as stop:
+        with appended(kept) as file, progress_bar() as bar, StopFlag() as stop:
             task = bar.add_task("by judge", total=len(new), note="")
             with closing(replies_of(config, source, name, new, kept, stop)) as found:
                 for i, reply in found:

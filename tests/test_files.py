@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import subprocess
 import sys
 
@@ -13,8 +14,9 @@ import pytest
 from s1_jax import files, train
 from s1_jax.config import TrainConfig, UserError
 from s1_jax.data import identity
-from s1_jax.files import read_earlier, whole_file, write_whole
+from s1_jax.files import appended, read_earlier, whole_file, write_whole
 from s1_jax.storage import as_path, mirrored
+from s1_jax.training.metrics import MetricsLog
 
 
 def test_text_and_bytes_take_the_place_of_what_was_there(tmp_path):
@@ -41,6 +43,37 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, c
         write_whole(path, "new")
     monkeypatch.undo()
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["x.json"]
+
+
+@pytest.fixture
+def room():
+    """Files of this process hold at most 1,000 bytes, as on a disk that is nearly full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+def test_a_line_that_does_not_fit_is_an_error_with_the_files_name(tmp_path, room, flushed):
+    path = tmp_path / "records.jsonl"
+    path.write_text("é\n", encoding="utf-8")
+    with pytest.raises(OSError, match=f"File too large: '{path}'"), appended(path) as file:
+        file.write("a" * 2000)
+        if flushed:
+            file.flush()
+    assert path.read_bytes().startswith("é\na".encode())
+
+
+def test_another_error_keeps_its_own_words(tmp_path):
+    with pytest.raises(OSError, match="^no file's$"), appended(tmp_path / "records.jsonl"):
+        raise OSError("no file's")
+
+
+def test_a_row_of_metrics_that_does_not_fit_names_the_file(tmp_path, room):
+    log = MetricsLog(tmp_path, 0)
+    with pytest.raises(OSError, match="metrics.jsonl"), log:
+        log.write({"step": 1, "note": "a" * 2000})
 
 
 def test_a_folder_that_is_not_there_or_in_the_way_is_named(tmp_path):

@@ -29,6 +29,7 @@ from s1_jax.config import EndpointConfig, UserError
 from s1_jax.curation.answers import ask_all, weights_of
 from s1_jax.curation.config import CurateConfig
 from s1_jax.curation.stages import Made, Source
+from s1_jax.files import appended
 from s1_jax.reporting.records import AGAIN, cut_torn_line, numbered_records, record_line
 from s1_jax.reporting.table import align
 from s1_jax.tasks.answers import extract_answer, last_boxed
@@ -209,7 +210,7 @@ def _by_rules(
     task = bar.add_task("grade by rules", total=source.num_rows * len(texts), note="")
     threads = ThreadPoolExecutor(os.cpu_count())  # each with a worker of math-verify's
     try:
-        with kept.open("a", encoding="utf-8") as file:
+        with appended(kept) as file:
             for batch in source.batches(["question", "solution", *texts]):
                 rows = batch.to_pydict()
                 for name in texts:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from s1_jax.files import appended
 from s1_jax.model_fields import Fields
 from s1_jax.progress import clock_time
 from s1_jax.reporting.records import Record, cut_torn_line, numbered_records, part_of
@@ -26,7 +27,7 @@ def add_cost(run_dir: Path, process: int = 0, **cost: float) -> None:
     """
     path = part_of(run_dir / COSTS, process)
     cut_torn_line(path)
-    with path.open("a") as file:
+    with appended(path) as file:
         line = {"process": process} | {name: round(value, 3) for name, value in cost.items()}
         file.write(json.dumps(line) + "\n")
 

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from s1_jax.config import UserError
-from s1_jax.files import write_whole
+from s1_jax.files import named, write_whole
 from s1_jax.reporting.records import numbered_records
 
 ROWS_WAITING = 1000  # numbers that TensorBoard's thread has not yet written
@@ -32,7 +32,7 @@ class MetricsLog:
         path = run_dir / "metrics.jsonl"
         kept = _rows_up_to(path, step) if path.exists() else ""
         write_whole(path, kept)
-        self._file = path.open("a")
+        self._path, self._file = path, path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1, max_queue=ROWS_WAITING)
         # a full disk ends it, and says so (`cli.say_of_thread`); whoever gave it more would wait for ever
         self._board_thread = self._board.file_writer.event_writer._worker
@@ -42,7 +42,8 @@ class MetricsLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
-        self._file.close()
+        with named(self._path):
+            self._file.close()
         if self._board_thread.is_alive():
             self._board.close()
         if self._wandb_run is not None:
@@ -50,8 +51,9 @@ class MetricsLog:
 
     def write(self, row: dict[str, Any]) -> None:
         """One step's numbers; `step` is among them. On disk when this returns."""
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        with named(self._path):
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
         known = {name: value for name, value in row.items() if value is not None}
         for name, value in known.items():
             if name != "step" and self._board_thread.is_alive():
