@@ -11,13 +11,7 @@ with 74 thinking tokens on average beside 53 of 1,000 random ones.
 
 from importlib.resources import files
 
-from s1_jax.curation.config import (
-    CollectConfig,
-    CurateConfig,
-    DecontaminateConfig,
-    EndpointConfig,
-    GenerateConfig,
-)
+from s1_jax.config.curate import CollectConfig, CurateConfig, DecontaminateConfig, EndpointConfig, GenerateConfig
 
 BASE = str(files("s1_jax") / "assets" / "tiny_base")
 

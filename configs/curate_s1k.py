@@ -15,7 +15,7 @@ right, 1,000 chosen.
 """
 
 from s1_jax.config import MeshConfig
-from s1_jax.curation.config import (
+from s1_jax.config.curate import (
     CollectConfig,
     CurateConfig,
     DecontaminateConfig,

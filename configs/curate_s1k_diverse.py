@@ -11,7 +11,7 @@ import dataclasses
 from pathlib import Path
 from runpy import run_path
 
-from s1_jax.curation.config import CurateConfig
+from s1_jax.config.curate import CurateConfig
 
 
 def get_config() -> CurateConfig:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from s1_jax.api import load_model
 
 if sys.argv[:1] == ["-m"]:  # so it is while Python looks for the module of `python -m s1_jax.train`
-    from s1_jax.signals import end_at_once
+    from s1_jax.runtime.signals import end_at_once
 
     end_at_once()  # a command is heard from here on: what it imports takes seconds
 

@@ -17,15 +17,16 @@ from transformers import PreTrainedTokenizerBase
 
 from s1_jax.checkpoints import hf
 from s1_jax.checkpoints.stops import declared_stops
-from s1_jax.compilation import keep_compiled_programs, power_of_two
-from s1_jax.config import S1, BudgetConfig, FormatConfig, ModelConfig, RunError, SamplingConfig, StoredConfig, UserError
+from s1_jax.config import S1, BudgetConfig, FormatConfig, ModelConfig, SamplingConfig, StoredConfig
 from s1_jax.data.chat import prompt_ids
+from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine
-from s1_jax.decoding.requests import Request
-from s1_jax.decoding.rows import NOT_FINITE
-from s1_jax.decoding.slots import rows_at_a_time
+from s1_jax.decoding.host.rows import NOT_FINITE
+from s1_jax.decoding.host.slots import rows_at_a_time
+from s1_jax.errors import RunError, UserError
 from s1_jax.model import qwen2
-from s1_jax.texts import SHOWN, is_unicode
+from s1_jax.runtime.compilation import keep_compiled_programs, power_of_two
+from s1_jax.runtime.texts import SHOWN, is_unicode
 
 T = TypeVar("T")
 

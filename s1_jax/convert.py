@@ -20,12 +20,12 @@ import jax.numpy as jnp
 
 from s1_jax.checkpoints import hf, orbax
 from s1_jax.checkpoints.folder import resolve, whole_folder
-from s1_jax.cli import parse, run_main
-from s1_jax.config import UserError
-from s1_jax.locks import locked_file
-from s1_jax.options import Options, Place
-from s1_jax.storage import as_path
-from s1_jax.terminal import say
+from s1_jax.config.options import Options, Place
+from s1_jax.errors import UserError
+from s1_jax.runtime.cli import parse, run_main
+from s1_jax.runtime.locks import locked_file
+from s1_jax.runtime.storage import as_path
+from s1_jax.runtime.terminal import say
 
 PROG = "python -m s1_jax.convert"
 

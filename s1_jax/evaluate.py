@@ -21,29 +21,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from s1_jax import terminal
 from s1_jax.checkpoints import hf
 from s1_jax.checkpoints.folder import fingerprint
 from s1_jax.checkpoints.stops import declared_stops
-from s1_jax.cli import StopFlag, parse_with_file, resumable, run_main, to_json
-from s1_jax.config import (
-    S1,
-    EvaluateConfig,
-    FormatConfig,
-    SettingConfig,
-    SweepConfig,
-    UserError,
-    resolve_dtype,
-)
+from s1_jax.config import S1, EvaluateConfig, FormatConfig, SettingConfig, SweepConfig, resolve_dtype
 from s1_jax.data.chat import STOP_TOKENS
 from s1_jax.data.look_alikes import LookAlikes
+from s1_jax.decoding.core.markers import stop_ids, stop_texts
+from s1_jax.decoding.core.sweep import plan_trunks
 from s1_jax.decoding.engine import Engine, Status, context_length
-from s1_jax.decoding.markers import stop_ids, stop_texts
-from s1_jax.decoding.slots import rows_at_a_time
-from s1_jax.decoding.sweep import plan_trunks
-from s1_jax.files import appended, read_earlier, write_whole
-from s1_jax.locks import locked_folder
-from s1_jax.processes import Watchdog, any_of, finish_together, is_first, meet, start_processes, watch_for_preemption
+from s1_jax.decoding.host.slots import rows_at_a_time
+from s1_jax.errors import UserError
+from s1_jax.evaluation.settings import Row, own_rows, plan_rows, record_key, searches, seeds_of, sweep_settings
+from s1_jax.records.lines import Record, cut_torn_line, gather_parts, part_of, parts_of, record_line
+from s1_jax.records.results import read_results, read_run
+from s1_jax.records.schema import check_config
 from s1_jax.reporting import compare, parity
 from s1_jax.reporting.cost import COSTS, add_cost, cost_of, format_cost
 from s1_jax.reporting.html import save_report
@@ -51,30 +43,32 @@ from s1_jax.reporting.live import LiveTable
 from s1_jax.reporting.methods import format_methods, method_runs
 from s1_jax.reporting.methods_plot import save_methods_plot
 from s1_jax.reporting.plot import save_scaling_plot
-from s1_jax.reporting.records import (
-    Record,
-    cut_torn_line,
-    gather_parts,
-    part_of,
-    parts_of,
-    record_line,
-)
-from s1_jax.reporting.results import read_results, read_run
-from s1_jax.reporting.schema import check_config
 from s1_jax.reporting.summary import methods, summarize, to_dict
 from s1_jax.reporting.table import format_report
 from s1_jax.reporting.votes import with_classes
+from s1_jax.runtime import terminal
+from s1_jax.runtime.cli import StopFlag, parse_with_file, resumable, run_main, to_json
+from s1_jax.runtime.files import appended, read_earlier, write_whole
+from s1_jax.runtime.locks import locked_folder
+from s1_jax.runtime.processes import (
+    Watchdog,
+    any_of,
+    finish_together,
+    is_first,
+    meet,
+    start_processes,
+    watch_for_preemption,
+)
+from s1_jax.runtime.stages import Stages
+from s1_jax.runtime.storage import Mirror, as_path, mirrored, one_line
+from s1_jax.runtime.terminal import say
 from s1_jax.search.rejection import sample_until_natural
 from s1_jax.search.requests import search_requests
 from s1_jax.search.verifiers import Verifiers
-from s1_jax.settings import Row, own_rows, plan_rows, record_key, searches, seeds_of, sweep_settings
 from s1_jax.sharding import DECODE_RULES, Layout, devices_for, make_mesh
-from s1_jax.stages import Stages
-from s1_jax.storage import Mirror, as_path, mirrored, one_line
 from s1_jax.tasks import Problem, Rules, Task, load_task
 from s1_jax.tasks.answers import without_stop, written
 from s1_jax.tasks.classes import Classes, grader_classes
-from s1_jax.terminal import say
 
 # What all records of one run_dir share; settings, the number of problems and the machine may change between two starts.
 SHARED_OPTIONS = (

@@ -24,24 +24,25 @@ import jax
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.api import LoadedModel, load_model, override, prompt_token_ids
-from s1_jax.cli import StopFlag, parse, resumable, run_main
-from s1_jax.config import S1, BudgetConfig, Drafted, FormatConfig, Rows, SamplingConfig, StoredConfig, UserError
+from s1_jax.config import S1, BudgetConfig, Drafted, FormatConfig, Rows, SamplingConfig, StoredConfig
+from s1_jax.config.options import Count, Options, Place, Seed, Whole
 from s1_jax.data.chat import STOP_TOKENS
 from s1_jax.data.look_alikes import LookAlikes
-from s1_jax.decoding.budget import AnswerEnd, End, Kind, Phase
+from s1_jax.decoding.core.budget import AnswerEnd, End, Kind, Phase
+from s1_jax.decoding.core.requests import USUAL, Request
 from s1_jax.decoding.engine import Engine, Status
+from s1_jax.decoding.host.slots import rows_at_a_time
 from s1_jax.decoding.records import FORCED
-from s1_jax.decoding.requests import USUAL, Request
-from s1_jax.decoding.slots import rows_at_a_time
-from s1_jax.files import appended
-from s1_jax.json_input import loads, read_jsonl
-from s1_jax.locks import locked_file
-from s1_jax.options import Count, Options, Place, Seed, Whole
-from s1_jax.progress import progress_bar
-from s1_jax.stages import DecodingNote, Stages
-from s1_jax.storage import as_path, check_input, in_bucket, mirrored
-from s1_jax.terminal import say, shown
-from s1_jax.texts import is_unicode
+from s1_jax.errors import UserError
+from s1_jax.runtime.cli import StopFlag, parse, resumable, run_main
+from s1_jax.runtime.files import appended
+from s1_jax.runtime.json_input import loads, read_jsonl
+from s1_jax.runtime.locks import locked_file
+from s1_jax.runtime.progress import progress_bar
+from s1_jax.runtime.stages import DecodingNote, Stages
+from s1_jax.runtime.storage import as_path, check_input, in_bucket, mirrored
+from s1_jax.runtime.terminal import say, shown
+from s1_jax.runtime.texts import is_unicode
 
 FORCED_COLOUR, NO_COLOUR = "\033[33m", "\033[0m"
 LONGEST_CHARACTER = 4  # bytes of a character in UTF-8: more tokens than these cannot wait for its end

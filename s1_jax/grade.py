@@ -20,26 +20,27 @@ from pathlib import Path
 from typing import Any
 
 from s1_jax.checkpoints.folder import resolve
-from s1_jax.cli import StopFlag, parse, resumable, run_main
-from s1_jax.config import FormatConfig, GradeConfig, JudgeConfig, RunError, TaskConfig, UserError
+from s1_jax.config import FormatConfig, GradeConfig, JudgeConfig, TaskConfig
 from s1_jax.curation.replies import dollars, replies_of
-from s1_jax.endpoint import NoAnswer
+from s1_jax.errors import RunError, UserError
 from s1_jax.evaluate import report
-from s1_jax.files import appended, write_whole
-from s1_jax.locks import locked_folder
-from s1_jax.progress import progress_bar
-from s1_jax.reporting.records import Record, cut_torn_line, read_records, record_line
-from s1_jax.reporting.results import read_run
-from s1_jax.reporting.schema import TO_GRADE
+from s1_jax.records.lines import Record, cut_torn_line, read_records, record_line
+from s1_jax.records.results import read_run
+from s1_jax.records.schema import TO_GRADE
 from s1_jax.reporting.summary import UNDECIDED
 from s1_jax.reporting.table import align
 from s1_jax.reporting.votes import with_classes
-from s1_jax.storage import Mirror, as_path, mirrored
+from s1_jax.runtime.cli import StopFlag, parse, resumable, run_main
+from s1_jax.runtime.endpoint import NoAnswer
+from s1_jax.runtime.files import appended, write_whole
+from s1_jax.runtime.locks import locked_folder
+from s1_jax.runtime.progress import progress_bar
+from s1_jax.runtime.storage import Mirror, as_path, mirrored
+from s1_jax.runtime.terminal import say
 from s1_jax.tasks import Rules, Verdict, load_rules, load_task
 from s1_jax.tasks.answers import written
 from s1_jax.tasks.classes import grader_classes
 from s1_jax.tasks.judge import decision, judge_prompt
-from s1_jax.terminal import say
 
 PROG = "python -m s1_jax.grade"
 REASONS_SHOWN = 3  # of prompts without a reply

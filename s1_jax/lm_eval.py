@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
-from s1_jax.cli import run_main
-from s1_jax.config import UserError
+from s1_jax.errors import UserError
+from s1_jax.runtime.cli import run_main
 
 NAME, TARGET = "s1_jax", "s1_jax.harness.model:S1JaxLM"
 

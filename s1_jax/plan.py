@@ -21,19 +21,20 @@ import jax
 
 from s1_jax.checkpoints import hf
 from s1_jax.chips import GIB
-from s1_jax.cli import load_config, parse, parse_with_file, run_main
-from s1_jax.config import EvaluateConfig, TrainConfig, UserError
+from s1_jax.config import EvaluateConfig, TrainConfig
+from s1_jax.config.options import Count, Place
 from s1_jax.data.tokens import Corpus, load_corpus
+from s1_jax.errors import UserError
 from s1_jax.model.sizes import QWEN2_5
-from s1_jax.options import Count, Place
 from s1_jax.planning.decode_estimate import LIVE, DecodePlan, make_decode_plan, most_rows
-from s1_jax.planning.estimate import Plan, capacity, make_plan, slice_layout
 from s1_jax.planning.search import Result, label, search
 from s1_jax.planning.topology import KNOWN, Topology, describe, parse_topology, say_on_stderr
+from s1_jax.planning.train_estimate import Plan, capacity, make_plan, slice_layout
 from s1_jax.planning.workload import corpus_of_lengths, full_rows, read_lengths
 from s1_jax.reporting.table import align
-from s1_jax.storage import as_path
-from s1_jax.terminal import say
+from s1_jax.runtime.cli import load_config, parse, parse_with_file, run_main
+from s1_jax.runtime.storage import as_path
+from s1_jax.runtime.terminal import say
 from s1_jax.training.checks import check_sizes
 
 PROG = "python -m s1_jax.plan"

@@ -19,7 +19,8 @@ import numpy as np
 from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from s1_jax.config import MeshConfig, UserError
+from s1_jax.config import MeshConfig
+from s1_jax.errors import UserError
 
 MESH_AXES = ("data", "fsdp", "context", "tensor")  # `data` may cross slices (DCN); the others stay on ICI
 RESIDUAL = ("residual_batch", "residual_length", "act_embed")  # logical axes of [B, T, D] between layers

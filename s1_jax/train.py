@@ -16,21 +16,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from s1_jax import terminal
 from s1_jax.checkpoints import hf, orbax
 from s1_jax.checkpoints.folder import check_replaceable
-from s1_jax.cli import StopFlag, parse_with_file, resumable, run_main, to_json
-from s1_jax.config import S1, RunError, TrainConfig, UserError, resolve_dtype
+from s1_jax.config import S1, TrainConfig, resolve_dtype
+from s1_jax.config.model_fields import Fields
 from s1_jax.data.identity import check_same, identity_of
 from s1_jax.data.loader import Loader, Step, assemble
 from s1_jax.data.tokens import load_corpus, split_held_out
-from s1_jax.files import read_earlier, write_whole
-from s1_jax.locks import locked_file, locked_folder
-from s1_jax.model_fields import Fields
-from s1_jax.processes import Watchdog, alike, any_of, is_first, meet, start_processes, watch_for_preemption
-from s1_jax.progress import progress_bar
+from s1_jax.errors import RunError, UserError
+from s1_jax.runtime import terminal
+from s1_jax.runtime.cli import StopFlag, parse_with_file, resumable, run_main, to_json
+from s1_jax.runtime.files import read_earlier, write_whole
+from s1_jax.runtime.locks import locked_file, locked_folder
+from s1_jax.runtime.processes import Watchdog, alike, any_of, is_first, meet, start_processes, watch_for_preemption
+from s1_jax.runtime.progress import progress_bar
+from s1_jax.runtime.storage import Mirror, as_path, mirrored
 from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh
-from s1_jax.storage import Mirror, as_path, mirrored
 from s1_jax.training.checks import check_sizes
 from s1_jax.training.flops import mfu, step_flops
 from s1_jax.training.metrics import MetricsLog, find_wandb, start_wandb

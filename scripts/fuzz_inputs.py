@@ -385,7 +385,7 @@ class Maker:
 
     def names_of(self, command: str, argv: Sequence[str]) -> list[str]:
         """The options of a command that change nothing outside of the folder, and wait for nobody."""
-        from s1_jax.cli import option_names
+        from s1_jax.runtime.cli import option_names
 
         module = importlib.import_module(f"s1_jax.{command}")
         names = option_names(getattr(module, CONFIGS[command]))
@@ -666,7 +666,7 @@ def work() -> None:
     """The worker: an input a line comes in, its exit code goes out."""
     import faulthandler
 
-    from s1_jax import cli
+    from s1_jax.runtime import cli
 
     results, nothing = os.fdopen(os.dup(1), "w"), os.open(os.devnull, os.O_RDONLY)
     cases = os.fdopen(os.dup(0), "r")
@@ -734,7 +734,7 @@ def with_port(argv: Sequence[str], port: int) -> list[str]:
 
 def mistake(code: int, out: str, err: str) -> str | None:
     """What is wrong with how a command ended; None: nothing."""
-    from s1_jax.terminal import shown
+    from s1_jax.runtime.terminal import shown
 
     lines = [line for line in err.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]

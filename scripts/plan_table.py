@@ -117,7 +117,7 @@ def option(config: str, full: list[str] | None, name: str) -> str:
     """The value the planned run has for a string option of its model."""
     if full and name in full:
         return full[full.index(name) + 1]
-    from s1_jax.cli import load_config
+    from s1_jax.runtime.cli import load_config
 
     return getattr(load_config(PROJECT / "configs" / f"{config}.py").model, name.rsplit(".", 1)[1])
 

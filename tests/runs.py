@@ -16,15 +16,16 @@ from types import MappingProxyType, ModuleType
 import numpy as np
 from safetensors.numpy import load_file
 
-from s1_jax import settings, train
-from s1_jax.reporting.records import read_records
+from s1_jax import train
+from s1_jax.evaluation import settings
+from s1_jax.records.lines import read_records
 
 PROJECT = Path(__file__).resolve().parents[1]
 EXAMPLES, BATCH, EPOCHS = 40, 16, 2
 STEPS = EPOCHS * 3  # 16 + 16 + 8 examples an epoch
 BASE = files("s1_jax") / "assets" / "tiny_base"
 DEVICES = 4  # of all processes of a run
-MAIN = "from {0} import main\nfrom s1_jax.cli import run_main\nrun_main(main)"
+MAIN = "from {0} import main\nfrom s1_jax.runtime.cli import run_main\nrun_main(main)"
 MESH = ("--mesh.fsdp", "2", "--mesh.tensor", "2", "--data.micro-batch-rows", "4")
 ALONE = ("--mesh.fsdp", "4", "--mesh.tensor", "2", "--data.micro-batch-rows", "4")  # all devices of this process
 LOSS_TOLERANCE = 1e-5  # relative: between processes, and on another mesh, sums are made in another order

@@ -11,10 +11,10 @@ from importlib import import_module
 import pytest
 
 from s1_jax import config as configs
-from s1_jax.cli import run_main
-from s1_jax.config import UserError
-from s1_jax.json_input import read_json, read_jsonl
-from s1_jax.storage import as_path, check_input
+from s1_jax.errors import UserError
+from s1_jax.runtime.cli import run_main
+from s1_jax.runtime.json_input import read_json, read_jsonl
+from s1_jax.runtime.storage import as_path, check_input
 
 LARGE = 10**12
 FROM_1 = "it must be a whole number from 1 to 1,073,741,824"

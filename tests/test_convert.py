@@ -13,8 +13,8 @@ import pytest
 
 from s1_jax.checkpoints import hf
 from s1_jax.checkpoints.orbax import Checkpointer
-from s1_jax.config import UserError
 from s1_jax.convert import main
+from s1_jax.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[1]
 TINY_BASE = PROJECT / "s1_jax" / "assets" / "tiny_base"

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from s1_jax import curate
-from s1_jax.config import RunError, UserError
 from s1_jax.curation.pipeline import STAGES
+from s1_jax.errors import RunError, UserError
 from tests.curation.stand_in_endpoint import StandInEndpoint, completion
 
 QUESTIONS, CHOSEN = 40, 10

@@ -9,8 +9,9 @@ from statistics import fmean, stdev
 import pytest
 
 from s1_jax import evaluate
-from s1_jax.config import BudgetConfig, EvaluateConfig, SettingConfig, TaskConfig, UserError
-from s1_jax.settings import plan_rows
+from s1_jax.config import BudgetConfig, EvaluateConfig, SettingConfig, TaskConfig
+from s1_jax.errors import UserError
+from s1_jax.evaluation.settings import plan_rows
 from s1_jax.tasks import load_rules, load_task
 from s1_jax.tasks.classes import grader_classes
 from tests.tokenizer import byte_tokenizer

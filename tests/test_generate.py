@@ -18,10 +18,10 @@ import torch
 
 import s1_jax
 from s1_jax import generate
-from s1_jax.compilation import CompilationWatch
-from s1_jax.config import UserError
-from s1_jax.decoding.slots import rows_at_a_time
+from s1_jax.decoding.host.slots import rows_at_a_time
+from s1_jax.errors import UserError
 from s1_jax.generate import main, read_rows, text_pieces
+from s1_jax.runtime.compilation import CompilationWatch
 from tests.runs import PATIENCE
 from tests.tokenizer import byte_tokenizer
 

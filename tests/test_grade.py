@@ -10,10 +10,11 @@ import time
 import pytest
 
 from s1_jax import grade
-from s1_jax.cli import to_json
-from s1_jax.config import EvaluateConfig, JudgeConfig, RunError, TaskConfig, UserError
-from s1_jax.endpoint import Endpoint, Reply
-from s1_jax.reporting.records import read_records, record_line
+from s1_jax.config import EvaluateConfig, JudgeConfig, TaskConfig
+from s1_jax.errors import RunError, UserError
+from s1_jax.records.lines import read_records, record_line
+from s1_jax.runtime.cli import to_json
+from s1_jax.runtime.endpoint import Endpoint, Reply
 from s1_jax.tasks.judge import decision
 from tests.curation.stand_in_endpoint import StandInEndpoint, completion
 from tests.reporting.made_up import record

@@ -23,10 +23,11 @@ import torch
 from tokenizers.processors import TemplateProcessing
 
 import s1_jax
-from s1_jax.config import S1, BudgetConfig, SamplingConfig, UserError
+from s1_jax.config import S1, BudgetConfig, SamplingConfig
+from s1_jax.config.lm_eval import HarnessConfig
 from s1_jax.data.synthetic import generate_problems
-from s1_jax.decoding import slots
-from s1_jax.harness.config import HarnessConfig
+from s1_jax.decoding.host import slots
+from s1_jax.errors import UserError
 from tests.tokenizer import byte_tokenizer
 
 pytest.importorskip("lm_eval", reason="needs lm_eval: pip install 's1_jax[lm-eval]'")

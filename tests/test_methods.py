@@ -7,9 +7,11 @@ import json
 import jax
 import pytest
 
-from s1_jax import evaluate, settings
+from s1_jax import evaluate
 from s1_jax.checkpoints import hf_reward
-from s1_jax.config import SearchConfig, SettingConfig, UserError
+from s1_jax.config import SearchConfig, SettingConfig
+from s1_jax.errors import UserError
+from s1_jax.evaluation import settings
 from s1_jax.model.reward import REWARD_MODELS, init_params
 from s1_jax.search import verifiers
 from tests.tokenizer import SPECIALS, byte_tokenizer

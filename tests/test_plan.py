@@ -11,7 +11,8 @@ import sys
 import pytest
 
 from s1_jax import plan
-from s1_jax.config import ModelConfig, UserError
+from s1_jax.config import ModelConfig
+from s1_jax.errors import UserError
 from tests.planning.conftest import NEEDS_LIBTPU, PATIENCE, PROJECT
 
 CONFIG = """

@@ -12,9 +12,9 @@ import torch
 
 import s1_jax
 from s1_jax import evaluate, generate, grade
-from s1_jax.config import UserError
-from s1_jax.reporting.records import read_records
-from s1_jax.terminal import shown
+from s1_jax.errors import UserError
+from s1_jax.records.lines import read_records
+from s1_jax.runtime.terminal import shown
 from tests.templates import THINK, family_tokenizer
 
 FORMAT = [
@@ -87,7 +87,7 @@ def test_generate_from_file_to_file_and_again(model, tmp_path, capsys):
 def test_without_thinking_no_format_is_needed(model):
     loaded = s1_jax.load_model(model)
     engine = loaded.engine(160, 1)
-    from s1_jax.decoding.requests import Request
+    from s1_jax.decoding.core.requests import Request
 
     (record,) = engine.run([Request(tuple(loaded.tokenizer.encode(PROMPT)), max_answer_tokens=20, thinking=False)])
     assert record["num_answer_tokens"] > 0 and record["num_thinking_tokens"] == 0

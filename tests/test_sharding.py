@@ -9,7 +9,8 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from s1_jax.config import MeshConfig, UserError
+from s1_jax.config import MeshConfig
+from s1_jax.errors import UserError
 from s1_jax.model import cached, qwen2
 from s1_jax.model.kv_cache import init_cache
 from s1_jax.sharding import (

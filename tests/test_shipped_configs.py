@@ -11,15 +11,15 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh
 
-from s1_jax.cli import load_config
 from s1_jax.config import EvaluateConfig, TrainConfig
+from s1_jax.evaluation.settings import sweep_settings
 from s1_jax.model.qwen2 import abstract_params, param_axes
 from s1_jax.model.sizes import QWEN2_5
 from s1_jax.model.splash import LANES
 from s1_jax.planning.decode_estimate import sizes_of
 from s1_jax.planning.decode_program import Types, cache_bytes, decode_params
 from s1_jax.planning.topology import parse_topology
-from s1_jax.settings import sweep_settings
+from s1_jax.runtime.cli import load_config
 from s1_jax.sharding import DECODE_RULES, MESH_AXES, TRAIN_RULES, Layout
 from s1_jax.training.checks import check_sizes
 

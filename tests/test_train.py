@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from s1_jax import train
 from s1_jax.checkpoints import orbax
-from s1_jax.config import RunError, UserError
+from s1_jax.errors import RunError, UserError
 from tests.runs import MAIN, PATIENCE, PROJECT, STEPS, gate, options, rows, wait_for_step
 from tests.tokenizer import byte_tokenizer
 

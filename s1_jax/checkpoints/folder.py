@@ -12,10 +12,10 @@ from pathlib import Path
 
 import huggingface_hub
 
-from s1_jax.config import UserError
-from s1_jax.files import sync_folder, write_whole
-from s1_jax.processes import is_first, meet
-from s1_jax.storage import as_path, check_input, in_bucket, one_line, read_ranges, remove_folder, size_of
+from s1_jax.errors import UserError
+from s1_jax.runtime.files import sync_folder, write_whole
+from s1_jax.runtime.processes import is_first, meet
+from s1_jax.runtime.storage import as_path, check_input, in_bucket, one_line, read_ranges, remove_folder, size_of
 
 EXPECTED = (
     "a model is a folder with config.json and model.safetensors, here or at gs://, or a hub id such as "

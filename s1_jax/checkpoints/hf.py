@@ -27,15 +27,16 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSha
 from s1_jax.checkpoints.folder import copy_tokenizer, resolve, whole_folder
 from s1_jax.checkpoints.tensor_file import DTYPES, NAME_SHOWN, StoredTensor, read_header, same_values, write
 from s1_jax.checkpoints.tokenizer import load_tokenizer as load_tokenizer
-from s1_jax.config import ModelConfig, StoredConfig, UserError
-from s1_jax.files import write_whole
-from s1_jax.json_input import read_object
-from s1_jax.model import kernels
+from s1_jax.config import ModelConfig, StoredConfig
+from s1_jax.config.model_fields import Fields
+from s1_jax.errors import UserError
+from s1_jax.model import stored_weights
 from s1_jax.model.attention import rope_frequencies
 from s1_jax.model.qwen2 import Params, abstract_params, param_axes
-from s1_jax.model_fields import Fields
+from s1_jax.runtime.files import write_whole
+from s1_jax.runtime.json_input import read_object
+from s1_jax.runtime.storage import as_path
 from s1_jax.sharding import Layout
-from s1_jax.storage import as_path
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 EMBEDDING, HEAD, FREQUENCIES = "model.embed_tokens.weight", "lm_head.weight", "rotary_emb.inv_freq"
@@ -52,8 +53,8 @@ NAMES_SHOWN = 4  # of each kind of problem
 Kept = Literal["plain", "transposed", "int8"]
 KEEP: dict[Kept, Callable[[jax.Array], Any]] = {
     "plain": lambda kernel: kernel,
-    "transposed": kernels.transposed,
-    "int8": kernels.rounded,
+    "transposed": stored_weights.transposed,
+    "int8": stored_weights.rounded,
 }
 
 
@@ -95,8 +96,8 @@ def load_params(
 
     Parameters take `dtype`, or where it is None the file's, and are placed by `layout`, or where it is None on the
     first device. Layers come `stacked`, as training takes them, or each by itself, as decoding does (see
-    `qwen2.unstack`), then with kernels `kept` in one of the ways of model/kernels.py; transposed ones are for one
-    device. Host memory beyond the parameters stays under two of the file's largest tensors. Raises one UserError with
+    `qwen2.unstack`), then with kernels `kept` in one of the ways of model/stored_weights.py; transposed
+    ones are for one device. Host memory beyond the parameters stays under two of the file's largest tensors. Raises one UserError with
     all that is wrong with the checkpoint.
     """
     folder = resolve(path)

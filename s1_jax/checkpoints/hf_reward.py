@@ -10,10 +10,11 @@ from flax.traverse_util import flatten_dict
 
 from s1_jax.checkpoints import hf
 from s1_jax.checkpoints.folder import resolve
-from s1_jax.config import ModelConfig, StoredConfig, UserError
-from s1_jax.json_input import read_object
+from s1_jax.config import ModelConfig, StoredConfig
+from s1_jax.config.model_fields import SHOWN, Fields
+from s1_jax.errors import UserError
 from s1_jax.model.reward import REWARD_MODELS, Params, RewardConfig, abstract_params, param_axes
-from s1_jax.model_fields import SHOWN, Fields
+from s1_jax.runtime.json_input import read_object
 from s1_jax.sharding import Layout
 
 

@@ -21,11 +21,11 @@ import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
 from s1_jax.checkpoints.digest import Digest, digests, json_digest, named
-from s1_jax.config import RunError, UserError
-from s1_jax.json_input import loads
+from s1_jax.errors import RunError, UserError
 from s1_jax.model.qwen2 import Params
-from s1_jax.processes import any_of, is_first, meet
-from s1_jax.storage import as_path, in_bucket
+from s1_jax.runtime.json_input import loads
+from s1_jax.runtime.processes import any_of, is_first, meet
+from s1_jax.runtime.storage import as_path, in_bucket
 
 REASON_LENGTH = 200  # characters kept of what a reader below says
 META = "checked"  # the file of the meta and the digests, within the folder `meta`; versions without digests had another

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from s1_jax.checkpoints.folder import WITHOUT_WEIGHTS, resolve
-from s1_jax.json_input import read_object
-from s1_jax.model_fields import Fields
+from s1_jax.config.model_fields import Fields
+from s1_jax.runtime.json_input import read_object
 
 
 def declared_stops(path: str | Path, vocab_size: int) -> tuple[int, ...]:

@@ -20,10 +20,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from s1_jax.config import UserError
-from s1_jax.json_input import DuplicateKey, loads
-from s1_jax.model_fields import Fields
-from s1_jax.storage import CHUNK, check_input, in_bucket, read_ranges, size_of
+from s1_jax.config.model_fields import Fields
+from s1_jax.errors import UserError
+from s1_jax.runtime.json_input import DuplicateKey, loads
+from s1_jax.runtime.storage import CHUNK, check_input, in_bucket, read_ranges, size_of
 
 DTYPES = {"F32": np.dtype(np.float32), "BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16)}
 ITEM_BYTES = {  # of the format's types, those that no model of ours is stored in too

@@ -7,9 +7,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from s1_jax.checkpoints.folder import WITHOUT_WEIGHTS, copy_tokenizer, resolve
-from s1_jax.config import UserError
-from s1_jax.json_input import read_object
-from s1_jax.storage import in_bucket, one_line
+from s1_jax.errors import UserError
+from s1_jax.runtime.json_input import read_object
+from s1_jax.runtime.storage import in_bucket, one_line
 
 SETTINGS, WHOLE, PARTS = "tokenizer_config.json", "tokenizer.json", ("vocab.json", "merges.txt")
 OBJECTS = (SETTINGS, "special_tokens_map.json", "added_tokens.json")  # small, so looked at before transformers does

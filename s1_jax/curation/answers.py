@@ -20,15 +20,16 @@ from typing import Any, NamedTuple, overload
 from rich.progress import Progress
 
 from s1_jax.checkpoints.folder import fingerprint, resolve
-from s1_jax.cli import StopFlag
-from s1_jax.completion import FINISH
-from s1_jax.config import EndpointConfig, RunError, UserError
+from s1_jax.config import EndpointConfig
 from s1_jax.curation.replies import KEPT, dollars, replies_of
-from s1_jax.endpoint import Reply
-from s1_jax.json_input import loads
-from s1_jax.locks import locked_file
-from s1_jax.storage import as_path
-from s1_jax.terminal import say
+from s1_jax.errors import RunError, UserError
+from s1_jax.runtime.cli import StopFlag
+from s1_jax.runtime.completion import FINISH
+from s1_jax.runtime.endpoint import Reply
+from s1_jax.runtime.json_input import loads
+from s1_jax.runtime.locks import locked_file
+from s1_jax.runtime.storage import as_path
+from s1_jax.runtime.terminal import say
 
 ENDS: dict[str, str | None] = {
     "stop": None,

@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 from rich.progress import Progress
 
 from s1_jax.config import EndpointConfig
+from s1_jax.config.curate import CurateConfig
 from s1_jax.curation.answers import ask_all
-from s1_jax.curation.config import CurateConfig
 from s1_jax.curation.grade import both_ends
 from s1_jax.curation.stages import Made, Source
-from s1_jax.terminal import say
+from s1_jax.runtime.terminal import say
 
 UNKNOWN = "unknown"
 DOMAINS = {

@@ -14,9 +14,8 @@ import numpy as np
 import pyarrow as pa
 from rich.progress import Progress, TaskID
 
-from s1_jax.config import UserError
+from s1_jax.config.curate import CollectConfig, CurateConfig
 from s1_jax.curation import similar
-from s1_jax.curation.config import CollectConfig, CurateConfig
 from s1_jax.curation.sources import (
     PUBLIC,
     SPLIT,
@@ -30,9 +29,10 @@ from s1_jax.curation.sources import (
 )
 from s1_jax.curation.stages import ROWS_OF_GROUP, Made, Source
 from s1_jax.data.files import split_files
-from s1_jax.files import whole_file, write_whole
-from s1_jax.storage import as_path
-from s1_jax.terminal import say
+from s1_jax.errors import UserError
+from s1_jax.runtime.files import whole_file, write_whole
+from s1_jax.runtime.storage import as_path
+from s1_jax.runtime.terminal import say
 
 SCHEMA = pa.schema([(name, pa.string()) for name in ("id", *Question._fields)])
 

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 
 from s1_jax.checkpoints import hf
 from s1_jax.checkpoints.stops import declared_stops
-from s1_jax.completion import split_thinking
-from s1_jax.config import BudgetConfig, EndpointConfig, SamplingConfig, StoredConfig, UserError, resolve_dtype
+from s1_jax.config import BudgetConfig, EndpointConfig, SamplingConfig, StoredConfig, resolve_dtype
 from s1_jax.data.chat import STOP_TOKENS, prompt_ids
+from s1_jax.decoding.core.markers import stop_ids, stop_texts
+from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import LONGEST_DEFAULT_ANSWER, Engine, Status, context_length
-from s1_jax.decoding.markers import stop_ids, stop_texts
-from s1_jax.decoding.requests import Request
-from s1_jax.endpoint import Reply
+from s1_jax.errors import UserError
+from s1_jax.runtime.completion import split_thinking
+from s1_jax.runtime.endpoint import Reply
 from s1_jax.sharding import DECODE_RULES, Layout, devices_for, make_mesh
 
 ROOM_FOR_MARKERS = 64  # tokens between prompt, thinking and answer

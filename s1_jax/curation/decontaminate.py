@@ -24,16 +24,17 @@ from typing import NamedTuple
 import numpy as np
 from rich.progress import Progress
 
-from s1_jax.config import TaskConfig, UserError
-from s1_jax.curation.config import CurateConfig, DecontaminateConfig
+from s1_jax.config import TaskConfig
+from s1_jax.config.curate import CurateConfig, DecontaminateConfig
 from s1_jax.curation.similar import WORD, nearest
 from s1_jax.curation.stages import Made, Source
 from s1_jax.data.sources import read_rows
-from s1_jax.files import whole_file
-from s1_jax.storage import as_path
+from s1_jax.errors import UserError
+from s1_jax.runtime.files import whole_file
+from s1_jax.runtime.storage import as_path
+from s1_jax.runtime.terminal import say
 from s1_jax.tasks import load_task
 from s1_jax.tasks.task import QUESTION_FIELDS, id_of, value_of
-from s1_jax.terminal import say
 
 HITS = "hits.jsonl"  # in the stage's folder
 NGRAM, SPLIT, SAME, NEAR = "n-gram", "n-gram, punctuation split off", "word for word", "near duplicate"

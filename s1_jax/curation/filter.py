@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.progress import Progress
 
-from s1_jax.config import UserError
-from s1_jax.curation.config import CurateConfig, FilterConfig
+from s1_jax.config.curate import CurateConfig, FilterConfig
 from s1_jax.curation.stages import Made, Source
+from s1_jax.errors import UserError
 
 NUMBERED_PART = r"p[1-9][0-9]{0,2}\."  # of a list of problems: p1. to p999.
 # The reference's `\*\*(?=.*\d)[^\s\]]*\*\*`, for an engine without lookahead and with the ASCII's \d and \s alone. The

@@ -25,18 +25,19 @@ from typing import NamedTuple
 import pyarrow as pa
 from rich.progress import Progress
 
-from s1_jax.config import EndpointConfig, UserError
+from s1_jax.config import EndpointConfig
+from s1_jax.config.curate import CurateConfig
 from s1_jax.curation.answers import ask_all, weights_of
-from s1_jax.curation.config import CurateConfig
 from s1_jax.curation.stages import Made, Source
-from s1_jax.files import appended
-from s1_jax.reporting.records import AGAIN, cut_torn_line, numbered_records, record_line
+from s1_jax.errors import UserError
+from s1_jax.records.lines import AGAIN, cut_torn_line, numbered_records, record_line
 from s1_jax.reporting.table import align
+from s1_jax.runtime.files import appended
+from s1_jax.runtime.terminal import say
 from s1_jax.tasks.answers import extract_answer, last_boxed
 from s1_jax.tasks.equivalence import grade_math
 from s1_jax.tasks.gpqa_diamond import AROUND_A_LETTER, letter_in
 from s1_jax.tasks.judge import decision
-from s1_jax.terminal import say
 
 KEPT = "by_rules.jsonl"  # math-verify takes a tenth of a second for a formula, an hour for a large pool
 LONGEST_ANSWER = 200  # characters; what is longer is a text, and no rule's to grade

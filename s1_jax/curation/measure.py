@@ -10,10 +10,10 @@ import pyarrow as pa
 from rich.progress import Progress
 
 from s1_jax.checkpoints.hf import load_tokenizer
-from s1_jax.config import UserError
-from s1_jax.curation.config import CurateConfig
+from s1_jax.config.curate import CurateConfig
 from s1_jax.curation.stages import Made, Source
-from s1_jax.terminal import say
+from s1_jax.errors import UserError
+from s1_jax.runtime.terminal import say
 
 TEXTS_OF_BATCH = 64  # the tokenizer holds every token of a batch as a string besides: some 50 MB
 

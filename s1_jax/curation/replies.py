@@ -6,10 +6,11 @@ import shutil
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
-from s1_jax.cli import StopFlag
-from s1_jax.config import EndpointConfig, RunError
-from s1_jax.endpoint import EMPTY, Endpoint, NoAnswer, Reply
-from s1_jax.terminal import say
+from s1_jax.config import EndpointConfig
+from s1_jax.errors import RunError
+from s1_jax.runtime.cli import StopFlag
+from s1_jax.runtime.endpoint import EMPTY, Endpoint, NoAnswer, Reply
+from s1_jax.runtime.terminal import say
 
 KEPT = "what was answered is kept, the same command goes on from there"
 CHARACTERS_OF_A_TOKEN = 4  # about, where an endpoint does not count

@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from s1_jax.config import UserError
 from s1_jax.curation.sources import fold
 from s1_jax.curation.stages import Count
 from s1_jax.data.sources import read_rows
+from s1_jax.errors import UserError
 from s1_jax.reporting.labels import plain
 from s1_jax.reporting.plot import BUDGETS, IGNORES, STYLE, save_figure
 

@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.progress import Progress
 
-from s1_jax.config import UserError
-from s1_jax.curation.config import CurateConfig, SelectConfig
+from s1_jax.config.curate import CurateConfig, SelectConfig
 from s1_jax.curation.stages import Made, Source
+from s1_jax.errors import UserError
 
 RANKS = 64  # 2^-64 and less is lost in a double beside 1
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.progress import Progress
 
-from s1_jax.config import UserError
+from s1_jax.errors import UserError
 
 if TYPE_CHECKING:
     from datasketch import MinHash, MinHashLSH

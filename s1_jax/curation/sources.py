@@ -23,11 +23,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from s1_jax.config import UserError
 from s1_jax.data.sources import READERS, Row, read_rows
 from s1_jax.data.synthetic import distinct_problems
+from s1_jax.errors import UserError
+from s1_jax.runtime.texts import is_unicode
 from s1_jax.tasks import gpqa_diamond
-from s1_jax.texts import is_unicode
 
 SYNTHETIC = "synthetic"
 SPLIT = "train"  # of a user's folder

@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.progress import Progress
 
-from s1_jax.config import UserError
-from s1_jax.files import whole_file
-from s1_jax.json_input import loads
-from s1_jax.storage import one_line
-from s1_jax.terminal import say
+from s1_jax.errors import UserError
+from s1_jax.runtime.files import whole_file
+from s1_jax.runtime.json_input import loads
+from s1_jax.runtime.storage import one_line
+from s1_jax.runtime.terminal import say
 
 ROWS_OF_GROUP = 1024  # with long traces some 20 MB
 FINGERPRINT, COUNTS = b"s1_jax.fingerprint", b"s1_jax.counts"  # in a file's metadata

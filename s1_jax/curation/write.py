@@ -18,14 +18,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.progress import Progress
 
-from s1_jax.config import RunError, UserError
-from s1_jax.curation.config import CurateConfig
+from s1_jax.config.curate import CurateConfig
 from s1_jax.curation.report import group_rows, markdown_table, overlap_with, report_lines, save_funnel_plot
 from s1_jax.curation.sources import PUBLIC
 from s1_jax.curation.stages import ROWS_OF_GROUP, Count, Made, Source, counts_of
 from s1_jax.data.sources import READERS
-from s1_jax.files import whole_file, write_whole
-from s1_jax.terminal import say
+from s1_jax.errors import RunError, UserError
+from s1_jax.runtime.files import whole_file, write_whole
+from s1_jax.runtime.terminal import say
 
 DATA = Path("data") / "train-00000-of-00001.parquet"
 NEEDED = ("id", "question", "solution", "source", "domain", "thinking", "attempt", "thinking_tokens", "chosen_by")

@@ -31,9 +31,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from s1_jax.config import S1, FormatConfig, UserError
+from s1_jax.config import S1, FormatConfig
 from s1_jax.data.template import TemplateError, render
-from s1_jax.storage import one_line
+from s1_jax.errors import UserError
+from s1_jax.runtime.storage import one_line
 
 TURN_START = "<|im_start|>"
 STOP_TOKENS = ("<|im_end|>", "<|endoftext|>")  # what texts of Qwen2.5's models and s1's end with

@@ -19,9 +19,10 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from s1_jax.config import S1, FormatConfig, UserError
+from s1_jax.config import S1, FormatConfig
 from s1_jax.data.chat import encode, joined
 from s1_jax.data.instructions import instructed
+from s1_jax.errors import UserError
 
 STEPS = FormatConfig(
     think_start="<|im_start|>", end_markers=("<|im_start|>0", S1.answer_start, "<|im_end|>", "<|endoftext|>")

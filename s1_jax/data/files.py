@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from s1_jax.config import UserError
-from s1_jax.storage import files_below
+from s1_jax.errors import UserError
+from s1_jax.runtime.storage import files_below
 
 KINDS = ((".parquet", ".jsonl"), (".csv",))  # CSV files count where there is nothing else
 CARD = "README.md"

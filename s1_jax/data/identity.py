@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from s1_jax.config import UserError
 from s1_jax.data.tokens import Corpus
-from s1_jax.files import read_earlier, write_whole
+from s1_jax.errors import UserError
+from s1_jax.runtime.files import read_earlier, write_whole
 
 FILE = "examples.json"  # in the run's folder
 SHORT = 8  # hexadecimal digits of one example in the file

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from s1_jax.config import UserError
+from s1_jax.errors import UserError
 
 TOKENS_A_STEP = 100  # that a step may take: what the paper holds a run with steps against
 LIMITS = {"token": "Think for up to {} tokens.", "step": "Think for up to {} steps."}

@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 import grain
 
-from s1_jax.config import DataConfig, UserError
+from s1_jax.config import DataConfig
 from s1_jax.data.packing import WEIGHTINGS, Batch, balance, fill_rows, full_rows, loss_tokens, pack
 from s1_jax.data.tokens import Corpus
+from s1_jax.errors import UserError
 
 SEEDS = 2**32  # what grain takes
 BLOCK = 1024  # so many examples of the shuffle are put into full rows together, at most

@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from s1_jax.config import UserError
 from s1_jax.data.chat import Example
+from s1_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 Rows = list[list[int]]  # of each row the indices of its examples

@@ -14,11 +14,11 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from s1_jax.config import UserError
 from s1_jax.data.files import split_files
-from s1_jax.json_input import read_jsonl
-from s1_jax.storage import BUCKETS, as_path, check_input
-from s1_jax.texts import is_unicode
+from s1_jax.errors import UserError
+from s1_jax.runtime.json_input import read_jsonl
+from s1_jax.runtime.storage import BUCKETS, as_path, check_input
+from s1_jax.runtime.texts import is_unicode
 
 LAYOUTS: dict[str, dict[str, str]] = {
     "s1k_tokenized": {"text": "text"},

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from s1_jax.texts import is_unicode
-from s1_jax.worker import Worker
+from s1_jax.runtime.texts import is_unicode
+from s1_jax.runtime.worker import Worker
 
 WORKER = Path(__file__).with_name("template_worker.py")
 SECONDS = 5.0  # of processor time for one prompt; a long conversation takes a hundredth of one

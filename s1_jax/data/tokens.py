@@ -9,11 +9,12 @@ from collections.abc import Callable
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from s1_jax.config import S1, DataConfig, FormatConfig, UserError
+from s1_jax.config import S1, DataConfig, FormatConfig
 from s1_jax.data.chat import Example, encode_example, encode_text, joined, response_text, turn_of, with_answer
 from s1_jax.data.conditional import WITH_LIMIT
 from s1_jax.data.look_alikes import LookAlikes
 from s1_jax.data.sources import Conversation, read_conversations
+from s1_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from s1_jax.config import S1, BudgetConfig, FormatConfig, ModelConfig, UserError
+from s1_jax.config import S1, BudgetConfig, FormatConfig, ModelConfig
 from s1_jax.data.chat import check_control_token, check_opening, encode, opened_by_template
-from s1_jax.decoding import records, stops
-from s1_jax.decoding.decode import DecodeState
-from s1_jax.decoding.markers import (
+from s1_jax.decoding import records
+from s1_jax.decoding.core.loop import DecodeState
+from s1_jax.decoding.core.markers import (
     Limits,
     ignore_ids,
     longest_forced,
@@ -26,13 +26,15 @@ from s1_jax.decoding.markers import (
     stop_ids,
     stop_texts,
 )
-from s1_jax.decoding.programs import Programs
-from s1_jax.decoding.requests import Request
-from s1_jax.decoding.rows import Row
-from s1_jax.decoding.sampling import PhaseSampling, make_sampling, row_key
-from s1_jax.decoding.slots import Runs, Slots, Use
-from s1_jax.decoding.sweep import BranchPoint, Trunk, branch_point, ignored_ends, plan_trunks
-from s1_jax.decoding.waves import Waves
+from s1_jax.decoding.core.requests import Request
+from s1_jax.decoding.core.sampling import PhaseSampling, make_sampling, row_key
+from s1_jax.decoding.core.sweep import BranchPoint, Trunk, branch_point, ignored_ends, plan_trunks
+from s1_jax.decoding.device.programs import Programs
+from s1_jax.decoding.host import stops
+from s1_jax.decoding.host.rows import Row
+from s1_jax.decoding.host.slots import Runs, Slots, Use
+from s1_jax.decoding.host.waves import Waves
+from s1_jax.errors import UserError
 from s1_jax.model import qwen2
 from s1_jax.sharding import Layout
 

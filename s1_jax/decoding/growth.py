@@ -14,17 +14,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from s1_jax.decoding import budget as control
-from s1_jax.decoding import stops
-from s1_jax.decoding.decode import DecodeState
+from s1_jax.decoding.core import budget as control
+from s1_jax.decoding.core.loop import DecodeState
+from s1_jax.decoding.core.requests import Request
+from s1_jax.decoding.core.sampling import PhaseSampling
+from s1_jax.decoding.device.paged import NOWHERE, Origin
+from s1_jax.decoding.device.programs import bucket
 from s1_jax.decoding.engine import Engine
-from s1_jax.decoding.paged import NOWHERE, Origin
-from s1_jax.decoding.pages import Pool
-from s1_jax.decoding.programs import bucket
-from s1_jax.decoding.requests import Request
-from s1_jax.decoding.rows import Row, check_logits, rows_of
-from s1_jax.decoding.sampling import PhaseSampling
-from s1_jax.decoding.slots import Runs
+from s1_jax.decoding.host import stops
+from s1_jax.decoding.host.pages import Pool
+from s1_jax.decoding.host.rows import Row, check_logits, rows_of
+from s1_jax.decoding.host.slots import Runs
 from s1_jax.sharding import to_host
 
 SMALLER = 4  # few children are decoded in a batch so many times smaller

@@ -10,8 +10,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import BudgetConfig, FormatConfig, SamplingConfig
-from s1_jax.decoding.budget import IS_THOUGHT, AnswerEnd, End, Kind
-from s1_jax.decoding.sweep import ignored_ends
+from s1_jax.decoding.core.budget import IS_THOUGHT, AnswerEnd, End, Kind
+from s1_jax.decoding.core.sweep import ignored_ends
 
 FORCED = (Kind.IGNORE, Kind.SUFFIX)  # tokens that were put in, not drawn
 

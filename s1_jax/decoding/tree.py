@@ -15,17 +15,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from s1_jax.config import StepConfig, UserError
-from s1_jax.decoding import records, stops
+from s1_jax.config import StepConfig
+from s1_jax.decoding import records
+from s1_jax.decoding.core.requests import Request
+from s1_jax.decoding.core.sampling import row_key
+from s1_jax.decoding.device.paged import NOWHERE
+from s1_jax.decoding.device.steps import make_ends
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.growth import Growth, Node, budget_state, integers
-from s1_jax.decoding.paged import NOWHERE
-from s1_jax.decoding.pages import Pool
-from s1_jax.decoding.requests import Request
-from s1_jax.decoding.rows import Row
-from s1_jax.decoding.sampling import row_key
-from s1_jax.decoding.slots import Block
-from s1_jax.decoding.steps import make_ends
+from s1_jax.decoding.host import stops
+from s1_jax.decoding.host.pages import Pool
+from s1_jax.decoding.host.rows import Row
+from s1_jax.decoding.host.slots import Block
+from s1_jax.errors import UserError
 from s1_jax.sharding import to_host
 
 STEP_APART = 2**20  # between the samples that a request's nodes draw as: more than anyone asks for of one problem

@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from s1_jax.api import LoadedModel
-from s1_jax.config import S1, FormatConfig, UserError
+from s1_jax.config import S1, FormatConfig
+from s1_jax.config.lm_eval import HarnessConfig, KeywordConfig
 from s1_jax.data.chat import encode
+from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine, Progress
-from s1_jax.decoding.requests import Request
-from s1_jax.decoding.slots import rows_at_a_time
-from s1_jax.harness.config import HarnessConfig, KeywordConfig
+from s1_jax.decoding.host.slots import rows_at_a_time
+from s1_jax.errors import UserError
 from s1_jax.harness.encoding import prefix_id, text_ids
 from s1_jax.harness.keywords import ANSWER_ROOM, budget_of, format_of, read_keywords, sampling_of, tries_of
 from s1_jax.search.rejection import sample_until_natural

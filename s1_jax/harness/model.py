@@ -15,14 +15,15 @@ from tqdm import tqdm
 
 from s1_jax import __version__
 from s1_jax.api import load_model
-from s1_jax.cli import StopFlag
-from s1_jax.config import StoredConfig, UserError, resolve_dtype
+from s1_jax.config import StoredConfig, resolve_dtype
 from s1_jax.data.chat import rendered
 from s1_jax.decoding.engine import Status, context_length
+from s1_jax.errors import UserError
 from s1_jax.harness.encoding import end_id, prefix_id, text_ids
 from s1_jax.harness.generation import Asked, generate
 from s1_jax.harness.keywords import read_model_args
 from s1_jax.harness.scoring import Pair, Scorer
+from s1_jax.runtime.cli import StopFlag
 
 
 class S1JaxLM(TemplateLM):

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from s1_jax.config import ModelConfig, RunError, UserError
-from s1_jax.decoding.programs import bucket
-from s1_jax.decoding.rows import NOT_FINITE
+from s1_jax.config import ModelConfig
+from s1_jax.decoding.device.programs import bucket
+from s1_jax.decoding.host.rows import NOT_FINITE
+from s1_jax.errors import RunError, UserError
 from s1_jax.model import qwen2
 
 BATCH_TOKENS = 16384  # B x T, or one row

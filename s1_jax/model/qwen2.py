@@ -18,11 +18,12 @@ import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from s1_jax.config import ModelConfig, UserError
-from s1_jax.model import kernels, splash
+from s1_jax.config import ModelConfig
+from s1_jax.errors import UserError
+from s1_jax.model import splash, stored_weights
 from s1_jax.model.attention import apply_rope, rope_angles
-from s1_jax.model.linear import KernelAxes, contract, expand
 from s1_jax.model.packed_attention import attend_packed
+from s1_jax.model.sharded_matmul import KernelAxes, contract, expand
 from s1_jax.sharding import RESIDUAL, constrain, current_layout, platform, shard_over
 
 Params = dict[str, Any]
@@ -276,7 +277,7 @@ def _graph(config: ModelConfig, stacked: bool) -> nnx.GraphDef:
 
 def bind(config: ModelConfig, params: Params) -> Qwen2:
     """The NNX module over these parameters, stacked or not, with kernels kept in any way."""
-    return nnx.merge(_graph(config, 0 not in params["layers"]), nnx.State(kernels.whole(params)))
+    return nnx.merge(_graph(config, 0 not in params["layers"]), nnx.State(stored_weights.whole(params)))
 
 
 def hidden_states(

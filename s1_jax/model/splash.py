@@ -19,7 +19,8 @@ from jax.experimental.pallas.ops.tpu.splash_attention import BlockSizes, Segment
 from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_kernel import SplashAttentionKernel
 from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_mask_info import MaskInfo
 
-from s1_jax.config import ModelConfig, UserError
+from s1_jax.config import ModelConfig
+from s1_jax.errors import UserError
 from s1_jax.sharding import Layout, current_layout, is_sharded, row_order, shard_over
 
 LANES = 128  # the kernel's granule

@@ -16,17 +16,18 @@ from typing import Any
 import jax
 
 from s1_jax.chips import GIB, Chip
-from s1_jax.config import EvaluateConfig, ModelConfig, UserError
+from s1_jax.config import EvaluateConfig, ModelConfig
 from s1_jax.decoding.engine import context_length
-from s1_jax.decoding.waves import R, tiles_of
+from s1_jax.decoding.host.waves import R, tiles_of
+from s1_jax.errors import UserError
 from s1_jax.model.qwen2 import Params
 from s1_jax.planning.counts import Counts, count
 from s1_jax.planning.decode_program import Sizes, Sweep, Types, cache_bytes, decode_params
-from s1_jax.planning.estimate import capacity, slice_layout
 from s1_jax.planning.groups import mesh_axes
 from s1_jax.planning.hlo import Module, parse
-from s1_jax.planning.program import compile_lowered, compute_dtype, local_bytes
 from s1_jax.planning.roofline import TIMES, Seconds, seconds
+from s1_jax.planning.train_estimate import capacity, slice_layout
+from s1_jax.planning.train_program import compile_lowered, compute_dtype, local_bytes
 from s1_jax.sharding import DECODE_RULES, Layout
 
 LIVE = {"full": 1.0, "half_full": 0.5}  # how much of the caches is in use

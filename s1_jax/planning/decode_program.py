@@ -13,18 +13,19 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from s1_jax.chips import GIB
-from s1_jax.config import S1, ModelConfig, RunError
-from s1_jax.decoding.branches import BranchPoints
-from s1_jax.decoding.budget import Budget, Markers
-from s1_jax.decoding.markers import IGNORE_STRINGS, IGNORE_WIDTH
-from s1_jax.decoding.programs import Program, Programs
-from s1_jax.decoding.sampling import PhaseSampling, Sampling
-from s1_jax.decoding.slots import BLOCK_TOKENS, CHUNK, SPARE_SLOTS
-from s1_jax.decoding.waves import TAIL_MULTIPLES, R, tiles_of
-from s1_jax.model import kernels
+from s1_jax.config import S1, ModelConfig
+from s1_jax.decoding.core.budget import Budget, Markers
+from s1_jax.decoding.core.markers import IGNORE_STRINGS, IGNORE_WIDTH
+from s1_jax.decoding.core.sampling import PhaseSampling, Sampling
+from s1_jax.decoding.device.branches import BranchPoints
+from s1_jax.decoding.device.programs import Program, Programs
+from s1_jax.decoding.host.slots import BLOCK_TOKENS, CHUNK, SPARE_SLOTS
+from s1_jax.decoding.host.waves import TAIL_MULTIPLES, R, tiles_of
+from s1_jax.errors import RunError
+from s1_jax.model import stored_weights
 from s1_jax.model.kv_cache import AXES, init_cache
 from s1_jax.model.qwen2 import Params, abstract_params, param_axes, unstack
-from s1_jax.planning.program import compile_lowered, local_bytes
+from s1_jax.planning.train_program import compile_lowered, local_bytes
 from s1_jax.sharding import Layout
 
 SUFFIX_TOKENS = 8  # of the longest suffix, about: the tokenizer knows how many
@@ -110,13 +111,13 @@ def decode_params(config: ModelConfig, types: Types, layout: Layout) -> Params:
 
 
 def _rounded(path: Any, leaf: jax.ShapeDtypeStruct) -> Any:
-    """As `kernels.quantize` leaves a parameter: scales lie with what they scale."""
+    """As `stored_weights.quantize` leaves a parameter: scales lie with what they scale."""
     names = [key.key for key in path]
     if names[0] != "layers" or names[-1] != "kernel":
         return leaf
     sharding: Any = leaf.sharding
     of_scales = NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[1]))
-    kernel: Any = jax.eval_shape(kernels.rounded, leaf)
+    kernel: Any = jax.eval_shape(stored_weights.rounded, leaf)
     return kernel._replace(values=_placed(kernel.values, sharding), scales=_placed(kernel.scales, of_scales))
 
 

@@ -11,14 +11,15 @@ import jax
 import numpy as np
 
 from s1_jax.chips import Chip
-from s1_jax.config import MeshConfig, ModelConfig, TrainConfig, UserError
+from s1_jax.config import MeshConfig, ModelConfig, TrainConfig
 from s1_jax.data.tokens import Corpus
+from s1_jax.errors import UserError
 from s1_jax.model.qwen2 import REMAT_POLICIES
 from s1_jax.planning.counts import Collective
-from s1_jax.planning.estimate import Plan, capacity, make_plan, slice_layout
 from s1_jax.planning.groups import Groups
-from s1_jax.planning.program import local_bytes, state_of
 from s1_jax.planning.roofline import MATMUL_SHARE, ici_seconds
+from s1_jax.planning.train_estimate import Plan, capacity, make_plan, slice_layout
+from s1_jax.planning.train_program import local_bytes, state_of
 from s1_jax.planning.workload import StepWork, steps
 from s1_jax.sharding import Layout
 from s1_jax.training.flops import matmul_parameters

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import jax
 from jax.experimental import topologies
 
-from s1_jax import terminal
-from s1_jax.config import UserError
+from s1_jax.errors import UserError
+from s1_jax.runtime import terminal
 
 # Slice names count TensorCores on v5p (two a chip) and chips on v5e and v6e. Shapes: cloud.google.com/tpu/docs/v5p,
 # v5e, v6e, the ones a bare name gives.

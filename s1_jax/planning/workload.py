@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from s1_jax.config import ModelConfig, TrainConfig, UserError
+from s1_jax.config import ModelConfig, TrainConfig
 from s1_jax.data.chat import Example
 from s1_jax.data.loader import Loader
 from s1_jax.data.tokens import TOO_LONG, Corpus, split_held_out
-from s1_jax.json_input import read_json
+from s1_jax.errors import UserError
 from s1_jax.model.splash import visited_flops
-from s1_jax.storage import as_path
+from s1_jax.runtime.json_input import read_json
+from s1_jax.runtime.storage import as_path
 from s1_jax.training.flops import step_flops
 
 FULL_ROWS = 16  # examples of a step of s1

@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from s1_jax.config import UserError
-from s1_jax.files import write_whole
-from s1_jax.locks import locked_file
+from s1_jax.errors import UserError
+from s1_jax.records.lines import Record
+from s1_jax.records.results import read_run
 from s1_jax.reporting.metrics import ENOUGH, RESAMPLES, TAIL, cautious_interval, few_differ, paired_bootstrap
-from s1_jax.reporting.records import Record
-from s1_jax.reporting.results import read_run
 from s1_jax.reporting.summary import Interval, Setting, summarize
 from s1_jax.reporting.table import align, undecided_note
-from s1_jax.storage import as_path
-from s1_jax.terminal import say
+from s1_jax.runtime.files import write_whole
+from s1_jax.runtime.locks import locked_file
+from s1_jax.runtime.storage import as_path
+from s1_jax.runtime.terminal import say
 
 Shares = Mapping[str, float]  # by problem: how many of its samples, over all seeds, are right
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from s1_jax.files import appended
-from s1_jax.model_fields import Fields
-from s1_jax.progress import clock_time
-from s1_jax.reporting.records import Record, cut_torn_line, numbered_records, part_of
-from s1_jax.reporting.schema import COUNT, POSITIVE, check_fields
+from s1_jax.config.model_fields import Fields
+from s1_jax.records.lines import Record, cut_torn_line, numbered_records, part_of
+from s1_jax.records.schema import COUNT, POSITIVE, check_fields
 from s1_jax.reporting.summary import Setting
+from s1_jax.runtime.files import appended
+from s1_jax.runtime.progress import clock_time
 
 COSTS = "decoding.jsonl"  # in run_dir: a line for every start
 

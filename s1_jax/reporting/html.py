@@ -18,12 +18,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from s1_jax.files import write_whole
+from s1_jax.records.lines import Record
 from s1_jax.reporting.cost import format_cost
 from s1_jax.reporting.plot import series_of
-from s1_jax.reporting.records import Record
 from s1_jax.reporting.summary import Run
 from s1_jax.reporting.traces import by_problem, draws_shown, lay_out
+from s1_jax.runtime.files import write_whole
 
 ASSETS = files("s1_jax") / "assets" / "report"
 SCRIPTS = (

@@ -10,11 +10,11 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from s1_jax.progress import BAR_COLUMNS
-from s1_jax.reporting.records import Record
+from s1_jax.records.lines import Record
 from s1_jax.reporting.summary import Setting, is_undecided
-from s1_jax.stages import LiveNote
-from s1_jax.terminal import in_a_line
+from s1_jax.runtime.progress import BAR_COLUMNS
+from s1_jax.runtime.stages import LiveNote
+from s1_jax.runtime.terminal import in_a_line
 
 LINES_BESIDE = 6  # of the terminal that the table leaves to bar, header and prompt
 

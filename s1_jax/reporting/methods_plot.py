@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from s1_jax.records.names import KINDS
 from s1_jax.reporting.labels import plain
 from s1_jax.reporting.methods import MethodRun
-from s1_jax.reporting.names import KINDS
 from s1_jax.reporting.plot import STYLE, draw_bars, save_figure, side_by_side
 
 # by kind of method, so that two figures agree; Okabe and Ito's palette, as in plot.py

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
-from s1_jax.config import S1, FormatConfig, UserError
+from s1_jax.config import S1, FormatConfig
 from s1_jax.data.instructions import parse_instruction
+from s1_jax.errors import UserError
+from s1_jax.records.results import read_run
 from s1_jax.reporting.metrics import difference_interval
 from s1_jax.reporting.paper import (
     BENCHMARKS,
@@ -22,11 +24,10 @@ from s1_jax.reporting.paper import (
     Wanted,
     benchmark_of,
 )
-from s1_jax.reporting.results import read_run
 from s1_jax.reporting.summary import Method, Run, Setting, methods, summarize
 from s1_jax.reporting.table import align, undecided_note
-from s1_jax.storage import as_path
-from s1_jax.terminal import say
+from s1_jax.runtime.storage import as_path
+from s1_jax.runtime.terminal import say
 
 HEADER = ("row of the paper", "paper", "here", "difference", "95% interval", "tokens: paper", "here", "setting here")
 METHOD_HEADER = ("method (Table 3)", "Control: paper", "here", "Scaling: paper", "here", "Performance: paper", "here")

@@ -19,9 +19,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from s1_jax.files import whole_file
 from s1_jax.reporting.labels import Labeller, plain
 from s1_jax.reporting.summary import Interval, Run, Setting, instruction_label, string_label
+from s1_jax.runtime.files import whole_file
 
 # Okabe and Ito's palette, told apart by the colour-blind; marks differ as well, for print without colour.
 IGNORES, VOTING, UNFORCED = ("#D55E00", "s"), ("#AA4499", "D"), ("#000000", "X")

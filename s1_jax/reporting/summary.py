@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from s1_jax.config import SearchConfig
 from s1_jax.data.instructions import METHODS, parse_instruction
+from s1_jax.records.lines import Record
+from s1_jax.records.names import search_label, search_name
 from s1_jax.reporting.metrics import control, majority_accuracy, mean_interval, pass_at_k, performance, scaling
-from s1_jax.reporting.names import search_label, search_name
-from s1_jax.reporting.records import Record
 from s1_jax.tasks.classes import text_classes
 
 UNDECIDED = ("unparsed", "undecided")

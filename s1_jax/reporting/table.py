@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from s1_jax.reporting.summary import Interval, Method, Run
-from s1_jax.terminal import in_a_line
+from s1_jax.runtime.terminal import in_a_line
 
 UP_TO, SPREAD, UNDECIDED = "up to", "between seeds", "undecided"  # columns that are shown where they say something
 HEADER = (

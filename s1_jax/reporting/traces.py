@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from s1_jax.config import FormatConfig
-from s1_jax.reporting.records import Record
+from s1_jax.records.lines import Record
 from s1_jax.reporting.summary import Setting, is_undecided
 
 SHORTEST_SHARED = 64  # characters two traces begin with alike before the second is kept as a branch of the first

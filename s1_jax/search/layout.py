@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from s1_jax.config import S1, FormatConfig, SearchConfig, UserError
+from s1_jax.config import S1, FormatConfig, SearchConfig
 from s1_jax.data.chat import encode, prompt_ids, turn_of
+from s1_jax.errors import UserError
 from s1_jax.model.reward import RewardConfig
 
 PIECES_KEPT = 2**16  # encoded steps

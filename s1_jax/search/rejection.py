@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine, Progress, Status
-from s1_jax.decoding.requests import Request
 
 TRY_APART = 2**20  # a try draws as a sample so many further on would: no run has that many
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from s1_jax.config import SearchConfig, StepConfig
+from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine
-from s1_jax.decoding.requests import Request
 from s1_jax.decoding.tree import Tree
 from s1_jax.search.nodes import Record
 from s1_jax.search.run import Extract, search_all

@@ -10,7 +10,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from time import perf_counter
 
-from s1_jax.config import SearchConfig, UserError
+from s1_jax.config import SearchConfig
+from s1_jax.errors import UserError
 from s1_jax.search.beam import beam, dvts
 from s1_jax.search.best_of_n import best_of_n
 from s1_jax.search.mcts import mcts

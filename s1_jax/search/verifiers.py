@@ -7,7 +7,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.checkpoints import hf, hf_reward
-from s1_jax.config import EvaluateConfig, SearchConfig, StepConfig, UserError
+from s1_jax.config import EvaluateConfig, SearchConfig, StepConfig
+from s1_jax.errors import UserError
 from s1_jax.search.layout import RewardLayout
 from s1_jax.search.scoring import RewardScorer, check_tokenizers
 from s1_jax.search.verifier import Verifier

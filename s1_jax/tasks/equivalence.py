@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 
 from s1_jax.tasks import shapes
 from s1_jax.tasks.letters import letter_in
-from s1_jax.tasks.math_helper import mathematically_equal
+from s1_jax.tasks.math_process import mathematically_equal
 from s1_jax.tasks.notation import tidy
 from s1_jax.tasks.numerals import (
     DECIMAL_COMMA,

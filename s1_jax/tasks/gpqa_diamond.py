@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import hashlib
 
-from s1_jax.config import TaskConfig, UserError
+from s1_jax.config import TaskConfig
 from s1_jax.data.chat import ANSWER_START
 from s1_jax.data.sources import Row
+from s1_jax.errors import UserError
 from s1_jax.tasks.answers import answer_part, extract_answer
 from s1_jax.tasks.equivalence import Verdict
 from s1_jax.tasks.letters import AROUND_A_LETTER, LETTERS, letter_in

@@ -10,8 +10,9 @@ verdict    gold is what stands after ####, 10: right, by number.
 
 from __future__ import annotations
 
-from s1_jax.config import TaskConfig, UserError
+from s1_jax.config import TaskConfig
 from s1_jax.data.sources import Row
+from s1_jax.errors import UserError
 from s1_jax.tasks.task import MATH, Benchmark, Problem, problem_of, problems_of, rows_of
 
 MARK = "####"

@@ -9,8 +9,9 @@ verdict    right, by text.
 
 from __future__ import annotations
 
-from s1_jax.config import TaskConfig, UserError
+from s1_jax.config import TaskConfig
 from s1_jax.data.sources import read_rows
+from s1_jax.errors import UserError
 from s1_jax.tasks.task import MATH, Benchmark, Problem, problem_of, problems_of
 
 

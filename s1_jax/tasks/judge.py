@@ -1,7 +1,7 @@
 """An LLM that says whether an answer means the same as the right one, where no rule could tell.
 
 It sees problem, right answer and given answer, and has to say yes or no; all else it says decides nothing. It may think
-before that: the thinking is taken off before its reply comes here (s1_jax/completion.py).
+before that: the thinking is taken off before its reply comes here (s1_jax/runtime/completion.py).
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from s1_jax.config import TaskConfig, UserError
+from s1_jax.config import TaskConfig
+from s1_jax.errors import UserError
 from s1_jax.tasks import aime24, aime25, gpqa_diamond, gsm8k, jsonl, math500, synthetic
 from s1_jax.tasks.task import Benchmark, Rules, Task
 

@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from s1_jax.config import TaskConfig, UserError
+from s1_jax.config import TaskConfig
 from s1_jax.data.sources import Row, read_rows
+from s1_jax.errors import UserError
+from s1_jax.runtime.texts import is_unicode
 from s1_jax.tasks.answers import extract_answer
 from s1_jax.tasks.equivalence import Verdict, grade_math, grade_plain
-from s1_jax.texts import is_unicode
 
 QUESTION_FIELDS = ("problem", "question")
 ID_FIELDS = ("id", "unique_id")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from s1_jax.config import ModelConfig, TrainConfig, UserError
+from s1_jax.config import ModelConfig, TrainConfig
+from s1_jax.errors import UserError
 from s1_jax.sharding import Layout
 
 

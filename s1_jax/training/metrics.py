@@ -12,9 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from s1_jax.config import UserError
-from s1_jax.files import named, write_whole
-from s1_jax.reporting.records import numbered_records
+from s1_jax.errors import UserError
+from s1_jax.records.lines import numbered_records
+from s1_jax.runtime.files import named, write_whole
 
 ROWS_WAITING = 1000  # numbers that TensorBoard's thread has not yet written
 

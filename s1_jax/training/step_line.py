@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from s1_jax.progress import clock_time
+from s1_jax.runtime.progress import clock_time
 
 HEADER_EVERY = 40  # lines: about a screenful
 

@@ -11,8 +11,8 @@ from typing import NamedTuple, TypeVar
 
 import jax
 
-from s1_jax.config import UserError
-from s1_jax.terminal import say
+from s1_jax.errors import UserError
+from s1_jax.runtime.terminal import say
 
 T = TypeVar("T")
 GIB = 2**30

@@ -9,10 +9,11 @@ import pytest
 
 from s1_jax.checkpoints import hf
 from s1_jax.checkpoints.orbax import Checkpointer, restore_params
-from s1_jax.config import MeshConfig, RunError, UserError
+from s1_jax.config import MeshConfig
+from s1_jax.errors import RunError, UserError
 from s1_jax.model.qwen2 import param_axes
+from s1_jax.runtime.storage import as_path
 from s1_jax.sharding import TRAIN_RULES, Layout, assert_sharded, make_mesh
-from s1_jax.storage import as_path
 from tests.checkpoints.test_hf import SHAPES, SMALL_SHARD_BYTES, TINY_BASE
 from tests.checkpoints.test_orbax import META, assert_equal, make_state, target
 

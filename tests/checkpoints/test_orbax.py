@@ -20,7 +20,8 @@ import pytest
 from s1_jax.checkpoints.digest import digests, json_digest
 from s1_jax.checkpoints.orbax import META as META_FILE
 from s1_jax.checkpoints.orbax import Checkpointer, _without_late_reads, restore_params
-from s1_jax.config import MeshConfig, ModelConfig, OptimConfig, RunError, UserError
+from s1_jax.config import MeshConfig, ModelConfig, OptimConfig
+from s1_jax.errors import RunError, UserError
 from s1_jax.model.qwen2 import init_params
 from s1_jax.sharding import TRAIN_RULES, Layout, assert_sharded, make_mesh
 from s1_jax.training.optimizer import make_optimizer

@@ -10,7 +10,7 @@ import pytest
 
 from s1_jax.checkpoints import hf
 from s1_jax.checkpoints.tensor_file import read_header
-from s1_jax.config import UserError
+from s1_jax.errors import UserError
 
 LINE = 600  # characters, the path aside
 

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 import s1_jax
 from s1_jax import convert
 from s1_jax.checkpoints import hf, hf_reward, tensor_file
-from s1_jax.config import MeshConfig, ModelConfig, StoredConfig, UserError
+from s1_jax.config import MeshConfig, ModelConfig, StoredConfig
+from s1_jax.errors import UserError
 from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh
 from tests.reference import tiny_reward
 from tests.tokenizer import byte_tokenizer

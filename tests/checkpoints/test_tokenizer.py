@@ -10,8 +10,8 @@ from transformers import AutoTokenizer
 
 from s1_jax import generate
 from s1_jax.checkpoints import hf
-from s1_jax.cli import run_main
-from s1_jax.config import UserError
+from s1_jax.errors import UserError
+from s1_jax.runtime.cli import run_main
 
 TINY_BASE = Path(__file__).resolve().parents[2] / "s1_jax" / "assets" / "tiny_base"
 TEXT = (

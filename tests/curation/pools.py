@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from s1_jax.curation.config import CurateConfig
+from s1_jax.config.curate import CurateConfig
 from s1_jax.curation.stages import Made, Source, Stage, run_stages
-from s1_jax.progress import progress_bar
+from s1_jax.runtime.progress import progress_bar
 
 SOURCES = ("aime", "gpqa", "math", "numina", "usaco")
 DOMAINS = ("algebra", "geometry", "number theory", "physics", "chemistry", "sets", None)

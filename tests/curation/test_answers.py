@@ -11,12 +11,12 @@ import time
 
 import pytest
 
-from s1_jax.config import RunError, UserError
+from s1_jax.config.curate import EndpointConfig
 from s1_jax.curation import replies
 from s1_jax.curation.answers import ENDS, REASONS_SHOWN, Answer, ask_all
-from s1_jax.curation.config import EndpointConfig
 from s1_jax.curation.replies import IN_A_ROW
-from s1_jax.progress import progress_bar
+from s1_jax.errors import RunError, UserError
+from s1_jax.runtime.progress import progress_bar
 from tests.curation.stand_in_endpoint import CUT, StandInEndpoint, completion
 from tests.runs import PATIENCE
 
@@ -315,8 +315,8 @@ def test_stopped_anywhere_what_was_answered_is_kept(tmp_path, server, number, co
     server.says = says
     program = (
         "from pathlib import Path\n"
-        "from s1_jax.cli import resumable, run_main; from s1_jax.progress import progress_bar\n"
-        "from s1_jax.curation.answers import ask_all; from s1_jax.curation.config import EndpointConfig\n"
+        "from s1_jax.runtime.cli import resumable, run_main; from s1_jax.runtime.progress import progress_bar\n"
+        "from s1_jax.curation.answers import ask_all; from s1_jax.config.curate import EndpointConfig\n"
         f"who = EndpointConfig('m', {server.url!r}, requests_per_minute={FAST}, concurrent=4)\n"
         f"main = lambda: ask_all(who, list(map(str, range(40))), Path({str(tmp_path / 'g')!r}), progress_bar(), 'x')\n"
         "run_main(resumable()(main))"

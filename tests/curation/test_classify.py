@@ -4,13 +4,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from s1_jax.config import RunError
+from s1_jax.config.curate import CurateConfig, EndpointConfig, GradeConfig
 from s1_jax.curation import classify as module
 from s1_jax.curation.answers import Answer
 from s1_jax.curation.classify import DOMAINS, UNKNOWN, classify, code_of, field_prompt
-from s1_jax.curation.config import CurateConfig, EndpointConfig, GradeConfig
 from s1_jax.curation.stages import Source
-from s1_jax.progress import progress_bar
+from s1_jax.errors import RunError
+from s1_jax.runtime.progress import progress_bar
 
 JUDGED = CurateConfig(grade=GradeConfig(judge=EndpointConfig(model="judge")))
 QUESTIONS = ["How many primes?", "How many trees?", "What is red?"]

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from s1_jax.config import UserError
+from s1_jax.config.curate import CollectConfig, CurateConfig
 from s1_jax.curation import similar
 from s1_jax.curation.collect import collect, collect_inputs
-from s1_jax.curation.config import CollectConfig, CurateConfig
 from s1_jax.curation.sources import PUBLIC, SYNTHETIC
 from s1_jax.curation.stages import Count, Stage, counts_of, run_stages
-from s1_jax.progress import progress_bar
+from s1_jax.errors import UserError
+from s1_jax.runtime.progress import progress_bar
 from s1_jax.tasks import gpqa_diamond
 
 QUESTIONS_OF_THE_PAPER, SOURCES_OF_THE_PAPER = 59_029, 16

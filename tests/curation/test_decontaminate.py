@@ -9,11 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
 
-from s1_jax.config import TaskConfig, UserError
-from s1_jax.curation.config import CurateConfig, DecontaminateConfig
+from s1_jax.config import TaskConfig
+from s1_jax.config.curate import CurateConfig, DecontaminateConfig
 from s1_jax.curation.decontaminate import HITS, NEAR, NGRAM, SAME, SPLIT, Problem, decontaminate, find_hits
 from s1_jax.curation.stages import Source
-from s1_jax.progress import progress_bar
+from s1_jax.errors import UserError
+from s1_jax.runtime.progress import progress_bar
 from s1_jax.tasks import load_task
 
 PROBLEM = "A train leaves at noon, runs for 3 hours at 80 miles per hour, and rests. How far has it come?"

@@ -6,10 +6,10 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from s1_jax.config import UserError
+from s1_jax.config.curate import FilterConfig, RuleName
 from s1_jax.curation import stages
-from s1_jax.curation.config import FilterConfig, RuleName
 from s1_jax.curation.filter import RULES, filter
+from s1_jax.errors import UserError
 from tests.curation.pools import call, made_up
 
 SPACES = (" ", "\n", "\x0b", "\u00a0", "\u2003")

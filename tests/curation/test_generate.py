@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from s1_jax.config import RunError, UserError
+from s1_jax.config.curate import CurateConfig, EndpointConfig, GenerateConfig
 from s1_jax.curation import decode_here
 from s1_jax.curation.answers import ask_all
-from s1_jax.curation.config import CurateConfig, EndpointConfig, GenerateConfig
 from s1_jax.curation.generate import NO_ATTEMPT, NO_TRACE, generate, generate_inputs
 from s1_jax.curation.stages import Made, Stage, run_stages
-from s1_jax.progress import progress_bar
-from s1_jax.reporting.records import read_records
+from s1_jax.errors import RunError, UserError
+from s1_jax.records.lines import read_records
+from s1_jax.runtime.progress import progress_bar
 from tests.curation.stand_in_endpoint import StandInEndpoint, completion
 
 QUESTIONS = ["How many?", "Why?", "Who?", "How many?"]

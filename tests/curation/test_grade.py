@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from s1_jax.config.curate import CurateConfig, EndpointConfig, GradeConfig
 from s1_jax.curation import grade as module
 from s1_jax.curation.answers import Answer
-from s1_jax.curation.config import CurateConfig, EndpointConfig, GradeConfig
 from s1_jax.curation.grade import (
     KEPT,
     Grade,
@@ -22,8 +22,8 @@ from s1_jax.curation.grade import (
     verdict_of,
 )
 from s1_jax.curation.stages import Source
-from s1_jax.progress import progress_bar
-from s1_jax.reporting.records import read_records
+from s1_jax.records.lines import read_records
+from s1_jax.runtime.progress import progress_bar
 from tests.curation.stand_in_endpoint import StandInEndpoint
 
 OPEN = Grade(None, "none", True)

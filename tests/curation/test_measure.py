@@ -11,12 +11,12 @@ from tokenizers.models import WordLevel
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from s1_jax.config import UserError
+from s1_jax.config.curate import CurateConfig
 from s1_jax.curation import measure as module
-from s1_jax.curation.config import CurateConfig
 from s1_jax.curation.measure import measure, measure_inputs
 from s1_jax.curation.stages import Source
-from s1_jax.progress import progress_bar
+from s1_jax.errors import UserError
+from s1_jax.runtime.progress import progress_bar
 
 TINY = str(files("s1_jax") / "assets" / "tiny_base")
 

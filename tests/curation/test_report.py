@@ -8,7 +8,6 @@ from collections import defaultdict
 import pyarrow as pa
 import pytest
 
-from s1_jax.config import UserError
 from s1_jax.curation.report import (
     example_lines,
     funnel_rows,
@@ -19,6 +18,7 @@ from s1_jax.curation.report import (
     save_funnel_plot,
 )
 from s1_jax.curation.stages import Count
+from s1_jax.errors import UserError
 from tests.curation.pools import made_up, table
 
 COUNTS = [

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from s1_jax.config import UserError
-from s1_jax.curation.config import SelectConfig, WriteConfig
+from s1_jax.config.curate import SelectConfig, WriteConfig
 from s1_jax.curation.select import METHODS, Pool, benchmark_weights, s1k, seed_rows, select
 from s1_jax.curation.stages import counts_of
 from s1_jax.curation.write import write
+from s1_jax.errors import UserError
 from tests.curation.pools import call, made_up, run
 
 DRAWS = 4000

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from s1_jax.config import UserError
 from s1_jax.curation.similar import near_duplicates, nearest
+from s1_jax.errors import UserError
 
 TEXTS = 400
 RECALLED = 0.99

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from s1_jax.config import UserError
 from s1_jax.curation import stages
 from s1_jax.curation.stages import Count, Made, Source, Stage, counts_of, run_stages
-from s1_jax.progress import progress_bar
+from s1_jax.errors import UserError
+from s1_jax.runtime.progress import progress_bar
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,15 +7,16 @@ import huggingface_hub
 import pyarrow.parquet as pq
 import pytest
 
-from s1_jax.config import DataConfig, RunError, UserError
+from s1_jax.config import DataConfig
+from s1_jax.config.curate import CurateConfig, EndpointConfig, GenerateConfig, SelectConfig, WriteConfig
 from s1_jax.curation import write as module
-from s1_jax.curation.config import CurateConfig, EndpointConfig, GenerateConfig, SelectConfig, WriteConfig
 from s1_jax.curation.filter import filter
 from s1_jax.curation.select import select
 from s1_jax.curation.sources import PUBLIC
 from s1_jax.curation.write import DATA, write, write_inputs
 from s1_jax.data.sources import read_conversations
 from s1_jax.data.tokens import load_corpus
+from s1_jax.errors import RunError, UserError
 from tests.curation.pools import call, made_up, run
 from tests.tokenizer import byte_tokenizer
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from s1_jax.config import UserError
 from s1_jax.data import chat
+from s1_jax.errors import UserError
 
 QUESTIONS = ["What is 6*7?", " \n leading", "", "ends\n\n", "naïve ½ 中文 😀 e\u0301", "<|im_start|>user\nodd"]
 THOUGHTS = ["Six sevens.", "\n\n  indented\n\n", "", ["first", "\tsecond\n"], "a <|im_end|> inside", "中文\n\n\n😀"]

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from s1_jax.config import DataConfig, UserError
+from s1_jax.config import DataConfig
 from s1_jax.data.conditional import STEPS, split_steps
 from s1_jax.data.tokens import load_corpus
+from s1_jax.errors import UserError
 
 THREE = "a b\nstill a\n\nc\n\n\n\nd"
 

@@ -7,10 +7,11 @@ import shutil
 import datasets
 import pytest
 
-from s1_jax.config import TaskConfig, UserError
+from s1_jax.config import TaskConfig
 from s1_jax.data.files import split_files
 from s1_jax.data.sources import read_rows
-from s1_jax.storage import as_path
+from s1_jax.errors import UserError
+from s1_jax.runtime.storage import as_path
 from s1_jax.tasks import load_task
 
 CARD = "---\nlicense: mit\nconfigs:\n- config_name: default\n  data_files:\n{}---\n# A data set\n"

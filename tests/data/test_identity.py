@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from s1_jax.config import UserError
 from s1_jax.data.chat import Example
 from s1_jax.data.identity import check_same, identity_of
 from s1_jax.data.tokens import Corpus
+from s1_jax.errors import UserError
 
 
 def example(*ids, prompt=1):

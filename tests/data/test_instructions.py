@@ -2,8 +2,8 @@
 
 import pytest
 
-from s1_jax.config import UserError
 from s1_jax.data.instructions import instructed, parse_instruction
+from s1_jax.errors import UserError
 
 LONG = (
     "\n\nAnswer after a long amount of thinking. If you feel like you are finished early, spend the extra time trying "

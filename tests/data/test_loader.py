@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from s1_jax.config import DataConfig, UserError
+from s1_jax.config import DataConfig
 from s1_jax.data.chat import Example
 from s1_jax.data.loader import Loader, assemble
 from s1_jax.data.packing import pack
 from s1_jax.data.tokens import Corpus
+from s1_jax.errors import UserError
 from tests.runs import PATIENCE
 
 FLOAT32_SUM = 1e-5

@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 
-from s1_jax.config import UserError
 from s1_jax.data.chat import Example
 from s1_jax.data.packing import (
     ATTENTION_TOKENS,
@@ -20,6 +19,7 @@ from s1_jax.data.packing import (
     pack,
     row_work,
 )
+from s1_jax.errors import UserError
 
 SEEDS = range(50)
 FLOAT32_SUM = 1e-5  # up to 3,000 float32 weights are added up

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from s1_jax.config import DataConfig, UserError
+from s1_jax.config import DataConfig
 from s1_jax.data import chat
 from s1_jax.data.loader import Loader
 from s1_jax.data.tokens import load_corpus
+from s1_jax.errors import UserError
 
 LENGTH = 8192
 

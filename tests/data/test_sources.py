@@ -5,8 +5,8 @@ import json
 import datasets
 import pytest
 
-from s1_jax.config import UserError
 from s1_jax.data.sources import LAYOUTS, Conversation, read_conversations
+from s1_jax.errors import UserError
 
 ROWS = {
     "s1k": {"question": "q", "thinking_trajectories": ["a", "b"], "attempt": "x", "solution": None},

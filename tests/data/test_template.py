@@ -8,8 +8,8 @@ import os
 import pytest
 
 from s1_jax.checkpoints import hf
-from s1_jax.config import UserError
 from s1_jax.data import chat, template
+from s1_jax.errors import UserError
 from tests.templates import FAMILIES, family_tokenizer, tokenizer_with
 from tests.tokenizer import byte_tokenizer
 

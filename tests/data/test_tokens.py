@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from s1_jax.config import DataConfig, UserError
+from s1_jax.config import DataConfig
 from s1_jax.data import chat
 from s1_jax.data.tokens import load_corpus, split_held_out
+from s1_jax.errors import UserError
 
 
 @pytest.fixture

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from s1_jax.config import S1, BudgetConfig, FormatConfig, MeshConfig, ModelConfig, SamplingConfig, UserError
-from s1_jax.decoding import slots
-from s1_jax.decoding.budget import NO_LIMIT
+from s1_jax.config import S1, BudgetConfig, FormatConfig, MeshConfig, ModelConfig, SamplingConfig
+from s1_jax.decoding.core.budget import NO_LIMIT
+from s1_jax.decoding.core.markers import ignore_ids, make_markers, start_ids
+from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine
-from s1_jax.decoding.markers import ignore_ids, make_markers, start_ids
-from s1_jax.decoding.requests import Request
+from s1_jax.decoding.host import slots
+from s1_jax.errors import UserError
 from s1_jax.model.qwen2 import param_axes, unstack
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
 from tests.decoding.plain import Words, draw, plain_decode, plain_free, reference_rounds

@@ -12,12 +12,13 @@ import pytest
 from s1_jax import evaluate, generate
 from s1_jax.api import LoadedModel
 from s1_jax.checkpoints.tensor_file import DTYPES, read_header
-from s1_jax.config import BudgetConfig, RunError, SamplingConfig, StepConfig
-from s1_jax.decoding import budget as control
-from s1_jax.decoding.decode import SOUND, record, start
+from s1_jax.config import BudgetConfig, SamplingConfig, StepConfig
+from s1_jax.decoding.core import budget as control
+from s1_jax.decoding.core.loop import SOUND, record, start
+from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine
-from s1_jax.decoding.requests import Request
 from s1_jax.decoding.tree import Tree
+from s1_jax.errors import RunError
 from s1_jax.harness.scoring import Pair, Scorer
 from s1_jax.model.qwen2 import unstack
 from s1_jax.search.layout import RewardText

@@ -3,7 +3,7 @@
 import pytest
 
 from s1_jax.data.chat import ANSWER_START, THINK_START
-from s1_jax.decoding.budget import AnswerEnd, End, Kind
+from s1_jax.decoding.core.budget import AnswerEnd, End, Kind
 from s1_jax.decoding.records import outcome
 from tests.tokenizer import byte_tokenizer
 

@@ -14,23 +14,15 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from s1_jax.config import (
-    BudgetConfig,
-    FormatConfig,
-    MeshConfig,
-    ModelConfig,
-    RunError,
-    SamplingConfig,
-    StepConfig,
-    UserError,
-)
+from s1_jax.config import BudgetConfig, FormatConfig, MeshConfig, ModelConfig, SamplingConfig, StepConfig
 from s1_jax.decoding import tree as tree_module
+from s1_jax.decoding.core.markers import ignore_ids, make_markers, start_ids
+from s1_jax.decoding.core.requests import Request
+from s1_jax.decoding.core.sampling import row_key
+from s1_jax.decoding.device.steps import make_ends
 from s1_jax.decoding.engine import Engine
-from s1_jax.decoding.markers import ignore_ids, make_markers, start_ids
-from s1_jax.decoding.requests import Request
-from s1_jax.decoding.sampling import row_key
-from s1_jax.decoding.steps import make_ends
 from s1_jax.decoding.tree import STEP_APART, Tree
+from s1_jax.errors import RunError, UserError
 from s1_jax.model.qwen2 import param_axes, unstack
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
 from tests.decoding.plain import Plain, Words, plain_decode

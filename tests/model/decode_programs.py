@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from s1_jax.config import MeshConfig
 from s1_jax.model.decode_attention import attend_branches, attend_cache, plan_visits
 from s1_jax.model.kv_cache import AXES, TAIL_AXES, LayerCache, write
-from s1_jax.planning.program import local_bytes
 from s1_jax.planning.topology import describe, parse_topology
+from s1_jax.planning.train_program import local_bytes
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
 
 L = 3

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s1_jax.config import MeshConfig, ModelConfig, UserError
+from s1_jax.config import MeshConfig, ModelConfig
+from s1_jax.errors import UserError
 from s1_jax.model import attention, qwen2, splash
 from s1_jax.model.kv_cache import LayerCache
 from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh, row_order

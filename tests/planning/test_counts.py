@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from s1_jax.config import RunError
+from s1_jax.errors import RunError
 from s1_jax.planning.counts import count
 from s1_jax.planning.groups import mesh_axes
 from s1_jax.planning.hlo import parse, trip_count

@@ -7,15 +7,17 @@ import dataclasses
 import jax
 import pytest
 
-from s1_jax import evaluate, settings
-from s1_jax.config import EvaluateConfig, MeshConfig, ModelConfig, ModelSource, StoredConfig, TaskConfig, UserError
-from s1_jax.decoding.programs import Program, decode_slots
+from s1_jax import evaluate
+from s1_jax.config import EvaluateConfig, MeshConfig, ModelConfig, ModelSource, StoredConfig, TaskConfig
+from s1_jax.decoding.device.programs import Program, decode_slots
+from s1_jax.errors import UserError
+from s1_jax.evaluation import settings
 from s1_jax.planning.counts import count
 from s1_jax.planning.decode_estimate import Step, sizes_of, weights_read
 from s1_jax.planning.decode_program import Sizes, Sweep, Types, cache_bytes, decode_params
 from s1_jax.planning.hlo import parse
-from s1_jax.planning.program import local_bytes
 from s1_jax.planning.roofline import Seconds
+from s1_jax.planning.train_program import local_bytes
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
 from tests.tokenizer import byte_tokenizer
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from s1_jax.chips import CHIPS, GIB, chip_of
-from s1_jax.config import UserError
+from s1_jax.errors import UserError
 from s1_jax.planning import topology as topology_module
 from s1_jax.planning.topology import SLICES, describe, parse_topology
 from tests.planning.conftest import NEEDS_LIBTPU, PATIENCE, PROJECT

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from s1_jax.config import DataConfig, ModelConfig, TrainConfig, TrainLoopConfig, UserError
+from s1_jax.config import DataConfig, ModelConfig, TrainConfig, TrainLoopConfig
+from s1_jax.errors import UserError
 from s1_jax.planning.workload import corpus_of_lengths, full_rows, read_lengths, steps
 from s1_jax.training.flops import matmul_parameters
 

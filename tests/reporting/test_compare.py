@@ -5,7 +5,7 @@ import json
 import pytest
 
 from s1_jax import evaluate
-from s1_jax.config import UserError
+from s1_jax.errors import UserError
 from s1_jax.reporting.compare import compare, compare_best, format_comparison
 from tests.reporting.made_up import record
 

@@ -9,12 +9,13 @@ from xml.etree import ElementTree
 import pytest
 
 from s1_jax import evaluate, grade
-from s1_jax.cli import to_json
-from s1_jax.config import S1, EvaluateConfig, TaskConfig, UserError
+from s1_jax.config import S1, EvaluateConfig, TaskConfig
+from s1_jax.errors import UserError
+from s1_jax.records.lines import record_line
+from s1_jax.records.results import read_results, read_run
 from s1_jax.reporting import compare, parity
-from s1_jax.reporting.records import record_line
-from s1_jax.reporting.results import read_results, read_run
 from s1_jax.reporting.traces import by_problem
+from s1_jax.runtime.cli import to_json
 from tests.reporting.made_up import searched, spoken
 
 TEXT_OR = "it must be a string"

@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from s1_jax import files
 from s1_jax.reporting.cost import cost_of
 from s1_jax.reporting.html import inert_json, page, page_data, save_report
 from s1_jax.reporting.summary import methods, summarize, to_dict
+from s1_jax.runtime import files
 from tests.reporting.browser import run_in_page
 from tests.reporting.made_up import spoken, spoken_sweep, sweep, undecided
 

@@ -8,8 +8,8 @@ from typing import get_args
 import pytest
 
 from s1_jax import evaluate
-from s1_jax.config import UserError
 from s1_jax.data.conditional import STEPS
+from s1_jax.errors import UserError
 from s1_jax.reporting.paper import BENCHMARKS, METHODS, ROWS, Kind
 from s1_jax.reporting.parity import counterpart, method_of
 from s1_jax.reporting.summary import summarize

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from s1_jax.config import S1, FormatConfig, SearchConfig, UserError
+from s1_jax.config import S1, FormatConfig, SearchConfig
 from s1_jax.data.chat import ANSWER_START, THINK_START
+from s1_jax.errors import UserError
 from s1_jax.model.qwen2 import unstack
 from s1_jax.model.reward import REWARD_MODELS
 from s1_jax.search.layout import RewardLayout

@@ -7,7 +7,8 @@ from decimal import Decimal, localcontext
 import numpy as np
 import pytest
 
-from s1_jax.config import SearchConfig, UserError
+from s1_jax.config import SearchConfig
+from s1_jax.errors import UserError
 from s1_jax.search.layout import RewardLayout
 from s1_jax.search.nodes import Node
 from s1_jax.search.rebase import balance

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s1_jax.config import MeshConfig, UserError
+from s1_jax.config import MeshConfig
+from s1_jax.errors import UserError
 from s1_jax.model.qwen2 import unstack
 from s1_jax.model.reward import REWARD_MODELS, param_axes
 from s1_jax.search.scoring import CHUNKS, RewardScorer, check_tokenizers

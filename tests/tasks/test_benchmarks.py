@@ -5,8 +5,9 @@ import random
 
 import pytest
 
-from s1_jax.config import TaskConfig, UserError
+from s1_jax.config import TaskConfig
 from s1_jax.data import sources
+from s1_jax.errors import UserError
 from s1_jax.tasks import TASKS, Problem, Verdict, load_rules, load_task
 from s1_jax.tasks.gpqa_diamond import letter_in
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from s1_jax.config import RunError
-from s1_jax.tasks import math_helper
+from s1_jax.errors import RunError
+from s1_jax.tasks import math_process
 from s1_jax.tasks.equivalence import LONGEST, Verdict, grade_math, grade_plain, plain_number
 from tests.runs import PATIENCE
 
@@ -32,9 +32,9 @@ ENDLESS = ("\\frac{x}{7}", "9^{99999999}")  # one power of whole numbers: C code
 @pytest.fixture
 def helper(monkeypatch):
     """A worker of the test's own, and nothing remembered."""
-    made = math_helper.Helper()
-    monkeypatch.setattr(math_helper, "_helpers", made)
-    math_helper.forget()
+    made = math_process.Helper()
+    monkeypatch.setattr(math_process, "_helpers", made)
+    math_process.forget()
     yield made
     made.close()
 
@@ -42,9 +42,9 @@ def helper(monkeypatch):
 @pytest.fixture(scope="module")
 def impatient_helper():
     """A worker whose forks have little time."""
-    made = math_helper.Helper()
+    made = math_process.Helper()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(math_helper, "SECONDS_OF_A_PAIR", SHORT)
+        patched.setattr(math_process, "SECONDS_OF_A_PAIR", SHORT)
         made.ask("2", "4/2")
     yield made
     made.close()
@@ -53,16 +53,16 @@ def impatient_helper():
 @pytest.fixture
 def impatient(impatient_helper, monkeypatch):
     """`impatient_helper` grades, and nothing is remembered."""
-    monkeypatch.setattr(math_helper, "_helpers", impatient_helper)
-    math_helper.forget()
+    monkeypatch.setattr(math_process, "_helpers", impatient_helper)
+    math_process.forget()
     return impatient_helper
 
 
 @pytest.fixture
 def no_worker(monkeypatch):
     """Starting the worker is an error."""
-    monkeypatch.setattr(math_helper.Helper, "_start", lambda _: pytest.fail("the worker was started"))
-    math_helper.forget()
+    monkeypatch.setattr(math_process.Helper, "_start", lambda _: pytest.fail("the worker was started"))
+    math_process.forget()
 
 
 @pytest.mark.usefixtures("no_worker")
@@ -198,7 +198,7 @@ def replies_of(tmp_path, compare, answers, seconds=5.0):
     script = tmp_path / "stand_in.py"
     script.write_text(
         "import os, signal, sys, time\n"
-        f"sys.path.insert(0, {str(math_helper.WORKER.parent)!r})\n"
+        f"sys.path.insert(0, {str(math_process.WORKER.parent)!r})\n"
         "import math_worker\n"
         f"math_worker.compare = lambda gold, answer: gold or {compare}\n"
         f"math_worker.main({seconds})\n"
@@ -236,11 +236,11 @@ def test_that_it_was_ended_is_not_remembered(monkeypatch, reply):
         def ask(self, gold, answer):
             return next(said)
 
-    monkeypatch.setattr(math_helper, "_helpers", Helper())
-    math_helper.forget()
+    monkeypatch.setattr(math_process, "_helpers", Helper())
+    math_process.forget()
     verdicts = [grade_math("\\frac{x}{9}", "\\frac{2x}{18}") for _ in range(4)]
     assert verdicts == [UNDECIDED, UNDECIDED, MATH, MATH]
-    math_helper.forget()
+    math_process.forget()
 
 
 def test_a_formula_that_takes_long_has_the_time_it_needs_however_busy_the_machine_is(helper):
@@ -261,7 +261,7 @@ def test_a_formula_that_takes_long_has_the_time_it_needs_however_busy_the_machin
 
 def math_worker_memory():
     namespace = {}
-    (line,) = [line for line in math_helper.WORKER.read_text().splitlines() if line.startswith("MEMORY = ")]
+    (line,) = [line for line in math_process.WORKER.read_text().splitlines() if line.startswith("MEMORY = ")]
     exec(line, namespace)
     return namespace["MEMORY"]
 
@@ -280,7 +280,7 @@ def test_a_worker_that_does_not_answer_is_ended_and_replaced(helper, monkeypatch
     first = helper._process.pid
     os.kill(first, signal.SIGSTOP)
     with monkeypatch.context() as patched:
-        patched.setattr(math_helper, "SECONDS_OF_AN_ANSWER", 0.2)
+        patched.setattr(math_process, "SECONDS_OF_AN_ANSWER", 0.2)
         assert helper.ask("2", "4/2") == "killed"
     assert helper.ask("2", "4/2") == "equal" and helper._process.pid != first
 
@@ -303,7 +303,7 @@ def test_ctrl_c_reaches_this_process_alone_and_the_next_reply_is_the_next_pairs(
 
 def test_the_worker_ends_with_the_process_that_asked(tmp_path):
     script = (
-        "import os; from s1_jax.tasks import math_helper as m; assert m.mathematically_equal('2', '4/2');"
+        "import os; from s1_jax.tasks import math_process as m; assert m.mathematically_equal('2', '4/2');"
         "print(m._helpers._idle[0]._process.pid, flush=True); os._exit(0)"  # no exit handler runs
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -331,7 +331,7 @@ def test_the_worker_imports_nothing_of_ours(helper):
 def test_without_math_verify_the_reason_is_one_line(helper, monkeypatch, tmp_path):
     broken = tmp_path / "math_worker.py"
     broken.write_text("import no_such_library\n")
-    monkeypatch.setattr(math_helper, "WORKER", broken)
+    monkeypatch.setattr(math_process, "WORKER", broken)
     with pytest.raises(RunError, match=r"could not be started \(ModuleNotFoundError.*no_such_library") as error:
         helper.ask("2", "4/2")
     assert "\n" not in str(error.value)
@@ -344,8 +344,8 @@ def test_the_same_pair_is_asked_once(helper):
 
 
 def test_threads_have_a_worker_each_and_leave_it_to_the_next(monkeypatch):
-    monkeypatch.setattr(math_helper, "SECONDS_OF_A_PAIR", SHORT)
-    helpers, together = math_helper.Helpers(), threading.Barrier(2)
+    monkeypatch.setattr(math_process, "SECONDS_OF_A_PAIR", SHORT)
+    helpers, together = math_process.Helpers(), threading.Barrier(2)
 
     def ask():
         together.wait()

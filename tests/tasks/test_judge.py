@@ -2,7 +2,8 @@
 
 import pytest
 
-from s1_jax.config import EndpointConfig, GradeConfig, JudgeConfig, UserError
+from s1_jax.config import EndpointConfig, GradeConfig, JudgeConfig
+from s1_jax.errors import UserError
 from s1_jax.tasks.judge import LONGEST, decision, judge_prompt
 
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from s1_jax.config import TaskConfig, UserError
+from s1_jax.config import TaskConfig
+from s1_jax.errors import UserError
 from s1_jax.tasks import TASKS, Problem, load_task
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from s1_jax.cli import load_config, parse_with_file
 from s1_jax.config import EvaluateConfig, TrainConfig
+from s1_jax.runtime.cli import load_config, parse_with_file
 from tests.tpu.conftest import PATIENCE
 
 ROOT = Path(__file__).parents[2]

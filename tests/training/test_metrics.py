@@ -12,8 +12,8 @@ from types import ModuleType
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from s1_jax.cli import say_of_thread
-from s1_jax.config import UserError
+from s1_jax.errors import UserError
+from s1_jax.runtime.cli import say_of_thread
 from s1_jax.training.metrics import MetricsLog, find_wandb, start_wandb
 from tests.runs import PATIENCE
 

@@ -7,7 +7,7 @@ import types
 import jax
 import pytest
 
-from s1_jax.config import UserError
+from s1_jax.errors import UserError
 from s1_jax.training.watch import StepClock, Trace, device_memory
 
 

@@ -1,0 +1,227 @@
+"""From words to token ids: what the budget controller has to know of a tokenizer, and budgets as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from transformers import PreTrainedTokenizerBase
+
+from s1_jax.config import S1, BudgetConfig, FormatConfig
+from s1_jax.data.chat import STOP_TOKENS, TURN_START, control_ids, encode, ends_in, turn_of
+from s1_jax.decoding.core.budget import NO_LIMIT, PLACES, Budget, Markers
+from s1_jax.errors import UserError
+
+S1_CONTROL = (TURN_START, *STOP_TOKENS)
+IGNORE_STRINGS = 8  # A: strings a rotation can hold
+IGNORE_WIDTH = 16  # W: tokens an ignore string can hold
+
+
+def single_id(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
+    """The id of a marker. Raises UserError where it is not one token of this tokenizer."""
+    ids = encode(tokenizer, text)
+    if len(ids) != 1:
+        raise UserError(
+            f"{text!r} must be one token; the tokenizer {tokenizer.name_or_path} makes {len(ids)} of it: {ids}"
+        )
+    return ids[0]
+
+
+def start_ids(tokenizer: PreTrainedTokenizerBase, format: FormatConfig = S1) -> list[int]:
+    """What opens the thinking: s1 appends `<|im_start|>think` to the prompt's ids, without a newline."""
+    return encode(tokenizer, format.think_start)
+
+
+def marker_at_end(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], marker: str) -> int:
+    """How many of the last ids are the marker, with or without white space behind it; 0 where they do not end so."""
+    for count in range(1, min(len(ids), len(encode(tokenizer, marker)) + 2) + 1):
+        if ends_in(tokenizer.backend_tokenizer.decode(list(ids[-count:]), skip_special_tokens=False), marker):
+            return count
+    return 0
+
+
+def stop_ids(
+    tokenizer: PreTrainedTokenizerBase, declared: Sequence[int] = (), vocab_size: int | None = None
+) -> list[int]:
+    """Tokens that end an answer, and thinking too, ascending.
+
+    Those that the model has `declared`, the tokenizer's eos token, the one its chat template ends the assistant's turn
+    with, and those of STOP_TOKENS that it has. Ids outside a vocabulary of `vocab_size` are left out: they cannot be
+    sampled, and transformers gives some tokenizers a token of its own.
+    """
+    ids = {*declared, *(found[0] for text in STOP_TOKENS if len(found := encode(tokenizer, text)) == 1)}
+    if tokenizer.eos_token_id is not None:
+        ids.add(tokenizer.eos_token_id)
+    try:
+        end = turn_of(tokenizer).end
+    except UserError:  # no chat template, or one that fails: prompts may come as token ids
+        end = ""
+    control = control_ids(tokenizer)
+    ids |= set([i for i in encode(tokenizer, end) if i in control][:1])
+    return sorted(i for i in ids if vocab_size is None or i < vocab_size)
+
+
+def stop_texts(tokenizer: PreTrainedTokenizerBase, stops: Sequence[int]) -> tuple[str, ...]:
+    """The texts of stop tokens, as records name them, ascending."""
+    return tuple(sorted({tokenizer.backend_tokenizer.decode([i], skip_special_tokens=False) for i in stops} - {""}))
+
+
+def make_markers(
+    tokenizer: PreTrainedTokenizerBase, vocab_size: int, format: FormatConfig = S1, stops: Sequence[int] | None = None
+) -> Markers:
+    """The format's markers as ids, for a model of `vocab_size` V.
+
+    `stops` are tokens that end an answer, and thinking like `format.end_markers`; none: those of `stop_ids`. Raises
+    UserError where a marker or a stop lies outside the model's vocabulary.
+    """
+    stops = stop_ids(tokenizer, vocab_size=vocab_size) if stops is None else stops
+    ends = [encode(tokenizer, text) for text in format.end_markers]
+    # s1's control tokens end nothing where the tokenizer has to spell them out
+    ends = [ids for text, ids in zip(format.end_markers, ends, strict=True) if len(ids) == 1 or text not in S1_CONTROL]
+    answer, forced = (encode(tokenizer, format.answer_start + text) for text in ("", format.final_answer))
+    start, newline = start_ids(tokenizer, format), encode(tokenizer, "\n")
+    suffixes = [answer, forced, [*newline, *forced]]  # in the order of `budget.Suffix`
+    if (largest := max([*start, *chain(*ends), *stops, *suffixes[2]])) >= vocab_size:
+        raise UserError(
+            f"id {largest} of a marker lies outside the model's vocabulary of {vocab_size}: "
+            f"the tokenizer {tokenizer.name_or_path} does not belong to this model"
+        )
+    known = sorted(i for i in set(tokenizer.get_vocab().values()) if i < vocab_size)
+    texts = tokenizer.batch_decode([[i] for i in known], skip_special_tokens=False)
+    written = dict(zip(known, tokenizer.convert_ids_to_tokens(known), strict=True))
+    places = [_places(ids, written) for ids in ends]
+    if others := sorted(set(stops) - {ids[0] for ids in ends if len(ids) == 1}):
+        # ends of one token can share a place
+        if single := [of_marker for of_marker in places if len(of_marker) == 1]:
+            single[0][0].extend(others)
+        else:
+            places.append([others])
+    places.append(_places(answer, written))
+    if sum(map(len, places)) > PLACES:
+        raise UserError(f"format: the end markers and the answer's have more than {PLACES} tokens together")
+    return Markers(
+        places=_bits(list(chain(*places)), vocab_size),
+        end_lengths=jnp.asarray([len(of_marker) for of_marker in places], jnp.int32),
+        is_stop=_mask(vocab_size, stops),
+        is_known=_mask(vocab_size, known),
+        is_newline=_mask(vocab_size, [i for i, text in zip(known, texts, strict=True) if text.endswith("\n")]),
+        suffixes=_padded(suffixes, len(suffixes[2])),
+        suffix_lengths=jnp.asarray([len(ids) for ids in suffixes], jnp.int32),
+    )
+
+
+class Limits(NamedTuple):
+    """What limits a row."""
+
+    budget: BudgetConfig
+    prompt: int  # tokens, start marker included
+    answer: int  # tokens, at most
+    reserved: int | None = None  # of these, that thinking leaves room for; none: all
+    thinking: bool = True
+    free: int | None = None  # tokens of thinking and answer together, without forcing; none: any
+    start_token: int = 0  # the last token before thinking
+
+
+def make_budget(
+    tokenizer: PreTrainedTokenizerBase,
+    limits: Sequence[Limits],
+    max_model_len: int,
+    markers: Markers,
+) -> Budget:
+    """The limits of rows as arrays on the host.
+
+    The end of context is fixed per row, for the longest suffix (the forced one after a newline), so that it does not
+    depend on what is thought. Raises UserError on an ignore string or a rotation that is too long.
+    """
+    rows = [row.budget for row in limits]
+    maxima = [NO_LIMIT if config.max_thinking_tokens is None else config.max_thinking_tokens for config in rows]
+    longest = longest_forced(markers)
+    reserved = [longest + (row.answer if row.reserved is None else row.reserved) for row in limits]
+    room = [max_model_len - row.prompt for row in limits]
+    rotations: dict[str | tuple[str, ...], list[list[int]]] = {}
+    ids = np.zeros((len(rows), IGNORE_STRINGS, IGNORE_WIDTH), np.int32)
+    lengths = np.zeros((len(rows), IGNORE_STRINGS), np.int32)
+    for row, config in enumerate(rows):
+        if config.ignore_string not in rotations:
+            rotations[config.ignore_string] = ignore_ids(tokenizer, config)
+        for i, string in enumerate(rotations[config.ignore_string]):
+            ids[row, i, : len(string)], lengths[row, i] = string, len(string)
+
+    columns: dict[str, Any] = dict(
+        min_thinking_tokens=_column([config.min_thinking_tokens for config in rows]),
+        max_thinking_tokens=_column(maxima),
+        grace_tokens=_column([config.grace_tokens for config in rows]),
+        num_ignore=_column([config.num_ignore for config in rows]),
+        ignore_ids=ids,
+        ignore_lengths=lengths,
+        ignore_count=_column([len(rotations[config.ignore_string]) for config in rows]),
+        context_limit=_column([left - kept for left, kept in zip(room, reserved, strict=True)]),
+        max_answer_tokens=_column([row.answer for row in limits]),
+        max_new_tokens=_column(room),
+        max_free_tokens=_column([NO_LIMIT if row.free is None else row.free for row in limits]),
+        end_bias=np.asarray([config.end_bias for config in rows], np.float32),
+        forcing=np.asarray([config.forcing for config in rows], bool),
+        thinking=np.asarray([row.thinking for row in limits], bool),
+        start_token=_column([row.start_token for row in limits]),
+    )
+    return Budget(**columns)
+
+
+def longest_forced(markers: Markers) -> int:
+    """Tokens behind the end of thinking that a row must have room for, its answer apart.
+
+    The longest suffix, and what may be drawn of an end marker before it is known to be none.
+    """
+    return int(markers.suffix_lengths.max()) + max(int(markers.end_lengths[:-1].max(initial=1)) - 1, 0)
+
+
+def ignore_ids(tokenizer: PreTrainedTokenizerBase, config: BudgetConfig) -> list[list[int]]:
+    """Ids of each string of the rotation (one string: a rotation of one). Raises UserError on too many, or too long."""
+    strings = (config.ignore_string,) if isinstance(config.ignore_string, str) else config.ignore_string
+    if not 1 <= len(strings) <= IGNORE_STRINGS:
+        raise UserError(f"ignore_string holds {len(strings)} strings; between 1 and {IGNORE_STRINGS} can take turns")
+    ids = [encode(tokenizer, text) if text else [] for text in strings]
+    for text, found in zip(strings, ids, strict=True):
+        if len(found) > IGNORE_WIDTH:
+            raise UserError(
+                f"ignore_string {text!r} is {len(found)} tokens long; the longest allowed is {IGNORE_WIDTH}"
+            )
+    return ids
+
+
+def _places(ids: Sequence[int], texts: dict[int, str]) -> list[list[int]]:
+    """Tokens that may stand at each place of a marker: its own, and those that only its neighbours make different ones.
+
+    The text before a marker of several tokens may be part of its first, and the text behind it part of its last:
+    Qwen2.5's tokenizer writes `</think>` and two newlines as `</`, `think`, `>` with the newlines in one. `texts` are
+    tokens as the vocabulary writes them: decoded, all bytes that are no whole character would look the same.
+    """
+    places = [[own] for own in ids]
+    if len(ids) > 1:
+        places[0] = [token for token, text in texts.items() if text.endswith(texts[ids[0]])]
+        places[-1] = [token for token, text in texts.items() if text.startswith(texts[ids[-1]])]
+    return places
+
+
+def _bits(places: Sequence[Sequence[int]], vocab_size: int) -> Array:
+    """`Markers.places`: of each token, the places [up to PLACES] at which it may stand."""
+    bits = np.zeros(vocab_size, np.uint32)
+    for place, tokens in enumerate(places):
+        bits[list(tokens)] |= np.uint32(1 << place)
+    return jnp.asarray(bits)
+
+
+def _column(values: Sequence[int]) -> np.ndarray:
+    return np.asarray([min(value, NO_LIMIT) for value in values], np.int32)
+
+
+def _mask(size: int, ids: Sequence[int]) -> Array:
+    return jnp.asarray(np.isin(np.arange(size), ids))
+
+
+def _padded(rows: Sequence[Sequence[int]], width: int) -> Array:
+    return jnp.asarray([[*ids, *[0] * (width - len(ids))] for ids in rows], jnp.int32)

@@ -1,0 +1,1 @@
+"""What is jitted: prefill, steps, branches, rows of trees."""

@@ -1,0 +1,123 @@
+"""What a tree runs on the devices: steps of rows whose past lies in pages of a pool, which they share.
+
+The pool holds what stands still, and the logits behind it. A row that is being decoded has a cache of its own, as the
+engine's slots have: its past is gathered into it when its step begins, and what the step has added is put into pages
+when it has ended. Letters: B rows, F rows that are filled at a time, M pages of a row, V vocabulary, E ends of rows
+whose logits are kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from s1_jax.config import ModelConfig
+from s1_jax.decoding.core import budget as control
+from s1_jax.decoding.core.loop import SOUND, DecodeState, decode, placed, start
+from s1_jax.decoding.core.sampling import PhaseSampling, sample
+from s1_jax.decoding.device.steps import StepEnds, step_controller, step_state
+from s1_jax.model import cached, qwen2
+from s1_jax.model.kv_cache import KVCache, copy_rows, gather_pages, init_cache, put_pages, resize
+from s1_jax.sharding import constrain
+
+NOWHERE = 2**30  # out of every pool's range
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where rows go on from: the ends of other rows."""
+
+    budget: control.BudgetState  # [F]
+    num_tokens: Array  # int32 [F], recorded so far
+    last_token: Array  # int32 [F], of these
+    position: Array  # int32 [F], behind that token
+    end: Array  # int32 [F], where the logits are kept that follow
+
+
+def empty_rows(config: ModelConfig, cache_dtype: Any, B: int, capacity: int, C: int) -> DecodeState:
+    """B rows of at most C tokens with nothing in them; their cache holds `capacity` tokens for now."""
+    nothing = jnp.zeros((B,), jnp.int32)
+    logits = constrain(jnp.zeros((B, config.vocab_size), jnp.float32), "batch", None)
+    cache = init_cache(config, B, capacity, cache_dtype)
+    return start(step_state(control.empty_state(B)), cache, logits, nothing, C)
+
+
+def empty_logits(config: ModelConfig, E: int) -> Array:
+    """Room for the logits behind E rows: float32 [E, V]."""
+    return _kept(jnp.zeros((E, config.vocab_size), jnp.float32))
+
+
+def more_logits(logits: Array, E: int) -> Array:
+    """The same with room for E rows."""
+    return _kept(jnp.pad(logits, [(0, E - len(logits)), (0, 0)]))
+
+
+def fill_rows(
+    state: DecodeState, pool: KVCache, logits: Array, origin: Origin, rows: Array, table: Array
+) -> DecodeState:
+    """The state whose `rows` [F] begin a step where `origin` says; rows out of range are dropped.
+
+    Their past lies in the pages `table` [F, M], which fill the cache's capacity and are out of range behind it, and
+    what follows it in `logits` [E, V].
+    """
+
+    def put(fresh: Array, old: Array) -> Array:
+        return old.at[rows].set(fresh, mode="drop")
+
+    past = resize(gather_pages(pool, table), state.cache[0].capacity)
+    last = jnp.where(origin.num_tokens > 0, origin.num_tokens - 1, state.tokens.shape[1])  # none: dropped
+    filled = dataclasses.replace(
+        state,
+        control=jax.tree.map(put, step_state(origin.budget), state.control),
+        cache=copy_rows(past, jnp.arange(len(rows)), state.cache, rows),
+        logits=put(constrain(logits[origin.end], "batch", None), state.logits),
+        position=put(origin.position, state.position),
+        kinds=put(jnp.zeros((len(rows), state.kinds.shape[1]), jnp.int32), state.kinds),
+        tokens=state.tokens.at[rows, last].set(origin.last_token, mode="drop"),
+        num_tokens=put(origin.num_tokens, state.num_tokens),
+        lost_at=put(jnp.full((len(rows),), SOUND), state.lost_at),
+    )
+    return placed(filled)
+
+
+def put_rows(pool: KVCache, cache: KVCache, rows: Array, places: Array, targets: Array) -> KVCache:
+    """`put_pages`, the pool first: it is used up."""
+    return put_pages(cache, rows, places, pool, targets)
+
+
+def put_logits(kept: Array, logits: Array, rows: Array, targets: Array) -> Array:
+    """`kept` [E, V] with the `logits` [B, V] of `rows` at `targets`, which are dropped out of range."""
+    return _kept(kept.at[targets].set(_kept(logits[rows]), mode="drop"))
+
+
+def decode_rows(
+    config: ModelConfig,
+    dtype: Any,
+    params: qwen2.Params,
+    markers: control.Markers,
+    ends: StepEnds,
+    state: DecodeState,
+    budget: control.Budget,
+    settings: PhaseSampling,
+    stop_step: Array,
+    stop_done: Array,
+) -> DecodeState:
+    """The loop up to step `stop_step` [], or until `stop_done` [] rows have ended or pause."""
+
+    def forward(token_ids: Array, positions: Array, cache: KVCache) -> tuple[Array, KVCache]:
+        hidden, cache = cached.hidden_states(config, params, token_ids, positions, cache, compute_dtype=dtype)
+        return constrain(qwen2.logits(config, params, hidden[:, 0]), "batch", None), cache
+
+    def draw(logits: Array, bias: Array, index: Array, state: Any) -> Array:
+        return sample(logits, bias, index, settings.of(state.budget.phase == control.Phase.ANSWER))
+
+    return decode(forward, draw, step_controller(ends, budget, markers), state, stop_step, stop_done)
+
+
+def _kept(logits: Array) -> Array:
+    return constrain(logits, None, "act_vocab")  # any row may go on from any of them

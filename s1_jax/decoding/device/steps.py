@@ -1,0 +1,148 @@
+"""Where a step of a search ends: a controller around the budget's that lets a row pause.
+
+A separator may be part of a token or spread over several, so it is followed by its text: a table made of the
+tokenizer's pieces says for each part of the separator that stands at the end of the step's text, and for each token,
+which part stands there afterwards. Letters: B rows, V vocabulary, U characters of the separator.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import PreTrainedTokenizerBase
+
+from s1_jax.config import StepConfig
+from s1_jax.decoding.core import budget as control
+from s1_jax.decoding.core.loop import Controller
+from s1_jax.errors import UserError
+
+LONGEST_SEPARATOR = 100  # characters, as the vocabulary writes them: parts of it are counted in int8
+ROWS = 8  # tables have a multiple of this, so that little is compiled
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StepEnds:
+    """What ends a step."""
+
+    # characters of the separator that stand at the end of the text behind a token, by how many did before it; U: all of
+    # them stood somewhere, which stays so; rows behind mean nothing
+    follows: Array  # int8 [at least U + 1, V]
+    separator: Array  # int32 [], U
+    max_tokens: Array  # int32 [], of a step; NO_LIMIT: none
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StepState:
+    """The budget's state of each row, and how far its step is. A row that pauses is done for now."""
+
+    budget: control.BudgetState
+    # The part of the separator behind the last token but i: what an end marker takes back must be forgotten here too.
+    matched: Array  # int8 [B, PLACES]
+    num_tokens: Array  # int32 [B], recorded in this step
+    paused: Array  # bool [B], the step has ended within the thinking
+
+    @property
+    def done(self) -> Array:
+        """bool [B]."""
+        return self.paused | self.budget.done
+
+
+def make_ends(tokenizer: PreTrainedTokenizerBase, vocab_size: int, steps: StepConfig) -> StepEnds:
+    """The ends of steps for a model of `vocab_size` V. Raises UserError on a separator that is too long."""
+    max_tokens = np.int32(control.NO_LIMIT if steps.max_step_tokens is None else steps.max_step_tokens)
+    if steps.separator is None:
+        return StepEnds(np.zeros((ROWS, vocab_size), np.int8), np.int32(1), max_tokens)  # type: ignore[arg-type]
+    # texts as the vocabulary writes them: decoded, all bytes that are no whole character would look the same
+    separator = _written(tokenizer, steps.separator)
+    if len(separator) > LONGEST_SEPARATOR:
+        raise UserError(f"separator {steps.separator!r} is longer than {LONGEST_SEPARATOR} bytes")
+    added = tokenizer.get_added_vocab()  # these it writes as they are
+    texts = {i: _written(tokenizer, text) if text in added else text for text, i in tokenizer.get_vocab().items()}
+    texts = {i: text for i, text in texts.items() if i < vocab_size}
+    follows = _follows(separator, texts, vocab_size)
+    follows = np.pad(follows, ((0, -len(follows) % ROWS), (0, 0)))
+    return StepEnds(follows, np.int32(len(separator)), max_tokens)  # type: ignore[arg-type]
+
+
+def step_state(rows: control.BudgetState) -> StepState:
+    """The state of rows whose step begins."""
+    zeros = jnp.zeros_like(rows.phase)
+    matched = jnp.zeros((len(zeros), control.PLACES), jnp.int8)
+    return StepState(rows, matched, zeros, zeros != 0)
+
+
+def step_controller(ends: StepEnds, budget: control.Budget, markers: control.Markers) -> Controller:
+    """The budget's controller for rows that pause where their step ends."""
+
+    def propose(state: StepState) -> control.Proposal:
+        return control.propose(budget, markers, state.budget)
+
+    def advance(state: StepState, token: Array) -> tuple[StepState, control.Outcome]:
+        rows, (token, kind, feeds, dropped) = control.advance(budget, markers, state.budget, token)
+        waits = state.paused
+        rows = jax.tree.map(lambda new, old: jnp.where(waits, old, new), rows, state.budget)
+        kind, dropped = (jnp.where(waits, 0, x) for x in (kind, dropped))
+        outcome = control.Outcome(token, kind, feeds & ~waits, dropped)
+        matched, recorded = _taken_back(state.matched, dropped), kind > 0
+        following = ends.follows[matched[:, 0], token]
+        matched = jnp.where(recorded[:, None], jnp.concatenate([following[:, None], matched[:, :-1]], axis=1), matched)
+        num_tokens = state.num_tokens - dropped + recorded
+        whole = (matched[:, 0] == ends.separator) | (num_tokens >= ends.max_tokens)
+        thinking = rows.phase == control.Phase.THINKING
+        pauses = whole & thinking & ~control.undecided(budget, markers, rows)
+        state = dataclasses.replace(
+            state,
+            budget=rows,
+            matched=matched,
+            num_tokens=num_tokens,
+            paused=state.paused | pauses,
+        )
+        return state, outcome
+
+    return Controller(propose, advance)
+
+
+def _taken_back(matched: Array, dropped: Array) -> Array:
+    """`matched` before the last `dropped` [B] tokens."""
+    places = jnp.arange(matched.shape[1]) + dropped[:, None]
+    return jnp.take_along_axis(matched, jnp.minimum(places, matched.shape[1] - 1), axis=1)
+
+
+def _written(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """The text in the vocabulary's letters, one a byte. Raises UserError where the tokenizer is not byte-level."""
+    if "ByteLevel" not in str(tokenizer.backend_tokenizer.decoder):
+        raise UserError(
+            f"separator: the vocabulary of {tokenizer.name_or_path} is not byte-level, so no text can end a step; "
+            "leave it out (None) and give max_step_tokens"
+        )
+    # not by the tokenizer's own pre-tokenizer, which may put a space before
+    pieces = ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(text)
+    return "".join(piece for piece, _ in pieces)
+
+
+def _follows(separator: str, texts: Mapping[int, str], vocab_size: int) -> np.ndarray:
+    """`StepEnds.follows`: the automaton of Knuth, Morris and Pratt, run over all tokens at once, letter by letter."""
+    U, letters = len(separator), sorted(set(separator))
+    by_letter = np.zeros((U + 1, len(letters) + 1), np.int8)  # the last column: any other letter
+    by_letter[U] = U
+    for part in range(U):
+        for column, letter in enumerate(letters):
+            text = separator[:part] + letter
+            by_letter[part, column] = max(size for size in range(U + 1) if text.endswith(separator[:size]))
+    columns = {letter: column for column, letter in enumerate(letters)}
+    follows = np.repeat(np.arange(U + 1, dtype=np.int8)[:, None], vocab_size, axis=1)
+    left = {token: text for token, text in texts.items() if text}
+    while left:
+        tokens = list(left)
+        of_token = np.asarray([columns.get(text[0], len(letters)) for text in left.values()])
+        follows[:, tokens] = by_letter[follows[:, tokens], of_token]
+        left = {token: text[1:] for token, text in left.items() if len(text) > 1}
+    return follows

@@ -1,0 +1,1 @@
+"""What schedules: rows, slots, waves, pages, stops."""

@@ -1,0 +1,1 @@
+"""A sweep: what is asked, what is missing, how it is decoded."""

@@ -1,0 +1,153 @@
+"""What a sweep asks for: its settings, and a row for each record that is to be made."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Sequence
+from itertools import product
+from typing import Any
+
+import jax
+from transformers import PreTrainedTokenizerBase
+
+from s1_jax.config import BudgetConfig, EvaluateConfig, MeshConfig, SearchConfig, SettingConfig
+from s1_jax.data.chat import STOP_TOKENS, prompt_ids
+from s1_jax.data.instructions import instructed
+from s1_jax.decoding.core.budget import NO_LIMIT
+from s1_jax.decoding.core.requests import Request
+from s1_jax.decoding.records import identity
+from s1_jax.errors import UserError
+from s1_jax.records.lines import Record
+from s1_jax.reporting.summary import Setting
+from s1_jax.sharding import devices_for
+from s1_jax.tasks import Problem, Task
+
+
+def sweep_settings(config: EvaluateConfig) -> list[SettingConfig]:
+    """The grid, then the settings beside it. Raises UserError where there are none.
+
+    Settings that differ in nothing but the number of samples, or in the ignore string with no end ignored, are one.
+    """
+    sweep = config.sweep
+    grid = [
+        SettingConfig(
+            BudgetConfig(
+                sweep.min_thinking_tokens,
+                maximum,
+                count,
+                string,
+                newline_grace=sweep.newline_grace if maximum else 0.0,
+                end_bias=sweep.end_bias if maximum is not None else 0.0,
+            ),
+            config.sampling,
+            config.samples,
+            instruction,
+            sweep.max_tries,
+        )
+        for instruction, string, count, maximum in product(
+            sweep.instructions, sweep.ignore_strings, sweep.num_ignore, sweep.max_thinking_tokens
+        )
+    ]
+    methods = [
+        dataclasses.replace(
+            setting,
+            search=dataclasses.replace(config.search, method=method, width=width),
+            reward="process" if config.rewards.process else "outcome" if config.rewards.outcome else None,
+        )
+        for setting, method, width in product(grid, sweep.methods, sweep.widths)
+    ]
+    settings: dict[Hashable, SettingConfig] = {}
+    for setting in (*grid, *methods, *sweep.extra):
+        string = setting.budget.ignore_string if setting.budget.num_ignore else ""
+        key = dataclasses.replace(setting, budget=dataclasses.replace(setting.budget, ignore_string=string), samples=1)
+        settings[key] = max(settings.get(key, setting), setting, key=lambda one: one.samples)
+    if not settings:
+        raise UserError("the sweep is empty: each of max_thinking_tokens, num_ignore and ignore_strings needs a value")
+    return list(settings.values())
+
+
+def seeds_of(config: EvaluateConfig, setting: SettingConfig) -> tuple[int, ...]:
+    """The seeds a setting is run under: one where nothing is drawn."""
+    return config.seeds if setting.sampling.temperature > 0 else config.seeds[:1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One record to be: what is asked, and the fields of the record that are known before decoding."""
+
+    problem: Problem
+    request: Request
+    known: Record
+    search: SearchConfig | None = None  # several runs, of which one is chosen
+
+    @property
+    def max_tries(self) -> int:
+        """More than 1: rejection sampling."""
+        return self.known["max_tries"]
+
+    @property
+    def key(self) -> Hashable:
+        """Tells the record from all others of the run."""
+        return record_key(self.known)
+
+
+def plan_rows(
+    config: EvaluateConfig,
+    task: Task,
+    settings: Sequence[SettingConfig],
+    tokenizer: PreTrainedTokenizerBase,
+    stop_tokens: Sequence[str] = STOP_TOKENS,
+) -> list[Row]:
+    """Setting after setting, so that the rows of a batch end at about the same time; `stop_tokens` as in records."""
+    length = config.max_model_len
+    assert length is not None  # filled in by with_model_defaults
+    prompts = {
+        (problem.id, words): tuple(prompt_ids(tokenizer, instructed(problem.question, words)))
+        for problem, words in product(task.problems, {setting.instruction for setting in settings})
+    }
+    rows = []
+    for setting, problem in product(settings, task.problems):
+        for seed, sample in product(seeds_of(config, setting), range(setting.samples)):
+            asked: dict[str, Any] = {
+                "problem_id": problem.id,
+                "sample": sample,
+                "seed": seed,
+                "prompt_token_ids": prompts[problem.id, setting.instruction],
+                "budget": setting.budget,
+                "sampling": setting.sampling,
+                "max_answer_tokens": config.answer_tokens,
+            }
+            known = identity(**asked, max_model_len=length, format=config.format, stop_tokens=stop_tokens)
+            limit = NO_LIMIT if config.max_answer_tokens is None and not setting.budget.forcing else None
+            request = Request(**asked, name=f"problem {problem.id}", max_new_tokens=limit)
+            known |= request.unusual
+            known |= {"task": task.name, "gold": problem.gold}
+            known |= {"instruction": setting.instruction, "max_tries": setting.max_tries}
+            if setting.search is not None:
+                known |= setting.search.to_record() | {"reward": setting.reward}
+            rows.append(Row(problem, request, known, setting.search))
+    return rows
+
+
+def record_key(record: Record) -> Hashable:
+    """Problem, setting, sample, and the seed where it says anything: at temperature 0 nothing is drawn."""
+    seed = record["seed"] if record["temperature"] > 0 else None
+    return record["problem_id"], seed, record["sample"], Setting.of(record)
+
+
+def own_rows(mesh: MeshConfig, rows: Sequence[Row]) -> list[Row]:
+    """Those of this process: whole problems, whose settings share a run, in turn; all where one model has all chips."""
+    if devices_for(mesh) != jax.local_devices():
+        return list(rows)
+    problems = dict.fromkeys(str(row.problem.id) for row in rows)
+    own = {name for i, name in enumerate(problems) if i % jax.process_count() == jax.process_index()}
+    return [row for row in rows if str(row.problem.id) in own]
+
+
+def searches(rows: Sequence[Row]) -> dict[tuple[SearchConfig, str | None], list[int]]:
+    """The places of the rows of each search."""
+    found: dict[tuple[SearchConfig, str | None], list[int]] = {}
+    for place, row in enumerate(rows):
+        if row.search is not None:
+            found.setdefault((row.search, row.known["reward"]), []).append(place)
+    return found

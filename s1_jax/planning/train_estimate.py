@@ -1,0 +1,195 @@
+"""A run on a slice: what its step takes and how long the whole of it lasts."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from s1_jax.chips import GIB, Chip, chip_of
+from s1_jax.config import EvaluateConfig, ModelConfig, TrainConfig
+from s1_jax.data.tokens import Corpus
+from s1_jax.errors import RunError, UserError
+from s1_jax.model.qwen2 import abstract_params
+from s1_jax.planning.counts import Counts, count
+from s1_jax.planning.groups import mesh_axes
+from s1_jax.planning.roofline import TIMES, Seconds, seconds
+from s1_jax.planning.train_program import Memory, Program, compile_program
+from s1_jax.planning.workload import StepWork, steps
+from s1_jax.sharding import TRAIN_RULES, Layout, Rules, make_mesh
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Figures of a step are means over all steps of the run; memory is that of the largest of its shapes."""
+
+    chip: Chip
+    device_kind: str
+    mesh: dict[str, int]
+    parameters: int
+    shapes: dict[tuple[int, int, int], int]  # M, B, T -> how many steps have it
+    memory: Memory
+    model_flops: float  # all chips together, as the next
+    compile_seconds: float
+    compiled_flops: float | None = None  # from here on None where it does not fit
+    collectives: tuple[tuple[str, str, float], ...] = ()  # kind, mesh axes, bytes of one group's whole arrays
+    seconds: Seconds | None = None
+    run_seconds: tuple[float, float] | None = None  # with overlap, without
+    host_bytes: float = 0.0  # that one chip exchanges with its host in a step
+
+    @property
+    def chips(self) -> int:
+        """Of the slice."""
+        return math.prod(self.mesh.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether every shape of the run fits into HBM."""
+        return self.memory.fits
+
+    @property
+    def steps(self) -> int:
+        """Of the whole run."""
+        return sum(self.shapes.values())
+
+    @property
+    def mfu(self) -> float | None:
+        """Model FLOPs over what the chips could do in a step without overlap."""
+        if self.seconds is None:
+            return None
+        return self.model_flops / (self.seconds.step_no_overlap * self.chips * self.chip.peak_flops)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As one JSON object; times, compiled FLOPs and MFU are null where the step does not fit."""
+        memory, times = self.memory, self.seconds
+        overlap, no_overlap = self.run_seconds or (None, None)
+        return {
+            "chips": self.chips,
+            "device_kind": self.device_kind,
+            "mesh": self.mesh,
+            "parameters": self.parameters,
+            "hbm_gib": {
+                "params": memory.params / GIB,
+                "optimizer": memory.optimizer / GIB,
+                "temporaries": memory.temporaries / GIB,
+                "total": memory.total / GIB,
+                "capacity": capacity(self.chip) / GIB,
+            },
+            "fits": self.fits,
+            "flops": {
+                "model": self.model_flops,
+                "compiled": self.compiled_flops,
+                "ratio": None if self.compiled_flops is None else self.compiled_flops / self.model_flops,
+            },
+            "collectives": [{"kind": kind, "axis": axis, "bytes": size} for kind, axis, size in self.collectives],
+            "seconds": {name: None if times is None else getattr(times, name) for name in TIMES},
+            "mfu": self.mfu,
+            "run": {
+                "steps": self.steps,
+                "minutes_overlap": None if overlap is None else overlap / 60,
+                "minutes_no_overlap": None if no_overlap is None else no_overlap / 60,
+                "chip_hours": None if no_overlap is None else no_overlap / 3600 * self.chips,
+            },
+            "compile_seconds": self.compile_seconds,
+        }
+
+
+def capacity(chip: Chip) -> float:
+    """Bytes of HBM a program may use. Raises UserError for a chip nobody asked the compiler about."""
+    if chip.hbm_bytes is None:
+        raise UserError(f"the usable memory of {chip.name} is not in the table of chips.py")
+    return chip.hbm_bytes
+
+
+def slice_layout(
+    config: TrainConfig | EvaluateConfig, devices: Sequence[jax.Device], rules: Rules = TRAIN_RULES
+) -> tuple[Layout, Chip]:
+    """The run's layout on these devices, as on the real ones. Raises UserError where the mesh does not fit."""
+    chip = chip_of(devices[0].device_kind)
+    if chip is None:
+        raise UserError(f"no figures for {devices[0].device_kind}; they would stand in s1_jax/chips.py")
+    return Layout(make_mesh(config.mesh, list(devices)), rules), chip
+
+
+def make_plan(
+    config: TrainConfig,
+    model: ModelConfig,
+    corpus: Corpus,
+    devices: Sequence[jax.Device],
+    say: Callable[[str], None] = lambda line: None,
+) -> Plan:
+    """Compiles the step once for each shape the run has, and adds up its steps.
+
+    Stops at the first shape that does not fit. Raises UserError as training would, RunError where the compiler fails.
+    """
+    layout, chip = slice_layout(config, devices)
+    work = list(steps(config, model, corpus, layout.size("batch"), layout.size("length")))
+    shapes = Counter(step.shape for step in work)
+    programs: dict[tuple[int, int, int], Program] = {}
+    for number, shape in enumerate(sorted(shapes, key=math.prod, reverse=True), start=1):
+        say(f"compiling the step on {list(shape)} tokens, {number} of {len(shapes)}; this takes a minute or two")
+        programs[shape] = compile_program(config, model, layout, shape, len(work))
+        if programs[shape].module is None:
+            break
+    largest = max(programs.values(), key=lambda program: (not program.memory.fits, program.memory.total))
+    about = {
+        "chip": chip,
+        "device_kind": devices[0].device_kind,
+        "mesh": dict(layout.mesh.shape),
+        "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_params(model))),
+        "shapes": dict(shapes),
+        "memory": largest.memory,
+        "model_flops": sum(step.model_flops for step in work) / len(work),
+        "compile_seconds": sum(program.compile_seconds for program in programs.values()),
+    }
+    if not largest.memory.fits:
+        return Plan(**about)
+    return Plan(**about, **_totals(work, programs, model, layout, chip))
+
+
+def _totals(work: Sequence[StepWork], programs: dict, model: ModelConfig, layout: Layout, chip: Chip) -> dict[str, Any]:
+    chips, number = layout.mesh.size, len(work)
+    counted: dict[tuple, Counts] = {}
+    compiled_flops = overlap = host_bytes = 0.0
+    spent = Seconds(0.0, 0.0, 0.0)
+    collectives: Counter[tuple[str, str]] = Counter()
+    for step in work:
+        key = (step.shape, step.micro_batches)
+        if key not in counted:
+            counted[key] = count(programs[step.shape].module, step.micro_batches)
+        counts = counted[key]
+        kernels = kernel_flops(counts, step.attention_flops, model)
+        waited = kernel_flops(counts, step.attention_waited, model)
+        times = seconds(counts, waited / chips, layout.mesh, chip)
+        spent, overlap = spent + times, overlap + times.step_overlap
+        compiled_flops += counts.matmul_flops * chips + kernels
+        host_bytes += counts.host_bytes
+        for collective, often in counts.collectives.items():
+            axes = "+".join(mesh_axes(collective.groups, layout.mesh))
+            collectives[collective.kind, axes] += collective.bytes * often  # type: ignore[assignment]
+    return {
+        "compiled_flops": compiled_flops / number,
+        "collectives": tuple((*key, total / number) for key, total in collectives.most_common()),
+        "seconds": Seconds(spent.compute / number, spent.hbm / number, spent.ici / number),
+        "run_seconds": (overlap, spent.step_no_overlap),
+        "host_bytes": host_bytes / number,
+    }
+
+
+def kernel_flops(counts: Counts, attention_flops: tuple[float, float], model: ModelConfig) -> float:
+    """What the attention kernels of a step compute on all chips.
+
+    A kernel has no FLOPs in HLO; `attention_flops` are those of one layer, forward and backward. Each layer's backward
+    kernel runs once for every row; the forward one as often, or twice where it is recomputed, which the program tells.
+    Raises RunError where no backward kernel is found: figures without attention would look like figures.
+    """
+    forward = sum(times for name, times in counts.kernels.items() if "_fwd" in name)
+    backward = sum(times for name, times in counts.kernels.items() if "_dkv" in name)
+    if not backward:
+        found = ", ".join(sorted(counts.kernels)) or "none"
+        raise RunError(f"the compiled step has no attention kernel that is known by its name (kernels: {found})")
+    return model.num_hidden_layers * (forward / backward * attention_flops[0] + attention_flops[1])

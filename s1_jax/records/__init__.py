@@ -1,0 +1,1 @@
+"""Records: one JSON line per problem and setting; their fields, reading and writing."""

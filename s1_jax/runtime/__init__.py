@@ -1,0 +1,1 @@
+"""What every command needs of its machine: files, processes, terminal, network, signals."""

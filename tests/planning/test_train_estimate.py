@@ -1,0 +1,80 @@
+"""From counted programs to a plan, without a compiler."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from s1_jax.chips import GIB, chip_of
+from s1_jax.config import ModelConfig
+from s1_jax.errors import RunError, UserError
+from s1_jax.planning.counts import Counts
+from s1_jax.planning.roofline import Seconds
+from s1_jax.planning.train_estimate import Plan, capacity, kernel_flops
+from s1_jax.planning.train_program import Memory
+
+PLAN = Plan(
+    chip=chip_of("TPU v5"),
+    device_kind="TPU v5",
+    mesh={"data": 1, "fsdp": 8, "context": 1, "tensor": 4},
+    parameters=1000,
+    shapes={(1, 8, 1024): 90, (1, 8, 2048): 10},
+    memory=Memory(params=1 * GIB, optimizer=2 * GIB, temporaries=4 * GIB, total=7.5 * GIB, fits=True),
+    model_flops=32 * 459e12,
+    compile_seconds=60.0,
+    compiled_flops=40 * 459e12,
+    collectives=(("all-gather", "fsdp", 5.0),),
+    seconds=Seconds(compute=1.0, hbm=0.5, ici=0.5),
+    run_seconds=(100.0, 200.0),
+)
+
+
+def test_the_json_object_has_the_keys_it_promises():
+    told = PLAN.to_dict()
+    assert list(told) == (
+        "chips device_kind mesh parameters hbm_gib fits flops collectives seconds mfu run compile_seconds".split()
+    )
+    assert told["chips"] == 32 and told["fits"] is True
+    assert told["hbm_gib"] == {
+        "params": 1.0, "optimizer": 2.0, "temporaries": 4.0, "total": 7.5, "capacity": pytest.approx(95.74)
+    }  # fmt: skip
+    assert told["flops"] == {"model": 32 * 459e12, "compiled": 40 * 459e12, "ratio": 1.25}
+    assert told["collectives"] == [{"kind": "all-gather", "axis": "fsdp", "bytes": 5.0}]
+    assert told["seconds"] == {"compute": 1.0, "hbm": 0.5, "ici": 0.5, "step_overlap": 1.0, "step_no_overlap": 2.0}
+    assert told["mfu"] == 0.5
+    assert told["run"] == {
+        "steps": 100,
+        "minutes_overlap": pytest.approx(100 / 60),
+        "minutes_no_overlap": pytest.approx(200 / 60),
+        "chip_hours": pytest.approx(32 * 200 / 3600),
+    }
+
+
+def test_a_step_that_does_not_fit_has_the_same_keys_and_no_times():
+    memory = dataclasses.replace(PLAN.memory, total=120 * GIB, fits=False)
+    kept = {f.name for f in dataclasses.fields(Plan) if f.default is dataclasses.MISSING} - {"memory"}
+    plan = Plan(memory=memory, **{name: getattr(PLAN, name) for name in kept})
+    told, fitting = plan.to_dict(), PLAN.to_dict()
+    assert told.keys() == fitting.keys()
+    for key in ("hbm_gib", "flops", "seconds", "run"):
+        assert told[key].keys() == fitting[key].keys()
+    assert told["fits"] is False and told["hbm_gib"]["total"] == 120.0
+    assert told["flops"]["compiled"] is None and told["mfu"] is None and told["run"]["minutes_overlap"] is None
+
+
+def test_kernels_count_what_they_visit_in_every_layer_and_again_where_recomputed():
+    model = ModelConfig(10, 8, 16, 3, 2, 1)
+    layer = (20.0, 50.0)
+    names = ("splash_mha_fwd_segmented_residuals", "splash_mha_dkv_segmented_no_residuals")
+    saved = Counts(kernels={names[0]: 12.0, names[1]: 12.0})
+    recomputed = Counts(kernels={names[0]: 24.0, names[1]: 12.0})
+    assert kernel_flops(saved, layer, model) == 3 * (20 + 50)
+    assert kernel_flops(recomputed, layer, model) == 3 * (2 * 20 + 50)
+    with pytest.raises(RunError, match="no attention kernel .*kernels: rms_norm"):
+        kernel_flops(Counts(kernels={"rms_norm": 3.0}), layer, model)
+
+
+def test_a_chip_whose_memory_nobody_knows_is_refused():
+    with pytest.raises(UserError, match="memory of v7x"):
+        capacity(chip_of("TPU7x"))
