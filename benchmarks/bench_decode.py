@@ -2,7 +2,7 @@
 
     pip install -e '.[test]' -c constraints.txt
     python benchmarks/bench_decode.py tiny                                          # the shipped model, 256 rows
-    python benchmarks/bench_decode.py 0.5b --json runs/bench_decode_0.5b.json       # Qwen2.5-0.5B's shape, random weights
+    python benchmarks/bench_decode.py 0.5b --json runs/bench_decode_0.5b.json    # Qwen2.5-0.5B's shape, random
 
 Both sides decode the same prompts greedily to the same number of tokens, in float32, on --threads cores of an otherwise
 idle machine: one busy neighbour makes PyTorch's threads wait for each other and costs it a factor of ten, so what

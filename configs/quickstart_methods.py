@@ -13,7 +13,6 @@ from importlib.resources import files
 from s1_jax.config import (
     BudgetConfig,
     EvaluateConfig,
-    MethodName,
     ModelSource,
     RewardsConfig,
     SamplingConfig,
@@ -23,6 +22,7 @@ from s1_jax.config import (
     SweepConfig,
     TaskConfig,
 )
+from s1_jax.config.search import MethodName
 
 ASSETS = files("s1_jax") / "assets"
 WIDTHS = (4, 16)

@@ -11,6 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import jax
+import jax.numpy as jnp
+
 GIB = 2**30
 
 
@@ -46,3 +49,10 @@ CHIPS = (
 def chip_of(device_kind: str) -> Chip | None:
     """The chip behind `jax.Device.device_kind`; None where the table has no such."""
     return next((chip for chip in CHIPS if device_kind in chip.device_kinds), None)
+
+
+def resolve_dtype(name: str) -> jnp.dtype:
+    """The compute dtype: `auto` is float32 on CPU, bfloat16 on accelerators."""
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)

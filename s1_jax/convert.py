@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax.numpy as jnp
 
 from s1_jax.checkpoints import hf, orbax
 from s1_jax.checkpoints.folder import resolve, whole_folder
-from s1_jax.config.options import Options, Place
+from s1_jax.config.convert import ConvertConfig
 from s1_jax.errors import UserError
 from s1_jax.runtime.cli import parse, run_main
 from s1_jax.runtime.locks import locked_file
@@ -28,15 +27,6 @@ from s1_jax.runtime.storage import as_path
 from s1_jax.runtime.terminal import say
 
 PROG = "python -m s1_jax.convert"
-
-
-@dataclass(frozen=True)
-class ConvertConfig(Options):
-    """What to convert."""
-
-    source: Place  # folder or hub id in Hugging Face layout; or a training run, its checkpoints/, or an Orbax folder
-    target: Place  # folder to write; must not exist
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None  # type to store; none: that of the source
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -24,7 +24,8 @@ import jax.numpy as jnp
 from s1_jax.checkpoints import hf
 from s1_jax.checkpoints.folder import fingerprint
 from s1_jax.checkpoints.stops import declared_stops
-from s1_jax.config import S1, EvaluateConfig, FormatConfig, SettingConfig, SweepConfig, resolve_dtype
+from s1_jax.chips import resolve_dtype
+from s1_jax.config import S1, EvaluateConfig, FormatConfig, SettingConfig, SweepConfig
 from s1_jax.data.chat import STOP_TOKENS
 from s1_jax.data.look_alikes import LookAlikes
 from s1_jax.decoding.core.markers import stop_ids, stop_texts

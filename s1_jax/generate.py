@@ -16,16 +16,15 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.api import LoadedModel, load_model, override, prompt_token_ids
-from s1_jax.config import S1, BudgetConfig, Drafted, FormatConfig, Rows, SamplingConfig, StoredConfig
-from s1_jax.config.options import Count, Options, Place, Seed, Whole
+from s1_jax.config.generate import GenerateConfig
 from s1_jax.data.chat import STOP_TOKENS
 from s1_jax.data.look_alikes import LookAlikes
 from s1_jax.decoding.core.budget import AnswerEnd, End, Kind, Phase
@@ -61,29 +60,6 @@ INPUT_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "id": (lambda v: v is None or type(v) is int or is_text(v), "a string of valid Unicode or a whole number"),
     "budget": (lambda v: v is None or isinstance(v, dict), "an object"),
 }
-
-
-@dataclass(frozen=True)
-class GenerateConfig(Options):
-    """Options of `python -m s1_jax.generate`."""
-
-    model: Place  # folder or hub id in Hugging Face layout
-    input: Place | None = None  # prompts, one JSON object a line
-    output: Place | None = None  # records, one JSON object a line; an unfinished one is gone on with
-    prompt: str | None = None  # one user message instead of files: streams to the terminal
-    budget: BudgetConfig = BudgetConfig()
-    sampling: SamplingConfig = SamplingConfig()
-    thinking: bool = True  # off: no start marker and no budget, the model answers at once
-    # none: a quarter of max_model_len, at most 1024; of a run without forcing it bounds thinking and answer together
-    max_answer_tokens: Whole | None = None
-    max_model_len: Count | None = None  # tokens of prompt, thinking and answer together; none: the model's
-    format: FormatConfig = S1
-    batch_size: Rows = 8
-    # looked up in prompt and thinking, and checked by one pass of the model; no token changes
-    draft_tokens: Drafted = 0
-    seed: Seed = 0
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of products
-    stored: StoredConfig = StoredConfig()
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -22,7 +22,7 @@ import jax
 from s1_jax.checkpoints import hf
 from s1_jax.chips import GIB
 from s1_jax.config import EvaluateConfig, TrainConfig
-from s1_jax.config.options import Count, Place
+from s1_jax.config.plan import DecodePlanConfig, PlanConfig
 from s1_jax.data.tokens import Corpus, load_corpus
 from s1_jax.errors import UserError
 from s1_jax.model.sizes import QWEN2_5
@@ -45,27 +45,6 @@ TIMES = {  # of a step, by their names in the program
     "step_overlap": "all overlapped",
     "step_no_overlap": "nothing overlapped",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class PlanConfig(TrainConfig):
-    """The options of the run that is planned, and these."""
-
-    topology: str | None = None  # the slice: v5p:4x4x2, v5e:16x16, v6e:8x8, or its name for gcloud, such as v5p-64
-    lengths: Place | None = None  # JSON file of token counts, one an example, in the place of the data set
-    full: bool = False  # in its place: 16 examples of data.max_length tokens each, the most a step can hold
-    json: bool = False  # print one JSON object and nothing else
-    search: bool = False  # try meshes, rows and remat policies, and rank them
-    search_limit: Count = 12  # how many programs a search compiles at most
-
-
-@dataclasses.dataclass(frozen=True)
-class DecodePlanConfig(EvaluateConfig):
-    """The options of the sweep that is planned, and these."""
-
-    topology: str | None = None  # the slice: v5p:4x4x2, v5e:16x16, v6e:8x8, or its name for gcloud, such as v6e-8
-    rows: bool = False  # find how many rows fit, and plan with so many instead of batch_size
-    json: bool = False  # print one JSON object and nothing else
 
 
 def main(argv: list[str] | None = None) -> None:

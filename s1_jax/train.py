@@ -18,7 +18,8 @@ import numpy as np
 
 from s1_jax.checkpoints import hf, orbax
 from s1_jax.checkpoints.folder import check_replaceable
-from s1_jax.config import S1, TrainConfig, resolve_dtype
+from s1_jax.chips import resolve_dtype
+from s1_jax.config import S1, TrainConfig
 from s1_jax.config.model_fields import Fields
 from s1_jax.data.identity import check_same, identity_of
 from s1_jax.data.loader import Loader, Step, assemble

@@ -97,8 +97,8 @@ def load_params(
     Parameters take `dtype`, or where it is None the file's, and are placed by `layout`, or where it is None on the
     first device. Layers come `stacked`, as training takes them, or each by itself, as decoding does (see
     `qwen2.unstack`), then with kernels `kept` in one of the ways of model/stored_weights.py; transposed
-    ones are for one device. Host memory beyond the parameters stays under two of the file's largest tensors. Raises one UserError with
-    all that is wrong with the checkpoint.
+    ones are for one device. Host memory beyond the parameters stays under two of the file's largest tensors. Raises
+    one UserError with all that is wrong with the checkpoint.
     """
     folder = resolve(path)
     config = load_config(folder)

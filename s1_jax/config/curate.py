@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Literal
 
-from s1_jax.config import EndpointConfig, Switch
+from s1_jax.config import EndpointConfig
 from s1_jax.config.options import Count, Options, Place, Positive, Range, Seed, Whole
+from s1_jax.config.types import Switch
 from s1_jax.errors import UserError
 
 Similarity = Annotated[float, Range(0, 1, above=True)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from s1_jax.config import Drafted, Rows, Temperature, TopP
 from s1_jax.config.options import Count, Options, Seed, Share, Whole
+from s1_jax.config.types import Drafted, Rows, Temperature, TopP
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from s1_jax.checkpoints import hf
 from s1_jax.checkpoints.stops import declared_stops
-from s1_jax.config import BudgetConfig, EndpointConfig, SamplingConfig, StoredConfig, resolve_dtype
+from s1_jax.chips import resolve_dtype
+from s1_jax.config import BudgetConfig, EndpointConfig, SamplingConfig, StoredConfig
 from s1_jax.data.chat import STOP_TOKENS, prompt_ids
 from s1_jax.decoding.core.markers import stop_ids, stop_texts
 from s1_jax.decoding.core.requests import Request

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from s1_jax import __version__
 from s1_jax.api import load_model
-from s1_jax.config import StoredConfig, resolve_dtype
+from s1_jax.chips import resolve_dtype
+from s1_jax.config import StoredConfig
 from s1_jax.data.chat import rendered
 from s1_jax.decoding.engine import Status, context_length
 from s1_jax.errors import UserError

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from s1_jax.config import READ_BY, SearchConfig
+from s1_jax.config import SearchConfig
+from s1_jax.config.search import READ_BY
 
 NAMES = {"beam": "beam search", "dvts": "DVTS", "rebase": "REBASE", "mcts": "MCTS"}
 FORCED = "budget forcing"  # plain runs

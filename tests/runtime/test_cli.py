@@ -312,7 +312,7 @@ def test_ctrl_c_in_a_call_that_python_cannot_interrupt_is_heard_at_once(tmp_path
     """The main thread waits in C for a mutex, as it does for a long step, until what was said has been read."""
     script = f"""
 import ctypes, os, threading, time
-from s1_jax.cli import StopFlag, run_main
+from s1_jax.runtime.cli import StopFlag, run_main
 
 lib, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
 
@@ -351,8 +351,8 @@ def test_a_wait_for_other_processes_ends_at_once(number, code):
     """As `jax.distributed.initialize` waits: in C, where no handler of Python's runs."""
     script = """
 import ctypes
-from s1_jax.cli import run_main
-from s1_jax.signals import Told, end_now
+from s1_jax.runtime.cli import run_main
+from s1_jax.runtime.signals import Told, end_now
 
 lib, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
 

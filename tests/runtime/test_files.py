@@ -108,7 +108,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
     killed = f"""
 import os, signal
 from pathlib import Path
-from s1_jax.files import whole_file
+from s1_jax.runtime.files import whole_file
 with whole_file(Path({str(path)!r})) as beside:
     beside.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -19,7 +19,7 @@ from tests.runs import SWEEP, Team
 HOLD = """
 import sys, time
 from pathlib import Path
-from s1_jax.locks import locked_folder
+from s1_jax.runtime.locks import locked_folder
 with locked_folder(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(3600)
