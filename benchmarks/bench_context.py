@@ -35,8 +35,8 @@ from s1_jax.decoding.device.programs import Programs
 from s1_jax.model import stored_weights
 from s1_jax.model.qwen2 import init_params, unstack
 from s1_jax.model.sizes import QWEN2_5
-from s1_jax.reporting.table import align
 from s1_jax.runtime.progress import progress_bar
+from s1_jax.runtime.tables import align
 
 BASE = str(files("s1_jax") / "assets" / "tiny_base")
 STEPS = 16

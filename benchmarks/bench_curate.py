@@ -35,8 +35,8 @@ from rich.progress import Progress
 
 from s1_jax.config.curate import CollectConfig, CurateConfig, DecontaminateConfig, SelectConfig
 from s1_jax.curation.stages import Made, Source, Stage, run_stages
-from s1_jax.reporting.table import align
 from s1_jax.runtime.progress import progress_bar
+from s1_jax.runtime.tables import align
 
 ROWS = 59_029  # the paper's
 SECONDS, MEASURE_SECONDS, BYTES, CORES = 600.0, 900.0, 4 * 2**30, 2

@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 
 from _machine import others_seconds
 
-from s1_jax.reporting.table import align
 from s1_jax.runtime.json_input import read_jsonl
 from s1_jax.runtime.progress import progress_bar
+from s1_jax.runtime.tables import align
 from s1_jax.tasks import Verdict
 from s1_jax.tasks.answers import last_boxed
 from s1_jax.tasks.equivalence import grade_math

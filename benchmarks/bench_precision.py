@@ -25,8 +25,8 @@ from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine
 from s1_jax.model import cached, qwen2
 from s1_jax.model.kv_cache import init_cache
-from s1_jax.reporting.table import align
 from s1_jax.runtime.progress import progress_bar
+from s1_jax.runtime.tables import align
 from s1_jax.tasks import load_task
 
 REFERENCE = ("float32", "float32", "float32")

@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from s1_jax.reporting.table import align
+from s1_jax.runtime.tables import align
 
 # Of both sides. Without huge pages, every step takes its gigabytes anew in pages of 4 KiB.
 ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}

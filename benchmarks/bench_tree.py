@@ -28,7 +28,7 @@ from s1_jax.data.chat import prompt_ids
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.tree import Tree
-from s1_jax.reporting.table import align
+from s1_jax.runtime.tables import align
 from s1_jax.search.run import search_all
 from s1_jax.search.verifier import Verdict
 from s1_jax.tasks import load_task

@@ -16,12 +16,12 @@ from s1_jax.curation.pipeline import STAGES
 from s1_jax.curation.report import funnel_rows, save_funnel_plot
 from s1_jax.curation.stages import counts_of, run_stages
 from s1_jax.errors import UserError
-from s1_jax.reporting.table import align
 from s1_jax.runtime.cli import parse_with_file, resumable, run_main, to_json
 from s1_jax.runtime.files import write_whole
 from s1_jax.runtime.locks import locked_folder
 from s1_jax.runtime.progress import progress_bar
 from s1_jax.runtime.storage import as_path, in_bucket
+from s1_jax.runtime.tables import align
 from s1_jax.runtime.terminal import say
 
 

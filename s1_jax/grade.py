@@ -28,7 +28,6 @@ from s1_jax.records.lines import Record, cut_torn_line, read_records, record_lin
 from s1_jax.records.results import read_run
 from s1_jax.records.schema import TO_GRADE
 from s1_jax.reporting.summary import UNDECIDED
-from s1_jax.reporting.table import align
 from s1_jax.reporting.votes import with_classes
 from s1_jax.runtime.cli import StopFlag, parse, resumable, run_main
 from s1_jax.runtime.endpoint import NoAnswer
@@ -36,6 +35,7 @@ from s1_jax.runtime.files import appended, write_whole
 from s1_jax.runtime.locks import locked_folder
 from s1_jax.runtime.progress import progress_bar
 from s1_jax.runtime.storage import Mirror, as_path, mirrored
+from s1_jax.runtime.tables import align
 from s1_jax.runtime.terminal import say
 from s1_jax.tasks import Rules, Verdict, load_rules, load_task
 from s1_jax.tasks.answers import written

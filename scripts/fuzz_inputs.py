@@ -794,7 +794,7 @@ def again(files: Sequence[str]) -> int:
 
 def table(ended: Counter[tuple[str, str, str]]) -> str:
     """Inputs by kind and command, and how they ended."""
-    from s1_jax.reporting.table import align
+    from s1_jax.runtime.tables import align
 
     endings = [*(f"exit {code}" for code in CODES), "failed"]
     groups = sorted({key[:2] for key in ended})

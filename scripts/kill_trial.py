@@ -383,7 +383,7 @@ def disk(place: Path) -> Iterator[Callable[[int], None] | None]:
 
 def table(tallies: dict[str, Tally]) -> str:
     """What happened to each command."""
-    from s1_jax.reporting.table import align
+    from s1_jax.runtime.tables import align
 
     kinds = [*dict.fromkeys(number.name for number in SIGNALS), "before main()", "ended before", "full disk"]
     kinds.append("disk was enough")

@@ -31,8 +31,8 @@ from s1_jax.curation.answers import ask_all, weights_of
 from s1_jax.curation.stages import Made, Source
 from s1_jax.errors import UserError
 from s1_jax.records.lines import AGAIN, cut_torn_line, numbered_records, record_line
-from s1_jax.reporting.table import align
 from s1_jax.runtime.files import appended
+from s1_jax.runtime.tables import align
 from s1_jax.runtime.terminal import say
 from s1_jax.tasks.answers import extract_answer, last_boxed
 from s1_jax.tasks.equivalence import grade_math

@@ -14,10 +14,11 @@ from s1_jax.records.lines import Record
 from s1_jax.records.results import read_run
 from s1_jax.reporting.metrics import ENOUGH, RESAMPLES, TAIL, cautious_interval, few_differ, paired_bootstrap
 from s1_jax.reporting.summary import Interval, Setting, summarize
-from s1_jax.reporting.table import align, undecided_note
+from s1_jax.reporting.table import undecided_note
 from s1_jax.runtime.files import write_whole
 from s1_jax.runtime.locks import locked_file
 from s1_jax.runtime.storage import as_path
+from s1_jax.runtime.tables import align
 from s1_jax.runtime.terminal import say
 
 Shares = Mapping[str, float]  # by problem: how many of its samples, over all seeds, are right

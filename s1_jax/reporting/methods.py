@@ -12,7 +12,8 @@ from s1_jax.records.lines import Record
 from s1_jax.records.names import FORCED, KINDS, search_kind, search_name
 from s1_jax.reporting.metrics import mean_interval
 from s1_jax.reporting.summary import Interval, Setting, if_undecided_right, is_undecided
-from s1_jax.reporting.table import NOTES, UNDECIDED, UP_TO, accuracy_cells, align, without_empty
+from s1_jax.reporting.table import NOTES, UNDECIDED, UP_TO, accuracy_cells, without_empty
+from s1_jax.runtime.tables import align
 
 HEADER = (
     *("method", "size", "accuracy", UP_TO, "95% interval", "problems", "generated tokens", "longest path"),

@@ -25,8 +25,9 @@ from s1_jax.reporting.paper import (
     benchmark_of,
 )
 from s1_jax.reporting.summary import Method, Run, Setting, methods, summarize
-from s1_jax.reporting.table import align, undecided_note
+from s1_jax.reporting.table import undecided_note
 from s1_jax.runtime.storage import as_path
+from s1_jax.runtime.tables import align
 from s1_jax.runtime.terminal import say
 
 HEADER = ("row of the paper", "paper", "here", "difference", "95% interval", "tokens: paper", "here", "setting here")

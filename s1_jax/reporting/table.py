@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from s1_jax.reporting.summary import Interval, Method, Run
-from s1_jax.runtime.terminal import in_a_line
+from s1_jax.runtime.tables import align
 
 UP_TO, SPREAD, UNDECIDED = "up to", "between seeds", "undecided"  # columns that are shown where they say something
 HEADER = (
@@ -59,17 +59,6 @@ def format_report(runs: Sequence[Run], methods: Sequence[Method], scaling_over: 
         f"{align(table)}\n{notes}\n{align(without_empty([METHOD_HEADER, *metrics], (UP_TO,)))}\n"
         f"Scaling: percentage points per doubling of thinking tokens, mean over all pairs of runs {scope}"
     )
-
-
-def align(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as lines of equal columns under a ruled header; the first column to the left, the others to the right."""
-    rows = [[in_a_line(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        first, *rest = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        lines.append("  ".join([row[0].ljust(len(first)), *rest]).rstrip())
-    return "\n".join([lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
 
 
 def accuracy_cells(accuracy: float, if_undecided_right: float, interval: Interval) -> tuple[str, str, str]:

@@ -3,7 +3,8 @@
 import re
 
 from s1_jax.reporting.summary import methods, summarize
-from s1_jax.reporting.table import align, format_report
+from s1_jax.reporting.table import format_report
+from s1_jax.runtime.tables import align
 from tests.reporting.made_up import record, sweep, undecided
 
 

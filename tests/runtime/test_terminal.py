@@ -12,11 +12,11 @@ from rich.console import Console
 import s1_jax
 from s1_jax import generate
 from s1_jax.errors import RunError, UserError
-from s1_jax.reporting.table import align
 from s1_jax.runtime import terminal
 from s1_jax.runtime.cli import run_main
 from s1_jax.runtime.progress import BAR_COLUMNS, progress_bar
 from s1_jax.runtime.stages import Stages
+from s1_jax.runtime.tables import align
 from s1_jax.runtime.terminal import in_a_line, say, shown
 
 STEERING = "\x1b[2J\x1b]0;owned\x07 \r \b \x7f \x9b31m \u202e \u2066 \u200f \u2028 \ud800 [bold]"
