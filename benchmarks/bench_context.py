@@ -5,9 +5,9 @@
 
 Random weights in float32, a cache of zeros, every row as long as the context says; the decoder's own loop runs STEPS
 steps, compiled before. Off TPU attention reads the cache to its capacity, a power of two, which is how far rows are
-filled here; on TPU it reads what is live, in blocks, and docs/plan.md has what that takes. A line is fitted through the
-times by least squares: seconds = flat + slope x tokens. Beside it stands what reading as many bytes as the cache then
-holds takes at the rate of the largest one.
+filled here; on TPU it reads what is live, in blocks, and docs/performance.md has what that takes. A line is fitted
+through the times by least squares: seconds = flat + slope x tokens. Beside it stands what reading as many
+bytes as the cache then holds takes at the rate of the largest one.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ The second model was trained to be asked so. A maximum of the same size beside e
 
     ... --sweep.instructions "token 2048" --sweep.max-thinking-tokens None 2048
 
-Hardware: v6e-8 (8 chips), rows and memory as configs/sweep_32b_v6e8.py plans them (docs/plan.md), not yet run; three
-runs of at most 6 minutes. Expected on AIME24: short 30.0 at 8,033 thinking tokens, long 36.7 at 9,651, neither 50.0 at
-6,109; Control 50%, Scaling 25.
+Hardware: v6e-8 (8 chips), rows and memory as configs/sweep_32b_v6e8.py plans them (docs/performance.md), not yet run;
+three runs of at most 6 minutes. Expected on AIME24: short 30.0 at 8,033 thinking tokens, long 36.7 at 9,651, neither
+50.0 at 6,109; Control 50%, Scaling 25.
 """
 
 import dataclasses

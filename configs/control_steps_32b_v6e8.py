@@ -8,8 +8,8 @@ The model was trained to write "<|im_start|>16 steps left" before each step, and
 thinking ends where it opens the answer, and in the first run also where it would write "<|im_start|>0". Such a model is
 made from any examples of question, thinking and answer by `--data.control step` of s1_jax.train.
 
-Hardware: v6e-8 (8 chips), rows and memory as configs/sweep_32b_v6e8.py plans them (docs/plan.md), not yet run; five
-runs of at most 6 minutes. Expected on AIME24: 23.3 at 1,517 thinking tokens with 16 steps, 36.7 at 5,409 with 128.
+Hardware: v6e-8 (8 chips), rows and memory as configs/sweep_32b_v6e8.py plans them (docs/performance.md), not yet run;
+five runs of at most 6 minutes. Expected on AIME24: 23.3 at 1,517 thinking tokens with 16 steps, 36.7 at 5,409 with 128.
 """
 
 import dataclasses

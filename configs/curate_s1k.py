@@ -55,7 +55,7 @@ def get_config() -> CurateConfig:
     return CurateConfig(
         run_dir="runs/curate_s1k",
         collect=CollectConfig(sources=tuple(PUBLIC)),
-        # "where m and n are relatively prime positive integers" does not make two questions one (docs/curation.md)
+        # "where m and n are relatively prime positive integers" does not make two questions one (docs/guides/curate.md)
         decontaminate=DecontaminateConfig(common=10),
         generate=GenerateConfig(teacher, solvers=(smaller, larger)),
         grade=GradeConfig(judge=larger),

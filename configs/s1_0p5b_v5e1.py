@@ -2,7 +2,7 @@
 
     python -m s1_jax.train configs/s1_0p5b_v5e1.py
 
-Hardware and cost as planned with the TPU compiler (docs/plan.md), not yet run: 12.3 of 15.8 GiB a chip;
+Hardware and cost as planned with the TPU compiler (docs/performance.md), not yet run: 12.3 of 15.8 GiB a chip;
 315 steps in 16 to 25 minutes, 0.4 chip-hours at most, without loading and compiling.
 Expected: a model that thinks in s1's format; the paper has no scores for this size.
 """

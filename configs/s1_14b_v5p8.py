@@ -2,7 +2,7 @@
 
     python -m s1_jax.train configs/s1_14b_v5p8.py
 
-Hardware and cost as planned with the TPU compiler (docs/plan.md), not yet run: 90.4 of 95.7 GiB a chip;
+Hardware and cost as planned with the TPU compiler (docs/performance.md), not yet run: 90.4 of 95.7 GiB a chip;
 315 steps in 43 to 52 minutes, 3.5 chip-hours at most, without loading and compiling.
 Expected: a model that thinks in s1's format; the paper has no scores for this size.
 """

@@ -2,7 +2,7 @@
 
     python -m s1_jax.train configs/s1_1p5b_v6e1.py
 
-Hardware and cost as planned with the TPU compiler (docs/plan.md), not yet run: 28.6 of 31.2 GiB a chip;
+Hardware and cost as planned with the TPU compiler (docs/performance.md), not yet run: 28.6 of 31.2 GiB a chip;
 315 steps in 10 to 19 minutes, 0.3 chip-hours at most, without loading and compiling.
 Adam's moments are kept in bfloat16; in float32 they leave no room on so few chips.
 Expected: a model that thinks in s1's format; the paper has no scores for this size.

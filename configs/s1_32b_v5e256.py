@@ -2,7 +2,7 @@
 
     python -m s1_jax.train configs/s1_32b_v5e256.py
 
-Hardware and cost as planned with the TPU compiler (docs/plan.md), not yet run: 7.2 of 15.8 GiB a chip;
+Hardware and cost as planned with the TPU compiler (docs/performance.md), not yet run: 7.2 of 15.8 GiB a chip;
 315 steps in 4 to 7 minutes, 31.5 chip-hours at most, without loading and compiling.
 The slice has several hosts: the same command on each, and a run_dir that all of them share.
 Expected: the paper's s1-32B without forcing has 50.0 on AIME24, 92.6 on MATH500, 56.6 on GPQA Diamond.

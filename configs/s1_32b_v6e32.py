@@ -2,7 +2,7 @@
 
     python -m s1_jax.train configs/s1_32b_v6e32.py
 
-Hardware and cost as planned with the TPU compiler (docs/plan.md), not yet run: 22.7 of 31.2 GiB a chip;
+Hardware and cost as planned with the TPU compiler (docs/performance.md), not yet run: 22.7 of 31.2 GiB a chip;
 315 steps in 7 to 16 minutes, 8.6 chip-hours at most, without loading and compiling.
 The slice has several hosts: the same command on each, and a run_dir that all of them share.
 Expected: the paper's s1-32B without forcing has 50.0 on AIME24, 92.6 on MATH500, 56.6 on GPQA Diamond.

@@ -2,7 +2,7 @@
 
     python -m s1_jax.train configs/s1_3b_v5e4.py
 
-Hardware and cost as planned with the TPU compiler (docs/plan.md), not yet run: 14.6 of 15.8 GiB a chip;
+Hardware and cost as planned with the TPU compiler (docs/performance.md), not yet run: 14.6 of 15.8 GiB a chip;
 315 steps in 24 to 38 minutes, 2.5 chip-hours at most, without loading and compiling.
 Adam's moments are kept in bfloat16; in float32 they leave no room on so few chips.
 Expected: a model that thinks in s1's format; the paper has no scores for this size.

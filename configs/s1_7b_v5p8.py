@@ -2,7 +2,7 @@
 
     python -m s1_jax.train configs/s1_7b_v5p8.py
 
-Hardware and cost as planned with the TPU compiler (docs/plan.md), not yet run: 68.9 of 95.7 GiB a chip;
+Hardware and cost as planned with the TPU compiler (docs/performance.md), not yet run: 68.9 of 95.7 GiB a chip;
 315 steps in 20 to 24 minutes, 1.6 chip-hours at most, without loading and compiling.
 Expected: a model that thinks in s1's format; the paper has no scores for this size.
 """

@@ -3,9 +3,9 @@
     python -m s1_jax.evaluate configs/strings_32b_v6e8.py
     python -m s1_jax.evaluate configs/strings_32b_v6e8.py --task.name math500 --run-dir runs/strings_32b_math500
 
-Hardware: v6e-8 (8 chips), rows and memory as configs/sweep_32b_v6e8.py plans them (docs/plan.md), not yet run. Each
-string thinks for itself, from its first ignored end on: five runs of at most 6 minutes where one batch holds them all.
-Expected on AIME24, no end ignored 50.0; twice: no string 50.0, "Alternatively" 50.0, "Hmm" 50.0, "Wait" 53.3. The
+Hardware: v6e-8 (8 chips), rows and memory as configs/sweep_32b_v6e8.py plans them (docs/performance.md), not yet run.
+Each string thinks for itself, from its first ignored end on: five runs of at most 6 minutes where one batch holds them
+all. Expected on AIME24, no end ignored 50.0; twice: no string 50.0, "Alternatively" 50.0, "Hmm" 50.0, "Wait" 53.3. The
 paper has no figure for strings that take turns.
 """
 

@@ -2,7 +2,7 @@
 
     python -m s1_jax.evaluate configs/sweep_32b_v5e16.py
 
-Hardware and cost as planned with the TPU compiler (docs/plan.md), not yet run: v5litepod-16 (16 chips), 14.7 of
+Hardware and cost as planned with the TPU compiler (docs/performance.md), not yet run: v5litepod-16 (16 chips), 14.7 of
 15.8 GiB a chip with 16 rows of 32,768 tokens. A step gives each row a token and takes 17.5 ms with full caches,
 12.2 with half full ones, so a trace that fills its context takes 7 minutes, 1.8 chip-hours; loading the
 checkpoint (131 GB), compiling and the answers come on top.

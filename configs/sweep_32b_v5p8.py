@@ -2,7 +2,7 @@
 
     python -m s1_jax.evaluate configs/sweep_32b_v5p8.py
 
-Hardware and cost as planned with the TPU compiler (docs/plan.md), not yet run: v5p-8 (4 chips), 93.7 of
+Hardware and cost as planned with the TPU compiler (docs/performance.md), not yet run: v5p-8 (4 chips), 93.7 of
 95.7 GiB a chip with 30 rows of 32,768 tokens. A step gives each row a token and takes 32.1 ms with full caches,
 20.5 with half full ones, so a trace that fills its context takes 11 minutes, 0.7 chip-hours; loading the
 checkpoint (131 GB), compiling and the answers come on top.

@@ -2,7 +2,7 @@
 
     python -m s1_jax.evaluate configs/sweep_32b_v6e16.py
 
-Hardware and cost as planned with the TPU compiler (docs/plan.md), not yet run: v6e-16 (16 chips), 30.7 of
+Hardware and cost as planned with the TPU compiler (docs/performance.md), not yet run: v6e-16 (16 chips), 30.7 of
 31.2 GiB a chip with 40 rows of 32,768 tokens. A step gives each row a token and takes 17.5 ms with full caches,
 10.9 with half full ones, so a trace that fills its context takes 6 minutes, 1.6 chip-hours; loading the
 checkpoint (131 GB), compiling and the answers come on top.

@@ -2,7 +2,7 @@
 
     python -m s1_jax.evaluate configs/sweep_32b_v6e8.py
 
-Hardware and cost as planned with the TPU compiler (docs/plan.md), not yet run: v6e-8 (8 chips), 30.9 of
+Hardware and cost as planned with the TPU compiler (docs/performance.md), not yet run: v6e-8 (8 chips), 30.9 of
 31.2 GiB a chip with 17 rows of 32,768 tokens. A step gives each row a token and takes 16.6 ms with full caches,
 11.1 with half full ones, so a trace that fills its context takes 6 minutes, 0.8 chip-hours; loading the
 checkpoint (131 GB), compiling and the answers come on top.

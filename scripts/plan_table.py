@@ -1,6 +1,6 @@
-"""Plans every TPU config shipped and writes the tables of docs/plan.md.
+"""Plans every TPU config shipped and writes the tables of docs/performance.md.
 
-    python scripts/plan_table.py --lengths LENGTHS.json [--only s1_32b_v5p64 ...] [--write docs/plan.md]
+    python scripts/plan_table.py --lengths LENGTHS.json [--only s1_32b_v5p64 ...] [--write docs/performance.md]
 
 Each row is one `python -m s1_jax.plan ... --json`; results are kept in runs/plan/, so a stopped table goes on where it
 was. LENGTHS.json holds the token counts of s1's 1,000 examples (a list, or as `--lengths` of the plan takes it); sweeps

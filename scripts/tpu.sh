@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A TPU slice on Google Cloud, from the request to its deletion, and runs on it. docs/tpu.md walks through it.
+# A TPU slice on Google Cloud, from the request to its deletion, and runs on it. docs/guides/tpu.md walks through it.
 set -euo pipefail
 # A script that starts this one in the background hands Ctrl-C down as ignored, which bash cannot undo by itself.
 if [ -n "$(trap -p INT)" ] && env --default-signal=INT true 2>/dev/null; then

@@ -1,4 +1,4 @@
-"""docs/tpu.md: its commands, run in their order as a new user would, and its figures."""
+"""docs/guides/tpu.md: its commands, run in their order as a new user would, and its figures."""
 
 import ast
 import re
@@ -13,7 +13,7 @@ from s1_jax.runtime.cli import load_config, parse_with_file
 from tests.tpu.conftest import PATIENCE
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "tpu.md").read_text()
+PAGE = (ROOT / "docs" / "guides" / "tpu.md").read_text()
 RUN = """
 echo "$*" >> $TPU_STAND_IN/commands
 case $* in *" --run-dir gs://"*) ;; *) exit 0 ;; esac
@@ -67,7 +67,7 @@ def test_every_command_of_the_page_works(walked, monkeypatch):
 def test_the_figures_are_those_of_the_plan():
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
-        for line in (ROOT / "docs" / "plan.md").read_text().splitlines()
+        for line in (ROOT / "docs" / "performance.md").read_text().splitlines()
         if re.match(r"\| s1_32b_(v5p64|v6e64) .*\| real \|", line)
     ]
     assert len(rows) == 2
