@@ -1,70 +1,18 @@
 """An endpoint that does not do its part: what may pass is asked again, within bounds, and no key is told."""
 
 import json
-import signal
-import threading
 import time
 from email.utils import formatdate
 
 import pytest
 
 from s1_jax.config import JudgeConfig
-from s1_jax.runtime.completion import complaint
-from s1_jax.runtime.endpoint import (
-    EMPTY_TRIES,
-    LONGEST_ASKED,
-    LONGEST_PAUSE,
-    POLL,
-    Endpoint,
-    NoAnswer,
-    Reply,
-    asked_pause,
-    parse,
-)
-from tests.curation.stand_in_endpoint import CUT, StandInEndpoint, completion
+from s1_jax.runtime.endpoint import LONGEST_ASKED, LONGEST_PAUSE, Endpoint, NoAnswer, Reply, asked_pause
+from tests.curation.stand_in_endpoint import CUT, completion
 from tests.runs import PATIENCE
+from tests.runtime.asking import FAST, KEY, Time, ask, endpoint
 
-KEY = "sk-not-to-be-seen"
-FAST = 10**6  # requests a minute: no pause between them
 HALF = completion("a" * 1000)[:500]
-
-
-class Time:
-    """A clock that goes on only where somebody sleeps."""
-
-    def __init__(self):
-        self.now, self.pauses = 100.0, []
-
-    def sleep(self, seconds):
-        self.now += seconds
-        self.pauses += [seconds] if seconds > 0.5 else []
-
-    def clock(self):
-        return self.now
-
-
-@pytest.fixture
-def server(monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("THE_KEY", KEY + "\n")
-    with StandInEndpoint() as server:
-        yield server
-
-
-def endpoint(server, **options):
-    made = Time()
-    defaults = {"requests_per_minute": FAST, "attempts": 4, "key_variable": "THE_KEY"}
-    config = JudgeConfig("some-model", server.url, **defaults | options)
-    return Endpoint(config, "the model", made.sleep, made.clock), made.pauses
-
-
-def ask(model, prompt="why?"):
-    return model.ask(prompt, temperature=0.5, max_tokens=9).text
-
-
-def ask_many(model, prompts, concurrent=4, **options):
-    return dict(model.ask_many(prompts, temperature=0, max_tokens=9, concurrent=concurrent, **options))
 
 
 def test_one_request(server):
@@ -134,12 +82,6 @@ def test_thinking_is_told_from_the_answer(server, body, reply):
     assert said == reply and said.whole == (reply.finish == "stop" and reply.text != "")
 
 
-@pytest.mark.parametrize("body", [[], {}, {"choices": []}, {"choices": [None]}, {"choices": [{"message": "yes"}]}, 7])
-def test_what_is_no_completion(body):
-    with pytest.raises((ValueError, LookupError, TypeError, AttributeError)):
-        parse(body)
-
-
 @pytest.mark.parametrize(
     "failure",
     [
@@ -182,54 +124,6 @@ def test_it_gives_up_in_one_line_that_tells_no_key(server, failure, requests, wo
     assert len(server.asked) == requests and len(pauses) == requests - 1
     assert KEY not in str(error.value) and "\n" not in str(error.value) and server.url in str(error.value)
     assert error.value.__cause__ is None and error.value.__context__ is None
-
-
-SENTENCE = "The model `x` does not exist."
-
-
-@pytest.mark.parametrize(
-    ("body", "said"),
-    [
-        ({"error": {"message": SENTENCE, "type": "invalid_request_error", "code": "model_not_found"}}, SENTENCE),
-        ({"error": SENTENCE}, SENTENCE),
-        ({"error": {"code": "model_not_found"}}, "model_not_found"),
-        ([{"error": {"code": 400, "message": SENTENCE, "status": "INVALID_ARGUMENT"}}], SENTENCE),
-        ({"object": "error", "message": SENTENCE, "type": "BadRequestError", "code": 400}, SENTENCE),
-        ({"error": True, "message": SENTENCE}, SENTENCE),
-        ({"detail": SENTENCE}, SENTENCE),
-        ({"detail": [{"loc": ["body", "top_k"], "msg": "too small"}, {"loc": [], "msg": "bad"}]}, "too small; bad"),
-        ({"errors": [{"message": SENTENCE}]}, SENTENCE),
-        ({"type": "error", "error": {"type": "not_found_error", "message": SENTENCE}}, SENTENCE),
-        (
-            {"error": {"message": "Provider", "metadata": {"raw": json.dumps({"error": SENTENCE})}}},
-            f"Provider: {SENTENCE}",
-        ),
-        (f"{SENTENCE}\n", SENTENCE),
-        (f"two\r\nlines\x1b[2J {SENTENCE}", f"two lines [2J {SENTENCE}"),
-        ("word " * 1000, ("word " * 60).strip() + " ..."),
-        *(("<html><body>Bad gateway</body></html>", ""), ("{half", ""), ("", ""), ({}, ""), ([], ""), (None, "")),
-        (b"\xff\xfe" + SENTENCE.encode(), f"\ufffd\ufffd{SENTENCE}"),
-        ("[" * 100_000, ""),
-    ],
-)
-def test_an_endpoints_own_sentence(body, said):
-    text = body if isinstance(body, str | bytes) else json.dumps(body)
-    assert complaint(text) == said
-
-
-@pytest.mark.parametrize(
-    "echo",
-    [
-        *(KEY, KEY.upper(), f"Bearer {KEY}", f"'{KEY}'", KEY[:8], KEY[-6:], f"x{KEY}y{KEY}z", f"bearer {KEY[2:9]}..."),
-        *(f"{KEY[:4]}**********{KEY[-4:]}", f"{KEY[:5]}****."),
-    ],
-)
-def test_no_part_of_a_key_is_passed_on(echo):
-    said = complaint(json.dumps({"error": {"message": f"Incorrect API key provided: {echo} (see the docs)"}}), KEY)
-    assert said.startswith("Incorrect API key provided: ") and said.endswith(" (see the docs)") and "***" in said
-    assert not any(KEY[i : i + 6] in said.lower() for i in range(len(KEY) - 5))
-    assert KEY[:4] not in said and KEY[-4:] not in said
-    assert complaint("the key abc is wrong, abcd is not", "abc") == "the key *** is wrong, abcd is not"
 
 
 def test_an_error_whose_body_cannot_be_read_is_an_error_all_the_same(server):
@@ -372,128 +266,3 @@ def test_requests_a_minute(server):
     for _ in range(3):
         ask(model)
     assert pauses == [2, 2]
-
-
-def test_many_at_a_time(server):
-    together = threading.Barrier(8)  # no request is answered before eight are under way
-
-    def says(prompt):
-        together.wait(PATIENCE)
-        return f"{prompt}!"
-
-    server.says = says
-    prompts = [str(i) for i in range(40)]
-    replies = ask_many(endpoint(server)[0], prompts, concurrent=8)
-    assert {place: reply.text for place, reply in replies.items()} == {i: f"{i}!" for i in range(40)}
-    assert sorted(server.prompts) == sorted(prompts)
-    assert server.most_at_once == 8
-
-
-def test_many_share_one_limit(server):
-    config = JudgeConfig("some-model", server.url, requests_per_minute=60 * 20)
-    began = time.monotonic()
-    ask_many(Endpoint(config, "the model"), ["?"] * 9, concurrent=9)
-    assert time.monotonic() - began >= 8 / 20
-
-
-def test_a_pause_one_is_told_of_is_one_for_all(server):
-    model, came, held = Endpoint(JudgeConfig("some-model", server.url, requests_per_minute=FAST), "the model"), [], []
-    hold, told, asked = model._hold, threading.Event(), iter(range(99))
-
-    def heard(seconds):
-        hold(seconds)
-        held.append(time.monotonic())
-        told.set()
-
-    def says(prompt):
-        if next(asked) == 0:
-            return 429, "", {"Retry-After": "0.5"}
-        came.append(time.monotonic())
-        told.wait(PATIENCE)  # the other thread's own request
-        return "yes"
-
-    model._hold, server.says = heard, says
-    ask_many(model, ["?"] * 6, concurrent=2)
-    assert len(came) == 6 and len(held) == 1
-    assert sum(moment < held[0] + 0.4 for moment in came) <= 1, "a request that was under way by then"
-
-
-def test_failures_stay_with_their_prompts(server):
-    server.says = lambda prompt: {"b": (400, ""), "c": (200, "garbage"), "d": ""}.get(prompt, "yes")
-    replies = ask_many(endpoint(server)[0], list("abcde"))
-    assert [replies[i].text for i in (0, 4)] == ["yes", "yes"]
-    assert [replies[i].reason for i in (1, 2, 3)] == [
-        "status 400",
-        "not a completion in OpenAI's form",
-        "an empty answer",
-    ]
-    assert [replies[i].of_prompt for i in (1, 2, 3)] == [True, False, True]
-    assert server.prompts.count("d") == EMPTY_TRIES
-
-
-def test_thinking_without_an_answer_is_empty(server):
-    said = iter([completion("<think>hm"), completion("", reasoning="hm"), completion("yes", reasoning="hm")])
-    server.says = lambda prompt: (200, next(said))
-    assert ask_many(endpoint(server)[0], ["?"], concurrent=1)[0] == Reply("hm", "yes", "stop", 0, 0)
-    server.says = lambda prompt: (200, completion("<think>hm", "length"))
-    assert ask_many(endpoint(server)[0], ["?"])[0].finish == "length" and len(server.asked) == EMPTY_TRIES + 1
-
-
-def test_it_ends_at_once_when_asked_to(server):
-    server.says = lambda prompt: "yes" if prompt == "0" else (429, "", {"Retry-After": str(LONGEST_ASKED)})
-    stop = []
-    config = JudgeConfig("some-model", server.url, requests_per_minute=FAST)
-    began, came = time.monotonic(), []
-    for place, _ in Endpoint(config, "the model").ask_many(
-        [str(i) for i in range(99)], temperature=0, max_tokens=9, concurrent=3, asked_to_stop=lambda: bool(stop)
-    ):
-        came.append(place)
-        stop.append(True)
-    assert came == [0]
-    for thread in [thread for thread in threading.enumerate() if "work" in thread.name]:
-        thread.join(PATIENCE)
-    assert time.monotonic() - began < LONGEST_ASKED, "nobody waits for a pause of minutes"
-
-
-def test_a_signal_that_is_handled_slowly_ends_it_too(server):
-    ended, stop = threading.Event(), []
-    server.says = lambda prompt: ended.wait(PATIENCE) and "late"
-    main = threading.get_ident()
-
-    def slowly(number, frame):
-        time.sleep(2 * POLL)
-        stop.append(True)
-
-    before = signal.signal(signal.SIGUSR1, slowly)
-    try:
-        model = Endpoint(JudgeConfig("some-model", server.url, requests_per_minute=FAST), "the model")
-        threading.Timer(POLL, signal.pthread_kill, (main, signal.SIGUSR1)).start()
-        assert ask_many(model, ["?"], asked_to_stop=lambda: bool(stop)) == {}
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-        ended.set()
-
-
-def test_once_there_is_enough_what_is_under_way_still_comes(server):
-    """But nothing is asked again, and nobody waits for a pause to end."""
-
-    config = JudgeConfig("some-model", server.url, requests_per_minute=FAST)
-    model, came, began = Endpoint(config, "the model"), [], time.monotonic()
-    together = threading.Barrier(4)
-
-    def says(prompt):
-        if int(prompt) < 4:
-            together.wait(PATIENCE)
-        if prompt == "3":
-            return 429, "", {"Retry-After": str(LONGEST_ASKED)}
-        if prompt != "0":
-            model.enough.wait(PATIENCE)
-        return "yes"
-
-    server.says = says
-    for place, _ in model.ask_many([str(i) for i in range(50)], temperature=0, max_tokens=9, concurrent=4):
-        came.append(place)
-        model.enough.set()
-    assert time.monotonic() - began < LONGEST_ASKED
-    taken = len(server.asked) - 4  # in the moment before it was enough
-    assert sorted(came) == [0, 1, 2, 4][: 3 + taken] and taken <= 1

@@ -1,0 +1,46 @@
+"""What the tests of `s1_jax.load_model` and `python -m s1_jax.generate` share: arguments, rows, fields of a record."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+
+import s1_jax
+
+V, IM_END = 264, 258
+ROWS = [{"prompt": f"number {i}"} for i in range(5)]
+FIELDS = [
+    *(
+        "task",
+        "problem_id",
+        "sample",
+        "seed",
+        "temperature",
+        "min_thinking_tokens",
+        "max_thinking_tokens",
+        "num_ignore",
+    ),
+    *("ignore_string", "prompt_token_ids", "thinking_token_ids", "answer_token_ids", "num_thinking_tokens"),
+    *(
+        "num_answer_tokens",
+        "end",
+        "answer_end",
+        "ignores_used",
+        "text",
+        "extracted_answer",
+        "gold",
+        "correct",
+        "forcing",
+    ),
+]
+
+loaded = cache(s1_jax.load_model)  # models that stay compiled from test to test
+
+
+def arguments(folder, tmp_path, *flags):
+    paths = ("--model", str(folder), "--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl"))
+    return [*paths, "--max-answer-tokens", "4", *flags]
+
+
+def output(tmp_path):
+    return [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
