@@ -1,4 +1,4 @@
-"""Tasks: problems with known answers, and the rule that finds and grades an answer in what a model wrote."""
+"""Benchmarks with known answers, and the rules that extract and grade the answer in a model's response."""
 
 from s1_jax.tasks.equivalence import Verdict
 from s1_jax.tasks.registry import TASKS, load_rules, load_task

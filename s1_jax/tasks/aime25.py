@@ -1,4 +1,4 @@
-r"""AIME 2025: 30 problems whose answers are whole numbers from 0 to 999.
+r"""AIME 2025 has 30 problems whose answers are whole numbers from 0 to 999.
 
 problem    The angles of a triangle are in the ratio 1:2:3. How many degrees has the largest?
 response   <|im_start|>think ... <|im_start|>answer

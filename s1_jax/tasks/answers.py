@@ -1,9 +1,9 @@
-r"""Finding the final answer in a response: the reference's rules, and others where those find a text that is none.
+r"""Extraction of the final answer from a response: the rules of s1's evaluation code, extended to Markdown.
 
 <|im_start|>think ... <|im_start|>answer
 ... \boxed{204}            or   Answer: 204            or   204
 
-What the reference's rules leave around an answer in markdown goes, too:
+Markdown around an answer, which the rules of s1's code keep, is removed:
 
 **Answer:** 204   **Final Answer**\n\n204   Answer: **204**   Answer：204   \boxed {204}   \framebox{204}     all 204
 """
@@ -23,16 +23,17 @@ HEADING = re.compile(  # a line of its own that says only "Final Answer"
     re.IGNORECASE | re.MULTILINE,
 )
 BOXES = (r"\boxed", r"\fbox", r"\framebox")
-CLOSES = re.compile(r"(?<=\S)\*\*(?=\s)")  # in "No.** He does not ..."; "x**2" is a power
+CLOSES = re.compile(r"(?<=\S)\*\*(?=\s)")  # as in "No.** He does not ..."; "x**2" is a power
 MARKS = ("***", "**", "__", "*", "`")
 
 
 def extract_answer(text: str, answer_start: str = ANSWER_START) -> str | None:
-    r"""The final answer in a response, from start marker to stop token; None where nothing is left.
+    r"""Return the final answer of a response, or None if it is empty.
 
-    What follows the last `answer_start` and newline; without it, what follows the last `<|im_start|>`, less its first
-    line. In that the last `\boxed{...}`, else all that follows "Answer:", else what follows a heading "Final Answer",
-    else all. Marks of markdown whose other half is left behind or that stand around all of it are no part of it.
+    The answer part begins after the last `answer_start` and newline, or else after the first line that follows the
+    last `<|im_start|>`, and ends at a stop token. Within it, the answer is the last `\boxed{...}`; else the text after
+    "Answer:"; else the text after a heading "Final Answer"; else all of it. Markdown marks around the answer, and
+    marks whose other half lies outside it, are removed.
     """
     answer = answer_part(text, answer_start)
     boxed = last_boxed(answer)
@@ -49,7 +50,7 @@ def extract_answer(text: str, answer_start: str = ANSWER_START) -> str | None:
 
 
 def answer_part(text: str, answer_start: str = ANSWER_START) -> str:
-    """All that stands between the answer's start marker and a stop token."""
+    """Return the text between the answer's start marker and the first stop token."""
     answer = _after_marker(text, answer_start)
     for stop in STOP_TOKENS:
         answer = answer.split(stop)[0]
@@ -57,21 +58,24 @@ def answer_part(text: str, answer_start: str = ANSWER_START) -> str:
 
 
 def without_stop(text: str, stop_tokens: Sequence[str]) -> str:
-    """The text less the stop token at its end, the longest of those that stand there."""
+    """Remove the stop token at the end of the text: the longest one that matches."""
     found = [stop for stop in stop_tokens if text.endswith(stop)]
     return text.removesuffix(max(found, key=len, default=""))
 
 
 def written(record: Mapping[str, Any]) -> str:
-    """A record's text less the stop token that ended it; records of earlier versions do not name those they knew."""
+    """Return a record's text without the stop token that ended it.
+
+    Records of earlier versions do not name their stop tokens; for them STOP_TOKENS are used.
+    """
     ended = record.get("answer_end", "stop") == "stop"
     return without_stop(record["text"], record.get("stop_tokens", STOP_TOKENS)) if ended else record["text"]
 
 
 def last_boxed(text: str) -> str | None:
-    r"""What stands in the last `\boxed ...$`, written with a space; else in the last `\boxed{...}`, else `\fbox{...}`.
+    r"""Return the content of the last `\boxed ...$` (with a space), or else of the last `\boxed{...}` or `\fbox{...}`.
 
-    None where there is none, or its brace is never closed. A brace behind the space opens a box like any other.
+    Returns None if there is no box or its brace is not closed. A brace after the space opens an ordinary box.
     """
     if r"\boxed " in text:
         last = text.split(r"\boxed ")[-1]
@@ -83,7 +87,7 @@ def last_boxed(text: str) -> str | None:
 
 
 def unmarked(text: str) -> str:
-    """Without the closing half of a mark that opened before it, as in "** 73", and without marks around all of it."""
+    """Remove Markdown marks around the whole text and half of a pair whose other half is missing, as in "** 73"."""
     for mark in MARKS:
         if text.startswith(mark) and (text.count(mark) == 1 or text[len(mark) : len(mark) + 1].isspace()):
             text = text.removeprefix(mark).lstrip()
@@ -107,7 +111,7 @@ def _after_marker(text: str, answer_start: str) -> str:
 
 
 def _braced(text: str) -> str | None:
-    """What the brace that opens `text` encloses."""
+    """Return the text inside the brace that `text` begins with; None if it is not closed."""
     depth = 0
     for i, character in enumerate(text):
         depth += (character == "{") - (character == "}")

@@ -1,9 +1,9 @@
-"""Which answers to a problem count as one vote.
+"""Classes of equal answers, which count as one vote.
 
-Answers fall into classes in the order in which they are seen. Each is compared with the first answer of every class so
-far, in turn, and joins the first class whose answer the task's grader calls equal, that answer given as the right one.
-An answer that equals none, or on which the grader cannot decide, begins a class of its own. The true right answer is
-not used. Classes are numbered from 0; what is no answer (None) is in none.
+Answers are taken in order. Each is compared with the first answer of every class so far, which the task's grader gets
+as the gold answer, and joins the first class with which it agrees. An answer that equals none, or that the grader
+cannot decide on, starts a new class. The problem's gold answer is not used. Classes are numbered from 0; a missing
+answer (None) has no class.
 
     3  \\frac12  3.0  None  $3$  1/2   ->   0  1  0  None  0  1
 """
@@ -20,7 +20,10 @@ Classes = Callable[[Sequence[str | None]], list[int | None]]
 
 
 def grader_classes(rules: Rules) -> Classes:
-    """Classes by a task's grader, which is asked about each pair of texts once. Raises RunError as the grader does."""
+    """Return a function that classifies answers with a task's grader, asking it about each pair of texts once.
+
+    The function raises RunError where the grader does.
+    """
 
     @cache
     def same(first: str, answer: str) -> bool:
@@ -39,7 +42,7 @@ def grader_classes(rules: Rules) -> Classes:
 
 
 def text_classes(answers: Sequence[str | None]) -> list[int | None]:
-    """Classes without a grader: plain numbers by their value ("7", "07", "7.0"), all else by its text."""
+    """Classify answers without a grader: plain numbers by value ("7", "07", "7.0"), other answers by their text."""
     known: dict[Hashable, int] = {}
     return [known.setdefault(plain_number(one) or _spaced(one), len(known)) if one else None for one in answers]
 

@@ -1,4 +1,4 @@
-r"""When an answer is the right one: whole numbers, plain numbers, the same text, exact values, and then math-verify.
+r"""Comparison of an answer with the gold answer: by number, by text, by exact value, and last by math-verify.
 
 gold 025    answer 25            right, by number
 gold 1000   answer \$1,000.      right, by number
@@ -7,8 +7,8 @@ gold x+1    answer x+1           right, by text
 gold \frac{1}{2}   answer 0.5    right, by math
 gold 70     answer The final answer is 70.   right, by number: sentences.py finds it
 gold \$5    answer 5 cents       wrong, by number: units.py
-gold \frac{1}{3}   answer 0.333  wrong, undecided: a rounded number may pass or not
-gold 7      answer 9^{9^{9^9}}   wrong, undecided: nothing can tell within the time it has
+gold \frac{1}{3}   answer 0.333  wrong, undecided: a rounded number may or may not be accepted
+gold 7      answer 9^{9^{9^9}}   wrong, undecided: math-verify reached its time limit
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ GradedBy = Literal["none", "number", "text", "math", "letter", "judge", "unparse
 
 
 class Verdict(NamedTuple):
-    """Whether an answer is right, and what says so.
+    """Whether an answer is correct, and which rule decided.
 
-    `by` is "none" where there is no answer; "number", "text", "math" or "letter" for the rule that decided; "judge" for
-    an LLM. Of what no rule could decide, "unparsed" is no letter and "undecided" all else: wrong until a judge has seen
-    it.
+    `by` is "none" if there is no answer; "number", "text", "math" or "letter" for the rule that decided; "judge" for an
+    LLM judge. If no rule could decide, `by` is "unparsed" for an answer that names no letter and "undecided" for any
+    other; both count as wrong until a judge decides.
     """
 
     correct: bool
@@ -53,7 +53,7 @@ UNDECIDED = Verdict(False, "undecided")
 
 
 def grade_plain(answer: str | None, gold: str) -> Verdict:
-    """Numbers are compared as numbers, all else as text; a sentence is read where it says one number."""
+    """Compare numbers by value and other answers as text; a sentence that states one number counts as that number."""
     if verdict := _settled(answer, gold):
         return verdict
     assert answer is not None
@@ -63,10 +63,10 @@ def grade_plain(answer: str | None, gold: str) -> Verdict:
 
 
 def grade_math(answer: str | None, gold: str) -> Verdict:
-    """As `grade_plain`, but of other texts math-verify says whether they mean the same.
+    """Compare an answer as `grade_plain` does, and as mathematics with math-verify where that cannot decide.
 
-    What rules cannot tell is "undecided", never wrong by one of them. Takes little more than 5 seconds of processor
-    time, whatever is written. Raises RunError where math-verify cannot be started.
+    An answer that no rule can decide gets "undecided". The call takes about 5 seconds of processor time at most,
+    whatever the texts are. Raises RunError if math-verify cannot be started.
     """
     if verdict := _settled(answer, gold):
         return verdict
@@ -86,7 +86,7 @@ def grade_math(answer: str | None, gold: str) -> Verdict:
 
 
 def same_formulas(gold: str, answer: str) -> bool | None:
-    """Whether two tidy formulas, units and all, mean the same; None where no rule can tell."""
+    """Return whether two tidy formulas, with their units, are equal; None if no rule can decide."""
     if gold == answer:
         return True
     (expected, unit), (given, other) = split_unit(gold), split_unit(answer)
@@ -108,7 +108,7 @@ def same_formulas(gold: str, answer: str) -> bool | None:
 
 
 def _settled(answer: str | None, gold: str) -> Verdict | None:
-    """What can be told without mathematics. Numbers that differ, and of which one has a unit, may still be the same."""
+    """Return the verdict that needs no mathematics; None where numbers differ but a unit may make them equal."""
     if answer is None:
         return Verdict(False, "none")
     if WHOLE.fullmatch(answer) and WHOLE.fullmatch(gold):  # the reference's rule; as text, int() refuses 5,000 digits
@@ -124,14 +124,14 @@ def _settled(answer: str | None, gold: str) -> Verdict | None:
 
 
 def _same_values(gold: str, answer: str, unit: str, other: str) -> bool | None:
-    """Whether two numbers with their written units ("" for none) are the same."""
+    """Return whether two numbers with their written units ("" for none) are the same."""
     expected, given = rational(gold), rational(answer)
     assert expected is not None and given is not None
     sizes = conversion(unit, other)
     if not isinstance(sizes, tuple):
         return False if sizes is False or expected != given else None
     if bool(unit) != bool(other) and _measures(unit or other, "fraction"):
-        if expected == given:  # "0.5%" for 0.5 may be meant, or a mistake
+        if expected == given:  # "0.5%" for 0.5 may be a notation or a mistake
             return True if abs(expected) > 1 or not expected else None
         return expected * (100 if other else 1) == given * (100 if unit else 1)
     if expected * sizes[0] == given * sizes[1]:
@@ -140,7 +140,7 @@ def _same_values(gold: str, answer: str, unit: str, other: str) -> bool | None:
 
 
 def _same_words(gold: str, answer: str) -> bool | None:
-    """Whether two answers of words are the same words; None where one is none, or where others may mean the same."""
+    """Return whether two answers are the same words; None if the gold answer is no word or a synonym is possible."""
     right = tidy(gold)
     expected = phrase(right)
     if expected is None or "\n" in gold:
@@ -158,20 +158,20 @@ def _same_words(gold: str, answer: str) -> bool | None:
 
 
 def _same_letter(gold: str, answer: str) -> bool | None:
-    r"""Whether an answer is the choice, as in \text{(C)}, that is the right one."""
+    r"""Return whether an answer names the letter of the gold choice, as in \text{(C)}; None if one names no letter."""
     expected, given = letter_in(gold), letter_in(answer)
     return None if expected is None or given is None else expected == given
 
 
 def _same_angle(gold: str, answer: str, in_degrees: bool) -> bool | None:
-    """Whether an angle in degrees is another in terms of pi."""
+    """Return whether an angle in degrees equals one in radians; None if math-verify does not say that it does."""
     degrees, radians = (gold, answer) if in_degrees else (answer, gold)
     same = mathematically_equal(radians, rf"({degrees}) \cdot \frac{{\pi}}{{180}}")
     return same or None
 
 
 def _asked(gold: str, answer: str) -> bool | None:
-    """What math-verify says of two formulas without units, where it is to be trusted."""
+    """Return math-verify's verdict on two formulas without units; None where it is not reliable."""
     gold, answer = (_in_radians(shapes.without_member(text)) for text in (gold, answer))
     gold, answer, other_kind = shapes.in_one_kind(gold, answer)
     same = mathematically_equal(gold, answer)
@@ -181,7 +181,7 @@ def _asked(gold: str, answer: str) -> bool | None:
 
 
 def _in_radians(text: str) -> str:
-    r"""Sines of degrees as of multiples of pi, which math-verify knows: "\sin 45^\circ"."""
+    r"""Convert the degrees in "\sin 45^\circ" to multiples of pi, which math-verify understands."""
     return DEGREES.sub(r"(\\frac{\1 \\pi}{180})", text) if TRIGONOMETRIC.search(text) else text
 
 
@@ -191,7 +191,7 @@ def _measures(unit: str, quantity: str) -> bool:
 
 
 def _decimal_point(text: str) -> str | None:
-    """A number with a decimal comma with a point instead."""
+    """Replace a decimal comma with a point; None for a text that has none."""
     return text.replace(".", "").replace(",", ".") if DECIMAL_COMMA.fullmatch(text) else None
 
 

@@ -1,4 +1,4 @@
-r"""GPQA diamond: 198 questions of physics, chemistry and biology with four choices each.
+r"""GPQA diamond has 198 questions of physics, chemistry and biology with four choices each.
 
 problem    Which planet is closest to the Sun?
 
@@ -9,10 +9,10 @@ problem    Which planet is closest to the Sun?
 response   <|im_start|>think ... <|im_start|>answer
            Answer: b<|im_end|>
 extracted  B
-verdict    right, by letter. "Mercury" would be wrong, unparsed: which letter it means is for a judge to say.
+verdict    right, by letter. "Mercury" would be wrong, unparsed: only a judge can tell which letter it means.
 
-The data set is gated, and its authors ask not to show its questions in plain text: it comes from the hub with the
-user's own access, or from the user's file.
+The data set is gated, and its authors ask that its questions are not published in plain text. It is therefore read
+from the hub with the user's own access, or from the user's file.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ ID_FIELDS = ("Record ID", "id")
 
 
 def problems(config: TaskConfig) -> tuple[Problem, ...]:
-    """The questions with their choices, in an order that `seed` decides. Raises UserError where there is no access."""
+    """Load the questions, with their choices shuffled by `seed`. Raises UserError if the data set is not accessible."""
     try:
         rows = rows_of(config, "Idavidrein/gpqa", "train", "gpqa_diamond")
         return problems_of(config, rows, lambda row: problem(row, config.seed))
     except UserError as error:
         if config.path is not None:
             raise
-        advice = "accept its terms on the hub and log in (hf auth login), or give --task.path"
+        advice = "accept its terms on the hub and log in (hf auth login), or set --task.path"
         raise UserError(f"{error}; the data set is gated: {advice}") from None
 
 
 def problem(row: Row, seed: int) -> Problem:
-    """The question with its choices as A) to D). Their order depends on seed and question, on nothing else.
+    """Build the question with its choices as A) to D), in an order that depends on the seed and the question alone.
 
-    Raises UserError naming the field that is missing.
+    Raises UserError that names a missing field.
     """
     question = value_of(row, ("Question",), str).strip()
     choices = [value_of(row, (name,), str).strip() for name in CHOICES]
@@ -57,7 +57,7 @@ def problem(row: Row, seed: int) -> Problem:
 
 
 def rules(config: TaskConfig) -> Rules:
-    """The letters' rules; with `no_letter_is_a`, as the reference has it, what names no letter is an A."""
+    """Return the rules for letters; with `no_letter_is_a`, as in s1's code, an answer without a letter counts as A."""
 
     def extract(text: str, answer_start: str = ANSWER_START) -> str | None:
         found = extract_answer(text, answer_start)
@@ -69,7 +69,7 @@ def rules(config: TaskConfig) -> Rules:
 
 
 def grade(answer: str | None, gold: str) -> Verdict:
-    """An answer that is no letter is wrong, and said to be unparsed."""
+    """Compare the letters of two choices; an answer that is no letter is wrong and "unparsed"."""
     if answer is None:
         return Verdict(False, "none")
     letter = letter_in(answer)

@@ -1,11 +1,11 @@
-r"""GSM8K: 1,319 word problems of primary school; answers are whole numbers.
+r"""GSM8K has 1,319 grade-school word problems whose answers are whole numbers.
 
 problem    A pen costs $2 and a book four times as much. What do both cost?
-           (its row's answer: "The book costs $8.\nBoth cost 2 + 8 = $10.\n#### 10")
+           (its answer field: "The book costs $8.\nBoth cost 2 + 8 = $10.\n#### 10")
 response   <|im_start|>think ... <|im_start|>answer
            Answer: \$10.00<|im_end|>
 extracted  \$10.00
-verdict    gold is what stands after ####, 10: right, by number.
+verdict    gold is the text after ####, 10: right, by number.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ MARK = "####"
 
 
 def problems(config: TaskConfig) -> tuple[Problem, ...]:
-    """The test split, or rows of the same form from the config's path. Raises UserError on an unusable row."""
+    """Load the test split, or rows of the same form from the config's path. Raises UserError on an invalid row."""
     return problems_of(config, rows_of(config, "openai/gsm8k", "test", "main"), problem)
 
 
 def problem(row: Row) -> Problem:
-    """A row whose `answer` is a solution that ends in #### and the result. Raises UserError where it does not."""
+    """Read a row whose `answer` is a solution that ends in #### and the result. Raises UserError if it does not."""
     found = problem_of(row)
     _, mark, gold = found.gold.rpartition(MARK)
     if not mark or not gold.strip():
-        raise UserError(f"{row.where}: field answer has no result after {MARK}")
+        raise UserError(f"{row.where}: field answer has no result after {MARK}; it must end in {MARK} and the result")
     return Problem(found.id, found.question, gold.strip())
 
 

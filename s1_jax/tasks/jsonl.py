@@ -1,4 +1,4 @@
-r"""The user's own problems: rows of `problem`, `answer` and perhaps `id`. An answer is a number, a formula or a text.
+r"""Problems of the user with fields `problem`, `answer` and optionally `id`. Answers are numbers, formulas or text.
 
 problem    {"id": 1, "problem": "Which is the largest city of Brazil?", "answer": "Sao Paulo"}
 response   <|im_start|>think ... <|im_start|>answer
@@ -16,9 +16,9 @@ from s1_jax.tasks.task import MATH, Benchmark, Problem, problem_of, problems_of
 
 
 def problems(config: TaskConfig) -> tuple[Problem, ...]:
-    """The problems of the config's path, a file, folder or hub id (split train). Raises UserError without one."""
+    """Load the problems at the config's path: a file, folder or hub id (split train). Raises UserError without one."""
     if config.path is None:
-        raise UserError("the task 'jsonl' needs --task.path, a JSONL file with fields problem, answer and perhaps id")
+        raise UserError("the task 'jsonl' needs --task.path, a JSONL file with problem, answer and optionally id")
     return problems_of(config, read_rows(config.path, "train"), problem_of)
 
 

@@ -1,7 +1,7 @@
-"""An LLM that says whether an answer means the same as the right one, where no rule could tell.
+"""Prompt and reply of an LLM judge, which decides whether an answer means the gold answer where no rule could.
 
-It sees problem, right answer and given answer, and has to say yes or no; all else it says decides nothing. It may think
-before that: the thinking is taken off before its reply comes here (s1_jax/runtime/completion.py).
+The judge sees problem, gold answer and given answer and replies yes or no; any other reply decides nothing. Its
+thinking is removed before the reply is read here (s1_jax/runtime/completion.py).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Student's answer:
 {answer}
 
 Is the student's answer the right one? Reply with one word, yes or no."""
-LONGEST = 2000  # characters of a student's answer that are shown: of a longer one, both ends
-LONGEST_DECISION = 200  # characters of a line that decides; DECISION takes their square in time
-AROUND = r"""[\s"'\u201c\u201d\u2018\u2019*_`.!#>()$]*"""  # marks of a sentence, of Markdown and of mathematics
+LONGEST = 2000  # characters of a student's answer that are shown; a longer one is cut in the middle
+LONGEST_DECISION = 200  # characters of a line that decides; matching DECISION takes quadratic time
+AROUND = r"""[\s"'\u201c\u201d\u2018\u2019*_`.!#>()$]*"""  # punctuation, and marks of Markdown and LaTeX
 DECISION = re.compile(
     AROUND
     + rf"(?:(?:(?:my|the|final|correct)\s+)*(?:answer|verdict|decision|reply|judge?ment){AROUND}:{AROUND})?"
@@ -36,16 +36,17 @@ DECISION = re.compile(
 
 
 def judge_prompt(question: str, gold: str, answer: str) -> str:
-    """What the judge is asked."""
+    """Build the prompt that asks the judge whether the answer is right."""
     if len(answer) > LONGEST:
         answer = f"{answer[: LONGEST // 2]} [...] {answer[-LONGEST // 2 :]}"
     return PROMPT.format(question=question, gold=gold, answer=answer)
 
 
 def decision(reply: str) -> bool | None:
-    """Yes is True, no is False: the whole reply, or its first or last line, in any case and with marks around it.
+    """Read the decision in the judge's reply: True for yes, False for no, None if it decides nothing.
 
-    All else decides nothing, and neither do a first and a last line that differ, or a long one.
+    The word may be the whole reply or its first or last line, in any case and with punctuation around it. If those two
+    lines contradict each other, the reply decides nothing.
     """
     lines = [line for line in reply.splitlines() if line.strip()]
     short = [line for line in lines[:1] + lines[-1:] if len(line) <= LONGEST_DECISION]

@@ -1,4 +1,4 @@
-r"""The letter of a choice, with or without the choice's text.
+r"""Extraction of the letter of a choice, with or without the choice's text.
 
 b   (B)   [B]   "B"   \text{B}.   **B**        B
 B) Mercury   B: Mercury   B - water            B
@@ -21,7 +21,7 @@ NAME = re.compile(
 )
 OPENED = " \t([{\"'“‘*`$_"
 CLOSED = re.compile(r"[\])}\"'”’*`$_]+")
-FOLLOWS = re.compile(  # what may follow a letter that nothing closes
+FOLLOWS = re.compile(  # what may follow a letter without a closing bracket
     r"[.:,;]?\s*$|[.:,;]?\s*\n|:\s|\s+[-–—]{1,3}\s|\s+\((?=[a-z])|\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
     r"|[,;]?\s+(?:because|since|as|so|due|which|that|the|this|it|for|where|given)\b"
 )
@@ -48,10 +48,10 @@ TAKES_BACK = re.compile(
 
 
 def letter_in(answer: str, labelled: bool = False) -> str | None:
-    r"""The letter an answer is: "b", "(B)", "\text{B}.", "B) Mercury", "Option B"; None where it is none.
+    r"""Return the letter that an answer names: "b", "(B)", "\text{B}.", "B) Mercury", "Option B"; None without one.
 
-    `labelled` says that it stood in a box or after "Answer:", where "C. increases" is a choice with its text. Elsewhere
-    a small letter after "C." may begin the rest of a name, as in "C. elegans".
+    `labelled` says that the answer stood in a box or after "Answer:", where "C. increases" is a choice with its text.
+    Elsewhere a lowercase word after "C." may be part of a name, as in "C. elegans".
     """
     bare = AROUND_A_LETTER.sub("", answer)
     if len(bare) == 1 and bare.upper() in LETTERS:
@@ -64,7 +64,7 @@ def letter_in(answer: str, labelled: bool = False) -> str | None:
 
 
 def _first_letter(text: str, labelled: bool) -> str | None:
-    """The letter that a text begins with."""
+    """Return the letter of the choice that a text begins with, or None."""
     named = NAME.match(text)
     start = named.end() if named else 0
     while start < len(text) and text[start] in OPENED:

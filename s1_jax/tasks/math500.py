@@ -1,4 +1,4 @@
-r"""MATH500: the 500 test problems of MATH that "Let's verify step by step" chose; answers are formulas.
+r"""MATH500 has the 500 test problems of MATH selected in "Let's verify step by step"; answers are formulas.
 
 problem    What is half of $\frac{2}{3}$? Express your answer as a common fraction.
 response   <|im_start|>think ... <|im_start|>answer

@@ -1,12 +1,12 @@
-"""The process that runs math-verify, so that no expression can hang, crash or fill the process that asks.
+"""Worker process that runs math-verify, so that no expression can hang, crash or exhaust the process that asks.
 
-Reads pairs [gold, answer] as JSON, one a line, from standard input and answers each with a line: "equal", "different",
-"unread" (one of the two is no mathematics to it), "too long", or "killed". Every pair has a fork of its own, which the
-kernel ends at the limit of processor time even inside C code and which cannot take more than its share of memory; it
-starts with math-verify imported and leaves nothing behind. How busy the machine is makes no difference: time that a
-fork waits is not counted. Ends with its standard input.
+It reads pairs [gold, answer] as JSON lines from standard input and replies with one line each: "equal", "different",
+"unread" (it cannot parse one of the two), "too long" or "killed". Each pair is compared in a fork, in which math-verify
+is already imported. The operating system ends the fork at its limits of processor time and memory, even inside C code.
+Only processor time counts, so the load of the machine makes no difference. The worker ends when its standard input
+does.
 
-Run as a file, not as a module of the package: whatever it imported besides, every fork would carry along.
+Run it as a file, not as a module of the package: every fork would carry the package's imports.
 """
 
 import json
@@ -21,17 +21,17 @@ from latex2sympy2_extended import NormalizationConfig, latex2sympy2
 from math_verify import LatexExtractionConfig, grader, parse, verify
 from sympy import Abs, Basic, Eq, Expr, Float, Integral, MatrixBase, Rational, S, Sum
 
-MEMORY = 2**30  # bytes of address space a fork may have
-FIRST = (  # what these import and make is there for every fork; else each spends 0.1 to 0.3 s on it
+MEMORY = 2**30  # bytes of address space of a fork
+FIRST = (  # warms up lazy imports and caches before the first fork; else each fork spends 0.1 to 0.3 s on them
     ("\\frac{1}{2}x", "x/2"),
     ("\\sqrt{3}", "\\frac{4}{9}"),
     ("[1, \\pi]", "\\left[ 1, 2\\pi \\right]"),
 )
-DIGITS = 2000  # two constants that agree in so many are equal
-DIGITS_OF_SUMS = 50  # where each digit takes a sum or an integral
-CHAIN = 16  # equations in a row that are looked at
+DIGITS = 2000  # two constants that agree to this many digits are equal
+DIGITS_OF_SUMS = 50  # the same for sums and integrals, which are slow to evaluate
+CHAIN = 16  # equations of a chain a = b = c that are checked
 DECIMAL = re.compile(r"[+-]?[0-9]*\.([0-9]+)")
-FORMULAS = LatexExtractionConfig(  # units are compared before: it would drop "cents" as it drops "c"
+FORMULAS = LatexExtractionConfig(  # units are compared before this; it would drop "cents" as it drops "c"
     normalization_config=NormalizationConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False
     )
@@ -39,10 +39,10 @@ FORMULAS = LatexExtractionConfig(  # units are compared before: it would drop "c
 
 
 def main(seconds: float) -> None:
-    """Answers pairs, each within `seconds` of processor time, until there are no more."""
+    """Compare pairs, each within `seconds` of processor time, until standard input ends."""
     replies = os.dup(1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in (1, 2):  # what libraries print is no reply
+    for descriptor in (1, 2):  # libraries must not print into the replies
         os.dup2(nowhere, descriptor)
     for pair in FIRST:
         compare(*pair)
@@ -57,11 +57,11 @@ def main(seconds: float) -> None:
 
 
 def answer(line: bytes, seconds: float, replies: int) -> None:
-    """In a fork: writes the reply to one pair and exits; or is ended from outside."""
+    """Write the reply to one pair and exit; runs in a fork, which may be ended from outside."""
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_PROF, seconds)
     whole = math.ceil(seconds)
-    resource.setrlimit(resource.RLIMIT_CPU, (whole + 1, whole + 2))  # should a library set the timer or the signal
+    resource.setrlimit(resource.RLIMIT_CPU, (whole + 1, whole + 2))  # in case a library changes the timer or the signal
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     failed = 1
@@ -70,13 +70,13 @@ def answer(line: bytes, seconds: float, replies: int) -> None:
         signal.setitimer(signal.ITIMER_PROF, 0)
         failed = os.write(replies, reply + b"\n") == 0
     finally:
-        os._exit(failed)  # not into the loop of the process that forked
+        os._exit(failed)  # never return into the parent's loop
 
 
 def compare(gold: str, answer: str) -> str:
-    """ "equal", "different" or "unread". math-verify is not symmetric: the gold answer comes first."""
+    """Return "equal", "different" or "unread". math-verify is not symmetric: the gold answer comes first."""
     expected, given = read(gold), read(answer)
-    equal = verify(expected, given, timeout_seconds=None)  # its own time limits are alarms, which C code does not hear
+    equal = verify(expected, given, timeout_seconds=None)  # its own limits are alarms, which do not interrupt C code
     if equal:
         return "equal" if names_its_value(expected[0], given[0]) else "unread"
     both_read = all(isinstance(side[0], Basic | MatrixBase) for side in (expected, given) if side)
@@ -86,7 +86,7 @@ def compare(gold: str, answer: str) -> str:
 
 
 def read(text: str) -> list:
-    """What math-verify makes of a final answer: all of it is one formula, if it says nothing else."""
+    """Parse a final answer with math-verify; a text without delimiters is one formula."""
     text = text.replace("\\$", "")
     if "$" not in text and "\\(" not in text and "\\[" not in text:
         text = f"${text}$"
@@ -94,7 +94,7 @@ def read(text: str) -> list:
 
 
 def names_its_value(expected: Basic, given: Basic) -> bool:
-    """Whether an equation given for a value is one like "x = 5", "m+n = 5" or "2+3 = 5", not "x+2 = 5" or "2+2 = 5"."""
+    """Return whether an equation states a value: "x = 5", "m+n = 5" and "2+3 = 5" do, "x+2 = 5" does not."""
     if grader.is_relation(expected) or not grader.is_equation(given):
         return True
     equations = [given] if isinstance(given, Eq) else list(given._unsorted_args)[:CHAIN]
@@ -111,19 +111,19 @@ def names_its_value(expected: Basic, given: Basic) -> bool:
 
 
 def approximates(gold: str, answer: str, expected: Basic, given: Basic) -> bool:
-    """Whether one is a decimal number with which the other agrees to its last place: 0.333 and 1/3."""
+    """Return whether one is a decimal that equals the other up to its last digit, as 0.333 and 1/3."""
     for text, value in ((gold, expected), (answer, given)):
         if (decimal := DECIMAL.fullmatch(text.strip())) and isinstance(expected, Expr) and isinstance(given, Expr):
-            place = Rational(1, 10 ** len(decimal[1]))
+            last_digit = Rational(1, 10 ** len(decimal[1]))
             try:
-                return bool(abs((expected - given).evalf(30)) < place <= abs(value) / 100)
+                return bool(abs((expected - given).evalf(30)) < last_digit <= abs(value) / 100)
             except TypeError:  # not a real number
                 return False
     return False
 
 
 def exactly_equal(one: Basic | MatrixBase, other: Basic | MatrixBase, *_) -> bool:
-    """Whether two constants or matrices are the same: in place of math-verify's comparison of rounded ones."""
+    """Return whether two constants or matrices are exactly equal; math-verify itself compares rounded values."""
     one, other = grader.safe_sympy_doit(one), grader.safe_sympy_doit(other)
     if isinstance(one, MatrixBase) and isinstance(other, MatrixBase):
         pairs = zip(one.flat(), other.flat(), strict=True) if one.shape == other.shape else [(S.One, S.Zero)]
@@ -131,7 +131,7 @@ def exactly_equal(one: Basic | MatrixBase, other: Basic | MatrixBase, *_) -> boo
     if one == other:
         return True
     if not (isinstance(one, Expr) and isinstance(other, Expr)) or (one - other).free_symbols:
-        return False  # formulas are for the symbolic comparison
+        return False  # formulas are left to the symbolic comparison
     difference = one - other
     if difference.is_Rational:
         return difference == 0
@@ -142,7 +142,7 @@ def exactly_equal(one: Basic | MatrixBase, other: Basic | MatrixBase, *_) -> boo
 
 
 def exact_number(_, text: str) -> Rational:
-    """A written number without rounding: 0.1 is a tenth."""
+    """Parse a written number without rounding: 0.1 is a tenth."""
     return Rational(text.replace(",", ""))
 
 

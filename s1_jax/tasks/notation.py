@@ -1,4 +1,4 @@
-r"""One way to write an answer: LaTeX without the marks that a sentence, markdown or a keyboard leaves around it.
+r"""Normalization of answers to one LaTeX notation, without punctuation, Markdown or keyboard notation.
 
 **73**.            73                 $\frac{1}{2}$,      \frac{1}{2}
 \text{(C)}         (C)                \left( 3, 4 \right)  ( 3, 4 )
@@ -7,7 +7,7 @@ x**2, x²           x^2, x^{2}         √(2·3)              \sqrt{2\cdot 3}
 exp(16)            e^{16}             x <= 2              x \le 2
 1{,}000, 1\,000    1,000, 1 000       12^{\text{th}}      12
 
-Every rule passes over the text once; nothing is searched for again and again.
+Each rule passes over the text once, so the time is linear in its length.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ ARGUMENT = re.compile(r"(?:\\sqrt(?:\[[^\]\[]*\])?|\\exp|\^)\s*(?=[({0-9A-Za-z])
 DIGITS = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 BEFORE = ",;:= \t\n\r\f\v\0~"
 AFTER = ".,;:= \t\n\r\f\v\0~"
-ENDLESS = 8  # envelopes in each other that are opened
+ENDLESS = 8  # nested envelopes that are opened
 
 
 def tidy(text: str) -> str:
-    """The answer in one notation. Of what it cannot read it leaves the text as it is."""
+    """Rewrite an answer in one notation; parts that it cannot read stay as they are."""
     text = TAGS.sub(" ", text)
     text = RAISED_RUN.sub(lambda run: f"^{{{run[0].translate(RAISED)}}}", text)
     text = LOWERED_RUN.sub(lambda run: f"_{{{run[0].translate(LOWERED)}}}", text)
@@ -71,7 +71,7 @@ def tidy(text: str) -> str:
 
 
 def unwrap(text: str) -> str:
-    r"""Without what stands around all of it: "**$5$.**" is 5, "= 5" is 5, "### 5" is 5."""
+    r"""Remove what encloses the whole text: "**$5$.**", "= 5" and "### 5" become "5"."""
     for _ in range(ENDLESS):
         before = text
         text = _without_marks(text)
@@ -86,18 +86,18 @@ def unwrap(text: str) -> str:
 
 
 def _without_marks(text: str) -> str:
-    """Without white space and a sentence's marks; a point before digits belongs to them."""
+    """Strip white space and punctuation; a point before digits belongs to them."""
     text = text.lstrip(BEFORE)
     if text.startswith("#"):
         text = text.lstrip("#").lstrip(BEFORE)
     end = len(text)
     while end and text[end - 1] in AFTER:
-        end -= 2 if text[end - 2 : end - 1] == "\\" else 1  # "\\," is a space of LaTeX's
+        end -= 2 if text[end - 2 : end - 1] == "\\" else 1  # "\\," is a LaTeX space
     return text[: max(end, 0)]
 
 
 def _font(found: re.Match[str]) -> str:
-    """Text in a font: bare, where it holds no word."""
+    """Replace a font command by its text if that contains no words."""
     inner = found[1]
     if ONLY_FONT.match(found[0]) or not any(character.isalpha() for character in inner):
         return inner
@@ -137,7 +137,7 @@ def _token(found: re.Match[str]) -> str:
     if token in NAMES:
         return NAMES[token]
     if token == "i" and found.string[found.start() - 1 : found.start()].isdigit():
-        return " i"  # a lone letter, which math-verify takes for the imaginary unit
+        return " i"  # math-verify takes a letter by itself for the imaginary unit
     if token == "U":
         before, after = found.string[: found.start()].rstrip()[-1:], found.string[found.end() :].lstrip()[:1]
         return r"\cup " if before in tuple(")]}") and after in tuple("([{\\") else token
@@ -145,13 +145,13 @@ def _token(found: re.Match[str]) -> str:
 
 
 def _unescaped_dollars(text: str) -> str:
-    r"""Without the dollars around formulas; a lone one is money."""
+    r"""Remove the dollar signs around formulas; a single one stands for money."""
     pieces = re.split(r"(?<!\\)\$", text)
     return "".join(pieces) if len(pieces) % 2 or len(pieces) > 2 else r"\$".join(pieces)
 
 
 def _braced_arguments(text: str) -> str:
-    r"""Roots and exponents with their arguments in braces: "\sqrt(2+x)", "\sqrt 12", "^(1/2)", "\exp(16)"."""
+    r"""Put the arguments of roots and exponents in braces: "\sqrt(2+x)", "\sqrt 12", "^(1/2)", "\exp(16)"."""
     partners = _partners(text)
     changed: dict[int, str] = {}
     for command in ARGUMENT.finditer(text):
@@ -169,7 +169,7 @@ def _braced_arguments(text: str) -> str:
 
 
 def _partners(text: str) -> dict[int, int]:
-    """For each parenthesis that is opened, where it is closed."""
+    """Map the index of each opening parenthesis to that of its closing one."""
     partners, opened = {}, []
     for i, character in enumerate(text):
         if character == "(":

@@ -1,4 +1,4 @@
-r"""The exact value of a number, however it is written.
+r"""Exact values of numbers in many notations.
 
 1,000   1 000   1{,}000   1000.0      one thousand
 3/4   \frac34   0.75                  three quarters
@@ -16,8 +16,8 @@ from fractions import Fraction
 
 from s1_jax.tasks.units import split_unit
 
-LONGEST = 2000  # characters; what is longer is no final answer, and is not compared as mathematics
-LARGEST_EXPONENT = 1000  # of ten: what is larger is left to math-verify
+LONGEST = 2000  # characters; a longer text is no final answer and is not compared as mathematics
+LARGEST_EXPONENT = 1000  # of ten; larger powers are left to math-verify
 ORNAMENT = re.compile(r"\\! *|\\[,;]")
 NUMBER = re.compile(r"(?P<sign>[+-]?)\s*(?P<whole>[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]*)(?:\.(?P<part>[0-9]*))?\s*")
 WHOLE = re.compile(r"\s*[0-9]+\s*")
@@ -41,17 +41,17 @@ DECIMAL_COMMA = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]{3})*),[0-9]+")
 
 
 def plain_number(text: str) -> tuple[str, str] | None:
-    r"""A plain number's digits without what does not count, and its percent sign or unit; None for all else.
+    r"""Return the normalized digits of a plain number and its percent sign or unit; None for any other text.
 
-    "1,000", "1{,}000." and "1000.0" are ("1000", ""), "10\text{ cm}" is ("10", "\text{ cm}"). Text, not a number:
-    exact at any length.
+    "1,000", "1{,}000." and "1000.0" are ("1000", ""), "10\text{ cm}" is ("10", "\text{ cm}"). Digits are returned as
+    text, which is exact at any length.
     """
     if len(text) > LONGEST:
         return None
     bare = ORNAMENT.sub("", text.replace("{,}", ",").replace("−", "-"))
     if bare.count("$") - bare.count(r"\$") > 1:
         bare = bare.replace(r"\$", "\0").replace("$", "").replace("\0", r"\$")
-    bare = " ".join(bare.split()).removesuffix(".")  # runs of spaces would cost a search the square of their length
+    bare = " ".join(bare.split()).removesuffix(".")  # the searches take quadratic time on runs of spaces
     if bare[:1] == "$":
         bare = f"\\{bare}"
     value, unit = split_unit(bare)
@@ -64,7 +64,7 @@ def plain_number(text: str) -> tuple[str, str] | None:
 
 
 def rational(text: str) -> Fraction | None:
-    r"""The value of one tidy number without a unit: "1\frac{4}{5}" is 9/5. None for all else, and for 1/0."""
+    r"""Return the value of one tidy number without a unit: "1\frac{4}{5}" is 9/5. Other texts, and 1/0, give None."""
     text = text.strip()
     if len(text) > 1 and text[0] == "(" and text[-1] == ")" and not {"(", ")", ","} & set(text[1:-1]):
         text = text[1:-1].strip()
@@ -96,13 +96,13 @@ def _rational(text: str) -> Fraction | None:
 
 
 def decimal_places(text: str) -> int | None:
-    """Digits after the point of a number with a point; None for all else."""
+    """Return the number of digits after the decimal point; None for a text without one."""
     found = DECIMAL_ONE.fullmatch(text.strip())
     return len(found["decimal"].partition(".")[2]) or None if found and "." in found["decimal"] else None
 
 
 def rounded(one: str, other: str) -> bool:
-    """Whether one of two numbers may stand for the other, rounded or cut: 0.333 for 1/3, not 0.3."""
+    """Return whether one of two numbers may be the other, rounded or truncated: 0.333 for 1/3, but not 0.3."""
     first, second = rational(one), rational(other)
     if first is None or second is None:
         return False
@@ -113,7 +113,7 @@ def rounded(one: str, other: str) -> bool:
 
 
 def digits_in_base(text: str) -> tuple[str, int] | None:
-    r"""Digits and base of "110_2", "(110)_{2}" or "110_{\text{two}}"."""
+    r"""Return the digits and the base of "110_2", "(110)_{2}" or "110_{\text{two}}"; None for any other text."""
     found = BASED.fullmatch(text.strip())
     if not found:
         return None
@@ -123,9 +123,10 @@ def digits_in_base(text: str) -> tuple[str, int] | None:
 
 
 def same_in_base(gold: str, answer: str) -> bool | str | None:
-    """Of two numbers of which at least one names its base; "no base" where none does.
+    """Return whether two numbers are equal, at least one of which names its base; "no base" if neither does.
 
-    A base may be left out, as its question says it. None where the values agree in another base than was asked for.
+    The base may be omitted, since the question states it. Returns None if the values agree in a base that was not
+    asked for.
     """
     expected, given = digits_in_base(gold), digits_in_base(answer)
     if expected is None and given is None:
@@ -148,7 +149,7 @@ def same_in_base(gold: str, answer: str) -> bool | str | None:
 
 
 def same_times(gold: str, answer: str) -> bool | str | None:
-    """Of two times of day or ratios, "3:30" or "1:2:3"; "no time" where one is none."""
+    """Return whether two times of day or ratios ("3:30", "1:2:3") are equal; "no time" if one is neither."""
     if not (TIMES.fullmatch(gold) and TIMES.fullmatch(answer)):
         return "no time"
     expected, given = ([int(part) for part in text.split(":")] for text in (gold, answer))

@@ -1,4 +1,4 @@
-"""The tasks by name."""
+"""The table of tasks by name."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ TASKS: dict[str, Benchmark] = {
 
 
 def load_task(config: TaskConfig) -> Task:
-    """The task a config names, with at most `limit` problems.
+    """Load the task that a config names, with at most `limit` problems.
 
-    Raises UserError on an unknown name, a path that cannot be read, and an unusable row, naming file, line and field.
+    Raises UserError on an unknown name, an unreadable path, and an invalid row, naming its file, line and field.
     """
     rules = load_rules(config)
     if config.limit is not None and config.limit < 1:
@@ -31,7 +31,7 @@ def load_task(config: TaskConfig) -> Task:
 
 
 def load_rules(config: TaskConfig) -> Rules:
-    """The rules of the task a config names, without its problems. Raises UserError on an unknown name."""
+    """Return the rules of the task that a config names, without its problems. Raises UserError on an unknown name."""
     if config.name not in TASKS:
         raise UserError(f"unknown task {config.name!r}; known: {', '.join(TASKS)}")
     return TASKS[config.name].rules(config)

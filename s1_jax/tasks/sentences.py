@@ -1,12 +1,12 @@
-r"""The answer in a sentence, where rules can tell which it is.
+r"""Extraction of the answer from a sentence, where rules can tell which it is.
 
 The final answer is $\frac{3}{4}$.           \frac{3}{4}, surely
-73 (since 70 + 3)                            73, surely: what follows only gives the reason
+73 (since 70 + 3)                            73, surely: only a reason follows
 35\n\nStep 1: I'll add the apples.           35, surely: the first line
 9 * 2 = 18\n\nStep 2: ...                    9 * 2 = 18, surely
-There are 70 ways.                           70, perhaps: the only number there is
-It is 3 or 5. / It is not 3. / At least 3.   nothing can tell
-73, no, wait: 74                             nothing can tell
+There are 70 ways.                           70, perhaps: the only number in the sentence
+It is 3 or 5. / It is not 3. / At least 3.   undecided
+73, no, wait: 74                             undecided
 """
 
 from __future__ import annotations
@@ -57,19 +57,19 @@ NUMERAL = re.compile(
 NO_SENTENCE = re.compile(r"[0-9\\^_<>|+*/%]")
 NEXT_WORD = re.compile(r"\s*([A-Za-z]+)")
 DISPLAY = re.compile(r"(?:\\\[|\$\$)\n|\n(?:\\\]|\$\$)")
-FEW = 8  # places of a text that are looked at
+FEW = 8  # matches in a text that are checked
 LONGEST_LINE = 300  # characters of a sentence
 
 
 class Reading(NamedTuple):
-    """An answer in one notation, and whether it is surely what was meant."""
+    """One answer in the common notation, and whether it is certain that it was meant."""
 
     answer: str
     sure: bool
 
 
 def reading(text: str) -> Reading | None:
-    """What an answer says; None where a text of more than a formula leaves it open."""
+    """Return the answer that a text states; None if the text leaves it open."""
     text = "\n".join(line.strip() for line in unwrap(text).split("\n") if line.strip())
     text = DISPLAY.sub(lambda found: found[0].strip(), text)
     whole = tidy(text)
@@ -93,13 +93,13 @@ def reading(text: str) -> Reading | None:
 
 
 def is_formula(text: str) -> bool:
-    """Whether a tidy text holds no words but "and", "or" and those of a unit."""
+    """Return whether a tidy text contains no words except "and", "or" and a unit."""
     value, _ = split_unit(text)
     return not WORD.search(COMMAND.sub(lambda found: found[1] or " ", AND_OR.sub(",", value)))
 
 
 def phrase(text: str) -> str | None:
-    r"""The words of an answer that is words alone, without an article: "\text{An ellipse}" is "ellipse"; else None."""
+    r"""Return the words of an answer in words, without an article: "\text{An ellipse}" is "ellipse"; else None."""
     bare = COMMAND.sub(lambda found: found[1] or "\\", text)
     words = re.sub(r"^(?:an?|the)\s+(?=\S)", "", " ".join(bare.strip(" .()").split()).casefold())
     if not re.fullmatch(r"[^\W\d_]+(?:[ '-]{1,3}[^\W\d_]+)*", words):
@@ -108,7 +108,7 @@ def phrase(text: str) -> str | None:
 
 
 def said_phrase(text: str) -> str | None:
-    """The words that "the answer is ..." says, up to the end of its sentence; None where it says others too."""
+    """Return the words after "the answer is", up to the end of the sentence; None if several such phrases differ."""
     found = {phrase(tidy(re.split(r"[.\n]", said)[0])) for said in _sayings(text)}
     return found.pop() if len(found) == 1 else None
 
@@ -121,7 +121,7 @@ def _sayings(text: str) -> list[str]:
 
 
 def _said(text: str) -> Reading | None:
-    """What "the answer is ..." says; an empty answer where it says several things; None where it is not said."""
+    """Return what follows "the answer is"; an empty answer if there are several, None if the phrase is missing."""
     sayings = _sayings(text)
     if not sayings:
         return None
@@ -130,13 +130,13 @@ def _said(text: str) -> Reading | None:
 
 
 def _formula(line: str) -> str | None:
-    """The line in one notation, where it is a formula."""
+    """Return the line in one notation if it is a formula, else None."""
     bare = tidy(line)
     return bare if bare and is_formula(bare) and not bare.endswith((r"\text{ or }", r"\text{ and }")) else None
 
 
 def _head(line: str) -> str | None:
-    """The formula that a line begins with, where only a reason or a comment follows."""
+    """Return the formula that a line begins with, if only a reason or a comment follows it."""
     for tail in islice(TAIL.finditer(line), FEW):
         if head := _formula(line[: tail.start()]):
             return None if TURNS.search(line, tail.start()) else head
@@ -144,7 +144,7 @@ def _head(line: str) -> str | None:
 
 
 def _only_number(line: str) -> str | None:
-    """The one number of a sentence that counts something; of an equation in words, what stands last."""
+    """Return the only number in a sentence that counts something, or the right side of an equation in words."""
     line = tidy(line)
     if TURNS.search(line) or VAGUE.search(line):
         return None
@@ -160,6 +160,6 @@ def _only_number(line: str) -> str | None:
 
 
 def _other_answers(formula: str | None, lines: list[str]) -> bool:
-    """Whether a line below the first is another number, so that the first is one of several."""
+    """Return whether a later line is another number, which makes the first one of several answers."""
     below = [tidy(line) for line in lines[:FEW] if len(line) < LONGEST_LINE]
     return any(line != formula and rational(split_unit(line).value) is not None for line in below)

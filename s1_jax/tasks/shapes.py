@@ -1,10 +1,10 @@
-r"""What kind of thing a formula is: list, set, tuple, interval, vector, inequality, equation.
+r"""Classification of formulas as lists, sets, tuples, intervals, vectors, inequalities or equations.
 
 2 \le x < 5              is [2,5)                     x \ge 2 \text{ and } x < 5 too
 x < 1 \text{ or } x > 3  is (-\infty,1) \cup (3,\infty)
 a column of two numbers  is (a,b)                     \langle a,b \rangle too
-\{1,2\} and (1,2)        are not the same, whatever math-verify makes of their numbers
-3,3,5 and 3,5,5          neither
+\{1,2\} and (1,2)        are different, whatever math-verify says about their numbers
+3,3,5 and 3,5,5          are different
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ MEMBER = re.compile(r"(?:[A-Za-z]|\\theta)\s*\\in\s*(?=[\[(\\])")
 COLUMN = re.compile(r"\\begin\s*\{([pbBv]?)matrix\}(.*)\\end\s*\{\1matrix\}")
 ARROW = re.compile(r"\\langle(.*)\\rangle")
 COMMAND = re.compile(r"\\text\s*\{[^{}]*\}|\\(?:begin|end)\s*\{[a-zA-Z]*\}|\\[A-Za-z]+")
-UNSURE = (r"\ldots", r"\approx", "mod", r"\text")  # what math-verify drops or cannot mean
+UNSURE = (r"\ldots", r"\approx", "mod", r"\text")  # math-verify drops or misreads these
 LETTER = re.compile(r"[A-Za-z]")
 
 
 def elements(text: str) -> list[str]:
-    """What stands between commas, semicolons, "and" or "or" outside all brackets: of a list, or inside one bracket."""
+    """Split a list, or the content of one bracket, at commas, semicolons, "and" and "or" outside inner brackets."""
     text = _inside(" ".join(text.split()))
     found, depth, start, position = [], 0, 0, 0
     while position < len(text):
@@ -45,7 +45,7 @@ def elements(text: str) -> list[str]:
 
 
 def bracket(text: str) -> str:
-    """Which bracket stands around all of it: "(", "[", "(]" or "[)" for one half open, "{" for a set, or ""."""
+    """Return the bracket around the whole text: "(", "[", "(]" or "[)" for a half-open one, "{" for a set, or ""."""
     text = text.strip()
     if text.startswith(r"\{") and text.endswith(r"\}") and _closes_at_end(text[1:].replace(r"\}", "}")):
         return "{"
@@ -56,7 +56,7 @@ def bracket(text: str) -> str:
 
 
 def as_interval(text: str) -> str | None:
-    r"""The interval or union that an inequality in one variable describes: "x \ge 2" is [2,\infty)."""
+    r"""Convert an inequality in one variable to an interval or a union: "x \ge 2" is [2,\infty); else None."""
     for word, joined in ((r"\text{ or }", r" \cup "), (r"\text{ and }", None)):
         if word in text:
             parts = [as_interval(part) for part in text.split(word)]
@@ -84,18 +84,18 @@ def as_interval(text: str) -> str | None:
 
 
 def is_interval(text: str) -> bool:
-    """An interval, or a union of some."""
+    """Return whether a text is an interval or a union of intervals."""
     parts = text.split(r"\cup")
     return all(bracket(part) in ("(", "[", "(]", "[)") and len(elements(part)) == 2 for part in parts)
 
 
 def without_member(text: str) -> str:
-    r""" "x \in [-2,7]" without what is said to lie there."""
+    r"""Remove the member from a membership: "x \in [-2,7]" becomes "[-2,7]"."""
     return text[found.end() :] if (found := MEMBER.match(text)) else text
 
 
 def as_tuple(text: str) -> str | None:
-    r"""The tuple of a vector's entries, written as a matrix of one row or one column or as \langle a,b \rangle."""
+    r"""Convert a vector to a tuple: a matrix with one row or one column, or \langle a,b \rangle; else None."""
     text = text.strip()
     if found := ARROW.fullmatch(text):
         return f"({found[1].strip()})"
@@ -108,10 +108,10 @@ def as_tuple(text: str) -> str | None:
 
 
 def in_one_kind(gold: str, answer: str) -> tuple[str, str, bool | None]:
-    r"""Both as intervals or as tuples, where one is an inequality or a vector.
+    r"""Convert both formulas to intervals or to tuples if one of them is an inequality or a vector.
 
-    The third value says whether they stay of different kinds, so that a difference decides nothing; it is None where
-    a sameness decides nothing either, as of a row and a column.
+    The third value says whether they are still of different kinds, so that "different" decides nothing. It is None if
+    "equal" decides nothing either, as for a row and a column.
     """
     expected, given = as_interval(gold), as_interval(answer)
     if expected and given:
@@ -136,7 +136,7 @@ def in_one_kind(gold: str, answer: str) -> tuple[str, str, bool | None]:
 
 
 def may_be_same(gold: str, answer: str) -> bool:
-    """False where their kinds differ in a way math-verify forgives: set and tuple, repeated elements, x and X."""
+    """Return whether two formulas agree in what math-verify ignores: set or tuple, repeated elements, case."""
     if ("=" in gold) != ("=" in answer) and 1 in (len(elements(gold)), len(elements(answer))):
         gold, answer = gold.rpartition("=")[2], answer.rpartition("=")[2]  # "(x,y) = (3,4)" for (3,4)
     kinds = {bracket(gold), bracket(answer)}
@@ -164,7 +164,7 @@ def _inside(text: str) -> str:
 
 
 def _closes_at_end(text: str) -> bool:
-    """Whether the bracket that opens the text is the one that its last character closes."""
+    """Return whether the bracket that opens the text is the one that its last character closes."""
     depth = 0
     for i, character in enumerate(text):
         depth += (character in OPENERS) - (character in CLOSERS)
@@ -178,7 +178,7 @@ def _mirrored(sign: str) -> str:
 
 
 def _is_bound(text: str) -> bool:
-    """A constant: no variable, no list."""
+    """Return whether a text is a constant: no variable, no list."""
     return bool(text) and "," not in text and "=" not in text and not LETTER.search(COMMAND.sub("", text))
 
 
@@ -192,7 +192,7 @@ def _variable(text: str) -> str:
 
 
 def _both(one: str, other: str) -> str | None:
-    r"""The interval of two half-lines that meet: [2,\infty) and (-\infty,5) are [2,5)."""
+    r"""Return the intersection of two half-lines: [2,\infty) and (-\infty,5) give [2,5); else None."""
     lower, upper = (one, other) if one.endswith(r"\infty)") else (other, one)
     if not (lower.endswith(r",\infty)") and upper.startswith(r"(-\infty,")):
         return None

@@ -1,4 +1,4 @@
-"""Tables of signs and names: what a keyboard writes, and how LaTeX says it."""
+"""Tables of signs and names as written with a keyboard, and their LaTeX commands."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 
 def _table(pairs: str) -> dict[str, str]:
-    r"""Signs and what they mean, one behind the other; a command ends with a space."""
+    r"""Build a table from alternating signs and meanings; a command ends with a space."""
     words = pairs.split()
     ended = [f"{word} " if re.fullmatch(r"\\[A-Za-z]+", word) and word != r"\sqrt" else word for word in words[1::2]]
     return dict(zip(words[::2], ended, strict=True))
@@ -54,7 +54,7 @@ NAMES = LETTERS | _table(  # words without a backslash
     r"sqrt \sqrt cbrt \sqrt[3] exp \exp inf \infty infinity \infty infty \infty emptyset \emptyset leq \le geq \ge"
     r" neq \ne asin \arcsin acos \arccos atan \arctan"
 )
-COMMANDS = (  # another name of the same, or nothing
+COMMANDS = (  # synonyms; "" removes the command
     _table(
         r"leq \le geq \ge leqslant \le geqslant \ge le \le ge \ge neq \ne ne \ne varnothing \emptyset ast \cdot"
         r" lt < gt > lbrace \{ rbrace \} lbrack [ rbrack ] degree ^{\circ} dots \ldots tg \tan ctg \cot dollar \$"

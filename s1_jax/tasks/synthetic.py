@@ -1,10 +1,10 @@
-r"""The tiny task: held-out problems that are made from the seed, or those of a file; answers are whole numbers.
+r"""The tiny task has held-out problems, generated from the seed or read from a file; answers are whole numbers.
 
 problem    Start with 3. Add 4. Double it.
 response   <|im_start|>think ... <|im_start|>answer
            Answer: 14<|im_end|>
 extracted  14
-verdict    right, by number. A model that small writes digits or nonsense, so mathematics is not asked.
+verdict    right, by number. A model that small writes digits or nonsense, so math-verify is not asked.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DEFAULT_PROBLEMS = 500
 
 
 def problems(config: TaskConfig) -> tuple[Problem, ...]:
-    """`limit` problems made from the seed, or those of the config's path. Raises UserError on an unusable row."""
+    """Generate `limit` problems from the seed, or read the config's path. Raises UserError on an invalid row."""
     if config.path is not None:
         return problems_of(config, read_rows(config.path, "train"), problem_of)
     made = generate_problems(config.seed, config.limit or DEFAULT_PROBLEMS)

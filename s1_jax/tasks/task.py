@@ -1,4 +1,4 @@
-"""What a task is: problems with known answers, and the rules that find and grade an answer in what a model wrote."""
+"""Types and readers of tasks: problems with known answers, and the rules that extract and grade answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ID_FIELDS = ("id", "unique_id")
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One question and its right answer; `id` as the source has it."""
+    """One question with its gold answer, and the id from its source."""
 
     id: str | int
     question: str
@@ -27,7 +27,10 @@ class Problem:
 
 
 class Rules(NamedTuple):
-    """How the answer is found in a response with this answer marker (None: there is none), and what is said of it."""
+    """Functions that extract and grade answers.
+
+    `extract(response, answer_start)` returns the answer or None; `grade(answer, gold)` returns the verdict.
+    """
 
     extract: Callable[[str, str], str | None]
     grade: Callable[[str | None, str], Verdict]
@@ -39,7 +42,7 @@ MATH = Rules(extract_answer, grade_math)
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A config's problems, and the rules of its benchmark."""
+    """Problems selected by a config, with the rules of their benchmark."""
 
     name: str
     problems: tuple[Problem, ...]
@@ -47,60 +50,66 @@ class Task:
 
 
 class Benchmark(NamedTuple):
-    """What a file of this room says of a benchmark; the rules stand without the problems, to grade records again."""
+    """Loaders of one benchmark's problems and rules; records can be graded again without the problems."""
 
     problems: Callable[[TaskConfig], tuple[Problem, ...]]
     rules: Callable[[TaskConfig], Rules]
 
 
 def on_hub(name: str, split: str = "train", subset: str | None = None) -> Callable[[TaskConfig], tuple[Problem, ...]]:
-    """The problems of a hub data set whose rows are as `problem_of` reads them, or of the config's own path."""
+    """Return a loader of a hub data set, or of the config's own path, with rows for `problem_of`."""
     return lambda config: problems_of(config, rows_of(config, name, split, subset), problem_of)
 
 
 def rows_of(config: TaskConfig, name: str, split: str, subset: str | None = None) -> Iterable[Row]:
-    """Rows of the config's path, a file, folder or hub id; without one, of this hub data set. Raises UserError."""
+    """Read rows from the config's path (a file, folder or hub id) or, without one, from this hub data set.
+
+    Raises UserError if they cannot be read.
+    """
     return read_rows(name, split, subset) if config.path is None else read_rows(config.path, split)
 
 
 def problems_of(config: TaskConfig, rows: Iterable[Row], read: Callable[[Row], Problem]) -> tuple[Problem, ...]:
-    """The first `limit` rows as problems. Raises UserError where there are none, or two have the same id."""
+    """Read the first `limit` rows as problems. Raises UserError if there are none or two have the same id."""
     problems: dict[str, Problem] = {}
     for row in rows:
         if len(problems) == config.limit:
             break
         problem = read(row)
         if str(problem.id) in problems:
-            raise UserError(f"{row.where}: the id {problem.id!r} is taken by an earlier row")
+            raise UserError(f"{row.where}: an earlier row has the same id {problem.id!r}; ids must be unique")
         problems[str(problem.id)] = problem
     if not problems:
-        raise UserError(f"{config.path or config.name} holds no problems")
+        raise UserError(f"{config.path or config.name} contains no problems")
     return tuple(problems.values())
 
 
 def problem_of(row: Row) -> Problem:
-    """A row of `problem` or `question`, `answer` and perhaps `id`; one without is called by its file and line.
+    """Read a row with `problem` or `question`, `answer`, and optionally `id`; the default id is its file and line.
 
-    Raises UserError naming file, line and field.
+    Raises UserError that names file, line and field.
     """
     return Problem(id_of(row), value_of(row, QUESTION_FIELDS, str), str(value_of(row, ("answer",), str, int)))
 
 
 def id_of(row: Row, names: tuple[str, ...] = ID_FIELDS) -> str | int:
-    """The first of these fields the row has, else its file and line. Raises UserError on an unfit one."""
+    """Return the first of these fields that the row has, else its file and line. Raises UserError on a wrong type."""
     has_id = any(row.columns.get(name) is not None for name in names)
     return value_of(row, names, str, int) if has_id else row.id
 
 
 def value_of(row: Row, names: tuple[str, ...], *kinds: type) -> Any:
-    """The first of these fields the row has. Raises UserError naming file, line and field."""
+    """Return the first of these fields that the row has.
+
+    Raises UserError that names file, line and field if none is present, or its value has the wrong type or is empty.
+    """
     present = [name for name in names if row.columns.get(name) is not None]
     if not present:
         raise UserError(f"{row.where}: no field {' or '.join(names)}; it has {', '.join(row.columns) or 'none'}")
     value = row.columns[present[0]]
     if not isinstance(value, kinds) or isinstance(value, bool) or value == "":
         expected = " or a ".join({str: "string", int: "whole number"}[kind] for kind in kinds)
-        raise UserError(f"{row.where}: field {present[0]} is {value!r}; it must be a {expected}, and not empty")
+        raise UserError(f"{row.where}: field {present[0]} is {value!r}; it must be a {expected} and not empty")
     if isinstance(value, str) and not is_unicode(value):
-        raise UserError(f"{row.where}: field {present[0]} holds half of a surrogate pair; it is not valid Unicode")
+        raise UserError(f"{row.where}: field {present[0]} contains half of a surrogate pair; it is not valid Unicode")
     return value

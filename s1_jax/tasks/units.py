@@ -1,11 +1,11 @@
-r"""Units of measure behind or before a number: which are the same, which convert, which contradict each other.
+r"""Units of measure after or before a number: which are equal, which convert, which contradict each other.
 
 5\text{ cm}^2     and  5 square centimeters   the same
 2 hours           and  120 minutes            the same: an hour is 60 minutes
 \$5               and  5 cents                other values: a cent is a hundredth of a dollar
 5 kg              and  5 miles                contradict each other
 5 apples          and  5                      the same: a unit may be left out
-5 apples          and  5 oranges              nothing can tell
+5 apples          and  5 oranges              undecided
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fractions import Fraction
 from typing import Literal, NamedTuple
 
 TAIL = 80  # characters at the end of an answer that may be its unit
-SIZES: dict[str, dict[str, str]] = {  # of each quantity the units and how large they are, in the first one's terms
+SIZES: dict[str, dict[str, str]] = {  # units of each quantity, and their sizes relative to the first one
     "length": {
         "m meter meters metre metres": "1",
         "mm millimeter millimeters millimetre millimetres": "1/1000",
@@ -58,7 +58,7 @@ IN_WORDS = re.compile(
 )
 MULTIPLIER = re.compile(r"\b(?:hundred|thousand|million|billion|trillion|dozen)", re.IGNORECASE)  # no unit of measure
 NEUTRAL = {"unit", "units"}
-NO_NOUN = re.compile(  # words that say more than what is counted
+NO_NOUN = re.compile(  # words that are not the name of what is counted
     r"(?:a|about|above|actually|after|all|almost|also|an|and|answer|approximately|around|as|at|base|because|before|below"
     r"|between|but|by|correct|cos|cot|csc|cube|cubed|each|either|exactly|exp|factorial|false|fewer|for|from|fourths|gcd"
     r"|greater|halves|half|hence|how|however|i|if|iff|in|inf|infinity|instead|is|isn|it|lcm|least|less|ln|log|max|maybe"
@@ -72,7 +72,7 @@ WORD = re.compile(r"[A-Za-z]{3,}")
 
 
 class Unit(NamedTuple):
-    """What a number counts: quantities with their powers and their size, and nouns that are no measure."""
+    """Meaning of a written unit: size, quantities with their powers, nouns that are no measure, divisor (`per`)."""
 
     size: Fraction
     quantities: tuple[tuple[str, int], ...]
@@ -81,16 +81,16 @@ class Unit(NamedTuple):
 
 
 class Split(NamedTuple):
-    """An answer without its unit, and the unit as it is written ("" for none)."""
+    """Value of an answer and its unit as written ("" for none)."""
 
     value: str
     unit: str
 
 
 def split_unit(text: str) -> Split:
-    r"""The answer without its unit, and the unit: "10\text{ cm}" is ("10", "\text{ cm}"), "\$5" is ("5", "\$").
+    r"""Split an answer into value and unit: "10\text{ cm}" is ("10", "\text{ cm}"), "\$5" is ("5", "\$").
 
-    Looks at the last 80 characters only, so it takes the same time for any text.
+    Only the last 80 characters are searched, so the time does not depend on the length.
     """
     text = text.strip()
     if money := MONEY.match(text):
@@ -118,7 +118,7 @@ def split_unit(text: str) -> Split:
 
 
 def unit_of(written: str) -> Unit | None:
-    """What a written unit means; None where the words are no unit."""
+    """Return the meaning of a written unit; None if the words are not a unit."""
     written = written.strip()
     if symbol := SYMBOL.fullmatch(written):
         if symbol[0].strip()[-1] in "CsFt":  # Celsius, Fahrenheit
@@ -135,9 +135,10 @@ def unit_of(written: str) -> Unit | None:
 
 
 def conversion(first: str, second: str) -> tuple[Fraction, Fraction] | Literal[False] | None:
-    """The sizes of two written units, to multiply their values by: (1, 1) where they are the same or one is left out.
+    """Return the sizes of two written units, by which their values are multiplied before they are compared.
 
-    False where they contradict each other, None where nothing can tell.
+    The sizes are (1, 1) if the units are the same or one is missing. Returns False if they contradict each other and
+    None if that cannot be decided.
     """
     one, other = unit_of(first), unit_of(second)
     if one is None or other is None:
@@ -160,7 +161,7 @@ def _conversion(one: Unit, other: Unit) -> tuple[Fraction, Fraction] | Literal[F
 
 
 def _phrase(words: str, power: int) -> Unit | None:
-    """What "square inches a day" means."""
+    """Return the meaning of a phrase like "square inches a day"."""
     tokens = words.replace("/", " per ").replace("a.m", "am").replace("p.m", "pm").replace(".", " ").split()
     for i, token in enumerate(tokens):
         if token.lower() in ("per", "a", "an") and (i or token == "per"):
@@ -197,9 +198,9 @@ def _count(tokens: list[str], power: int) -> Unit | None:
 
 
 def _counts(value: str, written: str) -> bool:
-    """Whether words without a command around them are a unit: behind a number, or a known one behind a formula.
+    """Return whether plain words are a unit: any noun after a number, or a known unit after a formula.
 
-    A lone letter behind a formula is a variable: "2\\pi m" may be anything.
+    One letter after a formula is a variable: "2\\pi m" may be anything.
     """
     unit = unit_of(written)
     if unit is None or re.search(r"[A-Za-z]{3}", re.sub(r"\\(?:text\s*\{[^{}]*\}|[A-Za-z]+)", "", value)):

@@ -153,6 +153,6 @@ def test_math500_in_s1s_own_form(shared_data):
 def test_a_configs_own_hub_data_set_is_asked_without_the_benchmarks_configuration(monkeypatch):
     asked = []
     monkeypatch.setattr(sources, "_hub_rows", lambda *names: asked.append(names) or iter(()))
-    with pytest.raises(UserError, match="holds no problems"):
+    with pytest.raises(UserError, match="contains no problems"):
         load_task(TaskConfig("gsm8k", "me/my-gsm8k"))
     assert asked == [("me/my-gsm8k", "test", None)]

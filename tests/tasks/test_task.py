@@ -51,7 +51,7 @@ def test_limit(rows):
         ({"problem": "?", "answer": ["2"]}, ["line 2", "answer"]),
         ({"problem": "", "answer": "2"}, ["line 2", "problem"]),
         ({"problem": "?", "answer": "2", "id": 1.5}, ["line 2", "id"]),
-        ({"problem": "?", "answer": "2", "id": "1"}, ["line 2", "'1'", "taken"]),
+        ({"problem": "?", "answer": "2", "id": "1"}, ["line 2", "'1'", "earlier row has the same id"]),
         ({"problem": "\ud83d?", "answer": "2"}, ["line 2", "problem", "not valid Unicode"]),
         ("not json\n", ["line 2"]),
         ('{"problem": "?", "answer": ' + "7" * 5000 + "}\n", ["line 2", "5,000 digits"]),
