@@ -21,12 +21,12 @@ from s1_jax.checkpoints import hf, orbax
 from s1_jax.checkpoints.folder import resolve, whole_folder
 from s1_jax.config.convert import ConvertConfig
 from s1_jax.errors import UserError
-from s1_jax.runtime.cli import parse, run_main
+from s1_jax.runtime.cli import parse, program, run_main
 from s1_jax.runtime.locks import locked_file
 from s1_jax.runtime.storage import as_path
 from s1_jax.runtime.terminal import say
 
-PROG = "python -m s1_jax.convert"
+PROG = program("convert")
 
 
 def main(argv: list[str] | None = None) -> None:

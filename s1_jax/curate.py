@@ -16,7 +16,7 @@ from s1_jax.curation.pipeline import STAGES
 from s1_jax.curation.report import funnel_rows, save_funnel_plot
 from s1_jax.curation.stages import counts_of, run_stages
 from s1_jax.errors import UserError
-from s1_jax.runtime.cli import parse_with_file, resumable, run_main, to_json
+from s1_jax.runtime.cli import parse_with_file, program, resumable, run_main, to_json
 from s1_jax.runtime.files import write_whole
 from s1_jax.runtime.locks import locked_folder
 from s1_jax.runtime.progress import progress_bar
@@ -28,7 +28,7 @@ from s1_jax.runtime.terminal import say
 def main(argv: list[str] | None = None) -> None:
     """The command. Raises UserError, RunError, KeyboardInterrupt, Terminated."""
     config = parse_with_file(
-        CurateConfig, sys.argv[1:] if argv is None else argv, "python -m s1_jax.curate", description=__doc__
+        CurateConfig, sys.argv[1:] if argv is None else argv, program("curate"), description=__doc__
     )
     with resumable():
         curate(config)

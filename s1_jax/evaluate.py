@@ -48,7 +48,7 @@ from s1_jax.reporting.summary import methods, summarize, to_dict
 from s1_jax.reporting.table import format_report
 from s1_jax.reporting.votes import with_classes
 from s1_jax.runtime import terminal
-from s1_jax.runtime.cli import StopFlag, parse_with_file, resumable, run_main, to_json
+from s1_jax.runtime.cli import StopFlag, parse_with_file, program, resumable, run_main, to_json
 from s1_jax.runtime.files import appended, read_earlier, write_whole
 from s1_jax.runtime.locks import locked_folder
 from s1_jax.runtime.processes import (
@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
         with locked_folder(as_path(argv[0])), mirrored(argv[0]) as folder:
             report(folder)
         return
-    config = parse_with_file(EvaluateConfig, argv, "python -m s1_jax.evaluate", __doc__)
+    config = parse_with_file(EvaluateConfig, argv, program("evaluate"), __doc__)
     settings = sweep_settings(config)
     start_processes(config.hosts)
     with locked_folder(as_path(config.run_dir)), resumable(), mirrored(config.run_dir) as folder:

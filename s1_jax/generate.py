@@ -33,7 +33,7 @@ from s1_jax.decoding.engine import Engine, Status
 from s1_jax.decoding.host.slots import rows_at_a_time
 from s1_jax.decoding.records import FORCED
 from s1_jax.errors import UserError
-from s1_jax.runtime.cli import StopFlag, parse, resumable, run_main
+from s1_jax.runtime.cli import StopFlag, parse, program, resumable, run_main
 from s1_jax.runtime.files import appended
 from s1_jax.runtime.json_input import loads, read_jsonl
 from s1_jax.runtime.locks import locked_file
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     """The whole command, in the order things happen. Raises UserError."""
     # Options
     argv = sys.argv[1:] if argv is None else argv
-    config = parse(GenerateConfig, argv, "python -m s1_jax.generate", description=__doc__)
+    config = parse(GenerateConfig, argv, program("generate"), description=__doc__)
     if config.prompt is not None and (config.input or config.output):
         raise UserError("--prompt streams to the terminal; leave out --input and --output")
 

@@ -29,7 +29,7 @@ from s1_jax.records.results import read_run
 from s1_jax.records.schema import TO_GRADE
 from s1_jax.reporting.summary import UNDECIDED
 from s1_jax.reporting.votes import with_classes
-from s1_jax.runtime.cli import StopFlag, parse, resumable, run_main
+from s1_jax.runtime.cli import StopFlag, parse, program, resumable, run_main
 from s1_jax.runtime.endpoint import NoAnswer
 from s1_jax.runtime.files import appended, write_whole
 from s1_jax.runtime.locks import locked_folder
@@ -42,7 +42,7 @@ from s1_jax.tasks.answers import written
 from s1_jax.tasks.classes import grader_classes
 from s1_jax.tasks.judge import decision, judge_prompt
 
-PROG = "python -m s1_jax.grade"
+PROG = program("grade")
 REASONS_SHOWN = 3  # of prompts without a reply
 CUT = {  # finishes of replies that are not whole
     "length": "cut off at its last token; --judge.max-tokens allows more",

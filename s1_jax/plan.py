@@ -31,13 +31,13 @@ from s1_jax.planning.search import Result, label, search
 from s1_jax.planning.topology import KNOWN, Topology, describe, parse_topology, say_on_stderr
 from s1_jax.planning.train_estimate import Plan, capacity, make_plan, slice_layout
 from s1_jax.planning.workload import corpus_of_lengths, full_rows, read_lengths
-from s1_jax.runtime.cli import load_config, parse, parse_with_file, run_main
+from s1_jax.runtime.cli import load_config, parse, parse_with_file, program, run_main
 from s1_jax.runtime.storage import as_path
 from s1_jax.runtime.tables import align
 from s1_jax.runtime.terminal import say
 from s1_jax.training.checks import check_sizes
 
-PROG = "python -m s1_jax.plan"
+PROG = program("plan")
 TIMES = {  # of a step, by their names in the program
     "compute": "matmuls",
     "hbm": "HBM",

@@ -26,7 +26,7 @@ from s1_jax.data.loader import Loader, Step, assemble
 from s1_jax.data.tokens import load_corpus, split_held_out
 from s1_jax.errors import RunError, UserError
 from s1_jax.runtime import terminal
-from s1_jax.runtime.cli import StopFlag, parse_with_file, resumable, run_main, to_json
+from s1_jax.runtime.cli import StopFlag, parse_with_file, program, resumable, run_main, to_json
 from s1_jax.runtime.files import read_earlier, write_whole
 from s1_jax.runtime.locks import locked_file, locked_folder
 from s1_jax.runtime.processes import Watchdog, alike, any_of, is_first, meet, start_processes, watch_for_preemption
@@ -48,7 +48,7 @@ FREE_TO_CHANGE = ("run_dir", "checkpoint", "log", "mesh", "hosts", "train.log_ev
 
 def main(argv: list[str] | None = None) -> None:
     """The command. Raises UserError, RunError, KeyboardInterrupt, Terminated."""
-    config = parse_with_file(TrainConfig, sys.argv[1:] if argv is None else argv, "python -m s1_jax.train", __doc__)
+    config = parse_with_file(TrainConfig, sys.argv[1:] if argv is None else argv, program("train"), __doc__)
     start_processes(config.hosts)
     with locked_folder(as_path(config.run_dir)), resumable(), mirrored(config.run_dir) as folder:
         fine_tune(config, folder)

@@ -45,6 +45,12 @@ MISTAKEN = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno
 before_exit: list[Callable[[int], None]] = []  # told the exit code that `run_main` ends with
 
 
+def program(command: str) -> str:
+    """The command's name in usage lines, as this process was started: `s1-jax train` or `python -m s1_jax.train`."""
+    typed = f"s1-jax {command.replace('_', '-')}"
+    return typed if sys.argv[0] == typed else f"python -m s1_jax.{command}"
+
+
 def load_config(path: str | Path) -> Any:
     """Runs `get_config()` of a config file. Raises UserError where there is none, or whatever else it does."""
     path = as_path(path)

@@ -208,7 +208,7 @@ import sys, time
 
 class Slow:
     def find_spec(self, name, *_):
-        if name == "jax":
+        if name in ("jax", "lm_eval"):
             print("importing", flush=True)
             time.sleep({seconds})
 
@@ -216,13 +216,13 @@ sys.meta_path.insert(0, Slow())
 """
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*(f"s1_jax.{name}" for name in COMMANDS), "s1_jax lm_eval"])
 def test_signals_are_heard_while_a_command_is_imported(command, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(SLOW_IMPORT.format(seconds=PATIENCE))
     env = dict(os.environ, PYTHONPATH=os.pathsep.join([str(tmp_path), str(PROJECT)]))
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
     for number, code, line in ((signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 75, "told to end\n")):
-        with subprocess.Popen([sys.executable, "-m", f"s1_jax.{command}"], **pipes) as process:
+        with subprocess.Popen([sys.executable, "-m", *command.split()], **pipes) as process:
             try:
                 assert process.stdout.readline() == "importing\n"
                 process.send_signal(number)
