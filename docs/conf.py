@@ -3,6 +3,17 @@
 .venv/bin/python -m sphinx -W --keep-going -b html docs build/docs
 """
 
+import re
+import sys
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import generated
+
 project = "s1_jax"
 author = "the s1_jax authors"
 copyright = author
@@ -19,3 +30,21 @@ html_css_files = ["tables.css"]
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}
+
+MADE = re.compile(r"<!-- generated: (\w+) -->")
+
+
+def put_in_generated(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Puts what is made from the code in the place of its mark."""
+    source[0] = MADE.sub(lambda match: generated.PARTS[match[1]](), source[0])
+
+
+def with_generated(app: Sphinx, env: BuildEnvironment, *_: set[str]) -> list[str]:
+    """The pages to be read again though their files have not changed."""
+    return [name for name in env.found_docs if MADE.search(Path(env.doc2path(name)).read_text())]
+
+
+def setup(app: Sphinx) -> None:
+    """Connects the two functions above; Sphinx calls it."""
+    app.connect("source-read", put_in_generated)
+    app.connect("env-get-outdated", with_generated)

@@ -1,0 +1,276 @@
+"""Parts of the reference that are made from the code when the docs are built, so that they cannot go stale.
+
+A page holds a line `<!-- generated: cli -->`; conf.py puts the text of PARTS["cli"] in its place.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import re
+import typing
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import tyro
+from tyro._docstrings import get_callable_description, get_field_docstring
+
+from s1_jax.api import LoadedModel, load_model
+from s1_jax.config import (
+    BudgetConfig,
+    EndpointConfig,
+    EvaluateConfig,
+    FormatConfig,
+    GradeConfig,
+    HostsConfig,
+    MeshConfig,
+    ModelSource,
+    SamplingConfig,
+    StoredConfig,
+    TrainConfig,
+)
+from s1_jax.config.convert import ConvertConfig
+from s1_jax.config.curate import CurateConfig
+from s1_jax.config.generate import GenerateConfig
+from s1_jax.config.lm_eval import HarnessConfig, KeywordConfig
+from s1_jax.config.options import wanted
+from s1_jax.config.plan import PlanConfig
+from s1_jax.decoding.engine import Engine
+from s1_jax.errors import RunError, UserError
+
+PROJECT = Path(__file__).resolve().parents[1]
+COMMANDS = {
+    "train": TrainConfig,
+    "plan": PlanConfig,
+    "evaluate": EvaluateConfig,
+    "generate": GenerateConfig,
+    "grade": GradeConfig,
+    "curate": CurateConfig,
+    "convert": ConvertConfig,
+}
+ARGUMENTS = {
+    "train": "[CONFIG.py]",
+    "plan": "CONFIG.py",
+    "evaluate": "[CONFIG.py]",
+    "grade": "RUN_DIR",
+    "curate": "CONFIG.py",
+}
+BASES = {"plan": TrainConfig}  # whose options a command takes as well, described there
+SHARED = (
+    ModelSource,
+    BudgetConfig,
+    SamplingConfig,
+    FormatConfig,
+    StoredConfig,
+    MeshConfig,
+    HostsConfig,
+    EndpointConfig,
+)
+HARNESS = {"--model_args": HarnessConfig, "--gen_kwargs": KeywordConfig}
+API = (load_model, LoadedModel, Engine, UserError, RunError)
+CONFIG_KINDS = {
+    "Quickstart": "quickstart_*",
+    "Fine-tuning on TPU": "s1_*",
+    "Sweeps on TPU": "sweep_*",
+    "Control and strings on TPU": ("control_*", "strings_*"),
+    "Curation": "curate_*",
+}
+
+
+def cli() -> str:
+    """A table of options for each command and each section."""
+    lines: list[str] = []
+    for name, cls in COMMANDS.items():
+        module = importlib.import_module(f"s1_jax.{name}")
+        usage = " ".join(filter(None, ("python -m", f"s1_jax.{name}", ARGUMENTS.get(name), "[options]")))
+        lines += [f"## {name}", "", "```text", usage, "```", "", first_sentence(module), ""]
+        if base := BASES.get(name):
+            lines += ["It takes every option of the run that it plans, and these:", ""]
+        lines += sections(cls, "--", skip=base)
+    lines += [
+        "## lm_eval",
+        "",
+        "```text",
+        "python -m s1_jax.lm_eval --model s1_jax --model_args NAME=VALUE,... --tasks TASK",
+        "```",
+        "",
+    ]
+    lines += [first_sentence(importlib.import_module("s1_jax.lm_eval")), ""]
+    for option, cls in HARNESS.items():
+        lines += [f"### `{option}`", "", text_of(cls), "", *table(cls, "")]
+    lines += ["## Shared sections", "", "These options mean the same in every command that has them.", ""]
+    for cls in SHARED:
+        name = f"{section_of(cls)} options"
+        lines += [f"### {name}", "", text_of(cls), "", *sections(cls, f"--{section_of(cls)}.")]
+    return "\n".join(lines)
+
+
+def sections(cls: type, prefix: str, skip: type | None = None) -> list[str]:
+    """The options of a class, then those of each section in it; shared sections are linked."""
+    lines = table(cls, prefix, skip)
+    for field, hint in nested(cls):
+        if skip is not None and field.name in {other.name for other in dataclasses.fields(skip)}:
+            continue
+        name = f"{prefix}{spelled(field.name)}"
+        about = get_field_docstring(cls, field.name, ()) or ""
+        if shared := next((one for one in SHARED if issubclass(hint, one)), None):
+            others = "" if hint is shared else f", with its own defaults ({changed(hint, shared)})"
+            lines += [f"`{name}.*`: see [{section_of(shared)} options](#{section_of(shared)}-options){others}.", ""]
+        else:
+            lines += [
+                f"### {name.lstrip('-')}",
+                "",
+                " ".join(filter(None, (text_of(hint), about and f"({about})"))),
+                "",
+            ]
+            lines += sections(hint, f"{name}.")
+    return lines
+
+
+def table(cls: type, prefix: str, skip: type | None = None) -> list[str]:
+    """The options of a class that are no sections."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    names = {field.name for field, _ in nested(cls)}
+    rows = []
+    for field in dataclasses.fields(cls):
+        hidden = tyro.conf.Suppress in getattr(hints[field.name], "__metadata__", ())
+        inherited = skip is not None and field.name in {other.name for other in dataclasses.fields(skip)}
+        if field.name not in names and not hidden and not inherited:
+            text = get_field_docstring(cls, field.name, ()) or ""
+            option = f"`{prefix}{spelled(field.name) if prefix else field.name}`"
+            rows.append(f"| {option} | {values_of(hints[field.name])} | {default_of(field)} | {cell(text)} |")
+    if not rows:
+        return []
+    return ["| option | value | default | |", "|---|---|---|---|", *rows, ""]
+
+
+def nested(cls: type) -> list[tuple[Any, type]]:
+    """The fields that are sections, with their classes."""
+    hints = typing.get_type_hints(cls)
+    return [
+        (field, hints[field.name]) for field in dataclasses.fields(cls) if dataclasses.is_dataclass(hints[field.name])
+    ]
+
+
+def section_of(cls: type) -> str:
+    """What a shared section is called on this page."""
+    return {ModelSource: "model", EndpointConfig: "endpoint"}.get(cls) or cls.__name__.removesuffix("Config").lower()
+
+
+def changed(cls: type, base: type) -> str:
+    """The defaults in which a class differs from the one it extends."""
+    own, others = cls(), base()
+    names = [
+        field.name for field in dataclasses.fields(base) if getattr(own, field.name) != getattr(others, field.name)
+    ]
+    return ", ".join(f"`{spelled(name)}` {getattr(own, name)}" for name in names)
+
+
+def values_of(hint: Any) -> str:
+    """What an option takes."""
+    while typing.get_origin(hint) is typing.Annotated:
+        inner, *extras = typing.get_args(hint)
+        if any(hasattr(extra, "__contains__") for extra in extras):
+            break
+        hint = inner
+    if typing.get_origin(hint) is Literal:
+        return ", ".join(f"`{value}`" for value in typing.get_args(hint))
+    text = wanted(hint).replace(" that is not blank", "")
+    text = re.sub(r"from (\d+) to 1,073,741,824", r"of at least \1", text)
+    return cell(re.sub(r"^an? ", "", text).replace("tuple, each a ", "several: "))
+
+
+def default_of(field: Any) -> str:
+    """An option's default, as the command line spells it."""
+    value = field.default
+    if value is dataclasses.MISSING:
+        return "required"
+    if isinstance(value, tuple):
+        return f"`{' '.join(map(str, value))}`" if value else "none given"
+    if isinstance(value, str):
+        return f"`{value.encode('unicode_escape').decode()}`" if value else "empty"
+    return f"`{value}`"
+
+
+def spelled(name: str) -> str:
+    """A field's name as the command line spells it."""
+    return name.replace("_", "-")
+
+
+def cell(text: str) -> str:
+    """Text within a table."""
+    return " ".join(text.split()).replace("|", r"\|").replace("<", r"\<")
+
+
+def text_of(cls: type) -> str:
+    """A class's description in --help."""
+    return " ".join(get_callable_description(cls).split())
+
+
+def first_sentence(module: ModuleType) -> str:
+    """The first paragraph of a module's docstring."""
+    return " ".join((module.__doc__ or "").split("\n\n")[0].split())
+
+
+def configs() -> str:
+    """Each shipped config file with the first line of its docstring, by kind."""
+    lines = []
+    for kind, patterns in CONFIG_KINDS.items():
+        lines += [f"## {kind}", "", "| file | what it runs |", "|---|---|"]
+        for pattern in (patterns,) if isinstance(patterns, str) else patterns:
+            for path in sorted((PROJECT / "configs").glob(f"{pattern}.py")):
+                text = ast.get_docstring(ast.parse(path.read_text())) or ""
+                lines.append(f"| `configs/{path.name}` | {cell(text.split(chr(10) * 2)[0])} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def api() -> str:
+    """Signature and docstring of each public function, class and method."""
+    lines = []
+    for one in API:
+        lines += [f"## `{one.__name__}`", "", *described(one)]
+        for name, member in inspect.getmembers(one, inspect.isfunction) if inspect.isclass(one) else ():
+            if not name.startswith("_") and member.__doc__:
+                lines += [f"### `{one.__name__}.{name}`", "", *described(member)]
+    return "\n".join(lines)
+
+
+def described(one: Any) -> list[str]:
+    """A signature in a code block, and the docstring."""
+    text = inspect.getdoc(one) or ""
+    if inspect.isclass(one) and issubclass(one, Exception):
+        return [text, ""]
+    signature = signature_of(one) if not inspect.isclass(one) else ""
+    code = ["```text", f"{one.__name__}{signature}", "```", ""] if signature else []
+    return [*code, text, ""]
+
+
+def signature_of(function: Any) -> str:
+    """Parameters and result, one parameter a line where they are long; defaults that are configs by their name."""
+    signature = inspect.signature(function)
+    shown, keyword_only = [], False
+    for parameter in signature.parameters.values():
+        if parameter.name == "self":
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and not keyword_only:
+            shown.append("*")
+            keyword_only = True
+        default = parameter.default
+        text = (
+            parameter.name if parameter.annotation is parameter.empty else f"{parameter.name}: {parameter.annotation}"
+        )
+        if dataclasses.is_dataclass(default):
+            text += f" = {type(default).__name__}()"
+        elif default is not parameter.empty:
+            text += f" = {default!r}"
+        shown.append(text)
+    result = f" -> {signature.return_annotation}"
+    line = f"({', '.join(shown)}){result}"
+    return line if len(line) < 80 else "(\n    " + ",\n    ".join(shown) + f",\n){result}"
+
+
+PARTS = {"cli": cli, "configs": configs, "api": api}

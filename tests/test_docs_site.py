@@ -1,0 +1,62 @@
+"""The site: what is generated covers the code, and every page is whole."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+
+import pytest
+
+from s1_jax.runtime.cli import option_types
+from tests.pages import PAGES, PROJECT
+
+DOCS = PROJECT / "docs"
+WORDS = 40  # of the shortest page
+HIDDEN = ("--profile", "--sweep.extra")  # an alias, and what only config files have
+sys.path.insert(0, str(DOCS))
+generated = importlib.import_module("generated")
+MODULES = [path.stem for path in sorted((PROJECT / "s1_jax").glob("*.py")) if "\nif __name__ ==" in path.read_text()]
+
+
+def test_the_reference_has_every_command():
+    assert {*generated.COMMANDS, "lm_eval"} == set(MODULES)
+
+
+@pytest.fixture(scope="module")
+def cli() -> str:
+    return generated.cli()
+
+
+@pytest.mark.parametrize("command", generated.COMMANDS)
+def test_the_reference_has_every_option_of_a_command(command, cli):
+    linked = re.findall(r"^`(--[\w.-]+\.)\*`: see", cli, re.MULTILINE)
+    for option in option_types(generated.COMMANDS[command]):
+        rest = next((option.removeprefix(prefix) for prefix in linked if option.startswith(prefix)), None)
+        ends = (
+            () if rest is None else (f".{rest}`", f"--{'.'.join(rest.split('.')[-2:])}`")
+        )  # a section in a shared one
+        is_there = f"`{option}`" in cli or any(end in cli for end in ends)
+        assert is_there or option in HIDDEN, f"{option} of {command} is not in the reference"
+
+
+def test_the_reference_has_every_shipped_config():
+    text = generated.configs()
+    for path in (PROJECT / "configs").glob("*.py"):
+        assert f"`configs/{path.name}`" in text
+
+
+def test_the_reference_names_defaults_and_texts(cli):
+    assert "| `--sweep.num-ignore` |" in cli
+    assert re.search(r"\| `--optim\.peak-lr` \|[^|]*\| `1e-05` \|", cli)
+    assert "load_model(" in generated.api()
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if DOCS in page.parents], ids=lambda p: str(p.relative_to(DOCS))
+)
+def test_a_page_is_whole(page):
+    text = page.read_text()
+    assert "TODO" not in text and "FIXME" not in text
+    assert text.startswith(("# ", "```{include}"))
+    assert len(text.split()) >= WORDS or "```{include}" in text
