@@ -28,9 +28,9 @@ import numpy as np
 
 from s1_jax.checkpoints import hf
 from s1_jax.config import BudgetConfig, SamplingConfig
-from s1_jax.decoding.core import budget as control
-from s1_jax.decoding.core.markers import Limits, make_budget, make_markers
+from s1_jax.decoding.core.controller import initial_state
 from s1_jax.decoding.core.sampling import PhaseSampling, make_sampling
+from s1_jax.decoding.core.token_ids import Limits, make_budget, make_markers
 from s1_jax.decoding.device.programs import Programs
 from s1_jax.model import stored_weights
 from s1_jax.model.qwen2 import init_params, unstack
@@ -115,7 +115,7 @@ class Steps:
         self._budget = make_budget(tokenizer, limits, most, self._markers)
         settings = make_sampling([SamplingConfig()] * rows, [np.zeros(2, np.uint32)] * rows)
         self._settings = PhaseSampling(settings, settings)
-        self._begun = jax.jit(partial(control.initial_state, self._budget, self._markers))  # an array of each field
+        self._begun = jax.jit(partial(initial_state, self._budget, self._markers))  # an array of each field
         self.seconds()
 
     def seconds(self) -> float:

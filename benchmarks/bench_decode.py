@@ -43,11 +43,12 @@ from s1_jax.checkpoints import hf
 from s1_jax.config import S1, BudgetConfig, ModelConfig, SamplingConfig
 from s1_jax.data.chat import prompt_ids
 from s1_jax.data.synthetic import generate_problems
-from s1_jax.decoding.core import budget as control
+from s1_jax.decoding.core.budget import Budget, BudgetState
+from s1_jax.decoding.core.controller import advance, initial_state, propose
 from s1_jax.decoding.core.loop import Controller, decode, start
-from s1_jax.decoding.core.markers import Limits, make_budget, make_markers, single_id, start_ids
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.sampling import Sampling, make_sampling, sample
+from s1_jax.decoding.core.token_ids import Limits, make_budget, make_markers, single_id, start_ids
 from s1_jax.decoding.engine import Engine
 from s1_jax.model import stored_weights
 from s1_jax.model.qwen2 import Params, init_params, unstack
@@ -270,12 +271,12 @@ def control_steps(sides: Sides, rows: int) -> Callable[[], Any]:
     logits = jax.random.normal(jax.random.key(0), (rows, sides.config.vocab_size))
 
     @jax.jit
-    def run(logits: jax.Array, budget: control.Budget, settings: Sampling) -> jax.Array:
-        begun = control.initial_state(budget, markers, jnp.ones(rows, bool))
+    def run(logits: jax.Array, budget: Budget, settings: Sampling) -> jax.Array:
+        begun = initial_state(budget, markers, jnp.ones(rows, bool))
         state = start(begun, logits, logits, jnp.zeros(rows, jnp.int32), 2 * CONTROL_STEPS)
-        controller = Controller(partial(control.propose, budget, markers), partial(control.advance, budget, markers))
+        controller = Controller(partial(propose, budget, markers), partial(advance, budget, markers))
 
-        def draw(logits: jax.Array, bias: jax.Array, index: jax.Array, _: control.BudgetState) -> jax.Array:
+        def draw(logits: jax.Array, bias: jax.Array, index: jax.Array, _: BudgetState) -> jax.Array:
             return sample(logits, bias, index, settings)
 
         return decode(lambda ids, places, given: (given, given), draw, controller, state, CONTROL_STEPS, rows).tokens

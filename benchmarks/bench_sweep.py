@@ -39,8 +39,8 @@ from transformers import PreTrainedTokenizerBase
 from s1_jax.checkpoints import hf
 from s1_jax.config import S1, BudgetConfig, FormatConfig, SamplingConfig, TaskConfig
 from s1_jax.data.chat import ANSWER_START, FINAL_ANSWER, encode, prompt_ids
-from s1_jax.decoding.core.markers import single_id
 from s1_jax.decoding.core.requests import Request
+from s1_jax.decoding.core.token_ids import single_id
 from s1_jax.decoding.engine import Engine
 from s1_jax.model import stored_weights
 from s1_jax.model.qwen2 import Params, init_params, unstack

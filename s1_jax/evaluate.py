@@ -28,8 +28,8 @@ from s1_jax.chips import resolve_dtype
 from s1_jax.config import S1, EvaluateConfig, FormatConfig, SettingConfig, SweepConfig
 from s1_jax.data.chat import STOP_TOKENS
 from s1_jax.data.look_alikes import LookAlikes
-from s1_jax.decoding.core.markers import stop_ids, stop_texts
 from s1_jax.decoding.core.sweep import plan_trunks
+from s1_jax.decoding.core.token_ids import stop_ids, stop_texts
 from s1_jax.decoding.engine import Engine, Status, context_length
 from s1_jax.decoding.host.slots import rows_at_a_time
 from s1_jax.errors import UserError

@@ -14,8 +14,8 @@ from s1_jax.checkpoints.stops import declared_stops
 from s1_jax.chips import resolve_dtype
 from s1_jax.config import BudgetConfig, EndpointConfig, SamplingConfig, StoredConfig
 from s1_jax.data.chat import STOP_TOKENS, prompt_ids
-from s1_jax.decoding.core.markers import stop_ids, stop_texts
 from s1_jax.decoding.core.requests import Request
+from s1_jax.decoding.core.token_ids import stop_ids, stop_texts
 from s1_jax.decoding.engine import LONGEST_DEFAULT_ANSWER, Engine, Status, context_length
 from s1_jax.errors import UserError
 from s1_jax.runtime.completion import split_thinking

@@ -15,7 +15,10 @@ from s1_jax.config import S1, BudgetConfig, FormatConfig, ModelConfig
 from s1_jax.data.chat import check_control_token, check_opening, encode, opened_by_template
 from s1_jax.decoding import records
 from s1_jax.decoding.core.loop import DecodeState
-from s1_jax.decoding.core.markers import (
+from s1_jax.decoding.core.requests import Request
+from s1_jax.decoding.core.sampling import PhaseSampling, make_sampling, row_key
+from s1_jax.decoding.core.sweep import BranchPoint, Trunk, branch_point, ignored_ends, plan_trunks
+from s1_jax.decoding.core.token_ids import (
     Limits,
     ignore_ids,
     longest_forced,
@@ -26,9 +29,6 @@ from s1_jax.decoding.core.markers import (
     stop_ids,
     stop_texts,
 )
-from s1_jax.decoding.core.requests import Request
-from s1_jax.decoding.core.sampling import PhaseSampling, make_sampling, row_key
-from s1_jax.decoding.core.sweep import BranchPoint, Trunk, branch_point, ignored_ends, plan_trunks
 from s1_jax.decoding.device.programs import Programs
 from s1_jax.decoding.host import stops
 from s1_jax.decoding.host.rows import Row

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from s1_jax.decoding.core import budget as control
+from s1_jax.decoding.core.budget import Budget, BudgetState
 from s1_jax.decoding.core.loop import DecodeState
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.sampling import PhaseSampling
@@ -212,7 +212,7 @@ class Growth:
         if wanted > capacity or (may_shrink and wanted * SHRINK_CACHE <= capacity):
             self._state = self._functions.resize(self._state, wanted)
 
-    def _of_rows(self) -> tuple[control.Budget, PhaseSampling]:
+    def _of_rows(self) -> tuple[Budget, PhaseSampling]:
         """Budget and settings of what each row holds; an empty one has those of another."""
         some = next(child for child in self._held if child is not None)
         children = [child or some for child in self._held]
@@ -268,13 +268,13 @@ class Growth:
         return Node(origin.request, row, state, ended, num_tokens, end.position, last_token, end.pages, end.end)
 
 
-def integers(states: control.BudgetState) -> np.ndarray:
+def integers(states: BudgetState) -> np.ndarray:
     """A row of integers for each of the states, on the host: int64 [B, fields]."""
     return np.stack(jax.tree.leaves(states), axis=1).astype(np.int64)
 
 
-def budget_state(integers: np.ndarray) -> control.BudgetState:
+def budget_state(integers: np.ndarray) -> BudgetState:
     """The states [...] that `integers` made rows [..., fields] of."""
-    names = [field.name for field in dataclasses.fields(control.BudgetState)]
+    names = [field.name for field in dataclasses.fields(BudgetState)]
     columns = zip(names, np.moveaxis(integers, -1, 0), strict=True)
-    return control.BudgetState(**{name: x.astype(np.uint32 if name in UNSIGNED else np.int32) for name, x in columns})
+    return BudgetState(**{name: x.astype(np.uint32 if name in UNSIGNED else np.int32) for name, x in columns})

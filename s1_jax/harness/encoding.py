@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedTokenizerBase
 
-from s1_jax.decoding.core.markers import single_id
+from s1_jax.decoding.core.token_ids import single_id
 
 
 def end_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -14,9 +14,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from s1_jax.chips import GIB
 from s1_jax.config import S1, ModelConfig
-from s1_jax.decoding.core.budget import Budget, Markers
-from s1_jax.decoding.core.markers import IGNORE_STRINGS, IGNORE_WIDTH
+from s1_jax.decoding.core.budget import Budget
+from s1_jax.decoding.core.end_markers import Markers
 from s1_jax.decoding.core.sampling import PhaseSampling, Sampling
+from s1_jax.decoding.core.token_ids import IGNORE_STRINGS, IGNORE_WIDTH
 from s1_jax.decoding.device.branches import BranchPoints
 from s1_jax.decoding.device.programs import Program, Programs
 from s1_jax.decoding.host.slots import BLOCK_TOKENS, CHUNK, SPARE_SLOTS

@@ -9,7 +9,7 @@ from s1_jax.config import S1, DataConfig, FormatConfig
 from s1_jax.data import chat
 from s1_jax.data.conditional import with_step_limit, with_token_limit
 from s1_jax.data.tokens import load_corpus
-from s1_jax.decoding.core.markers import make_markers, marker_at_end, start_ids, stop_ids, stop_texts
+from s1_jax.decoding.core.token_ids import make_markers, marker_at_end, start_ids, stop_ids, stop_texts
 from s1_jax.errors import UserError
 from tests.templates import FAMILIES, THINK, family_tokenizer, tokenizer_with
 from tests.tokenizer import CHAT_TEMPLATE, SPECIALS, byte_tokenizer

@@ -15,8 +15,8 @@ from transformers import Qwen2ForCausalLM
 from s1_jax.api import load_model
 from s1_jax.checkpoints.stops import declared_stops
 from s1_jax.config import BudgetConfig, ModelConfig, SamplingConfig
-from s1_jax.decoding.core.markers import ignore_ids, make_markers, start_ids, stop_ids
 from s1_jax.decoding.core.requests import Request
+from s1_jax.decoding.core.token_ids import ignore_ids, make_markers, start_ids, stop_ids
 from s1_jax.decoding.engine import Engine
 from s1_jax.errors import UserError
 from s1_jax.model.qwen2 import unstack

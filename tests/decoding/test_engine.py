@@ -14,8 +14,8 @@ import torch
 
 from s1_jax.config import S1, BudgetConfig, FormatConfig, MeshConfig, ModelConfig, SamplingConfig
 from s1_jax.decoding.core.budget import NO_LIMIT
-from s1_jax.decoding.core.markers import ignore_ids, make_markers, start_ids
 from s1_jax.decoding.core.requests import Request
+from s1_jax.decoding.core.token_ids import ignore_ids, make_markers, start_ids
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.host import slots
 from s1_jax.errors import UserError

@@ -13,7 +13,7 @@ from s1_jax import evaluate, generate
 from s1_jax.api import LoadedModel
 from s1_jax.checkpoints.tensor_file import DTYPES, read_header
 from s1_jax.config import BudgetConfig, SamplingConfig, StepConfig
-from s1_jax.decoding.core import budget as control
+from s1_jax.decoding.core.budget import Phase, empty_state
 from s1_jax.decoding.core.loop import SOUND, record, start
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine
@@ -112,8 +112,8 @@ def test_an_infinite_logit_of_a_token_that_is_never_drawn_counts(tiny):
 )
 def test_what_is_not_finite(logits, at):
     """Of rows that go on; one that is done reads no logits, and the first step is the one that is kept."""
-    phases = jnp.asarray([control.Phase.THINKING, control.Phase.DONE], jnp.int32)
-    rows = dataclasses.replace(control.empty_state(2), phase=phases)
+    phases = jnp.asarray([Phase.THINKING, Phase.DONE], jnp.int32)
+    rows = dataclasses.replace(empty_state(2), phase=phases)
     state = start(rows, (), jnp.asarray([logits, logits], jnp.float32), jnp.zeros(2, jnp.int32), 8)
     one, kind, feeds, none = jnp.ones(2, jnp.int32), jnp.ones(2, jnp.int32), jnp.ones(2, bool), jnp.zeros(2, jnp.int32)
     for _ in range(2):

@@ -16,9 +16,9 @@ from transformers import PreTrainedTokenizerFast
 
 from s1_jax.config import BudgetConfig, FormatConfig, MeshConfig, ModelConfig, SamplingConfig, StepConfig
 from s1_jax.decoding import tree as tree_module
-from s1_jax.decoding.core.markers import ignore_ids, make_markers, start_ids
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.sampling import row_key
+from s1_jax.decoding.core.token_ids import ignore_ids, make_markers, start_ids
 from s1_jax.decoding.device.steps import make_ends
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.tree import STEP_APART, Tree

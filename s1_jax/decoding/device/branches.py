@@ -14,7 +14,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from s1_jax.config import ModelConfig
-from s1_jax.decoding.core import budget as control
+from s1_jax.decoding.core.budget import Budget, BudgetState
+from s1_jax.decoding.core.controller import advance, branch_state, feed_suffix, propose
+from s1_jax.decoding.core.end_markers import Markers
 from s1_jax.decoding.core.loop import Controller, DecodeState, decode, start
 from s1_jax.decoding.core.sampling import PhaseSampling, sample
 from s1_jax.model import cached, qwen2
@@ -37,12 +39,12 @@ def start_branches(
     config: ModelConfig,
     dtype: Any,
     params: qwen2.Params,
-    markers: control.Markers,
+    markers: Markers,
     C: int,
     prefix: KVCache,
     prompt_lengths: Array,
     at: BranchPoints,
-    budget: control.Budget,
+    budget: Budget,
 ) -> DecodeState:
     """State of B * R rows, branch after branch, whose suffixes have been read in one pass of the model.
 
@@ -50,8 +52,8 @@ def start_branches(
     """
     B, R = at.position.shape
     flat, budget = jax.tree.map(jnp.ravel, at), _each(budget, R)
-    begun = control.branch_state(budget, markers, flat.position, flat.end, flat.after_newline, flat.active)
-    begun, suffixes, kinds = control.feed_suffix(budget, markers, begun)
+    begun = branch_state(budget, markers, flat.position, flat.end, flat.after_newline, flat.active)
+    begun, suffixes, kinds = feed_suffix(budget, markers, begun)
     lengths = (kinds > 0).sum(axis=1)
     X = suffixes.shape[1]
     hidden, tails = cached.branch_hidden_states(
@@ -79,12 +81,12 @@ def decode_branches(
     config: ModelConfig,
     dtype: Any,
     params: qwen2.Params,
-    markers: control.Markers,
+    markers: Markers,
     state: DecodeState,
     prefix: KVCache,
     prompt_lengths: Array,
     at: BranchPoints,
-    budget: control.Budget,
+    budget: Budget,
     settings: PhaseSampling,
     stop_step: Array,
 ) -> DecodeState:
@@ -111,11 +113,11 @@ def decode_branches(
         return constrain(qwen2.logits(config, params, flat), "batch", None), tails
 
     controller = Controller(
-        propose=lambda state: control.propose(budget, markers, state),
-        advance=lambda state, token: control.advance(budget, markers, state, token),
+        propose=lambda state: propose(budget, markers, state),
+        advance=lambda state, token: advance(budget, markers, state, token),
     )
 
-    def draw(logits: Array, bias: Array, index: Array, state: control.BudgetState) -> Array:
+    def draw(logits: Array, bias: Array, index: Array, state: BudgetState) -> Array:
         return sample(logits, bias, before + index, settings.answer)
 
     return decode(forward, draw, controller, state, stop_step, jnp.int32(B * R))

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from s1_jax.config import ModelConfig
-from s1_jax.decoding.core import budget as control
+from s1_jax.decoding.core.budget import Budget, BudgetState, Phase, empty_state
+from s1_jax.decoding.core.end_markers import Markers
 from s1_jax.decoding.core.loop import SOUND, DecodeState, decode, placed, start
 from s1_jax.decoding.core.sampling import PhaseSampling, sample
 from s1_jax.decoding.device.steps import StepEnds, step_controller, step_state
@@ -32,7 +33,7 @@ NOWHERE = 2**30  # out of every pool's range
 class Origin:
     """Where rows go on from: the ends of other rows."""
 
-    budget: control.BudgetState  # [F]
+    budget: BudgetState  # [F]
     num_tokens: Array  # int32 [F], recorded so far
     last_token: Array  # int32 [F], of these
     position: Array  # int32 [F], behind that token
@@ -44,7 +45,7 @@ def empty_rows(config: ModelConfig, cache_dtype: Any, B: int, capacity: int, C: 
     nothing = jnp.zeros((B,), jnp.int32)
     logits = constrain(jnp.zeros((B, config.vocab_size), jnp.float32), "batch", None)
     cache = init_cache(config, B, capacity, cache_dtype)
-    return start(step_state(control.empty_state(B)), cache, logits, nothing, C)
+    return start(step_state(empty_state(B)), cache, logits, nothing, C)
 
 
 def empty_logits(config: ModelConfig, E: int) -> Array:
@@ -99,10 +100,10 @@ def decode_rows(
     config: ModelConfig,
     dtype: Any,
     params: qwen2.Params,
-    markers: control.Markers,
+    markers: Markers,
     ends: StepEnds,
     state: DecodeState,
-    budget: control.Budget,
+    budget: Budget,
     settings: PhaseSampling,
     stop_step: Array,
     stop_done: Array,
@@ -114,7 +115,7 @@ def decode_rows(
         return constrain(qwen2.logits(config, params, hidden[:, 0]), "batch", None), cache
 
     def draw(logits: Array, bias: Array, index: Array, state: Any) -> Array:
-        return sample(logits, bias, index, settings.of(state.budget.phase == control.Phase.ANSWER))
+        return sample(logits, bias, index, settings.of(state.budget.phase == Phase.ANSWER))
 
     return decode(forward, draw, step_controller(ends, budget, markers), state, stop_step, stop_done)
 

@@ -18,7 +18,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from s1_jax.config import ModelConfig
-from s1_jax.decoding.core import budget as control
+from s1_jax.decoding.core.budget import AnswerEnd, Budget, BudgetState, Phase, empty_state
+from s1_jax.decoding.core.controller import advance, initial_state, propose
+from s1_jax.decoding.core.end_markers import Markers
 from s1_jax.decoding.core.loop import SOUND, Controller, DecodeState, decode, placed, start
 from s1_jax.decoding.core.sampling import PhaseSampling, sample
 from s1_jax.decoding.core.speculate import decode_speculatively
@@ -60,7 +62,7 @@ class Programs:
         self,
         config: ModelConfig,
         params: qwen2.Params,
-        markers: control.Markers,
+        markers: Markers,
         max_model_len: int,
         dtype: Any,
         cache_dtype: Any,
@@ -163,17 +165,17 @@ def empty_slots(
     """B slots with nothing in them; their cache holds `capacity` tokens for now."""
     logits = constrain(jnp.zeros((B, config.vocab_size), jnp.float32), "batch", None)
     cache = init_cache(config, B, capacity, cache_dtype)
-    state = start(control.empty_state(B), cache, logits, jnp.zeros((B,), jnp.int32), max_model_len)
+    state = start(empty_state(B), cache, logits, jnp.zeros((B,), jnp.int32), max_model_len)
     return dataclasses.replace(state, context=jnp.zeros_like(state.tokens) if draft_tokens else None)
 
 
 def fill_slots(
-    markers: control.Markers,
+    markers: Markers,
     state: DecodeState,
     block: PromptBlock,
     token_ids: Array,
     lengths: Array,
-    budget: control.Budget,
+    budget: Budget,
     new: Array,
     slots: Array,
     sources: Array,
@@ -183,7 +185,7 @@ def fill_slots(
     `token_ids` [P, T] and `lengths` [P] are the prompts', `budget` [B] the slots' as they will be, `new` [B] says which
     of them are filled.
     """
-    fresh = control.initial_state(budget, markers, new)
+    fresh = initial_state(budget, markers, new)
     context = state.context
     if context is not None:
         context = context.at[slots, : token_ids.shape[1]].set(token_ids[sources], mode="drop")
@@ -207,9 +209,9 @@ def decode_slots(
     dtype: Any,
     draft_tokens: int,
     params: qwen2.Params,
-    markers: control.Markers,
+    markers: Markers,
     state: DecodeState,
-    budget: control.Budget,
+    budget: Budget,
     settings: PhaseSampling,
     stop_step: Array,
     stop_done: Array,
@@ -222,12 +224,12 @@ def decode_slots(
         # Whole rows on one device: sampling needs all of a row's logits.
         return constrain(qwen2.logits(config, params, hidden), "batch", *[None] * (hidden.ndim - 1)), cache
 
-    def draw(logits: Array, bias: Array, index: Array, state: control.BudgetState) -> Array:
-        return sample(logits, bias, index, settings.of(state.phase == control.Phase.ANSWER))
+    def draw(logits: Array, bias: Array, index: Array, state: BudgetState) -> Array:
+        return sample(logits, bias, index, settings.of(state.phase == Phase.ANSWER))
 
     controller = Controller(
-        propose=lambda state: control.propose(budget, markers, state),
-        advance=lambda state, token: control.advance(budget, markers, state, token),
+        propose=lambda state: propose(budget, markers, state),
+        advance=lambda state, token: advance(budget, markers, state, token),
     )
     if draft_tokens:
         return decode_speculatively(forward, draw, controller, draft_tokens, state, stop_step, stop_done)
@@ -245,11 +247,11 @@ def _end_rows(state: DecodeState, ended: Array) -> DecodeState:
     return placed(dataclasses.replace(state, control=rows))
 
 
-def _ended(rows: control.BudgetState, ended: Array) -> control.BudgetState:
+def _ended(rows: BudgetState, ended: Array) -> BudgetState:
     return dataclasses.replace(
         rows,
-        phase=jnp.where(ended, control.Phase.DONE, rows.phase),
-        answer_end=jnp.where(ended, control.AnswerEnd.STOP, rows.answer_end),
+        phase=jnp.where(ended, Phase.DONE, rows.phase),
+        answer_end=jnp.where(ended, AnswerEnd.STOP, rows.answer_end),
     )
 
 
@@ -282,9 +284,9 @@ def _prefix_layer(layer: LayerCache, slots: Array, capacity: int) -> LayerCache:
     return take_layer(resize_layer(layer, capacity), slots)
 
 
-def _first_states(markers: control.Markers, budget: control.Budget) -> control.BudgetState:
+def _first_states(markers: Markers, budget: Budget) -> BudgetState:
     """States after prompt and start marker, whole on every device."""
-    return control.initial_state(budget, markers, jnp.ones_like(budget.thinking))
+    return initial_state(budget, markers, jnp.ones_like(budget.thinking))
 
 
 def _empty_pool(config: ModelConfig, cache_dtype: Any, pages: int, slots: int) -> KVCache:

@@ -18,7 +18,9 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import StepConfig
-from s1_jax.decoding.core import budget as control
+from s1_jax.decoding.core import controller
+from s1_jax.decoding.core.budget import NO_LIMIT, Budget, BudgetState, Phase
+from s1_jax.decoding.core.end_markers import PLACES, Markers, undecided
 from s1_jax.decoding.core.loop import Controller
 from s1_jax.errors import UserError
 
@@ -43,7 +45,7 @@ class StepEnds:
 class StepState:
     """The budget's state of each row, and how far its step is. A row that pauses is done for now."""
 
-    budget: control.BudgetState
+    budget: BudgetState
     # The part of the separator behind the last token but i: what an end marker takes back must be forgotten here too.
     matched: Array  # int8 [B, PLACES]
     num_tokens: Array  # int32 [B], recorded in this step
@@ -57,7 +59,7 @@ class StepState:
 
 def make_ends(tokenizer: PreTrainedTokenizerBase, vocab_size: int, steps: StepConfig) -> StepEnds:
     """The ends of steps for a model of `vocab_size` V. Raises UserError on a separator that is too long."""
-    max_tokens = np.int32(control.NO_LIMIT if steps.max_step_tokens is None else steps.max_step_tokens)
+    max_tokens = np.int32(NO_LIMIT if steps.max_step_tokens is None else steps.max_step_tokens)
     if steps.separator is None:
         return StepEnds(np.zeros((ROWS, vocab_size), np.int8), np.int32(1), max_tokens)  # type: ignore[arg-type]
     # texts as the vocabulary writes them: decoded, all bytes that are no whole character would look the same
@@ -72,32 +74,32 @@ def make_ends(tokenizer: PreTrainedTokenizerBase, vocab_size: int, steps: StepCo
     return StepEnds(follows, np.int32(len(separator)), max_tokens)  # type: ignore[arg-type]
 
 
-def step_state(rows: control.BudgetState) -> StepState:
+def step_state(rows: BudgetState) -> StepState:
     """The state of rows whose step begins."""
     zeros = jnp.zeros_like(rows.phase)
-    matched = jnp.zeros((len(zeros), control.PLACES), jnp.int8)
+    matched = jnp.zeros((len(zeros), PLACES), jnp.int8)
     return StepState(rows, matched, zeros, zeros != 0)
 
 
-def step_controller(ends: StepEnds, budget: control.Budget, markers: control.Markers) -> Controller:
+def step_controller(ends: StepEnds, budget: Budget, markers: Markers) -> Controller:
     """The budget's controller for rows that pause where their step ends."""
 
-    def propose(state: StepState) -> control.Proposal:
-        return control.propose(budget, markers, state.budget)
+    def propose(state: StepState) -> controller.Proposal:
+        return controller.propose(budget, markers, state.budget)
 
-    def advance(state: StepState, token: Array) -> tuple[StepState, control.Outcome]:
-        rows, (token, kind, feeds, dropped) = control.advance(budget, markers, state.budget, token)
+    def advance(state: StepState, token: Array) -> tuple[StepState, controller.Outcome]:
+        rows, (token, kind, feeds, dropped) = controller.advance(budget, markers, state.budget, token)
         waits = state.paused
         rows = jax.tree.map(lambda new, old: jnp.where(waits, old, new), rows, state.budget)
         kind, dropped = (jnp.where(waits, 0, x) for x in (kind, dropped))
-        outcome = control.Outcome(token, kind, feeds & ~waits, dropped)
+        outcome = controller.Outcome(token, kind, feeds & ~waits, dropped)
         matched, recorded = _taken_back(state.matched, dropped), kind > 0
         following = ends.follows[matched[:, 0], token]
         matched = jnp.where(recorded[:, None], jnp.concatenate([following[:, None], matched[:, :-1]], axis=1), matched)
         num_tokens = state.num_tokens - dropped + recorded
         whole = (matched[:, 0] == ends.separator) | (num_tokens >= ends.max_tokens)
-        thinking = rows.phase == control.Phase.THINKING
-        pauses = whole & thinking & ~control.undecided(budget, markers, rows)
+        thinking = rows.phase == Phase.THINKING
+        pauses = whole & thinking & ~undecided(budget, markers, rows)
         state = dataclasses.replace(
             state,
             budget=rows,

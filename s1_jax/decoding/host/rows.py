@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from s1_jax.decoding.core import budget as control
+from s1_jax.decoding.core.budget import IS_THOUGHT, End, Kind
 from s1_jax.decoding.core.loop import SOUND, DecodeState
 from s1_jax.decoding.core.sweep import BranchPoint
 from s1_jax.errors import RunError
@@ -28,12 +28,12 @@ class Row(NamedTuple):
     @property
     def answer(self) -> Any:
         """Its answer's tokens, without the stop token; int32 [a]."""
-        return self.tokens[self.kinds == int(control.Kind.ANSWER)]
+        return self.tokens[self.kinds == int(Kind.ANSWER)]
 
     @property
     def num_thinking(self) -> int:
         """Thinking tokens."""
-        return int(control.IS_THOUGHT[self.kinds].sum())
+        return int(IS_THOUGHT[self.kinds].sum())
 
     @property
     def num_decoded(self) -> int:
@@ -47,7 +47,7 @@ class Row(NamedTuple):
     @property
     def branch_point(self) -> BranchPoint:
         """Where its own thinking ends."""
-        return BranchPoint(self.num_thinking, control.End(self.end))
+        return BranchPoint(self.num_thinking, End(self.end))
 
 
 def check_logits(lost_at: np.ndarray, runs: Iterable[int], names: Sequence[str]) -> None:
@@ -67,6 +67,6 @@ def rows_of(state: DecodeState) -> list[Row]:
     kinds = kinds.copy()
     for i in np.flatnonzero(status.own_marker):  # the model's own marker is known as such once it is whole
         first = status.num_thinking[i]
-        kinds[i, first : first + status.own_marker[i]] = int(control.Kind.SUFFIX)
+        kinds[i, first : first + status.own_marker[i]] = int(Kind.SUFFIX)
     ends = zip(lengths, status.end, status.answer_end, status.ignores_used, strict=True)
     return [Row(tokens[i, :n], kinds[i, :n], *map(int, end)) for i, (n, *end) in enumerate(ends)]

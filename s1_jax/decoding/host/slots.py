@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from s1_jax.decoding.core import budget as control
+from s1_jax.decoding.core.budget import Budget
 from s1_jax.decoding.core.loop import DecodeState
 from s1_jax.decoding.core.sampling import PhaseSampling
 from s1_jax.decoding.device.programs import Programs, bucket
@@ -42,7 +42,7 @@ class Runs(NamedTuple):
     """What is to be decoded, one row a run."""
 
     prompts: Sequence[tuple[int, ...]]  # token ids, start marker included
-    budget: control.Budget  # of all runs, on the host
+    budget: Budget  # of all runs, on the host
     settings: PhaseSampling  # likewise
     names: Sequence[str]  # how errors call each run
 
@@ -164,7 +164,7 @@ class Slots:
     def _nothing_waits(self) -> bool:
         return self._next == len(self.runs.prompts) and self._block is None
 
-    def _of_slots(self) -> tuple[control.Budget, PhaseSampling]:
+    def _of_slots(self) -> tuple[Budget, PhaseSampling]:
         """Budget and settings of what each slot holds; a free one has those of run 0."""
         return jax.tree.map(lambda x: x[np.maximum(self._held, 0)], (self.runs.budget, self.runs.settings))
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from s1_jax.decoding.core import budget as control
+from s1_jax.decoding.core.budget import Kind
+from s1_jax.decoding.core.end_markers import Markers
 from s1_jax.decoding.core.loop import SOUND
 from s1_jax.decoding.core.sweep import BranchPoint
 from s1_jax.decoding.device.branches import BranchPoints
@@ -42,7 +43,7 @@ class _Tile(NamedTuple):
 class Waves:
     """Branches of the runs that `slots` hold; `parts` is into how many pieces a mesh cuts the batch."""
 
-    def __init__(self, programs: Programs, markers: control.Markers, slots: Slots, parts: int, use: Use) -> None:
+    def __init__(self, programs: Programs, markers: Markers, slots: Slots, parts: int, use: Use) -> None:
         self._programs, self._slots, self._use = programs, slots, use
         self._is_newline = np.asarray(markers.is_newline)
         self._longest_suffix = int(markers.suffix_lengths.max())
@@ -112,7 +113,7 @@ class Waves:
                 break
         rows = rows_of(state)
         self._use.slot_steps += int(to_host(state.step)) * len(rows)
-        self._use.tokens += sum(int((row.kinds != int(control.Kind.SUFFIX)).sum()) for row in rows)
+        self._use.tokens += sum(int((row.kinds != int(Kind.SUFFIX)).sum()) for row in rows)
         yield rows
 
     def _branch_points(self, wave: list[_Tile]) -> BranchPoints:

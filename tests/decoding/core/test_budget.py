@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s1_jax.decoding.core import budget as control
-from s1_jax.decoding.core.budget import NO_LIMIT, THOUGHT, AnswerEnd, Budget, End, Kind, Markers
+from s1_jax.decoding.core.budget import NO_LIMIT, THOUGHT, AnswerEnd, Budget, End, Kind
+from s1_jax.decoding.core.controller import advance, initial_state, propose
+from s1_jax.decoding.core.end_markers import Markers
 from s1_jax.decoding.core.loop import Controller, decode, start
 from s1_jax.decoding.host import rows
 from tests.decoding.plain import Plain, Words, plain_decode, plain_free
@@ -147,9 +148,9 @@ def run_batch(markers, budget, prompts, lengths, active, stop_step):
 
     seen = jnp.where(jnp.arange(C) < lengths[:, None], prompts + 1, 0)
     logits = jnp.asarray(SCORES)[jnp.sum(seen * jnp.asarray(WEIGHTS, jnp.int32), axis=1) % TABLE]
-    controller = Controller(partial(control.propose, budget, markers), partial(control.advance, budget, markers))
+    controller = Controller(partial(propose, budget, markers), partial(advance, budget, markers))
     garbage = jnp.where(jnp.arange(C) < lengths[:, None], prompts, 7)
-    state = start(control.initial_state(budget, markers, active), garbage, logits, lengths, C)
+    state = start(initial_state(budget, markers, active), garbage, logits, lengths, C)
     return decode(mock_forward, draw, controller, state, stop_step, len(active))
 
 

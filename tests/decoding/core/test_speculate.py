@@ -11,14 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.decoding.test_budget import SCORES, SEVERAL, TABLE, WEIGHTS, C, V, budget_of, markers_of, random_script
-from tests.decoding.test_sweep import MAX_MODEL_LEN, ROWS, TOKENIZER, ending_model, random_requests
 
 from s1_jax.checkpoints import hf
 from s1_jax.config import BudgetConfig, SamplingConfig, TaskConfig
 from s1_jax.data.chat import prompt_ids
-from s1_jax.decoding.core import budget as control
 from s1_jax.decoding.core import speculate
+from s1_jax.decoding.core.controller import advance, initial_state, propose
 from s1_jax.decoding.core.loop import Controller, decode, start
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.sampling import make_sampling, sample
@@ -27,6 +25,8 @@ from s1_jax.decoding.engine import Engine
 from s1_jax.errors import UserError
 from s1_jax.model.qwen2 import unstack
 from s1_jax.tasks import load_task
+from tests.decoding.core.test_budget import SCORES, SEVERAL, TABLE, WEIGHTS, C, V, budget_of, markers_of, random_script
+from tests.decoding.core.test_sweep import MAX_MODEL_LEN, ROWS, TOKENIZER, ending_model, random_requests
 
 B = 400
 ALL, REPETITIVE = C, 2  # tokens that the mock model's scores depend on
@@ -77,12 +77,10 @@ def run_batch(D, batch):
         return (logits[:, 0] if D is None else logits), cache
 
     markers = markers_of(SEVERAL)
-    controller = Controller(
-        partial(control.propose, batch.budget, markers), partial(control.advance, batch.budget, markers)
-    )
+    controller = Controller(partial(propose, batch.budget, markers), partial(advance, batch.budget, markers))
     last = batch.lengths[:, None] - 1
     logits, cache = mock_forward(batch.window, jnp.take_along_axis(batch.prompts, last, axis=1), last, batch.prompts)
-    begun = control.initial_state(batch.budget, markers, jnp.ones(B, bool))
+    begun = initial_state(batch.budget, markers, jnp.ones(B, bool))
     state = start(begun, cache, logits[:, 0], batch.lengths, C)
     stop = (jnp.int32(10_000), jnp.int32(B))
     if D is None:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from s1_jax.config import MeshConfig
-from s1_jax.decoding.core.markers import make_markers
+from s1_jax.decoding.core.token_ids import make_markers
 from s1_jax.decoding.device.programs import Programs
 from s1_jax.model.qwen2 import param_axes, unstack
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh

@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import S1, BudgetConfig, FormatConfig
 from s1_jax.data.chat import STOP_TOKENS, TURN_START, control_ids, encode, ends_in, turn_of
-from s1_jax.decoding.core.budget import NO_LIMIT, PLACES, Budget, Markers
+from s1_jax.decoding.core.budget import NO_LIMIT, Budget
+from s1_jax.decoding.core.end_markers import PLACES, Markers
 from s1_jax.errors import UserError
 
 S1_CONTROL = (TURN_START, *STOP_TOKENS)

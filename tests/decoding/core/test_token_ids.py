@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from s1_jax.config import BudgetConfig, FormatConfig
 from s1_jax.decoding.core.budget import NO_LIMIT
-from s1_jax.decoding.core.markers import (
+from s1_jax.decoding.core.token_ids import (
     IGNORE_STRINGS,
     IGNORE_WIDTH,
     Limits,
