@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
-BENCH = SimpleNamespace(**runpy.run_path(str(PROJECT / "scripts" / "bench_train.py")))
+BENCH = SimpleNamespace(**runpy.run_path(str(PROJECT / "benchmarks" / "bench_train.py")))
 SIZES = BENCH.Sizes(longest=48, steps=1, rows=8)
 
 

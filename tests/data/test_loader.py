@@ -207,7 +207,7 @@ def check_real_share(loader, least):
 
 
 def test_the_bench_suggests_the_cheapest_row_lengths(tmp_path, monkeypatch, capsys):
-    bench = runpy.run_path(str(Path(__file__).resolve().parents[2] / "scripts" / "bench_packing.py"))
+    bench = runpy.run_path(str(Path(__file__).resolve().parents[2] / "benchmarks" / "bench_packing.py"))
     assert bench["cheapest_lengths"]({5: 10, 6: 1, 9: 4, 10: 0}, 1) == (10,)
     assert bench["cheapest_lengths"]({5: 10, 6: 1, 9: 4, 10: 0}, 2) == (5, 10)
     assert bench["cheapest_lengths"]({5: 10, 6: 1, 9: 4, 10: 0}, 3) == (5, 9, 10)
