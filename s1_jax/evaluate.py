@@ -33,10 +33,12 @@ from s1_jax.decoding.core.token_ids import stop_ids, stop_texts
 from s1_jax.decoding.engine import Engine, Status, context_length
 from s1_jax.decoding.host.slots import rows_at_a_time
 from s1_jax.errors import UserError
-from s1_jax.evaluation.settings import Row, own_rows, plan_rows, record_key, searches, seeds_of, sweep_settings
-from s1_jax.records.lines import Record, cut_torn_line, gather_parts, part_of, parts_of, record_line
+from s1_jax.evaluation.settings import Row, own_rows, plan_rows, searches, seeds_of, sweep_settings
+from s1_jax.records import Record
+from s1_jax.records.lines import cut_torn_line, gather_parts, part_of, parts_of, record_line
 from s1_jax.records.results import read_results, read_run
 from s1_jax.records.schema import check_config
+from s1_jax.records.setting import record_key
 from s1_jax.reporting import compare, parity
 from s1_jax.reporting.cost import COSTS, add_cost, cost_of, format_cost
 from s1_jax.reporting.html import save_report

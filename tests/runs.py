@@ -17,8 +17,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from s1_jax import train
-from s1_jax.evaluation import settings
 from s1_jax.records.lines import read_records
+from s1_jax.records.setting import record_key
 
 PROJECT = Path(__file__).resolve().parents[1]
 EXAMPLES, BATCH, EPOCHS = 40, 16, 2
@@ -140,5 +140,5 @@ def assert_same_run(run_dir, wanted):
 
 def records_by_key(run_dir):
     records = read_records(run_dir / "records.jsonl")
-    assert len({settings.record_key(record) for record in records}) == len(records)
-    return {settings.record_key(record): record for record in records}
+    assert len({record_key(record) for record in records}) == len(records)
+    return {record_key(record): record for record in records}

@@ -11,8 +11,9 @@ from s1_jax import evaluate
 from s1_jax.checkpoints import hf_reward
 from s1_jax.config import SearchConfig, SettingConfig
 from s1_jax.errors import UserError
-from s1_jax.evaluation import settings
+from s1_jax.evaluation.settings import sweep_settings
 from s1_jax.model.reward import REWARD_MODELS, init_params
+from s1_jax.records.setting import record_key
 from s1_jax.search import verifiers
 from tests.tokenizer import SPECIALS, byte_tokenizer
 
@@ -91,7 +92,7 @@ def finished(folder):
 
 def test_every_method_has_a_record_of_every_problem(finished):
     records = records_in(finished)
-    assert len({settings.record_key(record) for record in records}) == len(records) == PROBLEMS * SETTINGS
+    assert len({record_key(record) for record in records}) == len(records) == PROBLEMS * SETTINGS
     searched = [record for record in records if "method" in record]
     assert {record["method"] for record in searched} == {"best_of_n", "beam", "dvts", "rebase", "mcts"}
     for record in searched:
@@ -124,7 +125,7 @@ def test_another_mesh_gives_the_same_records(folder, finished, tmp_path):
         return {name: value for name, value in record.items() if name != "leaves" and not name.endswith("seconds")}
 
     def by_key(run_dir):
-        return {settings.record_key(record): untimed(record) for record in records_in(run_dir)}
+        return {record_key(record): untimed(record) for record in records_in(run_dir)}
 
     assert by_key(tmp_path) == by_key(finished)
 
@@ -144,7 +145,7 @@ def test_methods_of_the_command_line_are_crossed_with_budgets_and_widths(folder,
     asked = ["--sweep.methods", "rebase", "best_of_n", "--sweep.widths", "2", "4", "--sampling.temperature", "1"]
     given = arguments(folder, tmp_path, *asked, "--sweep.max-thinking-tokens", "4", "8", "--search.vote", "best")
     config = evaluate.parse_with_file(evaluate.EvaluateConfig, given, "evaluate")
-    found = [s for s in settings.sweep_settings(config) if s.search and s not in config.sweep.extra]
+    found = [s for s in sweep_settings(config) if s.search and s not in config.sweep.extra]
     assert {
         (s.search.method, s.search.width, s.budget.max_thinking_tokens, s.search.vote, s.reward) for s in found
     } == {

@@ -33,7 +33,7 @@ class SettingConfig(Options):
     budget: BudgetConfig = BudgetConfig()
     sampling: SamplingConfig = SamplingConfig()
     samples: Samples = 1
-    instruction: str | None = None  # behind the question: "token N", "step N", "short", "long" (data/instructions.py)
+    instruction: str | None = None  # behind the question: "token N", "step N", "short", "long" (config/instructions.py)
     max_tries: Count = 1  # rejection sampling: drawn again until thinking ends by itself, at most so often
     search: SearchConfig | None = None  # several runs, of which one is chosen
     reward: Literal["process", "outcome"] | None = None  # which of `rewards` scores them; none: they vote

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import S1, FormatConfig
+from s1_jax.config.instructions import instructed
 from s1_jax.data.chat import encode, joined
-from s1_jax.data.instructions import instructed
 from s1_jax.errors import UserError
 
 STEPS = FormatConfig(

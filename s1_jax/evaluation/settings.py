@@ -11,14 +11,14 @@ import jax
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import BudgetConfig, EvaluateConfig, MeshConfig, SearchConfig, SettingConfig
+from s1_jax.config.instructions import instructed
 from s1_jax.data.chat import STOP_TOKENS, prompt_ids
-from s1_jax.data.instructions import instructed
 from s1_jax.decoding.core.budget import NO_LIMIT
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.records import identity
 from s1_jax.errors import UserError
-from s1_jax.records.lines import Record
-from s1_jax.reporting.summary import Setting
+from s1_jax.records import Record
+from s1_jax.records.setting import record_key
 from s1_jax.sharding import devices_for
 from s1_jax.tasks import Problem, Task
 
@@ -127,12 +127,6 @@ def plan_rows(
                 known |= setting.search.to_record() | {"reward": setting.reward}
             rows.append(Row(problem, request, known, setting.search))
     return rows
-
-
-def record_key(record: Record) -> Hashable:
-    """Problem, setting, sample, and the seed where it says anything: at temperature 0 nothing is drawn."""
-    seed = record["seed"] if record["temperature"] > 0 else None
-    return record["problem_id"], seed, record["sample"], Setting.of(record)
 
 
 def own_rows(mesh: MeshConfig, rows: Sequence[Row]) -> list[Row]:

@@ -6,13 +6,12 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from s1_jax.errors import UserError
+from s1_jax.records import Record
 from s1_jax.runtime.files import write_whole
 from s1_jax.runtime.json_input import loads, parse_lines
 
-Record = dict[str, Any]
 AGAIN = "remove that line, it will be made again"
 PART = ".process-"  # and the number of a process: no name that people give to a copy
 

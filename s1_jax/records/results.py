@@ -10,9 +10,10 @@ from types import MappingProxyType
 from typing import Any
 
 from s1_jax.errors import UserError
-from s1_jax.records.lines import AGAIN, Record, numbered_records
+from s1_jax.records import Record
+from s1_jax.records.lines import AGAIN, numbered_records
 from s1_jax.records.schema import Kind, check_config, check_record
-from s1_jax.reporting.summary import Setting
+from s1_jax.records.setting import Setting
 from s1_jax.runtime.json_input import read_object
 from s1_jax.runtime.terminal import say
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from s1_jax.config import EvaluateConfig, FormatConfig, SearchConfig
+from s1_jax.config.instructions import parse_instruction
 from s1_jax.config.model_fields import Fields
 from s1_jax.config.search import READ_BY
-from s1_jax.data.instructions import parse_instruction
 from s1_jax.errors import UserError
 
 LARGEST = 2**53  # of counts; larger ones are no sums of tokens

@@ -10,10 +10,11 @@ from statistics import fmean
 from typing import Any
 
 from s1_jax.errors import UserError
-from s1_jax.records.lines import Record
+from s1_jax.records import Record
 from s1_jax.records.results import read_run
+from s1_jax.records.setting import Setting
 from s1_jax.reporting.metrics import ENOUGH, RESAMPLES, TAIL, cautious_interval, few_differ, paired_bootstrap
-from s1_jax.reporting.summary import Interval, Setting, summarize
+from s1_jax.reporting.summary import Interval, summarize
 from s1_jax.reporting.table import undecided_note
 from s1_jax.runtime.files import write_whole
 from s1_jax.runtime.locks import locked_file

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from s1_jax.config.model_fields import Fields
-from s1_jax.records.lines import Record, cut_torn_line, numbered_records, part_of
+from s1_jax.records import Record
+from s1_jax.records.lines import cut_torn_line, numbered_records, part_of
 from s1_jax.records.schema import COUNT, POSITIVE, check_fields
-from s1_jax.reporting.summary import Setting
+from s1_jax.records.setting import Setting
 from s1_jax.runtime.files import appended
 from s1_jax.runtime.progress import clock_time
 

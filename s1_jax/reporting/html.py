@@ -18,7 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from s1_jax.records.lines import Record
+from s1_jax.records import Record
 from s1_jax.reporting.cost import format_cost
 from s1_jax.reporting.plot import series_of
 from s1_jax.reporting.summary import Run

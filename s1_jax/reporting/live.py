@@ -10,8 +10,9 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from s1_jax.records.lines import Record
-from s1_jax.reporting.summary import Setting, is_undecided
+from s1_jax.records import Record
+from s1_jax.records.setting import Setting
+from s1_jax.records.verdicts import is_undecided
 from s1_jax.runtime.progress import BAR_COLUMNS
 from s1_jax.runtime.stages import LiveNote
 from s1_jax.runtime.terminal import in_a_line

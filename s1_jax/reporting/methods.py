@@ -8,10 +8,12 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from s1_jax.config import SearchConfig
-from s1_jax.records.lines import Record
+from s1_jax.records import Record
 from s1_jax.records.names import FORCED, KINDS, search_kind, search_name
+from s1_jax.records.setting import Setting
+from s1_jax.records.verdicts import if_undecided_right, is_undecided
 from s1_jax.reporting.metrics import mean_interval
-from s1_jax.reporting.summary import Interval, Setting, if_undecided_right, is_undecided
+from s1_jax.reporting.summary import Interval
 from s1_jax.reporting.table import NOTES, UNDECIDED, UP_TO, accuracy_cells, without_empty
 from s1_jax.runtime.tables import align
 

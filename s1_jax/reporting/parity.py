@@ -8,9 +8,10 @@ from math import inf
 from typing import Any
 
 from s1_jax.config import S1, FormatConfig
-from s1_jax.data.instructions import parse_instruction
+from s1_jax.config.instructions import parse_instruction
 from s1_jax.errors import UserError
 from s1_jax.records.results import read_run
+from s1_jax.records.setting import Setting
 from s1_jax.reporting.metrics import difference_interval
 from s1_jax.reporting.paper import (
     BENCHMARKS,
@@ -24,7 +25,7 @@ from s1_jax.reporting.paper import (
     Wanted,
     benchmark_of,
 )
-from s1_jax.reporting.summary import Method, Run, Setting, methods, summarize
+from s1_jax.reporting.summary import Method, Run, methods, summarize
 from s1_jax.reporting.table import undecided_note
 from s1_jax.runtime.storage import as_path
 from s1_jax.runtime.tables import align

@@ -19,8 +19,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
+from s1_jax.records.setting import Setting, string_label
 from s1_jax.reporting.labels import Labeller, plain
-from s1_jax.reporting.summary import Interval, Run, Setting, instruction_label, string_label
+from s1_jax.reporting.summary import Interval, Run, instruction_label
 from s1_jax.runtime.files import whole_file
 
 # Okabe and Ito's palette, told apart by the colour-blind; marks differ as well, for print without colour.

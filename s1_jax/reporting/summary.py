@@ -8,72 +8,17 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, Literal
 
-from s1_jax.config import SearchConfig
-from s1_jax.data.instructions import METHODS, parse_instruction
-from s1_jax.records.lines import Record
-from s1_jax.records.names import search_label, search_name
+from s1_jax.config.instructions import METHODS, parse_instruction
+from s1_jax.records import Record
+from s1_jax.records.names import search_name
+from s1_jax.records.setting import Setting, string_label
+from s1_jax.records.verdicts import has_class, if_undecided_right, is_undecided
 from s1_jax.reporting.metrics import control, majority_accuracy, mean_interval, pass_at_k, performance, scaling
 from s1_jax.tasks.classes import text_classes
 
-UNDECIDED = ("unparsed", "undecided")
 Interval = tuple[float, float]
 Bounds = tuple[float | None, float | None]
 ScalingOver = Literal["within", "across"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """How a run was decoded. `ignore_string` is None where no end is ignored; several strings took turns."""
-
-    forcing: bool
-    min_thinking_tokens: int
-    max_thinking_tokens: int | None
-    num_ignore: int
-    ignore_string: str | tuple[str, ...] | None
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    instruction: str | None = None  # behind the question, see data/instructions.py
-    max_tries: int = 1  # more: rejection sampling
-    newline_grace: float = 0.0  # share of the maximum
-    end_bias: float = 0.0  # at the maximum
-    search: SearchConfig | None = None  # a method that grows several runs and chooses one
-    reward: str | None = None  # what scored them, an outcome or a process model
-    max_new_tokens: int | None = None  # of thinking and answer together, without forcing
-
-    @classmethod
-    def of(cls, record: Record) -> Setting:
-        """The setting of a record. Where no end is ignored the string says nothing: it does not tell settings apart."""
-        string = record["ignore_string"] if record["num_ignore"] else None
-        values = {field.name: record.get(field.name, field.default) for field in dataclasses.fields(cls)}
-        found = {"ignore_string": tuple(string) if isinstance(string, list) else string}
-        return cls(**values | found | {"search": SearchConfig.of_record(record)})
-
-    @property
-    def label(self) -> str:
-        """The setting in a few words: "max 64, 2 x Wait, T 0.8"."""
-        parts = [] if self.instruction is None else [self.instruction]
-        if self.max_thinking_tokens is not None:
-            grace = f" + {self.newline_grace:.0%}" if self.newline_grace else ""
-            parts.append(f"max {self.max_thinking_tokens}{grace}")
-        if self.end_bias:
-            parts.append(f"end bias {self.end_bias:g}")
-        if self.num_ignore:
-            parts.append(f"{self.num_ignore} x {string_label(self.ignore_string)}")
-        if self.min_thinking_tokens > 1:
-            parts.append(f"min {self.min_thinking_tokens}")
-        if not self.forcing:
-            limits = [f"max {self.max_thinking_tokens}"] if self.max_thinking_tokens is not None else []
-            limits += [f"max {self.max_new_tokens} in all"] if self.max_new_tokens is not None else []
-            parts = [*parts[: self.instruction is not None], "no forcing", *limits]
-        if self.temperature:
-            parts += [f"T {self.temperature:g}"]
-        if self.max_tries > 1:
-            parts.append(f"up to {self.max_tries} tries")
-        if self.search is not None:
-            parts.insert(0, search_label(self.search, self.reward))
-        return ", ".join(parts) or "natural end"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,25 +120,6 @@ def to_dict(records: Sequence[Record], runs: Sequence[Run], found: Sequence[Meth
     }
 
 
-def string_label(string: str | tuple[str, ...] | None) -> str:
-    """An ignore string as people write it; the empty one and a rotation by a name."""
-    if isinstance(string, tuple):
-        return " / ".join(string_label(one) for one in string)
-    if not string:
-        return "no string"
-    return string if string == string.strip() else repr(string)
-
-
-def is_undecided(record: Record) -> bool:
-    """Whether no rule could tell if the answer is right. Records of early versions do not say, and count as decided."""
-    return record.get("graded_by") in UNDECIDED and not record["correct"]
-
-
-def if_undecided_right(record: Record) -> Record:
-    """The record as it would be if its answer, where it is undecided, were the right one."""
-    return record | {"correct": True} if is_undecided(record) else record
-
-
 def _run(setting: Setting, records: Sequence[Record]) -> Run:
     by_problem: dict[Any, list[Record]] = defaultdict(list)
     for record in records:
@@ -286,11 +212,6 @@ def _majority(votes: Votes, k: int) -> float:
 
 def _passed(votes: Votes, k: int) -> float:
     return pass_at_k(sum(is_right for _, is_right in votes), len(votes), k)
-
-
-def has_class(record: Record) -> bool:
-    """Whether it is known which other answers to its problem this one equals."""
-    return record["extracted_answer"] is None or record.get("answer_class") is not None
 
 
 def _votes(records: Sequence[Record]) -> Votes:

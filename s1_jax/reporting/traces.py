@@ -13,8 +13,9 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from s1_jax.config import FormatConfig
-from s1_jax.records.lines import Record
-from s1_jax.reporting.summary import Setting, is_undecided
+from s1_jax.records import Record
+from s1_jax.records.setting import Setting
+from s1_jax.records.verdicts import is_undecided
 
 SHORTEST_SHARED = 64  # characters two traces begin with alike before the second is kept as a branch of the first
 # of text that draws after the first may add, so that a browser opens the page at once; those beyond are only counted

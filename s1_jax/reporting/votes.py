@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
-from s1_jax.records.lines import Record
-from s1_jax.reporting.summary import Setting, has_class
+from s1_jax.records import Record
+from s1_jax.records.setting import Setting
+from s1_jax.records.verdicts import has_class
 from s1_jax.runtime.progress import progress_bar
 from s1_jax.tasks.classes import Classes
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from s1_jax.config import SearchConfig
+from s1_jax.records import Record
 from s1_jax.search.vote import Leaf, path_score
-
-Record = dict[str, Any]
 
 
 class Node(NamedTuple):

@@ -8,7 +8,7 @@ from s1_jax.config import SearchConfig, StepConfig
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.tree import Tree
-from s1_jax.search.nodes import Record
+from s1_jax.records import Record
 from s1_jax.search.run import Extract, search_all
 from s1_jax.search.verifier import Verifier
 from s1_jax.tasks.classes import Classes, text_classes

@@ -12,10 +12,11 @@ from time import perf_counter
 
 from s1_jax.config import SearchConfig
 from s1_jax.errors import UserError
+from s1_jax.records import Record
 from s1_jax.search.beam import beam, dvts
 from s1_jax.search.best_of_n import best_of_n
 from s1_jax.search.mcts import mcts
-from s1_jax.search.nodes import Method, Node, Record, Search, Tree
+from s1_jax.search.nodes import Method, Node, Search, Tree
 from s1_jax.search.rebase import rebase
 from s1_jax.search.verifier import Verdict, Verifier
 from s1_jax.search.vote import Leaf, Outcome, decide

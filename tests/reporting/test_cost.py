@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from s1_jax.records.setting import Setting
 from s1_jax.reporting.cost import add_cost, cost_of, format_cost
-from s1_jax.reporting.summary import Setting
 
 SETTING = {
     "forcing": True,

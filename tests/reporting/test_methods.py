@@ -6,9 +6,10 @@ import pytest
 
 from s1_jax.config import SearchConfig
 from s1_jax.records.names import KINDS, search_kind, search_label
+from s1_jax.records.setting import Setting
 from s1_jax.reporting.methods import FORCED, format_methods, method_runs
 from s1_jax.reporting.metrics import mean_interval
-from s1_jax.reporting.summary import Setting, methods, summarize
+from s1_jax.reporting.summary import methods, summarize
 from s1_jax.search.run import METHODS
 from s1_jax.search.vote import VOTES
 from tests.reporting.made_up import record, searched, sweep, undecided

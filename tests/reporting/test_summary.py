@@ -5,8 +5,9 @@ import random
 
 import pytest
 
+from s1_jax.records.setting import Setting
 from s1_jax.reporting.metrics import mean_interval, scaling, wilson_interval
-from s1_jax.reporting.summary import Setting, methods, summarize, to_dict
+from s1_jax.reporting.summary import methods, summarize, to_dict
 from tests.reporting.made_up import record, sweep
 
 

@@ -3,8 +3,9 @@
 import pytest
 
 from s1_jax.data.chat import THINK_START
+from s1_jax.records.setting import Setting
 from s1_jax.reporting import traces
-from s1_jax.reporting.summary import Setting, summarize
+from s1_jax.reporting.summary import summarize
 from s1_jax.reporting.traces import by_problem, common_length, draws_shown, ignored_ends, lay_out, parts
 from tests.reporting.made_up import record, spoken, spoken_sweep
 

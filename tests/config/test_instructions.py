@@ -2,7 +2,7 @@
 
 import pytest
 
-from s1_jax.data.instructions import instructed, parse_instruction
+from s1_jax.config.instructions import instructed, parse_instruction
 from s1_jax.errors import UserError
 
 LONG = (

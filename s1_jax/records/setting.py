@@ -1,0 +1,80 @@
+"""How a run was decoded, read off its record: what reports group by, and what resuming goes by."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable
+
+from s1_jax.config import SearchConfig
+from s1_jax.records import Record
+from s1_jax.records.names import search_label
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """How a run was decoded. `ignore_string` is None where no end is ignored; several strings took turns."""
+
+    forcing: bool
+    min_thinking_tokens: int
+    max_thinking_tokens: int | None
+    num_ignore: int
+    ignore_string: str | tuple[str, ...] | None
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    instruction: str | None = None  # behind the question, see config/instructions.py
+    max_tries: int = 1  # more: rejection sampling
+    newline_grace: float = 0.0  # share of the maximum
+    end_bias: float = 0.0  # at the maximum
+    search: SearchConfig | None = None  # a method that grows several runs and chooses one
+    reward: str | None = None  # what scored them, an outcome or a process model
+    max_new_tokens: int | None = None  # of thinking and answer together, without forcing
+
+    @classmethod
+    def of(cls, record: Record) -> Setting:
+        """The setting of a record. Where no end is ignored the string says nothing: it does not tell settings apart."""
+        string = record["ignore_string"] if record["num_ignore"] else None
+        values = {field.name: record.get(field.name, field.default) for field in dataclasses.fields(cls)}
+        found = {"ignore_string": tuple(string) if isinstance(string, list) else string}
+        return cls(**values | found | {"search": SearchConfig.of_record(record)})
+
+    @property
+    def label(self) -> str:
+        """The setting in a few words: "max 64, 2 x Wait, T 0.8"."""
+        parts = [] if self.instruction is None else [self.instruction]
+        if self.max_thinking_tokens is not None:
+            grace = f" + {self.newline_grace:.0%}" if self.newline_grace else ""
+            parts.append(f"max {self.max_thinking_tokens}{grace}")
+        if self.end_bias:
+            parts.append(f"end bias {self.end_bias:g}")
+        if self.num_ignore:
+            parts.append(f"{self.num_ignore} x {string_label(self.ignore_string)}")
+        if self.min_thinking_tokens > 1:
+            parts.append(f"min {self.min_thinking_tokens}")
+        if not self.forcing:
+            limits = [f"max {self.max_thinking_tokens}"] if self.max_thinking_tokens is not None else []
+            limits += [f"max {self.max_new_tokens} in all"] if self.max_new_tokens is not None else []
+            parts = [*parts[: self.instruction is not None], "no forcing", *limits]
+        if self.temperature:
+            parts += [f"T {self.temperature:g}"]
+        if self.max_tries > 1:
+            parts.append(f"up to {self.max_tries} tries")
+        if self.search is not None:
+            parts.insert(0, search_label(self.search, self.reward))
+        return ", ".join(parts) or "natural end"
+
+
+def record_key(record: Record) -> Hashable:
+    """Problem, setting, sample, and the seed where it says anything: at temperature 0 nothing is drawn."""
+    seed = record["seed"] if record["temperature"] > 0 else None
+    return record["problem_id"], seed, record["sample"], Setting.of(record)
+
+
+def string_label(string: str | tuple[str, ...] | None) -> str:
+    """An ignore string as people write it; the empty one and a rotation by a name."""
+    if isinstance(string, tuple):
+        return " / ".join(string_label(one) for one in string)
+    if not string:
+        return "no string"
+    return string if string == string.strip() else repr(string)
