@@ -23,12 +23,12 @@ from s1_jax.checkpoints.folder import resolve
 from s1_jax.config import FormatConfig, GradeConfig, JudgeConfig, TaskConfig
 from s1_jax.curation.replies import dollars, replies_of
 from s1_jax.errors import RunError, UserError
-from s1_jax.evaluate import report
 from s1_jax.records import Record
 from s1_jax.records.lines import cut_torn_line, read_records, record_line
 from s1_jax.records.results import read_run
 from s1_jax.records.schema import TO_GRADE
 from s1_jax.records.verdicts import UNDECIDED
+from s1_jax.reporting.report import report
 from s1_jax.reporting.votes import with_classes
 from s1_jax.runtime.cli import StopFlag, parse, program, resumable, run_main
 from s1_jax.runtime.endpoint import NoAnswer

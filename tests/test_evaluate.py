@@ -11,6 +11,7 @@ import pytest
 from s1_jax import evaluate
 from s1_jax.config import BudgetConfig, EvaluateConfig, SettingConfig, TaskConfig
 from s1_jax.errors import UserError
+from s1_jax.evaluation import decode
 from s1_jax.evaluation.settings import plan_rows
 from s1_jax.tasks import load_rules, load_task
 from s1_jax.tasks.classes import grader_classes
@@ -108,7 +109,7 @@ def run_dir(finished, tmp_path):
 @pytest.fixture
 def no_weights(monkeypatch):
     """Loading weights is an error."""
-    monkeypatch.setattr(evaluate.hf, "load_params", lambda *_, **__: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr(decode.hf, "load_params", lambda *_, **__: pytest.fail("the weights were loaded"))
 
 
 def test_one_record_per_problem_and_setting(finished):
@@ -184,7 +185,7 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_bytes(folder, run_dir, monk
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) * 2 // 3])  # torn in the middle of a line
     before = path.read_bytes().count(b"\n")
-    graded, calls = evaluate.graded, iter(range(PROBLEMS))
+    graded, calls = decode.graded, iter(range(PROBLEMS))
 
     def interrupted(*args):
         if next(calls) == 3:
@@ -192,7 +193,7 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_bytes(folder, run_dir, monk
         return graded(*args)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(evaluate, "graded", interrupted)
+        patched.setattr(decode, "graded", interrupted)
         evaluated(folder, run_dir, *GRID)
     assert path.read_bytes() == b"".join(whole.splitlines(keepends=True)[: before + 3])
     evaluated(folder, run_dir, *GRID)

@@ -11,6 +11,7 @@ from s1_jax import evaluate
 from s1_jax.checkpoints import hf_reward
 from s1_jax.config import SearchConfig, SettingConfig
 from s1_jax.errors import UserError
+from s1_jax.evaluation import decode
 from s1_jax.evaluation.settings import sweep_settings
 from s1_jax.model.reward import REWARD_MODELS, init_params
 from s1_jax.records.setting import record_key
@@ -74,7 +75,7 @@ def records_in(run_dir):
 @pytest.fixture(scope="module")
 def finished(folder):
     """A run_dir in which every method is done; its first start was stopped half-way."""
-    run_dir, real, made = folder / "run", evaluate.graded, []
+    run_dir, real, made = folder / "run", decode.graded, []
 
     def stopped(*asked):
         if len(made) == PROBLEMS * SETTINGS // 2:
@@ -83,7 +84,7 @@ def finished(folder):
         return real(*asked)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(evaluate, "graded", stopped)
+        patch.setattr(decode, "graded", stopped)
         evaluate.main(arguments(folder, run_dir))
     assert len(records_in(run_dir)) == PROBLEMS * SETTINGS // 2
     evaluate.main(arguments(folder, run_dir))

@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Hashable, Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import jax
 from transformers import PreTrainedTokenizerBase
 
+from s1_jax.checkpoints import hf
+from s1_jax.chips import resolve_dtype
 from s1_jax.config import BudgetConfig, EvaluateConfig, MeshConfig, SearchConfig, SettingConfig
 from s1_jax.config.instructions import instructed
 from s1_jax.data.chat import STOP_TOKENS, prompt_ids
 from s1_jax.decoding.core.budget import NO_LIMIT
 from s1_jax.decoding.core.requests import Request
+from s1_jax.decoding.engine import context_length
 from s1_jax.decoding.records import identity
 from s1_jax.errors import UserError
 from s1_jax.records import Record
@@ -64,6 +68,15 @@ def sweep_settings(config: EvaluateConfig) -> list[SettingConfig]:
     if not settings:
         raise UserError("the sweep is empty: each of max_thinking_tokens, num_ignore and ignore_strings needs a value")
     return list(settings.values())
+
+
+def with_model_defaults(config: EvaluateConfig, source: Path) -> EvaluateConfig:
+    """The config with what the model and the machine decide filled in: `max_model_len` and types."""
+    length = context_length(hf.load_config(source)) if config.max_model_len is None else config.max_model_len
+    model: dict[str, Any] = {"dtype": resolve_dtype(config.model.dtype).name}
+    stored = config.stored.resolved(model["dtype"])
+    filled = dataclasses.replace(config, max_model_len=length, stored=stored)
+    return dataclasses.replace(filled, model=dataclasses.replace(config.model, **model))
 
 
 def seeds_of(config: EvaluateConfig, setting: SettingConfig) -> tuple[int, ...]:

@@ -7,11 +7,11 @@ import dataclasses
 import jax
 import pytest
 
-from s1_jax import evaluate
 from s1_jax.config import EvaluateConfig, MeshConfig, ModelConfig, ModelSource, StoredConfig, TaskConfig
 from s1_jax.decoding.device.programs import Program, decode_slots
 from s1_jax.errors import UserError
 from s1_jax.evaluation import settings
+from s1_jax.evaluation.decode import decode
 from s1_jax.planning.counts import count
 from s1_jax.planning.decode_estimate import Step, sizes_of, weights_read
 from s1_jax.planning.decode_program import Sizes, Sweep, Types, cache_bytes, decode_params
@@ -19,6 +19,7 @@ from s1_jax.planning.hlo import parse
 from s1_jax.planning.roofline import Seconds
 from s1_jax.planning.train_program import local_bytes
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
+from s1_jax.tasks import load_task
 from tests.tokenizer import byte_tokenizer
 
 ROWS, LENGTH, ANSWER = 8, 128, 4
@@ -35,7 +36,7 @@ def layout_of(**sizes):
 
 
 def test_the_planned_loop_is_the_one_evaluate_runs(tiny_model, tmp_path, monkeypatch):
-    """`evaluate.decode` itself, up to its first step: what it would compile is, word for word, what is planned."""
+    """`evaluation.decode` itself, up to its first step: what it would compile is, word for word, what is planned."""
     tiny = tiny_model(vocab_size=272, hidden_size=32, intermediate_size=64, num_hidden_layers=2)
     tiny.torch_model.save_pretrained(tmp_path / "model")
     byte_tokenizer().save_pretrained(tmp_path / "model")
@@ -60,10 +61,10 @@ def test_the_planned_loop_is_the_one_evaluate_runs(tiny_model, tmp_path, monkeyp
         return call(self, *arguments)
 
     monkeypatch.setattr(Program, "__call__", stopping)
-    task = evaluate.load_task(config.task)
+    task = load_task(config.task)
     rows = settings.plan_rows(config, task, settings.sweep_settings(config), byte_tokenizer())
     with pytest.raises(Stop):
-        evaluate.decode(config, tmp_path, tmp_path / "model", task, rows)
+        decode(config, tmp_path, tmp_path / "model", task, rows)
     assert seen["state"].cache[0].capacity == LENGTH  # as of long rows
     layout = layout_of(data=2, fsdp=2, tensor=2)
     sizes = sizes_of(config, tiny.config, layout)

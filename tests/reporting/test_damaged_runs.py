@@ -13,7 +13,7 @@ from s1_jax.config import S1, EvaluateConfig, TaskConfig
 from s1_jax.errors import UserError
 from s1_jax.records.lines import record_line
 from s1_jax.records.results import read_results, read_run
-from s1_jax.reporting import compare, parity
+from s1_jax.reporting import compare, parity, report
 from s1_jax.reporting.traces import by_problem
 from s1_jax.runtime.cli import to_json
 from tests.reporting.made_up import searched, spoken
@@ -254,7 +254,7 @@ def test_what_cannot_be_drawn_is_told_and_the_rest_is_there(tmp_path, monkeypatc
         raise ValueError("no such sign\nand more")
 
     files = {"save_scaling_plot": "scaling.png", "save_methods_plot": "methods.png", "save_report": "report.html"}
-    monkeypatch.setattr(evaluate, fails, fail)
+    monkeypatch.setattr(report, fails, fail)
     folder = write_run(tmp_path / "run", [searched(i, True, 4) for i in range(3)])
     evaluate.main([str(folder)])
     said = capsys.readouterr()

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from s1_jax import convert, evaluate, generate, grade, train
 from s1_jax.data.sources import read_rows
 from s1_jax.errors import UserError
+from s1_jax.evaluation import decode
 from tests.runs import BASE, MESH, PATIENCE, PROJECT, SWEEP, Team, assert_same_run, gate, options, records_by_key
 
 ROOT = "gs://s1-test"
@@ -84,7 +85,7 @@ def test_a_sweep_of_two_processes_gives_the_records_of_one(tmp_path, bucket, mod
 
 def test_a_sweep_is_stopped_goes_on_and_is_read_from_there(tmp_path, bucket, model, monkeypatch, capsys):
     arguments = [*SWEEP, "--model.path", model, "--run-dir", f"{ROOT}/sweep"]
-    real, made = evaluate.graded, []
+    real, made = decode.graded, []
 
     def stopped(*asked):
         if len(made) == RECORDS // 2:
@@ -92,10 +93,10 @@ def test_a_sweep_is_stopped_goes_on_and_is_read_from_there(tmp_path, bucket, mod
         made.append(asked)
         return real(*asked)
 
-    monkeypatch.setattr(evaluate, "graded", stopped)
+    monkeypatch.setattr(decode, "graded", stopped)
     with pytest.raises(KeyboardInterrupt):
         evaluate.main(arguments)
-    monkeypatch.setattr(evaluate, "graded", real)
+    monkeypatch.setattr(decode, "graded", real)
     assert len(bucket.read("sweep/records.jsonl").splitlines()) == RECORDS // 2
     capsys.readouterr()
     evaluate.main(arguments)

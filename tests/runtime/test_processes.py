@@ -132,7 +132,7 @@ def test_a_sweep_over_four_processes_gives_the_records_of_one(tmp_path, sweep_al
 def test_one_model_over_two_processes_decodes_the_records_of_one(tmp_path, sweep_alone):
     """A mesh larger than a process: both decode all, one writes. Told to end, both do, and the sweep goes on."""
     arguments = [*SWEEP, "--run-dir", str(tmp_path / "run"), "--mesh.fsdp", "2", "--mesh.tensor", "2"]
-    team = Team(2, arguments, evaluate, first={0: gate("s1_jax.evaluate:graded", 2, tmp_path / "go")})
+    team = Team(2, arguments, evaluate, first={0: gate("s1_jax.evaluation.decode:graded", 2, tmp_path / "go")})
     records, deadline = tmp_path / "run" / "records.jsonl", time.time() + PATIENCE
     while not (records.exists() and records.stat().st_size):
         assert time.time() < deadline and all(member.poll() is None for member in team.members), team.ends()

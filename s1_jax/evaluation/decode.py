@@ -1,0 +1,162 @@
+"""How the records of a sweep are decoded, on one host or many."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from s1_jax.checkpoints import hf
+from s1_jax.checkpoints.stops import declared_stops
+from s1_jax.chips import resolve_dtype
+from s1_jax.config import EvaluateConfig
+from s1_jax.decoding.core.sweep import plan_trunks
+from s1_jax.decoding.engine import Engine, Status
+from s1_jax.decoding.host.slots import rows_at_a_time
+from s1_jax.evaluation.grading import graded
+from s1_jax.evaluation.settings import Row, searches
+from s1_jax.records import Record
+from s1_jax.records.lines import cut_torn_line, part_of, record_line
+from s1_jax.records.results import read_results
+from s1_jax.reporting.cost import add_cost
+from s1_jax.reporting.live import LiveTable
+from s1_jax.runtime.cli import StopFlag
+from s1_jax.runtime.files import appended
+from s1_jax.runtime.processes import Watchdog, any_of, finish_together, is_first, watch_for_preemption
+from s1_jax.runtime.stages import Stages
+from s1_jax.search.rejection import sample_until_natural
+from s1_jax.search.requests import search_requests
+from s1_jax.search.verifiers import Verifiers
+from s1_jax.sharding import DECODE_RULES, Layout, devices_for, make_mesh
+from s1_jax.tasks import Task
+from s1_jax.tasks.answers import without_stop
+from s1_jax.tasks.classes import Classes, grader_classes
+
+
+def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows: Sequence[Row]) -> None:
+    """Appends the rows' records to this process's `records.jsonl` in `run_dir`, each as soon as it is there.
+
+    Where the model lies with several processes all decode the same, and the first writes.
+    """
+    layout = Layout(make_mesh(config.mesh, devices_for(config.mesh)), DECODE_RULES)
+    writing = is_first() or not layout.spans_processes
+    parts = layout.parts(layout.rules["batch"])
+    dtype = resolve_dtype(config.model.dtype)
+    with Stages() if is_first() else nullcontext() as stages:
+        if stages is not None:
+            stages.at(f"loading {config.model.path}", quiet=True)
+        model, params = hf.load_for_decoding(source, config.stored, dtype, layout)
+    requests, shared = [row.request for row in rows if row.search is None], config.sweep.shared_trace
+    runs = len(plan_trunks(requests)) if shared else len(requests)
+    engine = Engine(
+        model,
+        params,
+        hf.load_tokenizer(source),
+        max_model_len=config.max_model_len,
+        batch_size=rows_at_a_time(config.batch_size, runs if len(requests) == len(rows) else config.batch_size, parts),
+        dtype=dtype,
+        cache_dtype=jnp.dtype(config.stored.cache),
+        layout=layout,
+        format=config.format,
+        draft_tokens=config.draft_tokens,
+        stops=declared_stops(source, model.vocab_size),
+    )
+    verifiers = Verifiers(config, engine.tokenizer, dtype, layout)
+    for search, reward in searches(rows):
+        verifiers.of(reward, search)  # now: what is wrong with one is not to be found out after hours of decoding
+    path = part_of(run_dir / "records.jsonl", jax.process_index())
+    cut_torn_line(path)
+    written, started = 0, time.perf_counter()
+    note = f"{runs:,} runs" if shared else "each record by itself"
+    there = read_results(path)  # those of other settings too
+    live = LiveTable(there, len(there) + len(rows), note, shown=is_first())
+    with (
+        StopFlag() as stop,
+        Watchdog(config.hosts.stall_seconds) as watchdog,
+        appended(path) as file,
+        live.note,
+        live,
+    ):
+        watch_for_preemption(stop.ask)
+
+        def show(status: Status) -> None:
+            live.show(status.done, status.recorded_tokens, status.slot_use, status.tokens_per_step)
+            watchdog.tick(f"{status.done} of {status.total} records")
+            if layout.spans_processes:
+                if not any_of(stop.asked):
+                    return  # whoever is told between the two looks at it next time, as all do
+                finish_together()
+                stop.ask()
+            stop.check()
+
+        try:
+            classes = grader_classes(task.rules)
+            for place, record in run_all(engine, rows, shared, verifiers, task.rules.extract, classes, show):
+                if not writing:
+                    continue
+                record = rows[place].known | graded(task, rows[place].problem, record)
+                file.write(record_line(record))
+                file.flush()
+                live.add(record)
+                written += 1
+        finally:
+            if writing:
+                add_cost(
+                    run_dir,
+                    jax.process_index(),
+                    records=written,
+                    decoded_tokens=engine.decoded_tokens,
+                    seconds=time.perf_counter() - started,
+                    slot_steps=engine.use.slot_steps,
+                    slot_tokens=engine.use.tokens,
+                    accepted_tokens=engine.use.accepted,
+                    programs=engine.programs,
+                )
+
+
+def run_all(
+    engine: Engine,
+    rows: Sequence[Row],
+    shared: bool,
+    verifiers: Verifiers,
+    extract: Callable[[str, str], str | None],
+    classes: Classes,
+    show: Callable[[Status], None],
+) -> Iterator[tuple[int, Record]]:
+    """Records of the rows with their places: those that are drawn once, then rejection sampling's, then searches'."""
+    once = [place for place, row in enumerate(rows) if row.max_tries == 1 and row.search is None]
+    requests = [rows[place].request for place in once]
+    run = engine.run_shared(requests, show) if shared else enumerate(engine.run(requests, show))
+    for i, record in run:
+        yield once[i], record
+    several = [place for place, row in enumerate(rows) if row.max_tries > 1]
+    requests, tries = [rows[place].request for place in several], [rows[place].max_tries for place in several]
+
+    def show_after(status: Status) -> None:
+        show(status._replace(done=status.done + len(once)))
+
+    if requests:
+        for i, record in sample_until_natural(engine, requests, tries, show_after):
+            yield several[i], record
+    done = len(once) + len(several)
+
+    def show_search(found: int) -> None:
+        use = engine.use
+        counts = done + found, len(rows), engine.decoded_tokens
+        show(Status(*counts, use.share, use.tokens_per_step, use.tokens))
+
+    def answer(text: str) -> str | None:
+        return extract(without_stop(text, engine.stop_tokens), engine.format.answer_start)
+
+    for (search, reward), places in searches(rows).items():
+        asked, questions = zip(*((rows[place].request, rows[place].problem.question) for place in places), strict=True)
+        verifier = verifiers.of(reward, search)
+        steps = verifiers.steps
+        found = search_requests(engine, asked, questions, search, steps, verifier, answer, show_search, classes)
+        for i, record in found:
+            yield places[i], record
+        done += len(places)

@@ -1,0 +1,95 @@
+"""The folder of a sweep: who may write into it, which records it lacks, what several processes left in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from s1_jax.checkpoints.folder import fingerprint
+from s1_jax.config import S1, EvaluateConfig
+from s1_jax.data.chat import STOP_TOKENS
+from s1_jax.errors import UserError
+from s1_jax.evaluation.settings import Row
+from s1_jax.records.lines import gather_parts, parts_of
+from s1_jax.records.results import read_results
+from s1_jax.records.schema import check_config
+from s1_jax.records.setting import record_key
+from s1_jax.reporting.cost import COSTS
+from s1_jax.runtime.cli import to_json
+from s1_jax.runtime.files import read_earlier, write_whole
+from s1_jax.runtime.processes import is_first, meet
+from s1_jax.runtime.storage import Mirror
+
+# What all records of one run_dir share; settings, the number of problems and the machine may change between two starts.
+SHARED_OPTIONS = (
+    ("model", "sha256"),
+    ("model", "dtype"),
+    ("model", "stop_tokens"),
+    ("task", "name"),
+    ("task", "path"),
+    ("task", "seed"),
+    ("max_answer_tokens",),
+    ("max_model_len",),
+    ("stored", "weights"),
+    ("stored", "cache"),
+    ("format",),
+)
+# And what all records of searches share besides.
+SEARCH_OPTIONS = (("rewards", "process"), ("rewards", "outcome"), ("steps",))
+
+
+def claim_run_dir(folder: Mirror, config: EvaluateConfig, source: Path, stop_tokens: Sequence[str]) -> None:
+    """Writes `config.json`, and brings an earlier start's records together.
+
+    Raises UserError where the folder holds other records, naming what differs.
+    """
+    meet("run_dir is looked at")
+    run_dir = folder.local
+    now = json.loads(to_json(config)) | {"max_answer_tokens": config.answer_tokens}
+    now["model"] |= {"sha256": fingerprint(source), "stop_tokens": list(stop_tokens)}
+    path = run_dir / "config.json"
+    there = [record for part in parts_of(run_dir / "records.jsonl") for record in read_results(part)]
+    earlier = read_earlier(path, bound=True) if there else None  # without records it binds nothing
+    if earlier is not None:
+        check_config(earlier, str(path))
+        shared = SHARED_OPTIONS + SEARCH_OPTIONS * any("method" in record for record in there)
+        before = {"format": json.loads(to_json(S1))} | earlier  # earlier versions knew s1's alone
+        before["model"] = {"stop_tokens": sorted(STOP_TOKENS)} | (before.get("model") or {})
+        pairs = [(".".join(names), _at(before, names), _at(now, names)) for names in shared]
+        if differing := [f"{name} was {old!r}, is {new!r}" for name, old, new in pairs if old != new]:
+            raise UserError(f"{folder.place} holds other records ({'; '.join(differing)}); choose another --run-dir")
+    meet("run_dir was looked at")
+    if is_first():
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(now, indent=2) + "\n")
+        gather(folder)
+    meet("run_dir is claimed")
+    folder.fetch()  # what was gathered
+
+
+def unfinished(folder: Mirror, rows: Sequence[Row]) -> list[Row]:
+    """The rows without a record yet. Raises UserError where the record is of another problem with the same id."""
+    records = {record_key(record): record for record in read_results(folder.local / "records.jsonl")}
+    for row in rows:
+        record = records.get(row.key, row.known)
+        for field in ("prompt_token_ids", "gold"):
+            if record.get(field) != row.known[field]:
+                raise UserError(
+                    f"{folder.place} holds another {row.request.name} ({field} differs); choose another --run-dir"
+                )
+    return [row for row in rows if row.key not in records]
+
+
+def gather(folder: Mirror) -> None:
+    """Puts what other processes have written into the files of the first."""
+    for name in ("records.jsonl", COSTS):
+        gather_parts(folder.local / name)
+    folder.keep()
+
+
+def _at(options: Any, names: Sequence[str]) -> Any:
+    for name in names:
+        options = (options or {}).get(name)  # an earlier version's config may not have it
+    return options
