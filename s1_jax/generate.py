@@ -4,7 +4,7 @@ Each input line is a JSON object with `prompt` (a user message, put through the 
 perhaps an `id`, perhaps a `budget` of its own, whose fields win over the flags. The start marker of thinking is
 appended to either, unless it ends in that. The output has one record a line, in input order, each batch as soon as it
 is done; the same command goes on with an output that is not finished. With `--prompt "..."` the answer streams to the
-terminal instead, tokens that were forced in another colour. With `--no-thinking` the model answers at once, as in plain
+terminal instead, tokens that were forced in another color. With `--no-thinking` the model answers at once, as in plain
 chat.
 """
 
@@ -20,18 +20,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jax
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.api import LoadedModel, load_model, override, prompt_token_ids
 from s1_jax.config.generate import GenerateConfig
 from s1_jax.data.chat import STOP_TOKENS
 from s1_jax.data.look_alikes import LookAlikes
-from s1_jax.decoding.core.budget import AnswerEnd, End, Kind, Phase
 from s1_jax.decoding.core.requests import USUAL, Request
-from s1_jax.decoding.engine import Engine, Status
+from s1_jax.decoding.engine import Engine, Piece, Status
 from s1_jax.decoding.host.slots import rows_at_a_time
-from s1_jax.decoding.records import FORCED
 from s1_jax.errors import UserError
 from s1_jax.runtime.cli import StopFlag, parse, program, resumable, run_main
 from s1_jax.runtime.files import appended
@@ -43,7 +40,7 @@ from s1_jax.runtime.storage import as_path, check_input, in_bucket, mirrored
 from s1_jax.runtime.terminal import say, shown
 from s1_jax.runtime.texts import is_unicode
 
-FORCED_COLOUR, NO_COLOUR = "\033[33m", "\033[0m"
+FORCED_COLOR, NO_COLOR = "\033[33m", "\033[0m"
 LONGEST_CHARACTER = 4  # bytes of a character in UTF-8: more tokens than these cannot wait for its end
 
 EARLIER = {"stop_tokens": sorted(STOP_TOKENS)}  # fields that records of earlier versions lack
@@ -175,46 +172,43 @@ def resume(path: Path, expected: list[dict[str, Any]]) -> int:
 
 
 def stream(engine: Engine, request: Request, stages: Stages) -> None:
-    """Writes one request's tokens to standard output as they come; on a terminal, forced ones in another colour.
+    """Writes one request's tokens to standard output as they come; on a terminal, forced ones in another color.
 
     Until the first comes, `stages` say what is being done. A line about the budget follows on standard error. Raises
     UserError where the request cannot be decoded.
     """
     engine.check(request)
     stages.at("reading the prompt")
-    coloured = sys.stdout.isatty()
-    control: Any = None
-    steps: list[tuple[float, int]] = []  # when each ended, and the tokens recorded by then
+    colored = sys.stdout.isatty()
+    record: dict[str, Any] = {}
+    arrivals: list[tuple[float, int]] = []  # when each piece came, and how many tokens there were by then
 
-    def decoded() -> Iterator[tuple[int, bool]]:
-        nonlocal control
-        shown = 0
-        for state in engine.steps(request):
-            row = (state.tokens[0], state.kinds[0], state.num_tokens[0], state.control)
-            tokens, kinds, count, control = jax.device_get(row)
+    def tokens() -> Iterator[tuple[int, bool]]:
+        count = 0
+        for piece in engine.stream(request):
             stop.check()
-            if not steps:  # not before there is something behind it: the first step compiles
-                yield from ((token, True) for token in engine.opening(request))
-            steps.append((time.perf_counter(), int(count)))
-            if control.phase[0] == Phase.THINKING:
-                count = max(shown, count - engine.longest_marker + 1)  # what may turn out to be an end is not shown yet
-            yield from ((int(tokens[i]), Kind(kinds[i]) in FORCED) for i in range(shown, count))
-            shown = int(count)
+            if not isinstance(piece, Piece):
+                record.update(piece)
+                continue
+            count += len(piece.token_ids)
+            arrivals.append((time.perf_counter(), count))
+            yield from ((token, piece.forced) for token in piece.token_ids)
 
     with StopFlag() as stop:
         try:
-            for text, forced in text_pieces(engine.tokenizer, decoded()):
+            for text, forced in text_pieces(engine.tokenizer, tokens()):
                 stages.done()
                 text = shown(text)
-                sys.stdout.write(FORCED_COLOUR + text + NO_COLOUR if coloured and forced else text)
+                sys.stdout.write(FORCED_COLOR + text + NO_COLOR if colored and forced else text)
                 sys.stdout.flush()
         finally:
             say(flush=True)
-    end, answer_end = End(control.end[0]).name.lower(), AnswerEnd(control.answer_end[0]).name.lower()
-    thinking = f"{control.num_thinking[0]} thinking tokens (end: {end}, {control.ignores_used[0]} ignored), "
-    answer = f"{control.num_answer[0]} answer tokens (end: {answer_end})"
-    (began, first), (ended, last) = steps[0], steps[-1]
-    speed = f"; {(last - first) / (ended - began):,.1f} tokens/s" if last > first else ""
+    thinking = "{num_thinking_tokens} thinking tokens (end: {end}, {ignores_used} ignored), ".format_map(record)
+    answer = "{num_answer_tokens} answer tokens (end: {answer_end})".format_map(record)
+    speed = ""
+    if arrivals:
+        (began, first), (ended, last) = arrivals[0], arrivals[-1]
+        speed = f"; {(last - first) / (ended - began):,.1f} tokens/s" if last > first else ""
     say((thinking if request.thinking else "") + answer + speed, file=sys.stderr)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from s1_jax.config import S1, BudgetConfig, FormatConfig, ModelConfig
 from s1_jax.data.chat import check_control_token, check_opening, encode, opened_by_template
 from s1_jax.decoding import records
-from s1_jax.decoding.core.loop import DecodeState
+from s1_jax.decoding.core.budget import IS_THOUGHT, Kind
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.sampling import PhaseSampling, make_sampling, row_key
 from s1_jax.decoding.core.sweep import BranchPoint, Trunk, branch_point, ignored_ends, plan_trunks
@@ -55,6 +56,14 @@ class Status(NamedTuple):
 
 
 Progress = Callable[[Status], None]
+
+
+class Piece(NamedTuple):
+    """Consecutive tokens of one kind, in the stream of one request."""
+
+    token_ids: tuple[int, ...]
+    kind: Kind  # SUFFIX for every token of a marker, the start marker's too
+    forced: bool  # appended by budget forcing, not sampled
 
 
 class Engine:
@@ -112,11 +121,6 @@ class Engine:
         """How many programs have been compiled."""
         return self.functions.count()
 
-    @property
-    def longest_marker(self) -> int:
-        """Tokens of the longest end marker: all but one of so many last tokens of thinking may be taken back."""
-        return int(self.markers.end_lengths.max())
-
     def run(self, requests: Sequence[Request], progress: Progress | None = None) -> Iterator[dict[str, Any]]:
         """Records of the requests, in order, each decoded by itself, as soon as all before it are done.
 
@@ -139,15 +143,35 @@ class Engine:
             self.check(request)
         return self._decode(requests, plan_trunks(requests), progress)
 
-    def steps(self, request: Request) -> Iterator[DecodeState]:
-        """States of one checked request after every step, in row 0, until it is done; drafts may add several tokens.
+    def stream(self, request: Request) -> Iterator[Piece | dict[str, Any]]:
+        """Pieces of one request's tokens as they are decoded, then its record, as `run` gives it.
 
-        A state is gone once the next one is asked for.
+        The tokens of the pieces, joined, are those of the record's `text`. A token that may turn out to begin an end
+        marker is held back until that is known, so no piece is ever taken back. The first piece is the start marker; it
+        comes with the first decoded token. A stop string of the request may come before it is found: the record's
+        answer lacks it, the pieces do not. Raises as `run` does.
         """
-        slots = self._slots([request])
-        while not slots.idle:
-            slots.advance(1)
-            yield slots.state
+        self.check(request)
+        slots, forcing, shown = self._slots([request]), request.budget.forcing, 0
+        opening = tuple(self.opening(request))
+        row: Row | None = None
+        while row is None:
+            row = slots.advance(1).get(0)
+            self._stop([request], [Trunk(0, ())], slots)
+            now = slots.recent(self.max_model_len)[0] if row is None else row
+            if opening:
+                yield Piece(opening, Kind.SUFFIX, forced=True)
+                opening = ()
+            count = len(now.tokens)
+            if row is None and request.thinking and IS_THOUGHT[now.kinds].all():
+                count = max(shown, count - int(self.markers.end_lengths.max()) + 1)
+            new = zip(now.kinds[shown:count].tolist(), now.tokens[shown:count].tolist(), strict=True)
+            for kind, tokens in itertools.groupby(new, key=lambda pair: pair[0]):
+                yield Piece(tuple(token for _, token in tokens), Kind(kind), forced=forcing and kind in records.FORCED)
+            shown = count
+        self.decoded_tokens += row.num_decoded
+        points = {0: (row.branch_point, row.ignores_used)}
+        yield from (record for _, record in self._records([request], points, row, {}))
 
     def _decode(
         self, requests: Sequence[Request], trunks: Sequence[Trunk], progress: Progress | None

@@ -68,7 +68,7 @@ WAYS = {
     "drafts": (lambda engine: list(engine.run(requests())), {"draft_tokens": 3}),
     "shared": (lambda engine: list(engine.run_shared(requests())), {}),
     "without thinking": (lambda engine: list(engine.run(requests(budget=BudgetConfig(), thinking=False))), {}),
-    "streamed": (lambda engine: list(engine.steps(requests()[0])), {}),
+    "streamed": (lambda engine: list(engine.stream(requests()[0])), {}),
     "search": (lambda engine: searched(engine, requests()), {}),
 }
 

@@ -26,9 +26,9 @@ def test_a_prompt_streams_to_the_terminal(folder, model, capsys, monkeypatch):
     assert "2 thinking tokens (end: forced" in plain.err
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     main(flags)
-    coloured = capsys.readouterr().out
-    assert coloured.replace(generate.FORCED_COLOUR, "").replace(generate.NO_COLOUR, "") == plain.out
-    forced = [part.split(generate.NO_COLOUR)[0] for part in coloured.split(generate.FORCED_COLOUR)[1:]]
+    colored = capsys.readouterr().out
+    assert colored.replace(generate.FORCED_COLOR, "").replace(generate.NO_COLOR, "") == plain.out
+    forced = [part.split(generate.NO_COLOR)[0] for part in colored.split(generate.FORCED_COLOR)[1:]]
     assert "".join(forced) == "<|im_start|>think\n<|im_start|>answer\nFinal Answer:"
 
 
