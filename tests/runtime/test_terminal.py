@@ -98,7 +98,7 @@ def test_all_printing_of_the_package_goes_through_one_function():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Name) and node.id == "print"
     }
-    assert printing == {"terminal.py"}
+    assert printing == {"runtime/terminal.py"}
     assert terminal.say is say
 
 
