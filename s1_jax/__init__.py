@@ -6,6 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from s1_jax.runtime.platforms import choose_platform
+
 if TYPE_CHECKING:
     from s1_jax.api import load_model
 
@@ -13,6 +15,8 @@ if sys.argv[:1] == ["-m"]:  # so it is while Python looks for the module of `pyt
     from s1_jax.runtime.signals import end_at_once
 
     end_at_once()  # a command is heard from here on: what it imports takes seconds
+
+choose_platform()  # before anything imports JAX
 
 # transformers would warn that PyTorch is absent; only its tokenizers are used
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

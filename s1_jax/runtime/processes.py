@@ -15,7 +15,6 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
-from glob import glob
 from typing import Any
 
 import jax
@@ -26,12 +25,12 @@ from s1_jax.config import HostsConfig
 from s1_jax.errors import RunError, UserError
 from s1_jax.runtime import cli
 from s1_jax.runtime.clocks import AwakeTime
+from s1_jax.runtime.platforms import has_tpu_device
 from s1_jax.runtime.signals import Told, end_now
 from s1_jax.runtime.terminal import say
 
 FORM = "HOST:PORT,COUNT,INDEX, for instance 10.0.0.2:8476,4,0"
 LAST_PORT = 2**16 - 1
-TPU_DEVICES = ("/dev/accel*", "/dev/vfio/[0-9]*")  # on a TPU VM, by generation
 LOST = 70  # exit code: another process is lost, or nothing has moved for too long
 STDERR = 2  # its file descriptor
 KEPT = "What was saved is kept, the same command goes on from there"
@@ -204,7 +203,8 @@ def _parse(who: str) -> tuple[str, int, int]:
 
 
 def _on_tpu() -> bool:
-    return _platforms() in ("", "tpu") and any(glob(pattern) for pattern in TPU_DEVICES)
+    # JAX itself chooses "tpu,cpu" when it is imported on a TPU VM
+    return _platforms().split(",")[0] in ("", "tpu") and has_tpu_device()
 
 
 def _platforms() -> str:
