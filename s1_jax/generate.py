@@ -29,13 +29,14 @@ from s1_jax.data.look_alikes import LookAlikes
 from s1_jax.decoding.core.requests import USUAL, Request
 from s1_jax.decoding.engine import Engine, Piece, Status
 from s1_jax.decoding.host.slots import rows_at_a_time
+from s1_jax.decoding.note import DecodingNote
 from s1_jax.errors import UserError
 from s1_jax.runtime.cli import StopFlag, parse, program, resumable, run_main
 from s1_jax.runtime.files import appended
 from s1_jax.runtime.json_input import loads, read_jsonl
 from s1_jax.runtime.locks import locked_file
 from s1_jax.runtime.progress import progress_bar
-from s1_jax.runtime.stages import DecodingNote, Stages
+from s1_jax.runtime.stages import Stages
 from s1_jax.runtime.storage import as_path, check_input, in_bucket, mirrored
 from s1_jax.runtime.terminal import say, shown
 from s1_jax.runtime.texts import is_unicode

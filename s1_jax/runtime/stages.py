@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
-
 from rich.console import Console
 from rich.text import Text
 
 from s1_jax.runtime.compilation import CompilationWatch
 from s1_jax.runtime.progress import clock_time
 from s1_jax.runtime.terminal import in_a_line
-
-if TYPE_CHECKING:
-    from s1_jax.decoding.engine import Status
 
 COMPILING = "compiling"
 
@@ -88,44 +82,3 @@ class LiveNote:
     def __str__(self) -> str:
         seconds = self._watch.seconds
         return self.text if seconds is None else f"{COMPILING} {clock_time(seconds)}"
-
-
-class DecodingNote(LiveNote):
-    """That of a bar while an engine decodes: the tokens per second.
-
-    Where standard error is no terminal, which shows no bar before its end, a line says that decoding begins, and one
-    that it compiles.
-    """
-
-    def __init__(self, begins: str) -> None:
-        super().__init__()
-        self._begins = begins
-        self._first: tuple[float, int] | None = None  # when the first tokens were there, and how many
-        self._speed = 0.0  # tokens per second since
-
-    def __enter__(self) -> DecodingNote:
-        super().__enter__()
-        self._stages = Stages(live=False)
-        self._stages.__enter__().at(self._begins)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stages.__exit__()
-        super().__exit__()
-
-    def show(self, status: Status) -> None:
-        """Takes in how far the engine is."""
-        now = time.perf_counter() - self.compiling
-        if self._first is None:
-            self._first = now, status.recorded_tokens
-        elif now > self._first[0]:
-            self._speed = (status.recorded_tokens - self._first[1]) / (now - self._first[0])
-            self.text = f"{self._speed:,.0f} tokens/s" if self._speed else ""
-
-    def seconds_left(self, status: Status) -> float | None:
-        """Seconds until all requests are done, if those left are as long as those done; None: nobody knows yet."""
-        if not (status.done and self._speed):
-            return None
-        left = status.decoded_tokens / status.done * (status.total - status.done)
-        under_way = status.recorded_tokens - status.decoded_tokens
-        return max(left - under_way, 0.0) / self._speed
