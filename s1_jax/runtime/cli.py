@@ -1,6 +1,7 @@
 """How a command line becomes a config, and how an entry point ends.
 
-A config file is Python with a `get_config()`; `--section.name value` overrides one field of what it returns.
+A config file is Python with a `get_config()`. The command line names it by its path or, if it ships with s1_jax, by
+its name; `--section.name value` overrides one field of what it returns.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from s1_jax.config import shipped
 from s1_jax.config.options import SHOWN, wanted
 from s1_jax.errors import RunError, UserError
 from s1_jax.runtime.compilation import keep_compiled_programs
@@ -52,11 +54,17 @@ def program(command: str) -> str:
 
 
 def load_config(path: str | Path) -> Any:
-    """Runs `get_config()` of a config file. Raises UserError where there is none, or whatever else it does."""
-    path = as_path(path)
+    """Runs `get_config()` of a config file, or of the shipped config of that name.
+
+    Raises UserError where there is no such file or name, and where the file fails.
+    """
+    given, path = path, as_path(path)
     check_input(path)
     if not path.is_file():
-        raise UserError(f"no config file {path}; the ones shipped are in configs/")
+        found = shipped.find(str(given))
+        if found is None:
+            raise UserError(f"no config file {given}, and no shipped config of that name; {shipped.near(str(given))}")
+        path = found
     namespace: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
     try:
         exec(compile(path.read_bytes(), str(path), "exec"), namespace)
@@ -91,7 +99,7 @@ def parse(cls: type[T], argv: list[str], prog: str, default: T | None = None, de
 
 
 def parse_with_file(cls: type[T], argv: list[str], prog: str, description: str | None = None) -> T:
-    """`[CONFIG.py] [overrides]` as a `cls`; without a file the overrides are of the class's defaults.
+    """`[CONFIG.py | NAME] [overrides]` as a `cls`; without a file the overrides are of the class's defaults.
 
     Raises UserError on what cannot be read, and with a line on usage where there is nothing to read.
     """
@@ -106,7 +114,7 @@ def parse_with_file(cls: type[T], argv: list[str], prog: str, description: str |
         return parse(cls, argv, f"{prog} [CONFIG.py]", description=description)
     raise UserError(
         f"usage: {prog} CONFIG.py [--section.name value ...], or options alone, on top of their defaults   "
-        "(configs/ holds the files shipped; --help lists options and defaults)"
+        "(CONFIG.py: a file, or the name of a shipped config such as quickstart_sft; --help lists options and defaults)"
     )
 
 
