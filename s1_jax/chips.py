@@ -19,7 +19,10 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Chip:
-    """One generation; all figures are of one chip."""
+    """One generation of TPU.
+
+    All figures are those of one JAX device: `jax.device_count()` and a mesh count devices, and some chips are two.
+    """
 
     name: str  # as in topology names
     device_kinds: tuple[str, ...]  # as jax.Device.device_kind spells it
@@ -30,6 +33,7 @@ class Chip:
     torus: int = 0  # dimensions of the interconnect
     wrap: int = 0  # an axis has wrap-around links where its length is a multiple of this
     cubes: bool = False  # and only where all axes are
+    devices: int = 1  # JAX devices of one chip
 
     def wraps(self, shape: tuple[int, ...]) -> tuple[bool, ...]:
         """For each axis of a slice of this shape whether its ends are linked."""
@@ -42,7 +46,7 @@ CHIPS = (
     Chip("v5e", ("TPU v5 lite", "TPU v5e"), 197e12, 15.75 * GIB, 8.1e11, 4.5e10, 2, 16),
     Chip("v5p", ("TPU v5", "TPU v5p"), 459e12, 95.74 * GIB, 2.765e12, 9e10, 3, 4, cubes=True),
     Chip("v6e", ("TPU v6 lite", "TPU v6e"), 918e12, 31.25 * GIB, 1.64e12, 9e10, 2, 16),
-    Chip("v7x", ("TPU7x",), 2307e12),  # its peak alone, for MFU
+    Chip("v7x", ("TPU7x",), 2307e12 / 2, devices=2),  # its peak alone, for MFU
 )
 
 

@@ -83,8 +83,8 @@ class DecodePlan:
 
     @property
     def chips(self) -> int:
-        """Of the slice."""
-        return math.prod(self.mesh.values())
+        """Number of chips in the slice."""
+        return math.prod(self.mesh.values()) // self.chip.devices
 
     @property
     def fits(self) -> bool:

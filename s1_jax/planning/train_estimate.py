@@ -43,8 +43,8 @@ class Plan:
 
     @property
     def chips(self) -> int:
-        """Of the slice."""
-        return math.prod(self.mesh.values())
+        """Number of chips in the slice."""
+        return math.prod(self.mesh.values()) // self.chip.devices
 
     @property
     def fits(self) -> bool:
@@ -58,10 +58,10 @@ class Plan:
 
     @property
     def mfu(self) -> float | None:
-        """Model FLOPs over what the chips could do in a step without overlap."""
+        """Model FLOPs as a fraction of what the devices could compute in a step without overlap."""
         if self.seconds is None:
             return None
-        return self.model_flops / (self.seconds.step_no_overlap * self.chips * self.chip.peak_flops)
+        return self.model_flops / (self.seconds.step_no_overlap * math.prod(self.mesh.values()) * self.chip.peak_flops)
 
     def to_dict(self) -> dict[str, Any]:
         """As one JSON object; times, compiled FLOPs and MFU are null where the step does not fit."""

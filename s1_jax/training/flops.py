@@ -1,4 +1,4 @@
-"""Model FLOPs of a training step, and the share of the chip's peak they make (MFU)."""
+"""Model FLOPs of a training step, and the fraction of the chips' peak that they reach (MFU)."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ def step_flops(model: ModelConfig, positions: np.ndarray, segment_ids: np.ndarra
 
 
 def mfu(flops: float, seconds: float) -> float | None:
-    """Share of all devices' peak; None where the chip's peak is not in the table."""
+    """Return the fraction of all devices' peak that these FLOPs reach; None where the table has no such chip."""
     chip = chip_of(jax.devices()[0].device_kind)
     return None if chip is None else flops / seconds / (chip.peak_flops * jax.device_count())

@@ -78,3 +78,11 @@ def test_kernels_count_what_they_visit_in_every_layer_and_again_where_recomputed
 def test_a_chip_whose_memory_nobody_knows_is_refused():
     with pytest.raises(UserError, match="memory of v7x"):
         capacity(chip_of("TPU7x"))
+
+
+def test_a_plan_on_chips_of_two_devices_counts_chips_and_the_peak_once():
+    """The mesh is of devices; hours are paid by the chip."""
+    v7x = dataclasses.replace(chip_of("TPU7x"), hbm_bytes=95 * GIB)
+    told = dataclasses.replace(PLAN, chip=v7x, model_flops=16 * 2307e12).to_dict()
+    assert told["chips"] == 16 and told["mfu"] == pytest.approx(0.5)
+    assert told["run"]["chip_hours"] == pytest.approx(16 * 200 / 3600)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from s1_jax.config import ModelConfig
+from s1_jax.training import flops as flops_module
 from s1_jax.training.flops import matmul_parameters, mfu, step_flops
 
 QWEN2_5_32B = ModelConfig(152064, 5120, 27648, 64, 40, 8)
@@ -32,3 +35,12 @@ def test_documents_attend_only_within_themselves_and_padding_costs_nothing():
 
 def test_mfu_is_null_where_the_peak_is_unknown():
     assert mfu(1e12, 1.0) is None
+
+
+@pytest.mark.parametrize(("kind", "devices", "peak_of_a_chip"), [("TPU v5", 1, 459e12), ("TPU7x", 2, 2307e12)])
+def test_mfu_is_a_fraction_of_the_chips_peak_whatever_devices_a_chip_has(monkeypatch, kind, devices, peak_of_a_chip):
+    """Four chips that compute for a second at half their peak, on made-up devices."""
+    made_up = [SimpleNamespace(device_kind=kind)] * (4 * devices)
+    jax = SimpleNamespace(devices=lambda: made_up, device_count=lambda: len(made_up))
+    monkeypatch.setattr(flops_module, "jax", jax)
+    assert mfu(4 * peak_of_a_chip / 2, 1.0) == pytest.approx(0.5)
