@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from s1_jax.checkpoints.folder import resolve
-from s1_jax.config import FormatConfig, GradeConfig, JudgeConfig, TaskConfig
+from s1_jax.config import GradeConfig, JudgeConfig, TaskConfig
 from s1_jax.curation.replies import dollars, replies_of
 from s1_jax.errors import RunError, UserError
 from s1_jax.records import Record
+from s1_jax.records.check import TO_GRADE
 from s1_jax.records.lines import cut_torn_line, read_records, record_line
+from s1_jax.records.options import format_of
 from s1_jax.records.results import read_run
-from s1_jax.records.schema import TO_GRADE
 from s1_jax.records.verdicts import UNDECIDED
 from s1_jax.reporting.report import report
 from s1_jax.reporting.votes import with_classes
@@ -101,7 +102,7 @@ def grade_by_rules(rules: Rules, records: Sequence[Record]) -> list[Record]:
     with progress_bar() as bar:
         task = bar.add_task("by rules", total=len(records), note="")
         for record in records:
-            extracted = rules.extract(written(record), FormatConfig.of_record(record).answer_start)
+            extracted = rules.extract(written(record), format_of(record).answer_start)
             fresh: Record = {"extracted_answer": extracted}
             if "answer_class" in record:
                 fresh["answer_class"] = None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 from s1_jax.config.options import Count, Options, Share, Whole
 from s1_jax.config.types import Bias, Grace, Temperature, TopP
 from s1_jax.errors import UserError
 
 S1_ANSWER_START = "<|im_start|>answer"
+S1_STOP_TOKENS = ("<|im_end|>", "<|endoftext|>")  # what texts of Qwen2.5's models and s1's end with
 S1_END_MARKERS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
 
 
@@ -34,15 +33,6 @@ class FormatConfig(Options, section="format"):
                 raise UserError(f"format.{name} is empty")
         if not self.end_markers or not all(self.end_markers):
             raise UserError("format.end_markers needs at least one marker, and none of them empty")
-
-    @classmethod
-    def of_record(cls, record: Mapping[str, Any]) -> FormatConfig:
-        """The format a record was decoded in."""
-        return cls(**values | {"end_markers": tuple(values["end_markers"])}) if (values := record.get("format")) else S1
-
-    def to_record(self) -> dict[str, Any] | None:
-        """A record's field `format`: nothing where it is s1's own, as in records of earlier versions."""
-        return None if self == S1 else dataclasses.asdict(self) | {"end_markers": list(self.end_markers)}
 
 
 S1 = FormatConfig()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from s1_jax.config.options import Count, NotNegative, Options, Place, Positive, Share
 from s1_jax.config.types import Rows, Softness
@@ -45,18 +44,6 @@ class SearchConfig(Options, section="search"):
     def by_steps(self) -> bool:
         """Whether runs grow by steps; else they are plain runs."""
         return self.method != "best_of_n"
-
-    def to_record(self) -> dict[str, Any]:
-        """A record's fields of it: the method, and the options it reads."""
-        return {name: getattr(self, name) for name in ("method", *READ_BY_ALL, *READ_BY[self.method])}
-
-    @classmethod
-    def of_record(cls, record: Mapping[str, Any]) -> SearchConfig | None:
-        """The search that a record is of, options that it does not read at their defaults; none for a plain run."""
-        if "method" not in record:
-            return None
-        names = ("method", *READ_BY_ALL, *READ_BY[record["method"]])
-        return cls(**{name: record[name] for name in names if name in record})
 
 
 READ_BY_ALL = ("width", "vote", "path_score")

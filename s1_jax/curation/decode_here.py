@@ -18,6 +18,7 @@ from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.token_ids import stop_ids, stop_texts
 from s1_jax.decoding.engine import LONGEST_DEFAULT_ANSWER, Engine, Status, context_length
 from s1_jax.errors import UserError
+from s1_jax.records.options import format_field
 from s1_jax.runtime.completion import split_thinking
 from s1_jax.runtime.endpoint import Reply
 from s1_jax.sharding import DECODE_RULES, Layout, devices_for, make_mesh
@@ -80,7 +81,7 @@ def unusual(who: EndpointConfig, source: Path) -> list[Any]:
     """
     tokenizer, vocab_size = hf.load_tokenizer(source), hf.load_config(source).vocab_size
     stops = stop_ids(tokenizer, declared_stops(source, vocab_size), vocab_size)
-    found = [who.format.to_record(), list(stop_texts(tokenizer, stops))]
+    found = [format_field(who.format), list(stop_texts(tokenizer, stops))]
     return [] if found == [None, sorted(STOP_TOKENS)] else found
 
 

@@ -32,12 +32,13 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import S1, FormatConfig
+from s1_jax.config.budget import S1_STOP_TOKENS
 from s1_jax.data.template import TemplateError, render
 from s1_jax.errors import UserError
 from s1_jax.runtime.storage import one_line
 
 TURN_START = "<|im_start|>"
-STOP_TOKENS = ("<|im_end|>", "<|endoftext|>")  # what texts of Qwen2.5's models and s1's end with
+STOP_TOKENS = S1_STOP_TOKENS
 THINK_START, ANSWER_START, FINAL_ANSWER = S1.think_start, S1.answer_start, S1.final_answer
 TURN_END = "<|im_end|>\n"
 ASSISTANT_START = "<|im_start|>assistant\n"

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from s1_jax.config import BudgetConfig, FormatConfig, SamplingConfig
 from s1_jax.decoding.core.budget import IS_THOUGHT, AnswerEnd, End, Kind
 from s1_jax.decoding.core.sweep import ignored_ends
+from s1_jax.records.options import format_field
 
 FORCED = (Kind.IGNORE, Kind.SUFFIX)  # tokens that were put in, not drawn
 
@@ -49,7 +50,7 @@ def identity(
         "ignore_string": strings if isinstance(strings, str) else list(strings),
         "max_answer_tokens": max_answer_tokens,
         "max_model_len": max_model_len,
-        "format": format.to_record(),
+        "format": format_field(format),
         "stop_tokens": list(stop_tokens),
         "prompt_token_ids": list(map(int, prompt_token_ids)),
     }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from s1_jax.config import FormatConfig
 from s1_jax.records import Record
 from s1_jax.records.lines import record_line
+from s1_jax.records.options import format_of
 from s1_jax.records.results import read_results
 from s1_jax.reporting.votes import with_classes
 from s1_jax.runtime.files import write_whole
@@ -16,7 +16,7 @@ from s1_jax.tasks.classes import grader_classes
 
 def graded(task: Task, problem: Problem, record: Record) -> Record:
     """The record with what only the task knows."""
-    extracted = task.rules.extract(written(record), FormatConfig.of_record(record).answer_start)
+    extracted = task.rules.extract(written(record), format_of(record).answer_start)
     verdict = task.rules.grade(extracted, problem.gold)
     known = {"task": task.name, "question": problem.question, "gold": problem.gold}
     judged = {"extracted_answer": extracted, "correct": verdict.correct, "graded_by": verdict.by}

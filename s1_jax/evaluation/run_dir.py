@@ -9,12 +9,12 @@ from typing import Any
 
 from s1_jax.checkpoints.folder import fingerprint
 from s1_jax.config import S1, EvaluateConfig
-from s1_jax.data.chat import STOP_TOKENS
 from s1_jax.errors import UserError
 from s1_jax.evaluation.settings import Row
+from s1_jax.records.check import check_config
 from s1_jax.records.lines import gather_parts, parts_of
 from s1_jax.records.results import read_results
-from s1_jax.records.schema import check_config
+from s1_jax.records.schema import FIELDS
 from s1_jax.records.setting import record_key
 from s1_jax.reporting.cost import COSTS
 from s1_jax.runtime.cli import to_json
@@ -56,7 +56,7 @@ def claim_run_dir(folder: Mirror, config: EvaluateConfig, source: Path, stop_tok
         check_config(earlier, str(path))
         shared = SHARED_OPTIONS + SEARCH_OPTIONS * any("method" in record for record in there)
         before = {"format": json.loads(to_json(S1))} | earlier  # earlier versions knew s1's alone
-        before["model"] = {"stop_tokens": sorted(STOP_TOKENS)} | (before.get("model") or {})
+        before["model"] = {"stop_tokens": FIELDS["stop_tokens"].absent} | (before.get("model") or {})
         pairs = [(".".join(names), _at(before, names), _at(now, names)) for names in shared]
         if differing := [f"{name} was {old!r}, is {new!r}" for name, old, new in pairs if old != new]:
             raise UserError(f"{folder.place} holds other records ({'; '.join(differing)}); choose another --run-dir")

@@ -22,6 +22,7 @@ from s1_jax.decoding.engine import context_length
 from s1_jax.decoding.records import identity
 from s1_jax.errors import UserError
 from s1_jax.records import Record
+from s1_jax.records.options import search_fields
 from s1_jax.records.setting import record_key
 from s1_jax.sharding import devices_for
 from s1_jax.tasks import Problem, Task
@@ -137,7 +138,7 @@ def plan_rows(
             known |= {"task": task.name, "gold": problem.gold}
             known |= {"instruction": setting.instruction, "max_tries": setting.max_tries}
             if setting.search is not None:
-                known |= setting.search.to_record() | {"reward": setting.reward}
+                known |= search_fields(setting.search) | {"reward": setting.reward}
             rows.append(Row(problem, request, known, setting.search))
     return rows
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from s1_jax.errors import UserError
 from s1_jax.records import Record
+from s1_jax.records.check import check_config, check_record
+from s1_jax.records.kinds import Kind
 from s1_jax.records.lines import AGAIN, numbered_records
-from s1_jax.records.schema import Kind, check_config, check_record
 from s1_jax.records.setting import Setting
 from s1_jax.runtime.json_input import read_object
 from s1_jax.runtime.terminal import say

@@ -8,6 +8,8 @@ from collections.abc import Hashable
 from s1_jax.config import SearchConfig
 from s1_jax.records import Record
 from s1_jax.records.names import search_label
+from s1_jax.records.options import search_of
+from s1_jax.records.schema import value_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +37,10 @@ class Setting:
     def of(cls, record: Record) -> Setting:
         """The setting of a record. Where no end is ignored the string says nothing: it does not tell settings apart."""
         string = record["ignore_string"] if record["num_ignore"] else None
-        values = {field.name: record.get(field.name, field.default) for field in dataclasses.fields(cls)}
-        found = {"ignore_string": tuple(string) if isinstance(string, list) else string}
-        return cls(**values | found | {"search": SearchConfig.of_record(record)})
+        names = [field.name for field in dataclasses.fields(cls) if field.name not in ("search", "ignore_string")]
+        values = {name: value_of(record, name) for name in names}
+        strings = tuple(string) if isinstance(string, list) else string
+        return cls(**values, ignore_string=strings, search=search_of(record))
 
     @property
     def label(self) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from s1_jax.records import Record
+from s1_jax.records.schema import value_of
 
 UNDECIDED = ("unparsed", "undecided")
 
 
 def is_undecided(record: Record) -> bool:
     """Whether no rule could tell if the answer is right. Records of early versions do not say, and count as decided."""
-    return record.get("graded_by") in UNDECIDED and not record["correct"]
+    return value_of(record, "graded_by") in UNDECIDED and not record["correct"]
 
 
 def if_undecided_right(record: Record) -> Record:
@@ -19,4 +20,4 @@ def if_undecided_right(record: Record) -> Record:
 
 def has_class(record: Record) -> bool:
     """Whether it is known which other answers to its problem this one equals."""
-    return record["extracted_answer"] is None or record.get("answer_class") is not None
+    return record["extracted_answer"] is None or value_of(record, "answer_class") is not None

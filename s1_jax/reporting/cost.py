@@ -10,8 +10,9 @@ from typing import Any
 
 from s1_jax.config.model_fields import Fields
 from s1_jax.records import Record
+from s1_jax.records.check import check_fields
+from s1_jax.records.kinds import COUNT, POSITIVE
 from s1_jax.records.lines import cut_torn_line, numbered_records, part_of
-from s1_jax.records.schema import COUNT, POSITIVE, check_fields
 from s1_jax.records.setting import Setting
 from s1_jax.runtime.files import appended
 from s1_jax.runtime.progress import clock_time

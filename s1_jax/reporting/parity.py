@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
-from s1_jax.config import S1, FormatConfig
+from s1_jax.config import S1
 from s1_jax.config.instructions import parse_instruction
 from s1_jax.errors import UserError
+from s1_jax.records.options import format_of
 from s1_jax.records.results import read_run
 from s1_jax.records.setting import Setting
 from s1_jax.reporting.metrics import difference_interval
@@ -50,7 +51,7 @@ def command(argv: Sequence[str]) -> None:
     runs = summarize(records)
     sections = [f"{argv[0]} beside s1 (arXiv 2501.19393), {BENCHMARKS[place].name}", format_rows(runs, place)]
     if place == 0:  # Table 3 is of AIME 2024 alone
-        ends_at_no_step = "<|im_start|>0" in FormatConfig.of_record(config).end_markers
+        ends_at_no_step = "<|im_start|>0" in format_of(config).end_markers
         sections.append(format_methods({row.kind: method_of(row.kind, runs, ends_at_no_step) for row in METHODS}))
     differing = [("", "paper", "here"), *set_up(config, runs, BENCHMARKS[place])]
     if note := undecided_note(argv[0], runs):
@@ -159,7 +160,7 @@ def format_methods(found: Mapping[Kind, Method | None]) -> str:
 def set_up(config: Mapping[str, Any], runs: Sequence[Run], benchmark: Benchmark) -> list[tuple[str, str, str]]:
     """What the paper's evaluation had, and this run has not or cannot be known to have: name, paper's, this run's."""
     model, task, stored = (config.get(name) or {} for name in ("model", "task", "stored"))
-    markers = FormatConfig.of_record(config)
+    markers = format_of(config)
     always = [
         ("model", "s1-32B", str(model.get("path"))),
         ("engine", "vLLM, by lm-evaluation-harness", "s1_jax"),

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from s1_jax.config.instructions import METHODS, parse_instruction
 from s1_jax.records import Record
 from s1_jax.records.names import search_name
+from s1_jax.records.schema import value_of
 from s1_jax.records.setting import Setting, string_label
 from s1_jax.records.verdicts import has_class, if_undecided_right, is_undecided
 from s1_jax.reporting.metrics import control, majority_accuracy, mean_interval, pass_at_k, performance, scaling
@@ -146,10 +147,8 @@ def _run(setting: Setting, records: Sequence[Record]) -> Run:
         answer_ends=dict(Counter(record["answer_end"] for record in records)),
         ignores_used=fmean(record["ignores_used"] for record in records),
         without_answer=sum(record["extracted_answer"] is None for record in records),
-        tries=fmean(record.get("tries", 1) for record in records),
-        tried_tokens=fmean(
-            record["tried_tokens" if "tried_tokens" in record else "num_thinking_tokens"] for record in records
-        ),
+        tries=fmean(value_of(record, "tries") for record in records),
+        tried_tokens=fmean(value_of(record, "tried_tokens") for record in records),
         undecided=sum(map(is_undecided, records)),
         accuracy_if_undecided_right=100 * fmean(shares_at_most),
         majority=tuple(_of_samples(voting, samples, tokens, _majority)),

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from s1_jax.config import FormatConfig
 from s1_jax.records import Record
+from s1_jax.records.options import format_of
 from s1_jax.records.setting import Setting
 from s1_jax.records.verdicts import is_undecided
 
@@ -37,7 +37,7 @@ def parts(record: Record) -> Parts:
 
     The newline that may be put before a forced marker stays with the thinking: text alone does not tell it apart.
     """
-    format = FormatConfig.of_record(record)
+    format = format_of(record)
     thinking, _, rest = _body(record).partition(format.answer_start)
     forced = record["forcing"] and record["end"] != "natural" and rest.startswith(format.final_answer)
     put_in = format.final_answer if forced else ""
@@ -209,7 +209,7 @@ def _ends_where_ignored(other: Record, record: Record) -> bool:
 
 
 def _body(record: Record) -> str:
-    return (record.get("text") or "").removeprefix(FormatConfig.of_record(record).think_start)
+    return (record.get("text") or "").removeprefix(format_of(record).think_start)
 
 
 def _tokens(record: Record) -> Sequence[int]:

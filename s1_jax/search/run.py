@@ -13,6 +13,7 @@ from time import perf_counter
 from s1_jax.config import SearchConfig
 from s1_jax.errors import UserError
 from s1_jax.records import Record
+from s1_jax.records.options import search_fields
 from s1_jax.search.beam import beam, dvts
 from s1_jax.search.best_of_n import best_of_n
 from s1_jax.search.mcts import mcts
@@ -83,7 +84,7 @@ def search_all(
     """
     check(config, verifier)
     method = METHODS[config.method]
-    known = config.to_record() | {"reward": verifier.kind if verifier else None}
+    known = search_fields(config) | {"reward": verifier.kind if verifier else None}
     waiting = list(range(len(questions)))[::-1]
     running: dict[int, _Problem] = {}
     clock = _Clock()

@@ -11,6 +11,7 @@ from s1_jax.data.conditional import with_step_limit, with_token_limit
 from s1_jax.data.tokens import load_corpus
 from s1_jax.decoding.core.token_ids import make_markers, marker_at_end, start_ids, stop_ids, stop_texts
 from s1_jax.errors import UserError
+from s1_jax.records.options import format_field, format_of
 from tests.templates import FAMILIES, THINK, family_tokenizer, tokenizer_with
 from tests.tokenizer import CHAT_TEMPLATE, SPECIALS, byte_tokenizer
 
@@ -240,10 +241,7 @@ def test_the_end_markers_default_follows_the_answers_marker():
     assert THINK.end_markers == ("</think>",)
     assert FormatConfig(think_start="<|im_start|>").end_markers == S1.end_markers
     assert FormatConfig("<t>", "<a>", end_markers=("<|im_start|>", "Stop")).end_markers == ("<|im_start|>", "Stop")
-    assert (
-        FormatConfig.of_record({"format": THINK.to_record()}) == THINK
-        and FormatConfig.of_record({"format": None}) == S1
-    )
+    assert format_of({"format": format_field(THINK)}) == THINK and format_of({"format": None}) == S1
 
 
 def test_the_readmes_format_needs_no_token_that_the_tokenizer_lacks(shared_data):

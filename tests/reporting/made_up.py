@@ -4,6 +4,7 @@ from typing import Any
 
 from s1_jax.config import SearchConfig
 from s1_jax.data.chat import ANSWER_START, FINAL_ANSWER, THINK_START
+from s1_jax.records.options import search_fields
 
 
 def record(problem_id: Any, correct: bool, tokens: int, **fields: Any) -> dict[str, Any]:
@@ -92,4 +93,4 @@ def searched(problem_id: Any, correct: bool, width: int, seconds: float = 1.0, *
         "decoding_seconds": 0.75 * seconds,
         "reward_seconds": 0.25 * seconds,
     }
-    return record(problem_id, correct, 40, temperature=1.0) | search.to_record() | used | fields
+    return record(problem_id, correct, 40, temperature=1.0) | search_fields(search) | used | fields

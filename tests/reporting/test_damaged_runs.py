@@ -65,11 +65,11 @@ DAMAGED = (  # field, value, what is said of it
     ("instruction", "token 1" + 5000 * "0", "instruction is 'token 1000"),
     ("format", "s1", "format is 's1'; it must be an object"),
     ("format", {"think": "<think>"}, "format lacks think_start"),
-    ("format", S1.__dict__ | {"end_markers": "x"}, "format: end_markers is 'x'; it must be strings"),
+    ("format", S1.__dict__ | {"end_markers": "x"}, "format: end_markers is 'x'; it must be a list of strings"),
     ("format", S1.__dict__ | {"end_markers": []}, "format.end_markers needs at least one marker"),
     ("format", S1.__dict__ | {"end_markers": ["x"], "more": 1}, "format: more is 1; there are only think_start,"),
     ("method", "rebase", "lacks leaves"),
-    ("stop_tokens", 3, "stop_tokens is 3; it must be a string or a list of strings"),
+    ("stop_tokens", 3, "stop_tokens is 3; it must be a list of strings"),
 )
 SEARCHED = (
     ("method", "guess", "method is 'guess'; it must be one of best_of_n, beam, dvts, rebase, mcts"),

@@ -6,6 +6,7 @@ import pytest
 
 from s1_jax.config import SearchConfig
 from s1_jax.records.names import KINDS, search_kind, search_label
+from s1_jax.records.options import search_fields
 from s1_jax.records.setting import Setting
 from s1_jax.reporting.methods import FORCED, format_methods, method_runs
 from s1_jax.reporting.metrics import mean_interval
@@ -94,7 +95,7 @@ def test_a_searchs_budget_sets_it_apart():
 def test_a_record_tells_its_search(method, vote):
     options = {"beam": {"branch": 3}, "rebase": {"score_temperature": 0.5}, "mcts": {"max_steps": 9, "widening": 2.0}}
     search = SearchConfig(method, width=8, vote=vote, path_score="min", **options.get(method, {}))
-    setting = Setting.of(record(0, True, 5) | search.to_record() | {"reward": "process"})
+    setting = Setting.of(record(0, True, 5) | search_fields(search) | {"reward": "process"})
     assert setting.search == search and setting.reward == "process"
     assert search_kind(search) in KINDS
     assert Setting.of(record(0, True, 5)).search is None

@@ -9,6 +9,7 @@ import pytest
 
 from s1_jax.config import SearchConfig
 from s1_jax.errors import UserError
+from s1_jax.records.options import search_fields
 from s1_jax.search.layout import RewardLayout
 from s1_jax.search.nodes import Node
 from s1_jax.search.rebase import balance
@@ -348,4 +349,4 @@ def test_options_that_cannot_be(options, message):
 
 def test_every_method_has_a_name_in_the_config():
     for method in METHODS:
-        assert SearchConfig(method).to_record()["method"] == method
+        assert search_fields(SearchConfig(method))["method"] == method
