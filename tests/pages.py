@@ -86,7 +86,7 @@ def commands_of(text: str) -> list[list[str]]:
 def own_command(words: list[str]) -> tuple[str, list[str]] | None:
     """The module of s1_jax that a command runs, and its arguments; None of any other command."""
     program = Path(words[0]).name
-    if program == "s1-jax" and len(words) > 1:
+    if program == "s1-jax" and not words[1].startswith("-"):
         return f"s1_jax.{words[1].replace('-', '_')}", words[2:]
     if program.startswith("python") and words[1:2] == ["-m"] and words[2].startswith("s1_jax."):
         return words[2], words[3:]

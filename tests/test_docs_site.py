@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,8 +17,31 @@ DOCS = PROJECT / "docs"
 WORDS = 40  # of the shortest page
 HIDDEN = ("--profile", "--sweep.extra")  # an alias, and what only config files have
 sys.path.insert(0, str(DOCS))
+sys.path.insert(0, str(DOCS / "drawings"))
 generated = importlib.import_module("generated")
-MODULES = [path.stem for path in sorted((PROJECT / "s1_jax").glob("*.py")) if "\nif __name__ ==" in path.read_text()]
+make = importlib.import_module("make")
+MODULES = [
+    path.stem for path in sorted((PROJECT / "s1_jax").glob("[a-z]*.py")) if "\nif __name__ ==" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("name", make.NAMES)
+def test_a_drawing_is_what_its_script_makes(name):
+    assert (DOCS / "concepts" / f"{name}.svg").read_text() == make.made(name), "run python docs/drawings/make.py"
+
+
+def test_a_message_of_troubleshooting_is_one_that_the_code_says():
+    said = "\n".join(map(texts_of, (PROJECT / "s1_jax").rglob("*.py")))
+    messages = re.findall(r"^\| `([^`]+)`", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
+    assert len(messages) > 20
+    for part in [part.strip() for message in messages for part in message.split("...") if part.strip()]:
+        assert part in said, f"no message of the code has {part!r}"
+
+
+def texts_of(path: Path) -> str:
+    """Every string of a module, the fixed parts of f-strings among them."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return "\n".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
 def test_the_reference_has_every_command():
