@@ -1,1 +1,1 @@
-"""Methods on top of decoding that spend compute on more than one run of a problem."""
+"""Search methods, which spend test-time compute on several runs of a problem."""

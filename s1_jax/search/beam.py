@@ -1,4 +1,4 @@
-"""Beam search over steps, guided by a process reward model (arXiv 2408.03314), and its more diverse relative."""
+"""Beam search over steps, guided by a process reward model (arXiv 2408.03314), and its diverse variant DVTS."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from s1_jax.search.nodes import Node, Search, best_first, levels
 
 
 def beam(config: SearchConfig, root: int) -> Search:
-    """Grow `width` candidates in each step, of which the best `width / branch` unfinished ones are the next beams.
+    """Grow `width` candidates in each step and keep the best `width / branch` unfinished ones as the next beams.
 
-    Candidates are ranked by their last step's score. The beams share the next `width` children evenly, and the best
-    beams get those that are left over; all children of the first step are the root's. A candidate whose run has ended
-    is a leaf whatever its score, and the search is over once there are `width` leaves. This is Hugging Face's
-    search-and-learn with its n as `width` and its beam_width as `branch`; it decodes on past n ended runs, but votes
-    on the first n alone.
+    Candidates are ranked by their last step's score. The next `width` children are divided evenly among the beams, and
+    the best beams get the remainder; in the first step all children are the root's. A candidate whose run has ended is
+    a leaf whatever its score, and the search ends once there are `width` leaves. This is Hugging Face's
+    search-and-learn with its n as `width` and its beam_width as `branch`; that continues past n ended runs, but votes
+    on the first n only.
     """
     beams, leaves = [root], list[Node]()
     for _ in levels(config):
@@ -27,11 +27,11 @@ def beam(config: SearchConfig, root: int) -> Search:
 
 
 def dvts(config: SearchConfig, root: int) -> Search:
-    """Diverse verifier tree search: `width / branch` trees that know nothing of one another, each a beam of one.
+    """Run diverse verifier tree search: `width / branch` independent trees, each a beam search with one beam.
 
     As in Hugging Face's search-and-learn (its n is `width`, its beam_width `branch`), a tree is done when its best run
-    has ended, and its leaves are the runs that ended in that step. There the unfinished siblings of that step vote too,
-    for the last number in their text; here a run without an answer has no vote.
+    has ended, and its leaves are the runs that ended in that step. There, the unfinished siblings of that step vote
+    too, for the last number in their text; here, a run without an answer has no vote.
     """
     beams, leaves = [root] * (config.width // config.branch), list[Node]()
     for _ in levels(config):

@@ -1,4 +1,4 @@
-"""Best of N: plain runs, of which one is chosen (self-consistency, arXiv 2203.11171; verifiers, arXiv 2110.14168)."""
+"""Best of N chooses one of several plain runs (self-consistency, arXiv 2203.11171; verifiers, arXiv 2110.14168)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from s1_jax.search.nodes import Search
 
 
 def best_of_n(config: SearchConfig, root: int) -> Search:
-    """`width` runs, in a tree without steps. Without a reward model all weigh the same: majority voting."""
+    """Sample `width` whole runs and vote; without a reward model all weights are equal (majority voting)."""
     runs = yield [root] * config.width
     return [run.leaf(config) for run in runs if run.ended]

@@ -11,29 +11,30 @@ from s1_jax.search.vote import Leaf
 
 
 @dataclasses.dataclass
-class Place:
-    """A node of the tree, and what the rollouts through it have brought."""
+class MctsNode:
+    """One node of the search tree, with statistics of the rollouts through it."""
 
     id: int
-    score: float = 0.0  # of its own step; of the root nobody asks
-    children: list[Place] = dataclasses.field(default_factory=list)
+    score: float = 0.0  # of its own step; not used for the root
+    children: list[MctsNode] = dataclasses.field(default_factory=list)
     visits: int = 0
-    total: float = 0.0  # of the rollouts' values
-    leaf: Node | None = None  # where its run has ended
+    total: float = 0.0  # sum of the rollouts' values
+    leaf: Node | None = None  # set if its run has ended
 
     @property
     def value(self) -> float:
-        """Mean of its own step's score, which counts as one rollout, and of the rollouts' values."""
+        """Mean of the rollouts' values and the score of the node's own step, which counts as one rollout."""
         return (self.score + self.total) / (1 + self.visits)
 
 
 def mcts(config: SearchConfig, root: int) -> Search:
-    """`width` rollouts, one after another: down the tree by UCT to where a new child is allowed, from there to an end.
+    """Run `width` rollouts in turn; each descends by UCT to a node that may have a new child and grows it to its end.
 
-    All steps of a rollout stay in the tree. Its value, that of its leaf's path, goes to every node on its way; a run
-    that was given up is worth 0. A rollout may come to a leaf that is known. At `max_nodes` steps all ends.
+    All steps of a rollout stay in the tree. The value of a rollout, which is that of its leaf's path, is added to
+    every node on the path; a run that reached `max_steps` without an end has the value 0. A rollout may reach a known
+    leaf. The search ends at `max_nodes` steps.
     """
-    top, nodes = Place(root), 0
+    top, nodes = MctsNode(root), 0
     leaves: list[Leaf] = []
     for _ in range(config.width):
         path = descend(top, config)
@@ -42,33 +43,33 @@ def mcts(config: SearchConfig, root: int) -> Search:
                 return leaves
             (node,) = yield [path[-1].id]
             nodes += 1
-            place = Place(node.id, node.score, leaf=node if node.ended else None)
-            path[-1].children.append(place)
-            path.append(place)
+            child = MctsNode(node.id, node.score, leaf=node if node.ended else None)
+            path[-1].children.append(child)
+            path.append(child)
             if node.ended:
                 leaves.append(node.leaf(config))
         end = path[-1].leaf
         value = end.leaf(config).weight if end else 0.0
-        for place in path:
-            place.visits += 1
-            place.total += value
+        for visited in path:
+            visited.visits += 1
+            visited.total += value
     return leaves
 
 
-def descend(top: Place, config: SearchConfig) -> list[Place]:
-    """The places from the root to the first that may have another child, or none, this visit counted."""
+def descend(top: MctsNode, config: SearchConfig) -> list[MctsNode]:
+    """Return the path from the root to the first node that may have another child, counting this visit, or has none."""
     path = [top]
     while len(children := path[-1].children) >= allowed(path[-1].visits + 1, config) and children:
-        place = path[-1]
-        path.append(max(children, key=lambda child: uct(child, place.visits, config.exploration)))
+        visits = path[-1].visits
+        path.append(max(children, key=lambda child: uct(child, visits, config.exploration)))
     return path
 
 
 def allowed(visits: int, config: SearchConfig) -> int:
-    """How many children a node may have: 1 or more."""
+    """Return how many children a node with this many visits may have; at least 1."""
     return ceil(config.widening * visits**config.widening_power)
 
 
-def uct(child: Place, visits: int, exploration: float) -> float:
-    """A child's value, and what speaks for looking there again, under a parent of so many visits."""
+def uct(child: MctsNode, visits: int, exploration: float) -> float:
+    """Return a child's value plus its exploration bonus; `visits` are those of its parent."""
     return child.value + exploration * sqrt(log(visits) / child.visits)

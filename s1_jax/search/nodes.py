@@ -1,7 +1,7 @@
-"""What a method sees of a tree of runs, and what it may ask for: the seam between methods and decoding.
+"""Interface between search methods and decoding: what a method sees of a tree of runs and what it may ask for.
 
-A method is a generator over one problem and never touches a model. It yields the nodes it wants a child of, one that
-stands there n times gets n of them; it is sent those children, in that order; it returns the leaves that it has found.
+A search method is a generator over one problem and never touches a model. It yields the nodes to which it wants a new
+child (a node listed n times gets n), is sent those children in the same order, and returns the leaves that it found.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from s1_jax.search.vote import Leaf, path_score
 
 
 class Node(NamedTuple):
-    """A run as far as it has grown."""
+    """One node of a tree of runs: a run up to the end of a step."""
 
     id: int
-    ended: bool  # its answer is there, nothing can follow
-    scores: tuple[float, ...] = ()  # between 0 and 1, of the steps of its path; of an outcome model one, once ended
-    answer: str | None = None  # extracted, of an ended run that has one
+    ended: bool  # the run is complete, with its answer
+    scores: tuple[float, ...] = ()  # between 0 and 1, one per step of its path; an outcome model scores ended runs once
+    answer: str | None = None  # extracted from an ended run
 
     @property
     def score(self) -> float:
-        """Of its last step."""
+        """Score of the last step of its path."""
         return self.scores[-1]
 
     def leaf(self, config: SearchConfig) -> Leaf:
-        """What an ended run brings to the vote; where nothing scores runs, all weigh the same."""
+        """Return the leaf of an ended run for the vote; without scores all leaves weigh the same."""
         return Leaf(self.id, self.answer, path_score(self.scores, config.path_score) if self.scores else 1.0)
 
 
@@ -37,54 +37,54 @@ Search = Generator[list[int], list[Node], list[Leaf]]
 
 
 class Method(NamedTuple):
-    """A method, and what it needs."""
+    """One search method, and whether it returns to older nodes."""
 
-    search: Callable[[SearchConfig, int], Search]  # over the tree of this root
-    turns_back: bool = False  # to nodes that it did not ask for last time; else they are let go
+    search: Callable[[SearchConfig, int], Search]  # over the tree with this root
+    turns_back: bool = False  # if False, nodes without a new child are freed
 
 
 class Tree(Protocol):
-    """What is needed of decoding's tree of runs."""
+    """Methods of decoding's tree of runs that searches need."""
 
     roots: list[int]
 
     def plant(self, parents: Sequence[int]) -> list[int]:
-        """A new child of each, that waits to grow."""
+        """Add one child to each of these nodes and queue it for decoding; return their ids."""
 
     def grow(self) -> list[int]:
-        """Decodes on for a while; the nodes that are whole now."""
+        """Continue to decode for a while and return the nodes that are now complete."""
 
     @property
     def hungry(self) -> bool:
-        """Whether none waits to grow, and there is room for some."""
+        """Whether no node is queued and the batch has free rows."""
 
     def parent(self, node: int) -> int | None:
-        """None of a root."""
+        """Return the parent of a node, or None for a root."""
 
     def name(self, node: int) -> str:
-        """How errors call its request."""
+        """Return the name of the node's request for error messages."""
 
     def ended(self, node: int) -> bool:
-        """Whether its run has its answer."""
+        """Return whether the node's run is complete, with its answer."""
 
     def text(self, node: int) -> str:
-        """All that was recorded of its run, start marker and special tokens kept."""
+        """Return the text of its run so far, with start marker and special tokens."""
 
     def num_tokens(self, node: int) -> int:
-        """Recorded in this step alone."""
+        """Return the number of tokens in this node's own step."""
 
     def record(self, node: int) -> Record:
-        """Of an ended one."""
+        """Return the record of an ended run."""
 
     def prune(self, nodes: Sequence[int]) -> None:
-        """These grow no more."""
+        """Stop these nodes from growing and free them."""
 
 
 def levels(config: SearchConfig) -> Iterator[int]:
-    """Counts steps as far as a run may go."""
+    """Return an iterator over step numbers, up to `max_steps`."""
     return iter(range(config.max_steps)) if config.max_steps else itertools.count()
 
 
 def best_first(nodes: Sequence[Node]) -> list[Node]:
-    """By the score of the last step; of equals the earlier."""
+    """Sort nodes by the score of their last step, highest first; the sort is stable."""
     return sorted(nodes, key=lambda node: -node.score)

@@ -1,4 +1,4 @@
-"""REBASE: reward-balanced search (arXiv 2408.00724); the paper's tree search beside budget forcing (section 6.2)."""
+"""REBASE (reward-balanced search, arXiv 2408.00724), which the s1 paper compares with budget forcing (section 6.2)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from s1_jax.search.nodes import Search, best_first, levels
 
 
 def rebase(config: SearchConfig, root: int) -> Search:
-    """Every run that goes on gets children in proportion to the softmax of its last step's score; all are kept.
+    """Give each unfinished run children in proportion to the softmax of its last step's score, and keep all of them.
 
-    The budget is `width` runs; one that has ended is a leaf and uses up its place. Unlike the reference, a tree that
-    ends without a leaf is not grown again from the root.
+    The budget is `width` runs, and an ended run uses up one of them. Unlike in the reference implementation, a tree
+    that ends without a leaf is not grown again from the root.
     """
     parents, leaves = [root] * config.width, []
     for _ in levels(config):
@@ -29,14 +29,14 @@ def rebase(config: SearchConfig, root: int) -> Search:
 
 
 def balance(scores: Sequence[float], width: int, temperature: float) -> list[int]:
-    """How many of `width` children each of some scores, best first, gets: in all exactly `width`.
+    """Divide `width` children among runs with these scores, best first; the counts sum to `width`.
 
-    Down the list each takes ceil(width_left * weight / weight_left), with weights exp(score / temperature): the best
-    get a little more than their share, and the last may get nothing. Scores are finite, and equal ones are served in
-    their order. The weights are floats and all else is exact: a rounded ratio could pass the next whole number.
+    In order, each run gets ceil(width_left * weight / weight_left), with weights exp(score / temperature). The best
+    runs thus get slightly more than their proportion, and the last may get none. Scores must be finite. The arithmetic
+    after the exponential is exact: a rounded ratio could pass the next whole number.
     """
     highest = max(scores, default=0.0)
-    weights = [Fraction(exp((score - highest) / temperature)) for score in scores]  # the highest has 1: none overflows
+    weights = [Fraction(exp((score - highest) / temperature)) for score in scores]  # at most 1: no overflow
     left = sum(weights)
     counts = []
     for weight in weights:

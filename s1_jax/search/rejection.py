@@ -1,7 +1,7 @@
-"""Rejection sampling: a run is drawn again until its thinking ends by itself within the budget (paper, section 5.2).
+"""Rejection sampling repeats a run until its thinking ends naturally within the budget (s1 paper, section 5.2).
 
-The reference draws for ever; here a number of tries ends it, and what the last of them gave stands as it is: cut, with
-a forced answer.
+The reference implementation samples without limit. Here, the number of tries is limited, and the last try is kept even
+if its thinking was cut and its answer forced.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine, Progress, Status
 
-TRY_APART = 2**20  # a try draws as a sample so many further on would: no run has that many
+TRY_APART = 2**20  # sample numbers between two tries, more than any run has samples: each try has its own seed
 
 
 def sample_until_natural(
     engine: Engine, requests: Sequence[Request], max_tries: Sequence[int], progress: Progress | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Records of the requests with their places, as they are done: of each the first try whose end is natural.
+    """Yield the index and the record of each request when it is done: the first try that ends naturally, or the last.
 
-    One round asks at once for another try of all that have none yet; requests that differ in their budget alone share
-    it. Records have two fields more: `tries`, and `tried_tokens`, the thinking tokens of all tries. `max_tries` are
-    those of each request. Raises UserError as `Engine.run_shared` does.
+    Each round samples another try of all requests that are not done; requests that differ only in their budget share
+    it. Records have two more fields: `tries`, and `tried_tokens`, the thinking tokens of all tries. `max_tries` holds
+    one limit per request. Raises UserError as `Engine.run_shared` does.
     """
     left, tokens, done = list(range(len(requests))), Counter[int](), 0
 
@@ -34,18 +34,18 @@ def sample_until_natural(
             progress(status._replace(done=done, total=len(requests)))
 
     for number in itertools.count(1):
-        asked = [_again(requests[place], number - 1) for place in left]
+        asked = [_again(requests[index], number - 1) for index in left]
         rejected = []
         for i, record in engine.run_shared(asked, show):
-            place = left[i]
-            tokens[place] += record["num_thinking_tokens"]
-            if record["end"] != "natural" and number < max_tries[place]:
-                rejected.append(place)
+            index = left[i]
+            tokens[index] += record["num_thinking_tokens"]
+            if record["end"] != "natural" and number < max_tries[index]:
+                rejected.append(index)
                 continue
             done += 1
             yield (
-                place,
-                record | {"sample": requests[place].sample, "tries": number, "tried_tokens": tokens[place]},
+                index,
+                record | {"sample": requests[index].sample, "tries": number, "tried_tokens": tokens[index]},
             )
         left = sorted(rejected)
         if not left:

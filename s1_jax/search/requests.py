@@ -1,4 +1,4 @@
-"""Searches over the requests of an engine: trees of them, so many problems at a time."""
+"""Searches over the requests of an engine, a limited number of problems at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from s1_jax.search.run import Extract, search_all
 from s1_jax.search.verifier import Verifier
 from s1_jax.tasks.classes import Classes, text_classes
 
-TREES = 4  # times as many problems as are at work are read at once
+TREES = 4  # problems per tree of requests, as a multiple of those searched at a time
 
 
 def search_requests(
@@ -27,10 +27,10 @@ def search_requests(
     progress: Callable[[int], None],
     classes: Classes = text_classes,
 ) -> Iterator[tuple[int, Record]]:
-    """A record of each request's search with its place, as they are done (see `run.search_all`).
+    """Yield the index and the record of each request's search when it is done (see `run.search_all`).
 
-    Runs grow by `steps` where the method needs them. `progress` is told how many are done. Answers that `classes` puts
-    together are one in the vote. Raises UserError as `Engine.check` and `search_all` do.
+    Runs grow by `steps` if the method needs them. `progress` gets the number of finished searches. Answers of one class
+    of `classes` count as the same answer in the vote. Raises UserError as `Engine.check` and `search_all` do.
     """
     at_once = search.problems_at_a_time * TREES
     for first in range(0, len(requests), at_once):
@@ -40,5 +40,5 @@ def search_requests(
             progress(before + done)
 
         found = search_all(tree, search, questions[first : first + at_once], verifier, extract, show, classes)
-        for place, record in found:
-            yield first + place, record
+        for index, record in found:
+            yield first + index, record

@@ -1,7 +1,7 @@
-"""Searches over many problems at once, each at its own pace: all they ask for shares the batch of the decoder.
+"""Searches over many problems at once, which share the decoder's batch and proceed independently of one another.
 
-What a search has asked for is scored when all of it is there, together with that of others which are as far, once the
-decoder has nothing left to fill its rows with.
+The nodes that a search asked for are scored when all of them are complete and the decoder has no more work for its free
+rows, together with those of other searches that wait for scores.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ USED = (
     *("steps", "generated_tokens", "longest_path_tokens", "decoding_seconds"),
     *("reward_tokens", "cut_texts", "reward_seconds"),
 )
-# what decoding says of a run, where none has ended
+# the decoding fields of a record when no run has ended
 NO_RUN: Record = {
     "thinking_token_ids": [],
     "answer_token_ids": [],
@@ -63,24 +63,24 @@ def search_all(
     progress: Callable[[int], None] | None = None,
     classes: Classes = text_classes,
 ) -> Iterator[tuple[int, Record]]:
-    """A record of each question's search, with its place, as soon as it is done; `questions` are those of the roots.
+    """Yield the index and the record of each question's search when it is done; question i belongs to root i.
 
-    The tree's steps are as `config.by_steps` says, or whole runs. A record has the fields of the chosen run's (of one
-    where none has ended: an empty text, not correct), those of `config`, and
+    The nodes of the tree are steps if `config.by_steps`, else whole runs. A record has the fields of the chosen run's
+    record (with an empty text, graded as wrong, if no run has ended), those of `config`, and
 
-        reward                 what scored runs: "outcome", "process" or null
+        reward                 the kind of reward model: "outcome", "process" or null
         leaves                 [answer or null, weight] of every run that ended
-        steps                  nodes of the tree
-        generated_tokens       of all of them
+        steps                  number of nodes in the tree
+        generated_tokens       tokens of all nodes
         longest_path_tokens    thinking tokens of the longest run, ended or not
-        reward_tokens          of texts for the reward model, the question aside, what a run shares with its parent once
-        cut_texts              those too long for it, which it read in part
-        decoding_seconds       this problem's share of the decoder's time, by the tokens of the steps that ended
-        reward_seconds         the same of the reward model's, by the tokens it read
+        reward_tokens          tokens that the reward model scored, without questions; shared prefixes count once
+        cut_texts              number of texts that were too long for it and were cut
+        decoding_seconds       this problem's fraction of the decoder's time, by the tokens of the steps that ended
+        reward_seconds         this problem's fraction of the reward model's time, by the tokens that it read
 
-    Answers that `classes` puts together are one in the vote. `progress` is told how many are done, time and again; what
-    it raises ends the search. Raises UserError where the method needs another reward model, or a question does not fit
-    it.
+    Answers of one class of `classes` count as the same answer in the vote. `progress` is called repeatedly with the
+    number of finished searches; an exception in it ends the search. Raises UserError if the method needs another
+    reward model, or if a question does not fit into it.
     """
     check(config, verifier)
     method = METHODS[config.method]
@@ -91,64 +91,64 @@ def search_all(
     done = 0
     while waiting or running:
         while waiting and len(running) < config.problems_at_a_time:
-            place = waiting.pop()
-            root = tree.roots[place]
+            index = waiting.pop()
+            root = tree.roots[index]
             search = method.search(config, root)
-            running[place] = problem = _Problem(questions[place], method, search, config.vote, classes, open={root})
-            if tree.ended(root):  # the prompt leaves no room
+            running[index] = problem = _Problem(questions[index], method, search, config.vote, classes, open={root})
+            if tree.ended(root):  # the prompt fills the context
                 problem.ended[root] = run = tree.record(root)
                 problem.outcome = Outcome([Leaf(root, extract(run["text"]), 1.0)], root)
             else:
-                problem.go_on(tree)
+                problem.advance(tree)
         ready = [problem for problem in running.values() if problem.ready]
         if ready and tree.hungry:
             _score(tree, ready, verifier, extract)
             for problem in ready:
-                problem.go_on(tree)
+                problem.advance(tree)
         else:
             clock.grow(tree, running.values())
-        for place in [place for place, problem in running.items() if problem.outcome]:
+        for index in [index for index, problem in running.items() if problem.outcome]:
             done += 1
-            yield place, running.pop(place).record() | known
+            yield index, running.pop(index).record() | known
         if progress is not None:
             progress(done)
 
 
 def check(config: SearchConfig, verifier: Verifier | None) -> None:
-    """Raises UserError where the method cannot do with this reward model, or with none."""
+    """Raise UserError if the method cannot work with this reward model, or without one."""
     if config.by_steps and (verifier is None or verifier.kind != "process"):
-        given = "none was given" if verifier is None else "this one scores whole runs"
+        given = "set --rewards.process" if verifier is None else "this one scores whole runs"
         raise UserError(f"search.method {config.method} needs a process reward model, which scores steps; {given}")
     if verifier is None and config.vote != "majority":
-        raise UserError(f"search.vote {config.vote} needs a reward model; without one there is majority alone")
+        raise UserError(f"search.vote {config.vote} needs a reward model; without one, only majority works")
 
 
 @dataclasses.dataclass
 class _Problem:
-    """One search in course, and what it has used."""
+    """One running search, and the compute that it has used."""
 
     question: str
     method: Method
     search: Search
     vote: str
     classes: Classes
-    open: set[int]  # nodes that may grow on, at first the root
-    asked: list[int] = dataclasses.field(default_factory=list)  # nodes that it waits for
-    growing: set[int] = dataclasses.field(default_factory=set)  # of these, such as are not there yet
-    found: list[Node] | None = None  # what came of it; none: nothing was asked yet
+    open: set[int]  # nodes that may get children; at first the root
+    asked: list[int] = dataclasses.field(default_factory=list)  # nodes that the search asked for
+    growing: set[int] = dataclasses.field(default_factory=set)  # those of them that are not complete
+    found: list[Node] | None = None  # the complete nodes for the search; None before its first request
     outcome: Outcome | None = None
     ended: dict[int, Record] = dataclasses.field(default_factory=dict)
     tokens: dict[int | None, int] = dataclasses.field(default_factory=dict)  # of each node's whole path
-    read_tokens: dict[int | None, int] = dataclasses.field(default_factory=dict)  # of its text for the reward model
+    read_tokens: dict[int | None, int] = dataclasses.field(default_factory=dict)  # of each node's reward text
     used: Record = dataclasses.field(default_factory=lambda: dict.fromkeys(USED, 0))
 
     @property
     def ready(self) -> bool:
-        """Whether all it has asked for is there."""
+        """Whether all nodes that the search asked for are complete."""
         return self.outcome is None and not self.growing
 
-    def go_on(self, tree: Tree) -> None:
-        """Lets the search ask again, or end. Nodes that it will not ask for are pruned."""
+    def advance(self, tree: Tree) -> None:
+        """Let the search ask for more nodes or end, and prune nodes that it cannot ask for any more."""
         first = self.found is None
         parents: list[int] = []
         try:
@@ -163,7 +163,7 @@ class _Problem:
             self.open = self.open - gone
 
     def count(self, tree: Tree, nodes: Sequence[int]) -> int:
-        """Notes nodes that are whole now, and the records of those that have ended; how many tokens they took."""
+        """Count nodes that are now complete, keep the records of ended ones, and return their number of tokens."""
         for node in nodes:
             self.tokens[node] = length = self.tokens.get(tree.parent(node), 0) + tree.num_tokens(node)
             if tree.ended(node):
@@ -177,7 +177,7 @@ class _Problem:
         return tokens
 
     def take(self, tree: Tree, verdicts: Mapping[int, Verdict], extract: Extract) -> int:
-        """Puts what was asked for ready for the search; how many tokens the reward model had to read of it."""
+        """Prepare the nodes that the search asked for, and return how many tokens the reward model read for them."""
         self.found, tokens = [], 0
         for node in self.asked:
             verdict = verdicts.get(node)
@@ -193,7 +193,7 @@ class _Problem:
         return tokens
 
     def record(self) -> Record:
-        """Of a search that has ended."""
+        """Return the record of a search that has ended."""
         assert self.outcome is not None
         chosen = self.outcome.chosen
         run = NO_RUN if chosen is None else self.ended[chosen]
@@ -202,12 +202,12 @@ class _Problem:
 
 @dataclasses.dataclass
 class _Clock:
-    """The decoder's time, and whose it was."""
+    """Clock that attributes the decoder's time to problems."""
 
-    seconds: float = 0.0  # not shared out yet: no step has ended since
+    seconds: float = 0.0  # not attributed yet, because no step has ended since
 
     def grow(self, tree: Tree, problems: Iterable[_Problem]) -> None:
-        """Decodes on."""
+        """Continue to decode, and attribute the time to the problems whose nodes completed."""
         started = perf_counter()
         nodes = set(tree.grow())
         found = [(problem, problem.count(tree, sorted(nodes & problem.growing))) for problem in problems if nodes]
@@ -218,7 +218,7 @@ class _Clock:
 
 
 def _score(tree: Tree, problems: Sequence[_Problem], verifier: Verifier | None, extract: Extract) -> None:
-    """Puts what the problems have asked for ready for them, with what the reward model says of it."""
+    """Score the nodes that the problems asked for and prepare them for their searches."""
     started = perf_counter()
     verdicts = {} if verifier is None else _verdicts(tree, problems, verifier)
     read = [(problem, problem.take(tree, verdicts, extract)) for problem in problems]
@@ -227,7 +227,7 @@ def _score(tree: Tree, problems: Sequence[_Problem], verifier: Verifier | None, 
 
 
 def _verdicts(tree: Tree, problems: Sequence[_Problem], verifier: Verifier) -> dict[int, Verdict]:
-    """Of all new nodes where the reward model scores steps, else of those that have ended."""
+    """Score all new nodes with a process reward model, or the ended ones with an outcome reward model."""
     questions = {
         node: problem.question
         for problem in problems
@@ -240,7 +240,7 @@ def _verdicts(tree: Tree, problems: Sequence[_Problem], verifier: Verifier) -> d
 
 
 def _share_out(name: str, seconds: float, parts: Sequence[tuple[_Problem, int]]) -> None:
-    """Notes each problem's share of the time, in proportion to its part; the same for all where there are none."""
+    """Add to each problem a fraction of the time, in proportion to its tokens, or equally if there are none."""
     whole = sum(part for _, part in parts)
     for problem, part in parts:
         problem.used[name] += seconds * (part / whole if whole else 1 / len(parts))

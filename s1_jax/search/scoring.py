@@ -1,9 +1,8 @@
-"""Texts scored by a reward model that keeps what it has read: what they begin with alike is run once.
+"""Scoring with a reward model that caches the texts it has read, so that shared prefixes run through it once.
 
-A slot keeps the cache of one text, and the score behind each of its tokens. What comes first in a row of the cache does
-not depend on what follows, so any beginning of it serves other texts too: these get a copy of the row, and read on
-there. The least recently used slots make place. This is the host's side. Letters: B texts that are read at a time,
-C tokens of each in one call.
+A slot keeps the KV cache of one text and the score after each of its tokens. A prefix does not depend on what follows,
+so other texts with the same prefix start from a copy of the slot. The least recently used slots are replaced. This is
+the host's side. Letters: B texts in a batch, C tokens of each in one call.
 """
 
 from __future__ import annotations
@@ -29,37 +28,37 @@ from s1_jax.model.kv_cache import KVCache, copy_rows, init_cache
 from s1_jax.model.reward import Params, RewardConfig
 from s1_jax.sharding import Layout, constrain
 
-CHUNKS = (16, 64)  # C: the shorter where that is enough
-PADDING = -1  # no token
-TOKENS_SHOWN = 3  # of those that differ
+CHUNKS = (16, 64)  # values of C; the shorter one if it is enough
+PADDING = -1  # not a token id
+TOKENS_SHOWN = 3  # differing tokens in an error message
 
 
 class _Slot(NamedTuple):
-    """A text that a row of the cache holds."""
+    """Tokens and scores of the text in one row of the cache."""
 
     tokens: np.ndarray  # int32 [n]
-    scores: np.ndarray  # float32 [n], behind each token
-    used: int  # when it last served, as a count
+    scores: np.ndarray  # float32 [n], after each token
+    used: int  # counter value of its last use
 
 
 FREE = _Slot(np.zeros(0, np.int32), np.zeros(0, np.float32), 0)
 
 
 class _Reading(NamedTuple):
-    """A text that is to be read on from what a slot has of it."""
+    """Plan to read one text from the end of the prefix that a slot has."""
 
-    text: int  # its place among the texts
+    text: int  # index of the text
     slot: int
-    start: int  # tokens they share
+    start: int  # length of the shared prefix
 
 
 class RewardScorer:
-    """A reward model that scores `batch_size` texts at a time and keeps `slots` of them, `batch_size` or more.
+    """Scorer that runs a reward model on `batch_size` texts at a time and caches `slots` of them.
 
-    Parameters are as `checkpoints.hf_reward.load_for_scoring` gives them; products are made in `dtype`, the cache is
-    kept in `cache_dtype` (none: the same). A text may have `max_length` tokens (none: the model's context). `layout`
-    places cache and activations on a mesh; the parameters come placed. Raises UserError where the lengths do not fit
-    the model, or the tokenizer has no such separator.
+    `params` are as loaded by `checkpoints.hf_reward.load_for_scoring`, already on their devices. Activations are in
+    `dtype` and the cache is in `cache_dtype` (default: `dtype`); `layout` shards both over a mesh. Texts have at most
+    `max_length` tokens (default: the model's context). Raises UserError if the sizes do not fit the model, if `slots`
+    is below `batch_size`, or if the tokenizer does not have the separator.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class RewardScorer:
         if not 1 <= batch_size <= slots:
             raise UserError(f"batch_size {batch_size} is not between 1 and {slots}, the number of slots")
         self._separator = separator_ids(tokenizer, config, reward) if reward.kind == "process" else []
-        self.tokens_run = 0  # through the model, since the scorer was made
+        self.tokens_run = 0  # tokens that went through the model so far
         self._batch_size, self._clock = batch_size, itertools.count(1)
         self._slots = [FREE] * slots
         caches = partial(init_cache, config, slots, dtype=dtype if cache_dtype is None else cache_dtype)
@@ -97,7 +96,7 @@ class RewardScorer:
 
     @property
     def programs(self) -> int:
-        """How many programs have been compiled."""
+        """Number of programs compiled so far."""
         return sum(p.jitted._cache_size() for p in (self._empty, self._resize, self._take, self._run, self._put))
 
     def score(
@@ -106,29 +105,29 @@ class RewardScorer:
         scored: Sequence[Sequence[int]] | None = None,
         names: Sequence[str] | None = None,
     ) -> list[list[float]]:
-        """Scores of texts, given as token ids, behind the tokens at the indices `scored` of each, in ascending order.
+        """Return scores of texts, given as token ids, after the tokens at the indices `scored` of each, ascending.
 
-        None scores an outcome model's texts behind their last token. It scores a process model's behind every
-        separator, also those of a question or a chat template: what has such a prompt needs the indices of its steps'
-        ends (`layout.RewardText.scored`).
+        Without `scored`, an outcome model scores each text after its last token, and a process model after every
+        separator, including separators in a question or a chat template: texts with such a prompt need the indices of
+        their steps' ends (`layout.RewardText.scored`).
 
-        What begins as a text of this call or of an earlier one does, is read once, as long as a slot has it. Raises
-        UserError naming the first text that cannot be scored, before any is read, and RunError where a score is not
-        finite, naming the first such text as `names` does, or by its place.
+        Prefixes shared with another text of this call, or with a text that a slot still holds, run through the model
+        once. Raises UserError naming the first text that cannot be scored, before any is read, and RunError naming the
+        first text with a score that is not finite; `names` are used in messages instead of indices.
         """
         given = [None] * len(texts) if scored is None else scored
-        places = [self._places(i, text, at) for i, (text, at) in enumerate(zip(texts, given, strict=True))]
-        needed = [np.asarray(text[: at[-1] + 1], np.int32) for text, at in zip(texts, places, strict=True)]
+        indices = [self._indices(i, text, at) for i, (text, at) in enumerate(zip(texts, given, strict=True))]
+        needed = [np.asarray(text[: at[-1] + 1], np.int32) for text, at in zip(texts, indices, strict=True)]
         found = self._read(needed)
-        for i, at in enumerate(places):
+        for i, at in enumerate(indices):
             lost = np.flatnonzero(~np.isfinite(found[i][at]))
             if len(lost):
                 name = names[i] if names else f"text {i}"
                 raise RunError(f"{name}: the reward model's score is not finite at step {lost[0] + 1}; {NOT_FINITE}")
-        return [found[i][at].tolist() for i, at in enumerate(places)]
+        return [found[i][at].tolist() for i, at in enumerate(indices)]
 
-    def _places(self, i: int, text: Sequence[int], scored: Sequence[int] | None) -> np.ndarray:
-        """Where in a text its scores stand."""
+    def _indices(self, i: int, text: Sequence[int], scored: Sequence[int] | None) -> np.ndarray:
+        """Return the indices of the tokens after which a text is scored."""
         ids = np.asarray(text, np.int64)
         if not len(ids):
             raise UserError(f"text {i} is empty; there is nothing to score")
@@ -136,17 +135,17 @@ class RewardScorer:
             raise UserError(
                 f"text {i}: token id {wrong[0]} lies outside the reward model's vocabulary of {self.config.vocab_size}"
             )
-        places = self._usual_places(ids) if scored is None else np.asarray(scored, np.int64)
-        if not len(places):
-            raise UserError(f"text {i} has no {self.reward.separator!r}, behind which this reward model scores a step")
-        if places[-1] >= self.max_length:
+        indices = self._default_indices(ids) if scored is None else np.asarray(scored, np.int64)
+        if not len(indices):
+            raise UserError(f"text {i} has no {self.reward.separator!r}, after which this reward model scores a step")
+        if indices[-1] >= self.max_length:
             raise UserError(
-                f"text {i} has {places[-1] + 1} tokens to score; the reward model takes {self.max_length} at most"
+                f"text {i} has {indices[-1] + 1} tokens to score; the reward model takes at most {self.max_length}"
             )
-        return places
+        return indices
 
-    def _usual_places(self, ids: np.ndarray) -> np.ndarray:
-        """The last token; of a process model's text, the last one of each separator."""
+    def _default_indices(self, ids: np.ndarray) -> np.ndarray:
+        """Return the index of the last token or, for a process model, of the last token of each separator."""
         if not self._separator:
             return np.array([len(ids) - 1])
         size = len(self._separator)
@@ -156,7 +155,7 @@ class RewardScorer:
         return np.flatnonzero(ends.all(axis=1)) + size - 1
 
     def _read(self, texts: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
-        """The score behind each token of each text, by its place."""
+        """Return the scores after each token of each text, by the text's index."""
         found: dict[int, np.ndarray] = {}
         padded = np.full((len(texts), max(map(len, texts), default=0)), PADDING, np.int32)
         for row, text in zip(padded, texts, strict=True):
@@ -165,17 +164,17 @@ class RewardScorer:
         waiting = np.argsort([-len(text) for text in texts], kind="stable")
         while len(waiting):
             lengths = np.asarray([len(slot.tokens) for slot in self._slots])
-            # the slot that has most of the text, and little else
+            # the slot with the longest shared prefix; among equals the shortest text
             nearest = np.argmax(shared[waiting] * (1 + lengths.max()) - lengths, axis=1)
             starts = shared[waiting, nearest]
             self._touch(nearest[starts > 0])
             batch: list[_Reading] = []
             left = []
-            with_batch = np.zeros(len(texts), np.int64)  # what each text shares with one of this batch
+            with_batch = np.zeros(len(texts), np.int64)  # longest prefix that each text shares with one in the batch
             for i, slot, start in zip(waiting.tolist(), nearest.tolist(), starts.tolist(), strict=True):
                 if start == len(texts[i]):
                     found[i] = self._slots[slot].scores[:start]
-                elif len(batch) == self._batch_size or with_batch[i] > start:  # the latter waits for that one
+                elif len(batch) == self._batch_size or with_batch[i] > start:  # wait until the longer prefix is cached
                     left.append(i)
                 else:
                     batch.append(_Reading(i, slot, start))
@@ -189,16 +188,16 @@ class RewardScorer:
         return found
 
     def _touch(self, slots: np.ndarray) -> None:
-        """Notes that these serve now."""
+        """Mark these slots as just used."""
         for slot in dict.fromkeys(slots.tolist()):
             self._slots[slot] = self._slots[slot]._replace(used=next(self._clock))
 
     def _read_batch(
         self, texts: Sequence[np.ndarray], batch: Sequence[_Reading]
     ) -> tuple[dict[int, np.ndarray], list[int]]:
-        """Reads texts of which none has more in common with another than with its slot.
+        """Read texts that share no longer prefix with each other than with their slots.
 
-        Their scores, by place, and the slots they are in now.
+        Returns their scores by index, and the slots that hold them now.
         """
         B = self._batch_size
         starts, ends, sources, targets = (np.full(B, fill, np.int32) for fill in (0, 0, 0, len(self._slots)))
@@ -206,7 +205,7 @@ class RewardScorer:
             starts[row], ends[row], sources[row] = reading.start, len(texts[reading.text]), reading.slot
         targets[: len(batch)] = self._targets(batch)
         cache, slots = self._cache, self._slots
-        self._cache, self._slots = None, [FREE] * len(slots)  # what Ctrl-C leaves: no row under another text's name
+        self._cache, self._slots = None, [FREE] * len(slots)  # after Ctrl-C no slot describes another text's cache
         cache = self._with_room(cache, int(ends.max()))
         block = each_layer(self._take, cache, sources, used_up=False)
         scored = []
@@ -232,9 +231,9 @@ class RewardScorer:
         return found, targets[: len(batch)].tolist()
 
     def _targets(self, batch: Sequence[_Reading]) -> list[int]:
-        """The slot each text goes to: the one it goes on from where that holds no more, else the least recently used.
+        """Choose a slot for each text: its source if the text extends all of it, else the least recently used one.
 
-        A slot may be copied from and written to at once: all copies are made first.
+        A slot may be both a source and a target, because all copies are made first.
         """
         targets: dict[int, int] = {}  # slot -> row
         for row, (_, slot, start) in enumerate(batch):
@@ -245,7 +244,7 @@ class RewardScorer:
         return [chosen[row] if row in chosen else next(oldest) for row in range(len(batch))]
 
     def _with_room(self, cache: KVCache | None, length: int) -> KVCache:
-        """The cache, with room for texts of so many tokens; attention reads all of it, so it grows with them."""
+        """Return the cache with room for `length` tokens. It is no larger, because attention reads all of it."""
         capacity = bucket(length, self.max_length)
         if cache is None:
             return self._empty(capacity)
@@ -260,9 +259,9 @@ def run_chunk(
     token_ids: jax.Array,
     starts: jax.Array,
 ) -> tuple[KVCache, jax.Array]:
-    """Reads tokens [B, C] from places `starts` [B] on; scores [B, C] behind each.
+    """Read tokens [B, C] at positions `starts` [B] and following; return the cache and the scores [B, C].
 
-    What stands behind a text's end may be anything: a slot is written again before a token of another text sees it.
+    Tokens after a text's end may be arbitrary: their cache entries are overwritten before another token reads them.
     """
     positions = starts[:, None] + jnp.arange(token_ids.shape[1])
     scores, cache = reward_model.cached_scores(config, params, token_ids, positions, cache, compute_dtype=dtype)
@@ -270,30 +269,31 @@ def run_chunk(
 
 
 def separator_ids(tokenizer: PreTrainedTokenizerBase, config: ModelConfig, reward: RewardConfig) -> list[int]:
-    """The tokens that end a step, of which the last is scored.
+    """Return the tokens that end a step; the score is taken at the last of them.
 
-    Raises UserError where there are none, the model lacks one, or a control token is text to this tokenizer.
+    Raises UserError if there is no separator, if the model's vocabulary does not have it, or if a special token is
+    plain text to this tokenizer.
     """
     if not reward.separator:
-        raise UserError("a process reward model needs a separator, which its config.json names (step_separator)")
+        raise UserError("a process reward model needs a separator; set step_separator in its config.json")
     ids = encode(tokenizer, reward.separator)
     if len(ids) != 1 and reward.separator.startswith("<") and reward.separator.endswith(">"):
         raise UserError(
             f"the separator {reward.separator!r} is {len(ids)} tokens of the reward model's tokenizer, not one; "
-            "is it another model's?"
+            "check that the tokenizer belongs to the model"
         )
     if max(ids) >= config.vocab_size:
         raise UserError(
-            f"the separator {reward.separator!r} is token {max(ids)}; the reward model has {config.vocab_size}"
+            f"the separator {reward.separator!r} is token {max(ids)}; the reward model's vocabulary has only "
+            f"{config.vocab_size} tokens"
         )
     return ids
 
 
 def check_tokenizers(policy: PreTrainedTokenizerBase, reward: PreTrainedTokenizerBase) -> None:
-    """Raises UserError naming tokens of the policy that are others, or none, for the reward model.
+    """Raise UserError naming tokens of the policy that differ or are missing in the reward model's tokenizer.
 
-    An added token of the policy may be another added one there: <|quad_end|> of Qwen2.5 is <extra_0> in
-    Qwen2.5-Math-PRM.
+    An added token of the policy may have another name there: <|quad_end|> of Qwen2.5 is <extra_0> in Qwen2.5-Math-PRM.
     """
     theirs, added = reward.get_vocab(), set(reward.get_added_vocab().values())
     replaced = {token for token, i in policy.get_added_vocab().items() if i in added and token not in theirs}
@@ -305,12 +305,12 @@ def check_tokenizers(policy: PreTrainedTokenizerBase, reward: PreTrainedTokenize
     if differing:
         raise UserError(
             f"the reward model has another tokenizer than the policy: {len(differing)} tokens differ, first "
-            f"{', '.join(differing[:TOKENS_SHOWN])}"
+            f"{', '.join(differing[:TOKENS_SHOWN])}; choose a reward model of the same family"
         )
 
 
 def _shared(texts: np.ndarray, text: np.ndarray) -> np.ndarray:
-    """How many tokens each of the padded texts [n, length] begins with as another one does; int64 [n]."""
+    """Return the length of the prefix that each of the padded texts [n, length] shares with `text`; int64 [n]."""
     same = texts[:, : len(text)] == text[: texts.shape[1]]
     different = np.pad(~same, [(0, 0), (0, 1)], constant_values=True)
     return different.argmax(axis=1)

@@ -1,4 +1,4 @@
-"""A reward model with the texts it wants: what it says of runs."""
+"""Scores of runs by a reward model, from the text layout to the probability."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ from s1_jax.search.scoring import RewardScorer
 
 
 class Verdict(NamedTuple):
-    """What a reward model says of one run."""
+    """Scores of one run by a reward model."""
 
-    scores: tuple[float, ...]  # between 0 and 1, of the steps it read; of an outcome model one
-    num_tokens: int  # it read, the question aside
-    whole: bool  # else the run was too long, and was read in part
+    scores: tuple[float, ...]  # between 0 and 1, one per step that was read; one in all for an outcome model
+    num_tokens: int  # tokens that were read, without the question
+    whole: bool  # False if the run was too long and was read in part
 
 
 class Verifier:
-    """Scores runs with a scorer, laid out by `layout`."""
+    """Reward model that scores runs, with its scorer and its text layout."""
 
     def __init__(self, scorer: RewardScorer, layout: RewardLayout) -> None:
         self._scorer, self._layout = scorer, layout
         self.kind = scorer.reward.kind
 
     def score(self, runs: Sequence[tuple[str, str]], names: Sequence[str] | None = None) -> list[Verdict]:
-        """Of pairs of a question and a run's text, all at once; `names` is how errors call each.
+        """Score pairs of a question and a run's text; error messages use `names`.
 
-        Raises UserError as the layout does, and both errors as the scorer does.
-
-        A score that may be any number becomes a probability: where models are trained on preferences it is the logit of
-        one, and votes are weighed by it.
+        An unbounded score is mapped to a probability with the logistic function: models trained on preferences return a
+        logit, and votes are weighted by the probability. Raises UserError as the layout does, and UserError and
+        RunError as the scorer does.
         """
         texts = [self._layout.text(question, run) for question, run in runs]
         found = self._scorer.score([text.token_ids for text in texts], [text.scored for text in texts], names)
@@ -44,5 +43,5 @@ class Verifier:
 
 
 def probability(logit: float) -> float:
-    """The logistic function, which overflows nowhere."""
+    """Return the logistic function of a logit, without overflow."""
     return 1 / (1 + exp(-logit)) if logit >= 0 else exp(logit) / (1 + exp(logit))

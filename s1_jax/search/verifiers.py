@@ -1,4 +1,4 @@
-"""The reward models of a run, each loaded when it is first asked for."""
+"""The reward models of an evaluation, each loaded when it is first needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from s1_jax.sharding import Layout
 
 
 class Verifiers:
-    """Those of `config.rewards`, for a policy with this tokenizer; products are made in `dtype`, placed by `layout`."""
+    """Reward models of `config.rewards` for a policy with this tokenizer, in `dtype` on the mesh of `layout`."""
 
     def __init__(self, config: EvaluateConfig, tokenizer: PreTrainedTokenizerBase, dtype: Any, layout: Layout) -> None:
         self._config, self._tokenizer, self._dtype, self._layout = config, tokenizer, dtype, layout
@@ -24,13 +24,14 @@ class Verifiers:
 
     @property
     def steps(self) -> StepConfig:
-        """Where steps end that are scored."""
+        """Configuration of where the scored steps end."""
         return self._config.steps
 
     def of(self, kind: str | None, search: SearchConfig) -> Verifier | None:
-        """What scores the runs of a search: a "process" or an "outcome" model, or nothing.
+        """Return the verifier of this kind ("process" or "outcome") for a search, or None if `kind` is None.
 
-        Raises UserError where there is no such model, it is of another kind, or its tokenizer is another.
+        Raises UserError if no such model is configured, if it is of another kind, or if its tokenizer differs from the
+        policy's.
         """
         if kind is None:
             return None
@@ -48,12 +49,13 @@ class Verifiers:
         rewards = self._config.rewards
         path = getattr(rewards, kind)
         if path is None:
-            raise UserError(f"a search is scored by a {kind} reward model: give --rewards.{kind} its folder or hub id")
+            raise UserError(f"the search needs a {kind} reward model; set --rewards.{kind} to its folder or hub id")
         tokenizer = hf.load_tokenizer(path)
         check_tokenizers(self._tokenizer, tokenizer)
         config, reward, params = hf_reward.load_for_scoring(path, self._config.stored, self._dtype, self._layout)
         if reward.kind != kind:
-            raise UserError(f"rewards.{kind}: {path} scores {'steps' if reward.kind == 'process' else 'whole runs'}")
+            scores = "steps" if reward.kind == "process" else "whole runs"
+            raise UserError(f"rewards.{kind}: {path} scores {scores}; set it as --rewards.{reward.kind} instead")
         sizes: dict[str, Any] = dict(max_length=rewards.max_length, batch_size=rewards.batch_size, slots=rewards.slots)
         scorer = RewardScorer(config, reward, params, tokenizer, dtype=self._dtype, layout=self._layout, **sizes)
         return scorer, tokenizer

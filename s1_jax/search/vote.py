@@ -1,4 +1,4 @@
-"""From runs with answers to one answer: the same for every method."""
+"""Votes that choose one answer from the runs of a search, the same for every method."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATH_SCORES: dict[str, Callable[[Sequence[float]], float]] = {
     "mean": fmean,
     "product": prod,
 }
-VOTES: dict[str, Callable[[Sequence[float]], float]] = {  # what an answer's leaves, by their weights, give it
+VOTES: dict[str, Callable[[Sequence[float]], float]] = {  # an answer's votes from the weights of its leaves
     "best": max,
     "weighted": sum,
     "majority": len,
@@ -24,7 +24,7 @@ VOTES: dict[str, Callable[[Sequence[float]], float]] = {  # what an answer's lea
 
 
 class Leaf(NamedTuple):
-    """A run that has ended, and its weight."""
+    """One ended run with its answer and weight in the vote."""
 
     id: int
     answer: str | None
@@ -32,22 +32,22 @@ class Leaf(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a search has found: its leaves in the order they were found, and the one that speaks for all."""
+    """Result of one finished search: its leaves in the order in which they were found, and the chosen one."""
 
     leaves: list[Leaf]
-    chosen: int | None  # its id; none where no run has ended
+    chosen: int | None  # id of the chosen leaf; None if no run has ended
 
 
 def path_score(scores: Sequence[float], how: str) -> float:
-    """What the scores of a run's steps, one or more, come to."""
+    """Combine the scores of a run's steps (at least one) into one score."""
     return PATH_SCORES[how](scores)
 
 
 def decide(leaves: Sequence[Leaf], vote: str, classes: Classes = text_classes) -> Outcome:
-    """The answer that most speaks for, and of the leaves that have it the heaviest; of equals the first found.
+    """Choose the leaf with the highest weight among those of the answer with the most votes; ties go to the first.
 
-    Answers of one class, as `classes` tells them in the order of the leaves, are the same answer. A leaf without an
-    answer has no vote, and is chosen only where there are no others.
+    Answers that `classes` puts into one class are the same answer. A leaf without an answer has no vote, and is chosen
+    only if no leaf has an answer.
     """
     answers: dict[int, list[Leaf]] = defaultdict(list)
     for leaf, number in zip(leaves, classes([leaf.answer for leaf in leaves]), strict=True):

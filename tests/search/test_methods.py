@@ -316,9 +316,9 @@ def test_texts_too_long_for_the_model_keep_the_scores_they_have():
 @pytest.mark.parametrize(
     "options, architecture, message",
     [
-        ({"method": "rebase"}, None, "rebase needs a process reward model, which scores steps; none was given"),
+        ({"method": "rebase"}, None, "rebase needs a process reward model, which scores steps; set --rewards.process"),
         ({"method": "mcts"}, OUTCOME, "mcts needs a process reward model, which scores steps; this one scores whole"),
-        ({"vote": "weighted"}, None, "vote weighted needs a reward model; without one there is majority alone"),
+        ({"vote": "weighted"}, None, "vote weighted needs a reward model; without one, only majority works"),
     ],
 )
 def test_methods_without_what_they_need(options, architecture, message):

@@ -195,7 +195,7 @@ def test_texts_that_cannot_be_scored():
         ([], "text 1 is empty"),
         ([1, V], f"text 1: token id {V} lies outside the reward model's vocabulary of {V}"),
         ([1, -1, STEP_END], "text 1: token id -1 lies outside"),
-        ([1, 2, 3], "text 1 has no '<extra_0>', behind which this reward model scores a step"),
+        ([1, 2, 3], "text 1 has no '<extra_0>', after which this reward model scores a step"),
         ([1] * 40 + [STEP_END], "text 1 has 41 tokens to score; the reward model takes 40 at most"),
     ):
         with pytest.raises(UserError, match=said):
