@@ -321,17 +321,17 @@ def test_data_that_changed_since_the_stop_is_refused(name, start, stopped, tmp_p
     changed, said = {
         "another answer": (
             [*lines[:6], json.dumps(other | {"answer": other["answer"] + "!"}) + "\n", *lines[7:]],
-            r"training examples \(40\) number 7 \(id sft-0-6\) is another",
+            r"training examples \(40\), number 7 \(id sft-0-6\) differs",
         ),
-        "another order": ([*lines[1:], lines[0]], r"\(40, all in another order\) number 1 \(id sft-0-1\)"),
-        "a row less": (lines[:-1], r"\(39, where there were 40\) the last ones are missing"),
+        "another order": ([*lines[1:], lines[0]], r"\(40, all in another order\), number 1 \(id sft-0-1\)"),
+        "a row less": (lines[:-1], r"\(39 now, 40 before\), the last ones are missing"),
         "rows more": (lines + [line.replace("sft-0", "sft-1") for line in lines], r"number 41 \(id sft-1-0\)"),
-        "beyond the end": (lines[:8], r"\(8, where there were 40\)"),
+        "beyond the end": (lines[:8], r"\(8 now, 40 before\)"),
     }[name]
     before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
     (start / "examples.jsonl").write_text("".join(changed))
     try:
-        with pytest.raises(UserError, match=rf"stopped holds a run on other examples: .*{said}"):
+        with pytest.raises(UserError, match=rf"stopped contains a run on other examples: .*{said}"):
             train.main(options(start, run_dir))
     finally:
         (start / "examples.jsonl").write_text("".join(lines))

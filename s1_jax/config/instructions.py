@@ -1,11 +1,11 @@
-r"""Instructions on how long to think, put behind the question: conditional control (paper, appendix D.1).
+r"""Instructions on how long to think, appended to the question for conditional control (paper, appendix D.1).
 
     "token 2048"   What is 6 x 7?\n\nThink for up to 2048 tokens.
     "step 32"      What is 6 x 7?\n\nThink for up to 32 steps.
     "short"        What is 6 x 7?\n\nAnswer after a short amount of thinking. ...
     "long"         What is 6 x 7?\n\nAnswer after a long amount of thinking. ...
 
-The texts are those the reference's models were trained and evaluated with, to the character.
+The texts are exactly those with which s1's models were trained and evaluated.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from s1_jax.errors import UserError
 
-TOKENS_A_STEP = 100  # that a step may take: what the paper holds a run with steps against
+TOKENS_A_STEP = 100  # tokens that a step may take; the paper compares runs with steps with this limit
 LIMITS = {"token": "Think for up to {} tokens.", "step": "Think for up to {} steps."}
 CLASSES = {
     "short": "Answer after a short amount of thinking. Do not spend excessive time double-checking your work.",
@@ -23,13 +23,13 @@ CLASSES = {
         "to double-check your work until you are absolutely sure that you have the correct answer."
     ),
 }
-METHODS = {
+FAMILIES = {
     "token": "token-conditional control",
     "step": "step-conditional control",
     **dict.fromkeys(CLASSES, "class-conditional control"),
 }
-MOST_DIGITS = 9  # of a limit
-SHOWN = 60  # characters of an unknown one in a message
+MOST_DIGITS = 9  # digits of a limit
+SHOWN = 60  # characters of an unknown instruction in a message
 FORMS = '"token N", "step N", "short" or "long"'
 
 
@@ -41,34 +41,34 @@ class Instruction(NamedTuple):
 
     @property
     def text(self) -> str:
-        """What stands behind the question, the empty line before it included."""
+        """Text that is appended to the question, including the empty line before it."""
         words = CLASSES[self.kind] if self.limit is None else LIMITS[self.kind].format(self.limit)
         return f"\n\n{words}"
 
     @property
-    def method(self) -> str:
-        """What the paper calls asking so."""
-        return METHODS[self.kind]
+    def family(self) -> str:
+        """The paper's name for this way to control thinking."""
+        return FAMILIES[self.kind]
 
     @property
     def thinking_tokens(self) -> int | None:
-        """The most that it allows; a class allows more or less than no instruction does, which depends on the model."""
+        """Largest number of thinking tokens that it allows; None for "short" and "long", which set no number."""
         if self.limit is None:
             return None
         return self.limit * (TOKENS_A_STEP if self.kind == "step" else 1)
 
 
 def parse_instruction(words: str) -> Instruction:
-    """An instruction as options and records write it. Raises UserError on anything else."""
+    """Parse an instruction as written in options and records. Raises UserError on anything else."""
     if words in CLASSES:
         return Instruction(words, None)
     kind, _, limit = words.partition(" ")
     is_number = limit.isascii() and limit.isdigit() and len(limit) <= MOST_DIGITS
     if kind in LIMITS and is_number and int(limit) > 0:
         return Instruction(kind, int(limit))
-    raise UserError(f"instruction {words[:SHOWN]!r} is none of {FORMS}, N a number above 0")
+    raise UserError(f"instruction {words[:SHOWN]!r} is none of {FORMS}, with a whole number N above 0")
 
 
 def instructed(question: str, words: str | None) -> str:
-    """The question with the instruction behind it, or as it is. Raises UserError as `parse_instruction` does."""
+    """Append the instruction, if there is one, to the question. Raises UserError as `parse_instruction` does."""
     return question if words is None else question + parse_instruction(words).text

@@ -1,1 +1,1 @@
-"""Chat format and loss spans, rows to tokens, packing, the loader, the synthetic task."""
+"""Chat formats and loss masks, tokenization, packing, the data loader and the synthetic task."""

@@ -1,4 +1,4 @@
-"""Training examples for conditional control: the question says how long the thinking may be (paper, appendix D).
+"""Training examples for conditional control, in which the question states a limit on thinking (paper, appendix D).
 
     "token"   What is 6 x 7?\n\nThink for up to 16 tokens.    <|im_start|>think
                                                               6 x 7 is 42.
@@ -9,8 +9,9 @@
                                                               7 x 6 is, too.
                                                               <|im_start|>answer
 
-The limit is the least power of two that holds the example's own thinking, so a model learns to stay below it. A model
-of steps is decoded with the format `STEPS`: its thinking ends at the answer's marker, or when no step is left.
+The limit is the smallest power of two that is not below the length of the example's thinking, so a model learns to stay
+within it. A model trained on steps is decoded with the format `STEPS`: thinking ends at the answer's marker, or when no
+steps are left.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ STEPS = FormatConfig(
 def with_token_limit(
     tokenizer: PreTrainedTokenizerBase, question: str, thinking: str | Sequence[str], format: FormatConfig = S1
 ) -> tuple[str, str]:
-    """Question and assistant's thinking, from its start marker on, for token-conditional control."""
+    """Return the question with a token limit, and the thinking from its start marker on."""
     thoughts = joined(thinking)
     limit = _power_of_two(len(encode(tokenizer, thoughts)))
     return instructed(question, f"token {limit}"), f"{format.think_start}\n{thoughts}"
@@ -41,12 +42,12 @@ def with_token_limit(
 def with_step_limit(
     tokenizer: PreTrainedTokenizerBase, question: str, thinking: str | Sequence[str], format: FormatConfig = S1
 ) -> tuple[str, str]:
-    """The same for step-conditional control: each step is opened by a marker that says how many are left.
+    """Return the question with a step limit, and the thinking with the number of steps left before each step.
 
-    These markers are s1's own. Raises UserError in another format.
+    The markers of steps belong to s1's format. Raises UserError for another format.
     """
     if format not in (S1, STEPS):
-        raise UserError("data.control step opens each step with s1's own marker: leave out --format, or choose token")
+        raise UserError("data.control step needs s1's own markers; remove --format.*, or set data.control token")
     steps = split_steps(joined(thinking))
     limit = _power_of_two(len(steps))
     counted = [f"{STEPS.think_start}{limit - i} steps left\n{step}" for i, step in enumerate(steps)]
@@ -54,7 +55,7 @@ def with_step_limit(
 
 
 def split_steps(thinking: str) -> list[str]:
-    """The steps of a trace: its paragraphs, or where it has but one, its lines."""
+    """Split a trace into steps: its paragraphs or, if there is only one, its lines."""
     paragraphs = [step.strip() for step in thinking.split("\n\n") if step.strip()]
     return paragraphs if len(paragraphs) > 1 else [line for line in thinking.split("\n") if line.strip()] or [""]
 

@@ -1,13 +1,13 @@
-"""Which files of a folder make up a split, by the rules of `datasets.load_dataset(folder)`.
+"""Choice of the files of a folder that make up a split, by the rules of `datasets.load_dataset(folder)`.
 
-    data/train-00000-of-00001.parquet     split train, where any file is named so
-    test/rows.jsonl                       else a subfolder's name holds a split's word: train, valid, dev, eval, ...
-    s1k_test.jsonl                        else a file's name does
+    data/train-00000-of-00001.parquet     split train, if any file has a name of this form
+    test/rows.jsonl                       else the name of a subfolder contains a split: train, valid, dev, eval, ...
+    s1k_test.jsonl                        else the name of a file does
     rows.jsonl                            else all files are one split
 
-`configs` in the folder's README.md come before all of these. Three things are not as in `datasets`: capital letters are
-no others, so TEST.jsonl is no training data either; files of kinds that are not read here say nothing; and where no
-name holds a split's word, the files are whichever split is asked for.
+`configs` in the folder's README.md take precedence. There are three differences from `datasets`: case is ignored, so
+TEST.jsonl is not training data; files of unsupported kinds are ignored; and if no name contains a split, the files
+serve as whichever split is asked for.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from typing import Any
 from s1_jax.errors import UserError
 from s1_jax.runtime.storage import files_below
 
-KINDS = ((".parquet", ".jsonl"), (".csv",))  # CSV files count where there is nothing else
+KINDS = ((".parquet", ".jsonl"), (".csv",))  # CSV files count only if there are no others
 CARD = "README.md"
-NAMES_SHOWN = 3  # of a split's files
+NAMES_SHOWN = 3  # file names in a message
 Splits = dict[str, list[str]]  # name -> files, as paths within the folder
 
 
 def split_files(folder: Path, split: str) -> list[Path]:
-    """The files of a folder, here or in a bucket, that hold this split.
+    """Return the files of this split in a local folder or one in a bucket.
 
-    Raises UserError where there are none, listing the splits there are, and where README.md cannot be understood.
+    Raises UserError, listing the splits found, if there are none, and if README.md cannot be understood.
     """
     names = _data_files(folder)
     if not names:
-        raise UserError(f"{folder} holds no .jsonl or .parquet file (nor .csv)")
+        raise UserError(f"{folder} contains no .jsonl, .parquet or .csv file")
     splits = _by_card(folder, names) or _by_name(names)
     if splits is None:
         chosen = names
@@ -49,7 +49,7 @@ def split_files(folder: Path, split: str) -> list[Path]:
 
 
 def _data_files(folder: Path) -> list[str]:
-    """Files of the kinds that are read; none that are hidden, or lie in folders that are hidden or private."""
+    """List the files of supported kinds, without hidden files and those in hidden or private folders."""
     from datasets.data_files import FILES_TO_IGNORE  # slow to import
 
     def visible(name: PurePosixPath) -> bool:
@@ -63,7 +63,7 @@ def _data_files(folder: Path) -> list[str]:
 
 
 def _by_name(names: Sequence[str]) -> Splits | None:
-    """The splits that names tell; None where they tell none."""
+    """Return the splits that the names indicate; None if they indicate none."""
     from datasets.data_files import DEFAULT_PATTERNS_ALL, _get_data_files_patterns
 
     lower = [name.lower() for name in names]
@@ -74,7 +74,7 @@ def _by_name(names: Sequence[str]) -> Splits | None:
 
 
 def _by_card(folder: Path, names: Sequence[str]) -> Splits | None:
-    """The splits of the default config in README.md; None where it has none."""
+    """Return the splits of the default config in README.md; None if there is none."""
     from datasets.data_files import sanitize_patterns
 
     configs = _configs(folder / CARD)
@@ -94,14 +94,14 @@ def _by_card(folder: Path, names: Sequence[str]) -> Splits | None:
         else:
             splits = _resolved(sanitize_patterns(config["data_files"]), list(inside), list(inside))
         if not any(splits.values()):
-            raise ValueError(f"the files it names for {', '.join(splits)} are not there")
+            raise ValueError(f"the files that it names for {', '.join(splits)} do not exist")
     except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder / CARD}: {error}; correct its `configs`, or name a single file") from None
+        raise UserError(f"{folder / CARD}: {error}; correct its `configs`, or give a single file") from None
     return {split: [inside[short] for short in shorts] for split, shorts in splits.items() if shorts}
 
 
 def _configs(card: Path) -> Any:
-    """`configs` of a card's metadata, by name."""
+    """Return the `configs` in the metadata of a README.md, by name."""
     from datasets.utils.metadata import MetadataConfigs
     from huggingface_hub import DatasetCard
 
@@ -112,13 +112,13 @@ def _configs(card: Path) -> Any:
         if not text.lstrip().startswith("---"):
             return {}
         return MetadataConfigs.from_dataset_card_data(DatasetCard(text).data)
-    except Exception as error:  # of YAML and of two libraries
+    except Exception as error:  # from YAML and two libraries
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"the metadata of {card} cannot be read: {said}") from None
 
 
 def _resolved(patterns: dict[Any, list[str]], names: Sequence[str], matched: Sequence[str]) -> Splits:
-    """The names behind each split's patterns, each once; `matched` are the names as the patterns see them."""
+    """Resolve each split's patterns to file names without duplicates; patterns are matched against `matched`."""
     by_match: dict[str, list[str]] = {}
     for name, match in zip(names, matched, strict=True):
         by_match.setdefault(match, []).append(name)
@@ -137,13 +137,13 @@ def _matching(pattern: str, names: Sequence[str]) -> list[str]:
 
 
 def _of_one_kind(folder: Path, names: Sequence[str]) -> list[str]:
-    """Of two kinds of files those of which there are more, else Parquet, as `datasets` has it; warns of the others."""
+    """Keep the more frequent of two kinds of files (else Parquet), as `datasets` does, and warn about the others."""
     order = [kind for kinds in KINDS for kind in kinds]
     counts = Counter(PurePosixPath(name).suffix for name in names)
     kind = max(counts, key=lambda kind: (counts[kind], -order.index(kind)))
     left_out = [name for name in names if not name.endswith(kind)]
     if left_out:
-        warnings.warn(f"{folder}: only its {kind} files are read, not {_some(left_out)}", stacklevel=1)
+        warnings.warn(f"{folder}: only {kind} files are read, not {_some(left_out)}", stacklevel=1)
     return [name for name in names if name.endswith(kind)]
 
 

@@ -1,10 +1,11 @@
-"""Which examples make up which optimizer step, on grain; and the arrays of each step.
+"""Data loader on grain: the examples of each optimizer step and their arrays.
 
-The order is a shuffle of its own in every epoch, a function of seed and epoch alone; by tokens, also of the lengths,
-for there the examples that fill a row together follow each other. A position in it is a count of examples since the
-start of training: all that a checkpoint has to keep, and good for any number of processes and, by examples, another
-batch size. A step is a stack of micro-batches [M, B, T] of which it uses as many as its examples fill. M and B never
-change and T is one of data.row_lengths, so no more shapes are compiled; M is 1 where no step needs a second one.
+Each epoch has its own shuffle, which depends only on the seed and the epoch (and, with batches by tokens, on the
+lengths, because examples that fill a row together are neighbors). A position is the number of examples since the start
+of training. It is all that a checkpoint has to save, and remains valid for any number of processes and, with batches by
+examples, for another batch size. A step is a stack of micro-batches [M, B, T], of which it uses as many as its examples
+fill. M and B are constant and T is one of data.row_lengths, which bounds the number of compiled shapes; M is 1 if no
+step needs a second micro-batch.
 """
 
 from __future__ import annotations
@@ -22,34 +23,35 @@ from s1_jax.data.packing import WEIGHTINGS, Batch, balance, fill_rows, full_rows
 from s1_jax.data.tokens import Corpus
 from s1_jax.errors import UserError
 
-SEEDS = 2**32  # what grain takes
-BLOCK = 1024  # so many examples of the shuffle are put into full rows together, at most
+SEEDS = 2**32  # grain's range of seeds
+BLOCK = 1024  # at most this many examples of the shuffle are packed into full rows together
 
 
 class Step(NamedTuple):
-    """One optimizer step: arrays of this process, figures of the whole step."""
+    """One optimizer step, with the arrays of this process and the numbers of all processes."""
 
-    batch: Batch  # each [M, own rows, T], see packing.py; the loss is the sum over all of weights * nll
-    rows: int  # B, those of all processes
-    micro_batches: int  # how many of the M hold examples; the others are all padding and need not be computed
+    batch: Batch  # each [M, own rows, T], see packing.py; the loss is the sum of weights * nll
+    rows: int  # B of all processes
+    micro_batches: int  # how many of the M contain examples; the others are padding and need not be computed
     example_ids: tuple[str, ...]  # in the order of the shuffle
-    examples_seen: int  # since the start of training, this step included: the position to resume from
+    examples_seen: int  # since the start of training, including this step: the position to resume from
     real_tokens: int  # without padding
-    row_tokens: int  # with it: micro_batches * B * T
-    balance: float  # mean work of a row over that of the heaviest one beside it, attention included; 1 is even
+    row_tokens: int  # with padding: micro_batches * B * T
+    balance: float  # mean work of a row, with attention, over the largest in its micro-batch; 1 is perfectly even
 
     @property
     def real_share(self) -> float:
-        """Share of the tokens computed that are no padding."""
+        """Fraction of the computed tokens that are not padding."""
         return self.real_tokens / self.row_tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class Loader:
-    """Steps over `epochs` epochs of a corpus.
+    """Loader of the steps of `epochs` epochs over a corpus.
 
-    Every process packs the same global step and fills only its own of the B rows of each micro-batch (none: all), so
-    what a step holds does not depend on how many they are. Raises UserError for settings that fit nothing.
+    Every process packs the same global step and fills only its own rows of each micro-batch (`own_rows`; None means
+    all B). The contents of a step therefore do not depend on the number of processes. Raises UserError for invalid
+    settings.
     """
 
     corpus: Corpus
@@ -69,24 +71,24 @@ class Loader:
 
     @functools.cached_property
     def order(self) -> Sequence[int]:
-        """Position since the start of training -> index into the corpus."""
+        """Map from positions since the start of training to indices into the corpus."""
         return ORDERS[self.config.batch_by](self)
 
     @functools.cached_property
     def total_steps(self) -> int:
-        """Steps of the whole training when nothing interrupts it or changes the batch size."""
+        """Number of steps of the whole training, unless the batch size changes."""
         return len(self.plan())
 
     @functools.cached_property
     def max_micro_batches(self) -> int:
-        """M: what the step that needs most uses, over the whole training."""
+        """Largest number of micro-batches of any step of the training (M)."""
         lengths, config = self.corpus.lengths, self.config
         steps = ([lengths[int(self.order[position])] for position in step] for step in self.plan())
         packings = (pack(step, config.capacities, config.micro_batch_rows) for step in steps)
         return max((packing.micro_batches for packing in packings), default=1)
 
     def plan(self, start_examples: int = 0) -> list[range]:
-        """The positions of each step from `start_examples` on; the last one of an epoch holds what remains of it."""
+        """List the positions of each step from `start_examples` on; the last step of an epoch has its remainder."""
         steps = []
         start, total = start_examples, self.epochs * len(self.corpus)
         while start < total:
@@ -97,8 +99,8 @@ class Loader:
         return steps
 
     def batches(self, start_examples: int = 0) -> Iterator[Step]:
-        """The steps from position `start_examples` on; the next ones are packed in the background."""
-        # plain ints: grain would take a range for a data source of its own
+        """Yield the steps from position `start_examples` on; the next ones are packed in the background."""
+        # plain ints, because grain would treat a range as a data source
         bounds = [(step.start, step.stop) for step in self.plan(start_examples)]
         if not bounds:
             return
@@ -106,7 +108,7 @@ class Loader:
         yield from steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
 
     def step(self, positions: range) -> Step:
-        """The arrays of one step."""
+        """Build the arrays of the step at these positions."""
         chosen = self.corpus.take([int(self.order[position]) for position in positions])
         step = assemble(chosen, self.config, self.own_rows, self.max_micro_batches)
         return step._replace(examples_seen=positions.stop)
@@ -115,7 +117,7 @@ class Loader:
 def assemble(
     corpus: Corpus, config: DataConfig, own_rows: tuple[int, ...] | None = None, max_micro_batches: int = 1
 ) -> Step:
-    """A whole corpus as one step, a held-out set for instance: packed, and cut into at least `max_micro_batches`."""
+    """Pack a whole corpus, such as a held-out set, into one step with at least `max_micro_batches` micro-batches."""
     packing = pack(corpus.lengths, config.capacities, config.micro_batch_rows)
     B = config.micro_batch_rows
     rows = packing.rows + [[]] * ((max_micro_batches - packing.micro_batches) * B)
@@ -144,7 +146,7 @@ def _shuffled(loader: Loader) -> Sequence[int]:
 
 
 def _in_full_rows(loader: Loader) -> Sequence[int]:
-    """The shuffle, each block of it in rows; which of these comes when is as random as which example opens them."""
+    """Return the shuffle with each block packed into rows, in the random order of the examples that open them."""
     shuffled, lengths, size = _shuffled(loader), loader.corpus.lengths, len(loader.corpus)
     _, row_length = _rows_by_tokens(loader.config)
     order: list[int] = []
@@ -156,7 +158,7 @@ def _in_full_rows(loader: Loader) -> Sequence[int]:
 
 
 def _rows_by_tokens(config: DataConfig) -> tuple[int, int]:
-    """How many rows the tokens of a step take, and how many tokens each of them shall hold."""
+    """Return the number of rows for the tokens of a step, and the number of tokens for each row."""
     tokens, B = config.batch_tokens or 0, config.micro_batch_rows
     rows = math.ceil(tokens / (B * config.capacities[-1])) * B
     return rows, tokens // rows
@@ -176,13 +178,13 @@ def _by_tokens(loader: Loader, start: int, epoch_end: int) -> int:
             rows, room = rows + 1, row_length
         room -= length
         tokens -= length
-        if (rows > most_rows or tokens < 0) and stop > start:  # what is longer than a whole step is a step by itself
+        if (rows > most_rows or tokens < 0) and stop > start:  # an example longer than a step is a step by itself
             break
         stop += 1
     return stop
 
 
-# the examples in the order in which they are seen
+# the order of the examples
 ORDERS: dict[str, Callable[[Loader], Sequence[int]]] = {"examples": _shuffled, "tokens": _in_full_rows}
-# where a step that starts at a position ends, at most at the end of its epoch
+# the end of the step that starts at a position, at most the end of its epoch
 BATCH_BY: dict[str, Callable[[Loader, int, int], int]] = {"examples": _by_examples, "tokens": _by_tokens}

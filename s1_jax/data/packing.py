@@ -1,15 +1,15 @@
-"""Examples of one optimizer step laid into rows of one length, and what each of their tokens weighs in the loss.
+"""Packing of the examples of one optimizer step into rows of one length, and the weight of each token in the loss.
 
-A batch is a dict of NumPy arrays [..., T] with, at position t of a row:
-    token_ids     int32    the token that is read; 0 in padding
-    positions     int32    its place in its own example, from 0
-    segment_ids   int32    which example of the row it belongs to, from 1; 0 in padding
-    targets       int32    the next token of the same example; 0 where there is none
-    weights       float32  what -log p(targets[t]) counts in the loss; 0 where targets[t] is not trained on
+A batch is a dict of NumPy arrays [..., T] with, at index t of a row:
+    token_ids     int32    the input token; 0 in padding
+    positions     int32    its position in its own example, from 0
+    segment_ids   int32    number of its example in the row, from 1; 0 in padding
+    targets       int32    the next token of the same example; 0 if there is none
+    weights       float32  weight of -log p(targets[t]) in the loss; 0 if targets[t] is not trained on
 
-The rows of a micro-batch are computed side by side, padding included, each on its own chips: the fullest one sets how
-long they are, and the one with the most attention how long the others wait. So rows are evened out by tokens first, and
-by attention as far as that leaves room. All of it follows from the lengths alone; ties go by index.
+The rows of a micro-batch are computed in parallel, with their padding, each on its own chips. The fullest row sets
+their length, and the row with the most attention sets how long the others wait. Rows are therefore balanced by tokens
+first, and by attention as far as that leaves room. The packing depends on the lengths only; ties are broken by index.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ from s1_jax.data.chat import Example
 from s1_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
-Rows = list[list[int]]  # of each row the indices of its examples
+Rows = list[list[int]]  # the indices of the examples of each row
 
 INTEGERS = ("token_ids", "positions", "segment_ids", "targets")
 
-# An example of so many tokens costs as much in attention as in matmuls: matmul parameters / (layers x hidden size) of
+# An example of this many tokens costs as much in attention as in matmuls: matmul parameters / (layers x hidden size) of
 # Qwen2.5-32B, by the counts of training/flops.py. (71,000 for 7B, 23,000 for 0.5B.)
 ATTENTION_TOKENS = 98_000
 
-# What bounds the search: a step of s1 takes half a millisecond, a held-out set of 1,000 examples a tenth of a second.
-ROUNDS_PER_ROW = 4  # how often two rows are divided anew
-PARTNERS = 16  # how many rows are tried with the fullest
-PAIR_EXAMPLES = 12  # two rows with more than so many are not divided anew by attention, which is even enough there
+# Bounds of the search: a step of s1 takes half a millisecond, a held-out set of 1,000 examples a tenth of a second.
+ROUNDS_PER_ROW = 4  # how often two rows are divided again
+PARTNERS = 16  # rows that are tried with the fullest one
+PAIR_EXAMPLES = 12  # two rows with more examples are not divided again by attention, which is even enough then
 
 
 class Packing(NamedTuple):
-    """Which examples of a step share a row; rows m * B to (m + 1) * B - 1 are micro-batch m."""
+    """Assignment of a step's examples to rows; rows m * B to (m + 1) * B - 1 are micro-batch m."""
 
-    rows: Rows  # micro_batches * B of them, the heaviest first; some may be empty
+    rows: Rows  # micro_batches * B of them, those with the most work first; some may be empty
     row_length: int  # T
     micro_batches: int
 
 
 def loss_tokens(example: Example) -> int:
-    """How many of its tokens are trained on; the first one never is, for nothing precedes it."""
+    """Return how many tokens of an example are trained on; the first one never is, since nothing precedes it."""
     return int(example.loss_mask[1:].sum())
 
 
@@ -60,19 +60,22 @@ def _equal_tokens(counts: Sequence[int]) -> list[float]:
     return [1 / max(sum(counts), 1)] * len(counts)
 
 
-# loss tokens of each example of a step -> weight of one loss token of each; all weights of a step sum to 1
-# "example" is the reference: a mean over each example (per-device batch 1), then a mean over the examples of the step
+# from the number of loss tokens of each example to the weight of each of its loss tokens; a step's weights sum to 1
+# "example" is what s1's code does: a mean over each example (per-device batch 1), then over the examples of the step
 WEIGHTINGS: dict[str, Callable[[Sequence[int]], list[float]]] = {"example": _equal_examples, "token": _equal_tokens}
 
 
 def pack(lengths: Sequence[int], row_lengths: Sequence[int], micro_batch_rows: int) -> Packing:
-    """Examples of `lengths` tokens in as few micro-batches as they need, and then in the shortest rows.
+    """Pack examples of these lengths into as few micro-batches as possible, and then into the shortest rows.
 
-    `row_lengths` are the T to choose from, ascending. Raises UserError for an example longer than the last of them.
+    `row_lengths` are the values of T to choose from, ascending. Raises UserError if an example is longer than the last.
     """
     longest = max(lengths, default=0)
     if longest > row_lengths[-1]:
-        raise UserError(f"an example of {longest} tokens does not fit a row of {row_lengths[-1]}")
+        raise UserError(
+            f"an example of {longest} tokens does not fit into a row of {row_lengths[-1]}; "
+            "lower data.max_length or raise data.row_lengths"
+        )
     micro_batches = max(1, math.ceil(sum(lengths) / (micro_batch_rows * row_lengths[-1])))
     rows = balanced_rows(lengths, micro_batches * micro_batch_rows)
     while _fullest(rows, lengths) > row_lengths[-1]:
@@ -80,22 +83,23 @@ def pack(lengths: Sequence[int], row_lengths: Sequence[int], micro_batch_rows: i
         rows = balanced_rows(lengths, micro_batches * micro_batch_rows)
     row_length = next(length for length in row_lengths if length >= _fullest(rows, lengths))
     rows = level_attention(rows, lengths, row_length)
-    # rows of a micro-batch wait for each other, so each has those of like work
+    # the rows of a micro-batch wait for each other, so rows with similar work are put together
     return Packing(sorted(rows, key=lambda row: -row_work(row, lengths)), row_length, micro_batches)
 
 
 def balanced_rows(lengths: Sequence[int], count: int) -> Rows:
-    """All examples in `count` rows, the fullest as short as a bounded search finds.
+    """Pack all examples into `count` rows, with the fullest row as short as a bounded search finds.
 
-    On s1's steps that is the shortest possible for 2 rows, for 8 in 99% of the steps, and 0.3% more on average for 4.
+    On s1's steps, the result is optimal for 2 rows, optimal in 99% of the steps for 8 rows, and 0.3% above the optimum
+    on average for 4 rows.
 
-    MULTIFIT (Coffman, Garey and Johnson 1978): the least row length at which best-fit, longest first, needs no more
-    rows. Rows of examples in the order given are tried beside it, so those of `full_rows` are found again. At last the
-    fullest row and an emptier one are divided anew, as evenly as can be, as long as that shortens it.
+    The search is MULTIFIT (Coffman, Garey and Johnson 1978): the smallest row length at which best-fit, longest first,
+    needs no more rows. Packing in the given order is tried too, so that rows of `full_rows` are found again. Finally,
+    the fullest row and an emptier one are divided again as evenly as possible, as long as that shortens the fullest.
     """
     longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     low = max(math.ceil(sum(lengths) / count), *lengths, 0)
-    high = 2 * low  # is always enough, for no two rows of best-fit could be one
+    high = 2 * low  # always enough, since no two rows of best-fit could be merged
     rows = best_fit(lengths, longest_first, count, high)
     while low < high:
         middle = (low + high) // 2
@@ -105,28 +109,28 @@ def balanced_rows(lengths: Sequence[int], count: int) -> Rows:
         else:
             low = middle + 1
     assert rows is not None
-    return _divide_anew(rows, lengths)
+    return _divide_again(rows, lengths)
 
 
 def best_fit(lengths: Sequence[int], order: Sequence[int], count: int, row_length: int) -> Rows | None:
-    """Each example of `order` into the fullest row that has room; None where `count` rows are too few."""
+    """Put each example of `order` into the fullest row that has room; None if `count` rows are too few."""
     rows: Rows = [[] for _ in range(count)]
-    room = [(row_length, row) for row in range(count)]  # the least first
+    room = [(row_length, row) for row in range(count)]  # sorted, least room first
     for index in order:
-        place = bisect.bisect_left(room, (lengths[index], 0))
-        if place == count:
+        fullest = bisect.bisect_left(room, (lengths[index], 0))
+        if fullest == count:
             return None
-        space, row = room.pop(place)
+        space, row = room.pop(fullest)
         rows[row].append(index)
         bisect.insort(room, (space - lengths[index], row))
     return rows
 
 
 def full_rows(lengths: Sequence[int], row_length: int) -> Rows:
-    """All examples in rows that are as full as can be; one longer than `row_length` is a row by itself.
+    """Pack all examples into rows that are as full as possible; one longer than `row_length` is a row by itself.
 
-    The longest example that is left opens a row, and those that fill its room best complete it. The rows come in the
-    order of the examples that opened them.
+    The longest remaining example opens a row, and the examples that fill it best complete it. Rows are in the order of
+    the examples that opened them.
     """
     left = set(range(len(lengths)))
     rows: Rows = []
@@ -140,7 +144,7 @@ def full_rows(lengths: Sequence[int], row_length: int) -> Rows:
 
 
 def level_attention(rows: Rows, lengths: Sequence[int], row_length: int) -> Rows:
-    """Rows of at most `row_length` tokens with the attention of the heaviest brought down, two at a time."""
+    """Exchange examples between pairs of rows, within `row_length` tokens, to reduce the work of the heaviest row."""
     rows = [list(row) for row in rows]
     tokens = np.array(lengths)
     for _ in range(ROUNDS_PER_ROW * len(rows)):
@@ -151,7 +155,7 @@ def level_attention(rows: Rows, lengths: Sequence[int], row_length: int) -> Rows
             both = np.array(rows[heaviest] + rows[other])
             if len(both) > PAIR_EXAMPLES:
                 continue
-            # every way to divide them, the first example always in the first row
+            # all ways to divide them, with the first example in the first row
             ways = np.arange(1, 1 << len(both), 2)[:, None] >> np.arange(len(both)) & 1
             halves = np.stack([ways, 1 - ways])
             heavier = (halves @ tokens[both] ** 2).max(axis=0).astype(float)
@@ -166,12 +170,12 @@ def level_attention(rows: Rows, lengths: Sequence[int], row_length: int) -> Rows
 
 
 def row_work(row: Sequence[int], lengths: Sequence[int]) -> float:
-    """What a row's examples cost, in tokens: `n + n^2 / ATTENTION_TOKENS` for one of n."""
+    """Return the cost of a row in tokens: the sum of `n + n^2 / ATTENTION_TOKENS` over examples of n tokens."""
     return sum(lengths[i] * (1 + lengths[i] / ATTENTION_TOKENS) for i in row)
 
 
 def balance(packing: Packing, lengths: Sequence[int]) -> float:
-    """Mean work of a row over that of the heaviest one of its micro-batch, which the others wait for; 1 is even."""
+    """Return the mean work of a row over that of the heaviest row of its micro-batch; 1 is perfectly even."""
     works = np.array([row_work(row, lengths) for row in packing.rows]).reshape(packing.micro_batches, -1)
     return float(works.mean() / works.max(axis=1).mean())
 
@@ -179,9 +183,9 @@ def balance(packing: Packing, lengths: Sequence[int]) -> float:
 def fill_rows(
     examples: Sequence[Example], token_weights: Sequence[float], rows: Sequence[Sequence[int]], row_length: int
 ) -> Batch:
-    """Rows [R, T] as `pack` gave them; one without examples is all padding.
+    """Build the arrays [R, T] of rows from `pack`; a row without examples is all padding.
 
-    `token_weights[i]` is what each loss token of example i weighs.
+    `token_weights[i]` is the weight of each loss token of example i.
     """
     shape = (len(rows), row_length)
     batch: Batch = {name: np.zeros(shape, np.int32) for name in INTEGERS} | {"weights": np.zeros(shape, np.float32)}
@@ -208,7 +212,7 @@ def _fullest(rows: Rows, lengths: Sequence[int]) -> int:
 
 
 def _next_fit(lengths: Sequence[int], count: int, row_length: int) -> Rows | None:
-    """The examples in the order given, a new row for each that the last row has no room for; None as above."""
+    """Pack examples in the given order, with a new row when one does not fit; None if `count` rows are too few."""
     rows: Rows = []
     room = 0
     for index, length in enumerate(lengths):
@@ -220,8 +224,8 @@ def _next_fit(lengths: Sequence[int], count: int, row_length: int) -> Rows | Non
     return None if len(rows) > count else rows + [[] for _ in range(count - len(rows))]
 
 
-def _divide_anew(rows: Rows, lengths: Sequence[int]) -> Rows:
-    """Rows as they are when no division of the fullest and an emptier one shortens the fullest any more."""
+def _divide_again(rows: Rows, lengths: Sequence[int]) -> Rows:
+    """Divide the fullest row and an emptier one again until that no longer shortens the fullest."""
     rows = [list(row) for row in rows]
     for _ in range(ROUNDS_PER_ROW * len(rows)):
         loads = [_tokens(row, lengths) for row in rows]
@@ -239,8 +243,8 @@ def _divide_anew(rows: Rows, lengths: Sequence[int]) -> Rows:
 
 
 def _fill(indices: Sequence[int], lengths: Sequence[int], room: int) -> list[int]:
-    """Those of the examples that together come closest to `room` tokens without going over, exactly."""
-    # bit s of reachable[k] says whether some of the first k candidates have s tokens in all
+    """Choose the examples whose total comes closest to `room` tokens without exceeding it (exact subset sum)."""
+    # bit s of reachable[k] says whether a subset of the first k candidates has s tokens in total
     candidates: list[int] = []
     reachable = [1]
     within = (1 << max(room, 0) + 1) - 1

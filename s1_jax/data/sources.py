@@ -1,8 +1,8 @@
-"""Where examples come from: a hub id, a local folder, a JSONL, Parquet or CSV file; and what their columns mean.
+"""Readers of examples from a hub id, a folder, or a JSONL, Parquet or CSV file, and the meaning of their columns.
 
-A data set's layout is known by its columns. Where several fit, the first in `LAYOUTS` is taken: finished text before
-its parts (the tokenized releases hold both), s1K-1.1 before s1K, and `attempt` before `answer` (which may hold the bare
-result). Any other layout is a mapping in the config (`data.columns`).
+The layout of a data set is recognized by its columns. If several fit, the first in `LAYOUTS` is used: finished text
+before its parts (the tokenized releases contain both), s1K-1.1 before s1K, and `attempt` before `answer` (which may be
+the bare result). Any other layout is given as a mapping in the config (`data.columns`).
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ LAYOUTS: dict[str, dict[str, str]] = {
     "traces": {"question": "question", "thinking": "thinking", "answer": "attempt"},
     "plain": {"question": "question", "thinking": "thinking", "answer": "answer"},
 }
-ROWS = 1024  # of a Parquet file, in memory at once
-LONGEST_CELL = 2**27  # characters of a CSV file's cell: Python's own limit is 131,072, a long trace has more
+ROWS = 1024  # rows of a Parquet file in memory at once
+LONGEST_CELL = 2**27  # characters of a CSV cell; Python's default of 131,072 is too small for long traces
 
 
 class Row(NamedTuple):
-    """One row as it was read."""
+    """One row of a data set, as read."""
 
-    where: str  # for messages: "path, line 3"
-    id: str  # its own `id` column, else "file:line"
+    where: str  # for messages, such as "path, line 3"
+    id: str  # its `id` column, else "file:line"
     columns: Mapping[str, Any]
 
 
 class Conversation(NamedTuple):
-    """What a row says: question, thinking and answer, or the finished text alone."""
+    """Contents of a row: question, thinking and answer, or only the finished text."""
 
     question: str = ""
     thinking: str | list[str] = ""
@@ -49,20 +49,21 @@ class Conversation(NamedTuple):
 
 
 def read_rows(path: str, split: str, subset: str | None = None) -> Iterator[Row]:
-    """Rows of a JSONL, Parquet or CSV file, of a folder's files of this split (see files.py), or of a hub data set.
+    """Read the rows of a JSONL, Parquet or CSV file, a split of a folder (see files.py), or a hub data set.
 
-    Files and folders may lie in a bucket. A file that is named by itself is read whole, whatever its name. `subset` is
-    what the hub calls a configuration. Raises UserError where there is nothing to read, or not this split, and names a
-    line that is no object.
+    Files and folders may be in a bucket. A single file is read whole, whatever its name. `subset` is what the hub calls
+    a configuration. Raises UserError if the source or its split does not exist, and for a line that is no JSON object.
     """
     local = as_path(path)
     check_input(local)
     if (local.is_file() or local.is_dir()) and set(split) & set("[]+%"):
-        raise UserError(f"split {split!r} asks for a part, which is for hub data sets; {path} is read by whole splits")
+        raise UserError(
+            f"split {split!r} asks for a part, which only hub data sets support; use a whole split of {path}"
+        )
     if local.is_file():
         files = [local]
         if local.suffix not in READERS:
-            raise UserError(f"{path} is none of {', '.join(READERS)}")
+            raise UserError(f"{path} is not a data file; supported are {', '.join(READERS)}")
     elif local.is_dir():
         files = split_files(local, split)
     elif local.suffix in READERS or path.startswith(("/", ".", "~", BUCKETS)) or path.count("/") > 1 or not path:
@@ -77,10 +78,10 @@ def read_rows(path: str, split: str, subset: str | None = None) -> Iterator[Row]
 
 
 def resolve_layout(columns: Iterable[str], layout: str, mapping: Mapping[str, str] | None) -> Mapping[str, str]:
-    """Field -> column: `mapping` if given, else the layout of that name, or for "auto" the first that fits.
+    """Return the column of each field: `mapping` if given, else the named layout, or the first that fits for "auto".
 
-    A layout fits when all its columns are there. Raises UserError where none does, listing the columns found and the
-    layouts known.
+    A layout fits if all its columns are present. Raises UserError if none does, listing the columns found and the known
+    layouts.
     """
     found = sorted(columns)
     if mapping is not None:
@@ -100,16 +101,16 @@ def resolve_layout(columns: Iterable[str], layout: str, mapping: Mapping[str, st
             return fields
     known = "; ".join(f"{name}: {', '.join(fields.values())}" for name, fields in candidates.items())
     raise UserError(
-        f"no layout fits the columns found ({', '.join(found)}). Known: {known}. Set data.columns to map others"
+        f"no layout fits the columns found ({', '.join(found)}). Known: {known}. Set data.columns to map other columns"
     )
 
 
 def read_conversations(
     path: str, split: str, layout: str = "auto", mapping: Mapping[str, str] | None = None
 ) -> Iterator[tuple[Row, Conversation]]:
-    """All rows of a source with what they say; the layout is that of the first row.
+    """Yield all rows of a source with their contents; the layout is that of the first row.
 
-    Raises UserError for an empty source, an unknown layout, and for a field that is missing, null or of the wrong type,
+    Raises UserError for an empty source, an unknown layout, and a field that is missing, null or of the wrong type,
     naming file, line and field.
     """
     fields: Mapping[str, str] | None = None
@@ -119,7 +120,7 @@ def read_conversations(
         values: dict[str, Any] = {field: _value(row, field, column) for field, column in fields.items()}
         yield row, Conversation(**values)
     if fields is None:
-        raise UserError(f"{path} holds no rows")
+        raise UserError(f"{path} contains no rows")
 
 
 def _value(row: Row, field: str, column: str) -> str | list[str]:
@@ -133,7 +134,7 @@ def _value(row: Row, field: str, column: str) -> str | list[str]:
             wanted = "a string or a list of strings" if field == "thinking" else "a string"
             raise UserError(f"{row.where}: field {column!r} is {said}; it must be {wanted}")
         if not is_unicode(part):
-            raise UserError(f"{row.where}: field {column!r} holds half of a surrogate pair; it is not valid Unicode")
+            raise UserError(f"{row.where}: field {column!r} contains half of a surrogate pair; it is not valid Unicode")
     if field in ("question", "text") and not value.strip():
         raise UserError(f"{row.where}: field {column!r} is empty")
     return value
@@ -168,7 +169,7 @@ def _csv_rows(file: Path, name: str) -> Iterator[Row]:
         with TextIOWrapper(file.open("rb"), encoding="utf-8-sig", newline="") as lines:
             for number, columns in enumerate(csv.DictReader(lines, strict=True), start=1):
                 if None in columns or None in columns.values():
-                    raise UserError(f"{file}, row {number}: not as many cells as the first line has names")
+                    raise UserError(f"{file}, row {number}: the number of cells differs from the first line's")
                 yield _row(name, "row", number, columns, str(file))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file} cannot be read as CSV in UTF-8 ({error})") from None
@@ -181,9 +182,9 @@ def _hub_rows(name: str, split: str, subset: str | None) -> Iterator[Row]:
     import datasets
 
     try:
-        # data alone: from version 4 on it runs no script, and has no option that would allow one
+        # only data: from version 4 on, datasets runs no scripts and has no option that would allow one
         rows = datasets.load_dataset(name, subset, split=split)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:  # Runtime: it has a script
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:  # RuntimeError: a script
         said = _first_line(error)
         raise UserError(f"{name!r} is no local path and could not be loaded as a hub data set ({said})") from None
     for number, columns in enumerate(rows, start=1):

@@ -1,4 +1,4 @@
-"""The tiny task: a number mod 100 goes through 2 to 12 small updates, and thinking works out one update a line.
+"""The tiny task applies 2 to 12 small updates to a number mod 100, and thinking computes one update per line.
 
     Start: 16. Steps: a-8 b+9 c-4 d-3 e+4. Result mod 100?          thinking:  a 16-8=08
                                                                                ...
@@ -8,13 +8,12 @@
                                                                                e 10+4=14
                                                                                So 14.
 
-What this demonstrates, and what it does not: the behaviour is put into the text on purpose. The teacher of the
-fine-tuning set under-thinks by construction (it sums up after every four updates and mostly stops there, right or
-wrong), and the pretraining corpus teaches what follows "Wait" (the next four updates, or the same sum again). A model
-trained on it shows the mechanism of budget forcing, learnt and with no rule in the decoder; it does not show that such
-behaviour emerges.
+The behavior is built into the texts on purpose. The teacher of the fine-tuning set under-thinks by construction: it
+sums up after every four updates and mostly stops there, right or wrong. The pretraining corpus teaches what follows
+"Wait": the next four updates, or the same sum again. A model trained on it shows the mechanism of budget forcing,
+learned and without a rule in the decoder; it does not show that such behavior emerges.
 
-Held-out problems are those whose SHA-256 falls into one bucket of ten. No corpus here can generate one.
+Problems whose SHA-256 falls into one bucket of ten are held out. No corpus here can generate one of them.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ from s1_jax.data.chat import ANSWER_START, FINAL_ANSWER, THINK_START, TURN_END, 
 MODULUS = 100
 MIN_UPDATES, MAX_UPDATES = 2, 12
 MIN_STEP, MAX_STEP = 2, 9
-UPDATES_PER_ROUND = 4  # the teacher sums up after so many
-MAX_WAITS = 4  # of the teacher
-STOP_PROBABILITY = 0.6  # of the teacher, at every sum
+UPDATES_PER_ROUND = 4  # updates before the teacher sums up
+MAX_WAITS = 4  # most waits of the teacher
+STOP_PROBABILITY = 0.6  # of the teacher, after every sum
 HELD_OUT_BUCKETS = 10  # one of them is held out
 
 WAIT = "Wait"
@@ -43,36 +42,36 @@ _VALUE = re.compile(r"=(\d\d)")
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """`start` in 0..99 and the signed updates, each of size 2..9."""
+    """One problem: `start` in 0..99 and the signed updates, each of size 2..9."""
 
     start: int
     updates: tuple[int, ...]
 
     @property
     def values(self) -> list[int]:
-        """The running value: before the first update, then after each."""
+        """Values before the first update and after each update."""
         return [int(v) for v in np.cumsum([self.start, *self.updates]) % MODULUS]
 
     @property
     def answer(self) -> str:
-        """The last value, in two digits."""
+        """The last value, written with two digits."""
         return f"{self.values[-1]:02d}"
 
     @property
     def question(self) -> str:
-        """The problem in words; also its canonical form, as one problem has one wording."""
+        """The problem in words, which is also its canonical form."""
         steps = " ".join(f"{_letter(i)}{update:+d}" for i, update in enumerate(self.updates))
         return f"Start: {self.start:02d}. Steps: {steps}. Result mod {MODULUS}?"
 
     @property
     def held_out(self) -> bool:
-        """True for the tenth of all problems kept for evaluation, by a hash of the question."""
+        """Whether the problem is in the tenth kept for evaluation, by a hash of the question."""
         digest = hashlib.sha256(self.question.encode()).digest()
         return int.from_bytes(digest[:8], "big") % HELD_OUT_BUCKETS == 0
 
     @property
     def lines(self) -> list[str]:
-        """One line of work per update: `a 16-8=08`."""
+        """One line of work per update, such as `a 16-8=08`."""
         values = self.values
         return [
             f"{_letter(i)} {before:02d}{update:+d}={after:02d}"
@@ -80,7 +79,7 @@ class Problem:
         ]
 
     def thinking(self, waits: int) -> str:
-        """Thinking that sums up after every round of four updates and goes on `waits` times before it stops."""
+        """Write thinking that sums up after every round of four updates and continues `waits` times before it stops."""
         text, done = [], 0
         for round_index in range(waits + 1):
             if round_index:
@@ -92,7 +91,7 @@ class Problem:
 
 
 def sample_problem(rng: np.random.Generator, held_out: bool = False, longest: int = MAX_UPDATES) -> Problem:
-    """A problem on the asked side of the split; lengths from 2 to `longest` are equally frequent."""
+    """Sample a training or a held-out problem; lengths from 2 to `longest` are equally frequent."""
     count = int(rng.integers(MIN_UPDATES, longest + 1))
     while True:
         sizes = rng.integers(MIN_STEP, MAX_STEP + 1, count) * rng.choice([-1, 1], count)
@@ -102,7 +101,7 @@ def sample_problem(rng: np.random.Generator, held_out: bool = False, longest: in
 
 
 def distinct_problems(rng: np.random.Generator, n: int, held_out: bool) -> list[Problem]:
-    """`n` different problems of one side of the split, in the order they were drawn."""
+    """Sample `n` different training or held-out problems, in the order in which they were sampled."""
     problems: dict[Problem, None] = {}
     while len(problems) < n:
         problems.setdefault(sample_problem(rng, held_out))
@@ -110,10 +109,10 @@ def distinct_problems(rng: np.random.Generator, n: int, held_out: bool) -> list[
 
 
 def generate_examples(seed: int, n: int) -> list[dict[str, str]]:
-    """The fine-tuning set: `n` different training problems, worked by the teacher who under-thinks.
+    """Generate the fine-tuning set: `n` different training problems, solved by the teacher who under-thinks.
 
-    Its answer is its last sum, so it is wrong wherever it stopped too early. Keys `id`, `question`, `thinking` and
-    `answer`.
+    The teacher's answer is its last sum, so it is wrong if it stopped too early. The keys are `id`, `question`,
+    `thinking` and `answer`.
     """
     rng = np.random.default_rng([seed, 0])
     rows = []
@@ -126,7 +125,7 @@ def generate_examples(seed: int, n: int) -> list[dict[str, str]]:
 
 
 def generate_problems(seed: int, n: int) -> list[dict[str, str]]:
-    """The evaluation set: `n` different held-out problems with right answers. Keys `id`, `problem`, `answer`."""
+    """Generate the evaluation set: `n` different held-out problems with keys `id`, `problem` and `answer`."""
     problems = distinct_problems(np.random.default_rng([seed, 1]), n, held_out=True)
     return [
         {"id": f"tiny-{seed}-{index}", "problem": problem.question, "answer": problem.answer}
@@ -135,7 +134,7 @@ def generate_problems(seed: int, n: int) -> list[dict[str, str]]:
 
 
 def drill(rng: np.random.Generator, tokenizer: PreTrainedTokenizerBase, length: int) -> Example:
-    """Exactly `length` tokens of single operations, `57+6=63`; loss on the results."""
+    """Generate exactly `length` tokens of single operations, such as `57+6=63`, with loss on the results."""
     token_ids: list[int] = []
     loss_mask: list[bool] = []
     while len(token_ids) < length:
@@ -154,7 +153,7 @@ def drill(rng: np.random.Generator, tokenizer: PreTrainedTokenizerBase, length: 
 def plain_documents(
     rng: np.random.Generator, tokenizer: PreTrainedTokenizerBase, longest: int = MAX_UPDATES
 ) -> Iterator[Example]:
-    """Worked problems as running text, without pauses; loss on the solution."""
+    """Generate solved problems as running text without sums between, with loss on the solution."""
     while True:
         problem = sample_problem(rng, longest=longest)
         solution = "\n".join([*problem.lines, f"So {problem.answer}.<|endoftext|>"])
@@ -164,12 +163,12 @@ def plain_documents(
 def chat_documents(
     rng: np.random.Generator, tokenizer: PreTrainedTokenizerBase, longest: int = MAX_UPDATES
 ) -> Iterator[Example]:
-    """Worked problems in s1's chat format, pausing after every round; loss on work and answers.
+    """Generate solved problems in s1's chat format, with a sum after every round and loss on work and answers.
 
-    Half of them stop by themselves and answer with "Answer:"; the other half are cut at any token of the thinking
-    (before the first, inside a line, after a sum) and answer with "Final Answer:" and the last value worked out so far.
-    Whether to stop or to go on after a sum is left open: the tokens that decide it carry no loss. What follows a "Wait"
-    does.
+    Half of them stop by themselves and answer with "Answer:". The other half are cut at any token of the thinking
+    (before the first, inside a line, after a sum) and answer with "Final Answer:" and the last value computed so far.
+    The tokens that decide whether to stop or to continue after a sum carry no loss, so that this stays open; those
+    after a "Wait" do carry loss.
     """
     while True:
         problem = sample_problem(rng, longest=longest)

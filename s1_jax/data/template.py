@@ -1,4 +1,4 @@
-"""Chat templates, rendered by template_worker.py: one process of limited time and memory, kept while this one lives."""
+"""Client of template_worker.py, a process with limited time and memory that renders chat templates."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from s1_jax.runtime.texts import is_unicode
 from s1_jax.runtime.worker import Worker
 
 WORKER = Path(__file__).with_name("template_worker.py")
-SECONDS = 5.0  # of processor time for one prompt; a long conversation takes a hundredth of one
-SECONDS_BY_THE_CLOCK = 300.0  # for a worker that does not even end: room for a busy machine
+SECONDS = 5.0  # processor time for one prompt; a long conversation takes 0.01
+SECONDS_BY_THE_CLOCK = 300.0  # wall time, for a worker that does not even end; long for busy machines
 
 
 class TemplateError(Exception):
-    """A template that cannot be rendered, and why."""
+    """Raised when a template cannot be rendered; the message says why."""
 
 
 def render(template: str, names: Mapping[str, Any]) -> str:
-    """The text of a template that sees `names`: what JSON can hold as it is, all else as its text.
+    """Render a template with `names`: JSON values are passed as they are, and other values as text.
 
-    Raises TemplateError where the template fails, or does not end within its limits of time, memory and length (it is
-    not tried again then), and RunError where no process can be started.
+    Raises TemplateError if the template fails or exceeds its limits of time, memory or length (it is not tried again
+    after a timeout), and RunError if no process can be started.
     """
     if template in _endless:
         raise TemplateError(_endless[template])
@@ -37,10 +37,10 @@ def render(template: str, names: Mapping[str, Any]) -> str:
     if "error" in known:
         raise TemplateError(known["error"])
     if not is_unicode(known["text"]):
-        raise TemplateError("it writes half of a surrogate pair, which is no text")
+        raise TemplateError("it writes half of a surrogate pair, which is not valid Unicode")
     return known["text"]
 
 
-_endless: dict[str, str] = {}  # templates that were ended
+_endless: dict[str, str] = {}  # templates that reached the time limit
 _worker = Worker(lambda: [str(WORKER), str(SECONDS)], "the process that renders chat templates")
 atexit.register(_worker.close)

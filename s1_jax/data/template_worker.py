@@ -1,11 +1,11 @@
-"""The process that renders chat templates, so that none can hang or fill the process that asks.
+"""Worker process that renders chat templates, so that none can hang or exhaust the process that asks.
 
-Reads requests as JSON, one a line, from standard input: {"template": its source, "names": what it sees}. Answers each
-with a line: {"text": what it renders} or {"error": why it cannot}. The kernel ends the process where one request takes
-more processor time than it may, even inside C code, and lets it have no more than its share of memory.
+It reads requests as JSON lines from standard input, {"template": source, "names": variables}, and replies with one line
+each, {"text": result} or {"error": reason}. The operating system ends the process if a request exceeds its processor
+time, even inside C code, and limits its memory.
 
-Run as a file, not as a module of the package, and without transformers, which takes seconds to import: what a template
-sees is what transformers lets it see (utils/chat_template_utils.py there), and the tests hold the two together.
+Run it as a file, not as a module of the package, and without transformers, which takes seconds to import. A template
+sees the same names as in transformers (utils/chat_template_utils.py there); the tests compare the two.
 """
 
 import json
@@ -25,18 +25,18 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 MEMORY = 2**30  # bytes of address space
-ADDED = 2**20  # characters that a template may write, and as many times GROWTH as it is given
+ADDED = 2**20  # characters that a template may write, in addition to GROWTH times those of its request
 GROWTH = 4
 
 
 def main(seconds: float) -> None:
-    """Answers requests, each within `seconds` of processor time, until there are no more."""
+    """Reply to requests, each within `seconds` of processor time, until standard input ends."""
     replies = os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # which ends the process
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process
     replies.write(b"ready\n")
     replies.flush()
     for line in sys.stdin.buffer:
@@ -48,7 +48,7 @@ def main(seconds: float) -> None:
 
 
 def answer(line: bytes) -> dict[str, str]:
-    """The reply to one request."""
+    """Build the reply to one request."""
     try:
         request = json.loads(line)
         text = compiled(request["template"]).render(**request["names"])
@@ -58,14 +58,14 @@ def answer(line: bytes) -> dict[str, str]:
     except MemoryError:
         return {"error": f"it needs more than {MEMORY >> 20} MiB of memory"}
     except RecursionError:
-        return {"error": "it calls itself without end"}
+        return {"error": "it calls itself endlessly"}
     except Exception as error:  # a template is a program: jinja's errors and Python's
         return {"error": (str(error).strip() or type(error).__name__).splitlines()[0]}
 
 
 @lru_cache(maxsize=4)
 def compiled(template: str) -> Template:
-    """The template in the sandbox, with what transformers puts there."""
+    """Compile the template in a sandbox with the names that transformers provides."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
     )
@@ -80,12 +80,12 @@ def compiled(template: str) -> Template:
 
 
 class Generation(Extension):
-    """`{% generation %}`, which marks what an assistant wrote, and here changes nothing."""
+    """Extension for `{% generation %}`, which marks the assistant's text and changes nothing here."""
 
     tags = {"generation"}  # noqa: RUF012, as jinja has it
 
     def parse(self, parser: Any) -> Node:
-        """The block as a call of `_as_it_is`."""
+        """Parse the block into a call of `_as_it_is`."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
         return CallBlock(self.call_method("_as_it_is"), [], [], body).set_lineno(line)
@@ -95,19 +95,19 @@ class Generation(Extension):
 
 
 class Dict:
-    """`dict` without the class's attributes."""
+    """Replacement of `dict` without the attributes of the class."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-        """A new one."""
+        """Return a new dict of these arguments."""
         return dict(*args, **kwargs)
 
     def fromkeys(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-        """As Python's."""
+        """Return a new dict as `dict.fromkeys` does."""
         return dict.fromkeys(*args, **kwargs)
 
 
 class Names(Namespace):
-    """`namespace`, in which nothing is named as Python's internals are."""
+    """Replacement of `namespace` that refuses names of Python's internals."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:
         self, args = args[0], args[1:]
@@ -122,20 +122,20 @@ class Names(Namespace):
 
 
 def check_name(name: Any) -> None:
-    """Raises SecurityError on a name that begins with an underscore."""
+    """Raise SecurityError on a name that begins with an underscore."""
     if isinstance(name, str) and name.startswith("_"):
-        raise SecurityError(f"a namespace cannot hold {name!r}; rename it")
+        raise SecurityError(f"a namespace cannot contain {name!r}; rename it")
 
 
 def raise_exception(message: str) -> NoReturn:
-    """For templates that refuse what they are given."""
+    """Raise TemplateError; templates call it to refuse their input."""
     raise TemplateError(message)
 
 
 def tojson(
     x: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
-    """JSON without HTML's escapes, which jinja's own filter writes."""
+    """Write JSON without the HTML escapes of jinja's own filter."""
     return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 

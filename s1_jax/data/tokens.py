@@ -1,4 +1,4 @@
-"""From a source to tokenized examples, once, before training: lengths checked, a share held out, everything counted."""
+"""Tokenization of a source before training, with checks of lengths, a held-out split and counts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from s1_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """Tokenized examples in the order of their source, with the ids messages and logs name them by."""
+    """Tokenized examples in the order of their source, with their ids for messages and logs."""
 
     ids: tuple[str, ...]
     examples: tuple[Example, ...]
@@ -29,17 +29,17 @@ class Corpus:
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each example."""
+        """Number of tokens of each example."""
         return [len(example.token_ids) for example in self.examples]
 
     def take(self, indices: list[int]) -> Corpus:
-        """The examples at `indices`."""
+        """Return the corpus of the examples at `indices`."""
         return Corpus(tuple(self.ids[i] for i in indices), tuple(self.examples[i] for i in indices))
 
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """What tokenizing did; the token figures are those of the examples kept, after truncation."""
+    """Counts of a tokenization; token counts are those of the examples kept, after truncation."""
 
     examples: int
     dropped: int
@@ -47,7 +47,7 @@ class Counts:
     tokens_min: int
     tokens_mean: float
     tokens_max: int
-    look_alikes: str | None = None  # a line about examples that hold the text of control tokens, if any do
+    look_alikes: str | None = None  # a line about examples that contain the text of special tokens, if there are any
 
     def __str__(self) -> str:
         tokens = f"{self.tokens_min} to {self.tokens_max} tokens (mean {self.tokens_mean:.0f})"
@@ -57,11 +57,11 @@ class Counts:
 def load_corpus(
     config: DataConfig, tokenizer: PreTrainedTokenizerBase, format: FormatConfig = S1
 ) -> tuple[Corpus, Counts]:
-    """Reads `config.path` and tokenizes it in this format.
+    """Read `config.path` and tokenize it in this format.
 
-    `config.too_long` is what happens to an example of more than `config.max_length` tokens. Raises UserError for what
-    `read_conversations` refuses, for too long examples under "error" (naming the first and counting all), and where no
-    example is left.
+    `config.too_long` says what happens to examples of more than `config.max_length` tokens. Raises UserError as
+    `read_conversations` does, for too long examples with "error" (naming the first and counting all), and if no example
+    is left.
     """
     ids: list[str] = []
     examples: list[Example] = []
@@ -75,7 +75,7 @@ def load_corpus(
             example = _encode(tokenizer, conversation, config.control, format)
         except UserError as error:
             raise UserError(f"{row.where}: {error}") from None
-        if conversation.text is None:  # finished text has its control tokens on purpose
+        if conversation.text is None:  # finished text contains special tokens on purpose
             look_alikes.look(row.where, (conversation.question, joined(conversation.thinking), conversation.answer))
         if (length := len(example.token_ids)) > config.max_length:
             if config.too_long == "error":
@@ -107,10 +107,11 @@ def load_corpus(
 
 
 def split_held_out(corpus: Corpus, share: float, seed: int) -> tuple[Corpus, Corpus]:
-    """(training, held-out): at least `share` of the examples set aside, the same ones for the same seed in any order.
+    """Split a corpus into training and held-out examples, the latter at least a fraction `share` of all.
 
-    Examples with the same prompt stay on one side, so no held-out question is trained on. Raises UserError for a share
-    outside [0, 1) or one that leaves nothing to train on.
+    The split depends on the seed, but not on the order of the examples. Examples with the same prompt stay together, so
+    no held-out question is trained on. Raises UserError for a fraction outside [0, 1), or one that leaves nothing to
+    train on.
     """
     if not 0 <= share < 1:
         raise UserError(f"data.held_out_share is {share}; it must be at least 0 and below 1")
@@ -137,12 +138,12 @@ def _encode(
         if control == "none":
             return encode_text(tokenizer, text)
         raise UserError(
-            f"data.control {control} needs question, thinking and answer, not finished text; set data.layout"
+            f"data.control {control} needs question, thinking and answer, but this is finished text; set data.layout"
         )
     if not (turn_end := turn_of(tokenizer).end):
         raise UserError(
-            f"nothing ends a turn: the chat template of {tokenizer.name_or_path} writes no control token there, "
-            "and the tokenizer has no eos_token"
+            f"nothing ends a turn: the chat template of {tokenizer.name_or_path} writes no special token there, "
+            "and the tokenizer has no eos_token; set eos_token in its tokenizer_config.json"
         )
     if control == "none":
         return encode_example(tokenizer, question, response_text(thinking, answer, format, turn_end), format)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, Literal
 
-from s1_jax.config.instructions import METHODS, parse_instruction
+from s1_jax.config.instructions import FAMILIES, parse_instruction
 from s1_jax.records import Record
 from s1_jax.records.names import search_name
 from s1_jax.records.schema import value_of
@@ -242,7 +242,7 @@ def instruction_label(setting: Setting) -> str | None:
     if setting.instruction is None:
         return None
     forced = "" if setting.max_thinking_tokens is None else " + budget forcing"
-    return parse_instruction(setting.instruction).method + forced
+    return parse_instruction(setting.instruction).family + forced
 
 
 def _method(runs: Sequence[Run], scaling_over: ScalingOver, without_instruction: Mapping[Setting, float]) -> Method:
@@ -305,4 +305,4 @@ def _instruction_order(words: str | None) -> tuple[Any, ...]:
     if words is None:
         return ()
     kind, limit = parse_instruction(words)
-    return METHODS[kind], kind == "long", limit or 0
+    return FAMILIES[kind], kind == "long", limit or 0

@@ -66,7 +66,7 @@ def test_the_span_is_found_by_tokens_not_by_text(tokenizer):
     # the marker's text is there, but its newline and the next are one token
     with pytest.raises(UserError, match="assistant"):
         chat.encode_text(tokenizer, opening + "\n\n\nyes<|im_end|>\n")
-    with pytest.raises(UserError, match="something to learn"):
+    with pytest.raises(UserError, match="no assistant's turn to train on"):
         chat.encode_text(tokenizer, opening)
 
 

@@ -28,16 +28,16 @@ CHANGES = {  # training and held-out examples now -> what is said of them
     ),
     "another loss mask": (corpus(ONE, TWO, example(6, 7, 8, 9, prompt=2)), corpus(FOUR), r"number 3 \(id row-2\)"),
     "a token moved over": (corpus(example(1, 2), example(3, 4, 5), THREE), corpus(FOUR), r"number 1 \(id row-0\)"),
-    "another order": (corpus(ONE, THREE, TWO), corpus(FOUR), r"\(3, all in another order\) number 2 \(id row-1\)"),
-    "one gone at the end": (corpus(ONE, TWO), corpus(FOUR), r"\(2, where there were 3\) the last ones are missing"),
-    "one gone in front": (corpus(TWO, THREE), corpus(FOUR), r"\(2, where there were 3\) number 1 \(id row-0\)"),
-    "one more": (corpus(ONE, TWO, THREE, FOUR), corpus(FOUR), r"\(4, where there were 3\) number 4 .*another or new"),
-    "another held out": (corpus(ONE, TWO, THREE), corpus(ONE), r"held-out examples \(1\) number 1 \(id row-0\)"),
-    "none held out": (corpus(ONE, TWO, THREE), corpus(), r"held-out examples \(0, where there were 1\) the last ones"),
+    "another order": (corpus(ONE, THREE, TWO), corpus(FOUR), r"\(3, all in another order\), number 2 \(id row-1\)"),
+    "one gone at the end": (corpus(ONE, TWO), corpus(FOUR), r"\(2 now, 3 before\), the last ones are missing"),
+    "one gone in front": (corpus(TWO, THREE), corpus(FOUR), r"\(2 now, 3 before\), number 1 \(id row-0\)"),
+    "one more": (corpus(ONE, TWO, THREE, FOUR), corpus(FOUR), r"\(4 now, 3 before\), number 4 .*differs or is new"),
+    "another held out": (corpus(ONE, TWO, THREE), corpus(ONE), r"held-out examples \(1\), number 1 \(id row-0\)"),
+    "none held out": (corpus(ONE, TWO, THREE), corpus(), r"held-out examples \(0 now, 1 before\), the last ones"),
     "held out and trained on": (
         corpus(ONE, TWO, THREE, FOUR),
         corpus(),
-        r"training examples \(4, where there",
+        r"training examples \(4 now, 3 before",
     ),
 }
 
@@ -48,7 +48,7 @@ def test_the_first_difference_is_named(name, tmp_path):
     before.keep(tmp_path)
     training, held_out, said = CHANGES[name]
     now = identity_of(training, held_out)
-    with pytest.raises(UserError, match=rf"the-run holds a run on other examples: .*{said}") as error:
+    with pytest.raises(UserError, match=rf"the-run contains a run on other examples: .*{said}") as error:
         check_same(before.digest, now, tmp_path, (training.ids, held_out.ids), "the-run")
     assert "\n" not in str(error.value)
     # the file alone may be lost, or be of another start
@@ -56,7 +56,7 @@ def test_the_first_difference_is_named(name, tmp_path):
         (tmp_path / "examples.json").unlink()
         if contents is not None:
             (tmp_path / "examples.json").write_text(json.dumps(contents))
-        with pytest.raises(UserError, match="which of them cannot be told"):
+        with pytest.raises(UserError, match="which of them differ is unknown"):
             check_same(before.digest, now, tmp_path, (training.ids, held_out.ids), "the-run")
         (tmp_path / "examples.json").touch()
 

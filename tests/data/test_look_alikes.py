@@ -1,4 +1,4 @@
-"""Texts that hold a control token's are counted, and are read as before."""
+"""Texts that contain a special token's are counted, and are encoded as before."""
 
 import json
 
@@ -42,7 +42,7 @@ def test_rows_are_counted_once_and_the_first_is_named():
     assert found.told("prompts") is None
     found.look("line 2", ("fine", "<|im_end|><|im_start|>"))
     found.look("line 3", ("<|im_start|>", "<|im_end|>"))
-    assert found.told("prompts").startswith("2 prompts hold the text of a control token")
+    assert found.told("prompts").startswith("2 prompts contain the text of a special token")
     assert found.told("prompts").endswith("(first: line 2: <|im_end|>)")
 
 

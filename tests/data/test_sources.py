@@ -120,7 +120,7 @@ def test_a_folder_is_read_in_order_of_name_or_by_split(tmp_path):
         (b'{"question": " ", "thinking": "a", "answer": "x"}', r"line 3: field 'question' is empty"),
         (b'{"question": "q", "thinking": ["a", 1], "answer": "x"}', r"line 3: field 'thinking' is of type int"),
         (b'{"question": "q", "thinking": "a", "answer": ["x"]}', r"line 3: field 'answer' is of type list"),
-        (b'{"question": "q", "thinking": "\\ud83d", "answer": "x"}', r"line 3: field 'thinking' holds half of"),
+        (b'{"question": "q", "thinking": "\\ud83d", "answer": "x"}', r"line 3: field 'thinking' contains half of"),
     ],
 )
 def test_a_malformed_row_names_file_line_and_field(line, message, tmp_path):
@@ -139,11 +139,11 @@ def test_sources_that_hold_nothing(tmp_path):
     (tmp_path / "broken.parquet").write_text("PAR1")
     (tmp_path / "folder").mkdir()
     for name, message in {
-        "empty.jsonl": "holds no rows",
+        "empty.jsonl": "contains no rows",
         "rows.txt": "none of .jsonl, .parquet, .csv",
-        "rows.csv": "rows.csv, row 1: not as many cells",
+        "rows.csv": "rows.csv, row 1: the number of cells differs",
         "broken.parquet": "cannot be read as Parquet",
-        "folder": "holds no .jsonl or .parquet",
+        "folder": "contains no .jsonl, .parquet or .csv",
         "absent.jsonl": "no such file",
         "absent/folder": "no such file",
     }.items():

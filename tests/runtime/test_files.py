@@ -191,5 +191,5 @@ def test_what_the_export_would_refuse_is_said_before_training(tmp_path):
 def test_an_identity_that_was_cut_off_names_no_difference_and_is_no_error(tmp_path):
     for text in (*BROKEN, '{"digest": "00", "training": 3, "held_out": null}'):
         (tmp_path / identity.FILE).write_text(text)
-        with pytest.raises(UserError, match="other examples: which of them cannot be told; bring back"):
+        with pytest.raises(UserError, match="other examples: which of them differ is unknown; restore"):
             identity.check_same("00", identity.Identity("11", "", ""), tmp_path, ((), ()), tmp_path)

@@ -196,7 +196,7 @@ def test_texts_that_cannot_be_scored():
         ([1, V], f"text 1: token id {V} lies outside the reward model's vocabulary of {V}"),
         ([1, -1, STEP_END], "text 1: token id -1 lies outside"),
         ([1, 2, 3], "text 1 has no '<extra_0>', after which this reward model scores a step"),
-        ([1] * 40 + [STEP_END], "text 1 has 41 tokens to score; the reward model takes 40 at most"),
+        ([1] * 40 + [STEP_END], "text 1 has 41 tokens to score; the reward model takes at most 40"),
     ):
         with pytest.raises(UserError, match=said):
             scorer.score([good, bad])
