@@ -165,7 +165,7 @@ def test_brackets_and_blanks_in_the_folder_s_own_name(tmp_path):
 
 def test_two_kinds_of_files_are_told(tmp_path):
     make(tmp_path, ("train.jsonl", "train.parquet"))
-    with pytest.warns(UserWarning, match=r"only its \.parquet files are read, not train\.jsonl"):
+    with pytest.warns(UserWarning, match=r"only \.parquet files are read, not train\.jsonl"):
         assert len(problems(tmp_path, "train")) == 3
 
 
@@ -175,9 +175,9 @@ def test_two_kinds_of_files_are_told(tmp_path):
         ("---\nconfigs: [\n---\n", r"metadata of .*README\.md cannot be read"),
         ("---\n- a\n- b\n---\n", r"metadata of .*README\.md cannot be read: repo card metadata block"),
         ("---\nconfigs:\n- config_name: a\n  data_files: 7\n---\n", r"metadata of .*README\.md cannot be read"),
-        ("---\nconfigs:\n- config_name: a\n  data_files: gone.jsonl\n---\n", "files it names for train are not there"),
-        ("---\nconfigs:\n- config_name: a\n  data_files: ../x.jsonl\n---\n", "files it names for train are not there"),
-        ("---\nconfigs:\n- config_name: a\n  data_dir: gone\n---\n", "files it names for train are not there"),
+        ("---\nconfigs:\n- config_name: a\n  data_files: gone.jsonl\n---\n", "it names for train do not exist"),
+        ("---\nconfigs:\n- config_name: a\n  data_files: ../x.jsonl\n---\n", "it names for train do not exist"),
+        ("---\nconfigs:\n- config_name: a\n  data_dir: gone\n---\n", "it names for train do not exist"),
         (
             "---\nconfigs:\n- config_name: a\n  data_files: x.jsonl\n- config_name: b\n  data_files: x.jsonl\n---\n",
             "has the configs a, b, and none of them is the default",

@@ -24,7 +24,7 @@ CHANGES = {  # training and held-out examples now -> what is said of them
     "another token": (
         corpus(ONE, example(4, 6), THREE),
         corpus(FOUR),
-        r"training examples \(3\) number 2 .id row-1",
+        r"training examples \(3\), number 2 .id row-1",
     ),
     "another loss mask": (corpus(ONE, TWO, example(6, 7, 8, 9, prompt=2)), corpus(FOUR), r"number 3 \(id row-2\)"),
     "a token moved over": (corpus(example(1, 2), example(3, 4, 5), THREE), corpus(FOUR), r"number 1 \(id row-0\)"),

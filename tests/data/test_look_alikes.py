@@ -64,7 +64,7 @@ def test_training_examples_are_counted_and_encoded_as_before(tmp_path):
     path, tokenizer = tmp_path / "rows.jsonl", byte_tokenizer()
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     corpus, counts = load_corpus(DataConfig(path=str(path)), tokenizer)
-    assert counts.look_alikes.startswith("3 examples hold") and "rows.jsonl, line 2: <|im_end|>)" in counts.look_alikes
+    assert counts.look_alikes.startswith("3 examples contain") and "line 2: <|im_end|>)" in counts.look_alikes
     prompt = prompt_ids(tokenizer, rows[1]["question"])
     assert corpus.examples[1].token_ids[: len(prompt)].tolist() == prompt
     path.write_text(json.dumps({"text": "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n"}))

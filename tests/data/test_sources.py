@@ -140,7 +140,7 @@ def test_sources_that_hold_nothing(tmp_path):
     (tmp_path / "folder").mkdir()
     for name, message in {
         "empty.jsonl": "contains no rows",
-        "rows.txt": "none of .jsonl, .parquet, .csv",
+        "rows.txt": "not a data file; supported are .jsonl, .parquet, .csv",
         "rows.csv": "rows.csv, row 1: the number of cells differs",
         "broken.parquet": "cannot be read as Parquet",
         "folder": "contains no .jsonl, .parquet or .csv",

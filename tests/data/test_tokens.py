@@ -53,7 +53,7 @@ def test_a_prompt_that_fills_the_length_is_dropped_even_when_truncating(source, 
 def test_finished_text_without_an_assistant_names_the_row(tmp_path, tiny_tokenizer):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"text": "no conversation"}) + "\n")
-    with pytest.raises(UserError, match=r"rows\.jsonl, line 1: no tokens"):
+    with pytest.raises(UserError, match=r"rows\.jsonl, line 1: the text has no assistant's turn"):
         load_corpus(DataConfig(path=str(path)), tiny_tokenizer)
 
 
