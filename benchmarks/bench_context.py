@@ -123,7 +123,7 @@ class Steps:
         state = self._programs.empty_slots(self._rows, self.length)
         state = dataclasses.replace(
             state,
-            control=self._begun(jnp.ones(self._rows, bool)),
+            controller_state=self._begun(jnp.ones(self._rows, bool)),
             position=jnp.full(self._rows, self._before, jnp.int32),
         )
         jax.block_until_ready(state)

@@ -44,8 +44,8 @@ from s1_jax.config import S1, BudgetConfig, ModelConfig, SamplingConfig
 from s1_jax.data.chat import prompt_ids
 from s1_jax.data.synthetic import generate_problems
 from s1_jax.decoding.core.budget import Budget, BudgetState
-from s1_jax.decoding.core.controller import advance, initial_state, propose
-from s1_jax.decoding.core.loop import Controller, decode, start
+from s1_jax.decoding.core.controller import budget_controller, initial_state
+from s1_jax.decoding.core.loop import decode, start
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.sampling import Sampling, make_sampling, sample
 from s1_jax.decoding.core.token_ids import Limits, make_budget, make_markers, single_id, start_ids
@@ -274,7 +274,7 @@ def control_steps(sides: Sides, rows: int) -> Callable[[], Any]:
     def run(logits: jax.Array, budget: Budget, settings: Sampling) -> jax.Array:
         begun = initial_state(budget, markers, jnp.ones(rows, bool))
         state = start(begun, logits, logits, jnp.zeros(rows, jnp.int32), 2 * CONTROL_STEPS)
-        controller = Controller(partial(propose, budget, markers), partial(advance, budget, markers))
+        controller = budget_controller(budget, markers)
 
         def draw(logits: jax.Array, bias: jax.Array, index: jax.Array, _: BudgetState) -> jax.Array:
             return sample(logits, bias, index, settings)

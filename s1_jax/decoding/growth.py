@@ -32,7 +32,7 @@ SHRINK_CACHE = 4  # a cache so many times too long is cut
 STEPS_PER_CALL = 32  # at most, between two looks at what has ended
 AT_A_TIME = 4  # one in so many rows is filled by one call
 SPARE_ROWS = 4  # one row in so many may stand empty before the decoder comes back for others
-UNSIGNED = ("written", "newlines")  # of the budget's state: bits
+UNSIGNED = ("marker_bits", "newlines")  # of the budget's state: bits
 
 
 @dataclasses.dataclass
@@ -118,12 +118,13 @@ class Growth:
         use.tokens += int((seen.num_tokens - self._counted)[active].sum())
         self._step = int(seen.step)
         self._position[active], self._counted[active] = seen.position[active], seen.num_tokens[active]
-        ended = self._kept(state, seen, np.flatnonzero(active & seen.control.done))
+        ended = self._kept(state, seen, np.flatnonzero(active & seen.controller_state.done))
         if not self._active.any():
             self._state, self._held = None, []
         elif len(self._waiting) >= size - self._active.sum():
             self._start()
-        rows, states = rows_of(dataclasses.replace(seen, control=seen.control.budget)), integers(seen.control.budget)
+        budget = seen.controller_state.budget
+        rows, states = rows_of(dataclasses.replace(seen, controller_state=budget)), integers(budget)
         return {child.name: self._grown(child, rows[i], states[i], end) for i, child, end in ended}
 
     @property
@@ -230,7 +231,7 @@ class Growth:
         if not any(strings.values()):
             return state
         count = STEPS_PER_CALL + max(map(stops.width, strings.values()))
-        rows = rows_of(dataclasses.replace(state, control=state.control.budget))
+        rows = rows_of(dataclasses.replace(state, controller_state=state.controller_state.budget))
         found = [
             row for row in strings if stops.holds(self._engine.tokenizer, rows[row].last(count).answer, strings[row])
         ]
@@ -243,7 +244,7 @@ class Growth:
         for i in map(int, ended):
             child, pool = self._held[i], self._pool
             assert child is not None and child.origin.pages is not None
-            origin, position, done = child.origin, int(seen.position[i]), bool(seen.control.budget.done[i])
+            origin, position, done = child.origin, int(seen.position[i]), bool(seen.controller_state.budget.done[i])
             shared = 0 if done else origin.position // pool.page  # pages that are full
             pool.pages.let_go(child.origin.pages[shared:])
             if done:

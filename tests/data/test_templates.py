@@ -249,7 +249,7 @@ def test_the_readmes_format_needs_no_token_that_the_tokenizer_lacks(shared_data)
     for family in FAMILIES:
         tokenizer = family_tokenizer(shared_data, family)
         markers = make_markers(tokenizer, 300, format)
-        ends = {tokenizer.decode([i]) for i in np.flatnonzero(np.asarray(markers.places))}
+        ends = {tokenizer.decode([i]) for i in np.flatnonzero(np.asarray(markers.bits))}
         assert ends == {"</think>", *STOPS[family]}
         assert {tokenizer.decode([i]) for i in np.flatnonzero(np.asarray(markers.is_stop))} == set(STOPS[family])
         assert tokenizer.decode(start_ids(tokenizer, format)) == "<think>"

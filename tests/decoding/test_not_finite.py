@@ -14,7 +14,7 @@ from s1_jax.api import LoadedModel
 from s1_jax.checkpoints.tensor_file import DTYPES, read_header
 from s1_jax.config import BudgetConfig, SamplingConfig, StepConfig
 from s1_jax.decoding.core.budget import Phase, empty_state
-from s1_jax.decoding.core.loop import SOUND, record, start
+from s1_jax.decoding.core.loop import ALL_FINITE, record, start
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.tree import Tree
@@ -102,8 +102,8 @@ def test_an_infinite_logit_of_a_token_that_is_never_drawn_counts(tiny):
 @pytest.mark.parametrize(
     ("logits", "at"),
     [
-        ([1.0, 2.0, 3.0], SOUND),
-        ([-np.inf, 2.0, -np.inf], SOUND),  # nothing is wrong with a token that cannot be
+        ([1.0, 2.0, 3.0], ALL_FINITE),
+        ([-np.inf, 2.0, -np.inf], ALL_FINITE),  # nothing is wrong with a token that cannot be
         ([np.nan, 2.0, 3.0], 0),
         ([1.0, -np.inf, np.nan], 0),
         ([1.0, np.inf, 3.0], 0),
@@ -118,7 +118,7 @@ def test_what_is_not_finite(logits, at):
     one, kind, feeds, none = jnp.ones(2, jnp.int32), jnp.ones(2, jnp.int32), jnp.ones(2, bool), jnp.zeros(2, jnp.int32)
     for _ in range(2):
         state = record(state, rows, (one, kind, feeds, none), state.logits)
-    assert state.lost_at.tolist() == [at, SOUND]
+    assert state.lost_at.tolist() == [at, ALL_FINITE]
 
 
 def test_a_branch_names_its_run_and_step(tiny):

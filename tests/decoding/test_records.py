@@ -36,7 +36,7 @@ def test_each_ignored_end_has_its_place():
 
 
 def test_an_empty_string_leaves_a_place_too():
-    record = made(("ab", Kind.THINKING), ("c", Kind.REDRAWN), ("d", Kind.THINKING), used=1)
+    record = made(("ab", Kind.THINKING), ("c", Kind.RESAMPLED), ("d", Kind.THINKING), used=1)
     assert record["ignored_ends"] == [[2, len(THINK_START) + 2]]
 
 
@@ -49,6 +49,6 @@ def test_an_end_inside_a_character_stands_before_it(cut):
     ids = TOKENIZER.encode("\U0001f600")
     assert len(ids) == 4
     before, drawn, after = [*TOKENIZER.encode("ab"), *ids[:cut]], ids[cut : cut + 1], ids[cut + 1 :]
-    record = made((before, Kind.THINKING), (drawn, Kind.REDRAWN), (after, Kind.THINKING), used=1)
+    record = made((before, Kind.THINKING), (drawn, Kind.RESAMPLED), (after, Kind.THINKING), used=1)
     assert record["ignored_ends"] == [[2 + cut, len(THINK_START) + 2]]
     assert record["text"].startswith(f"{THINK_START}ab\U0001f600")

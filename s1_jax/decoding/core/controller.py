@@ -1,59 +1,46 @@
-"""The budget controller: what each row of a batch does next, forced token or draw, and what a drawn token leads to.
+"""The budget controller decides what each row of a batch does next, and what follows from a token that was sampled.
 
-Budget forcing (s1, arXiv 2501.19393, section 3.1) as a state machine over integer arrays, one step of it per step of
-the decoding loop. Nothing here knows of models or loops. All limits are arrays, so changing them never recompiles.
+It is budget forcing (s1, arXiv 2501.19393, section 3.1) as a state machine over integer arrays, which takes one step
+for each step of the decoding loop. It knows neither the model nor the loop.
 
     THINKING --end marker, no ignores left--> SUFFIX (natural) --> ANSWER --stop token or limit--> DONE
-    THINKING --maximum or end of context----> SUFFIX (forced)  --> ANSWER     a grace: at the maximum or, some tokens
-                                                                              later, at the first end of a line
+    THINKING --maximum or end of context----> SUFFIX (forced)  --> ANSWER
     THINKING --end marker, ignores left-----> the marker is dropped, an ignore string follows, THINKING goes on
-    without thinking, a row begins at ANSWER
-    without forcing, a row at its maximum of thinking, or at its limit of all tokens, is DONE; nothing is put in
 
-An end stands where its marker begins, also a marker of several tokens: it is no end below the minimum, and none at the
-maximum. So thinking that reaches its maximum within what may become a marker is only cut once that is known, and what
-was drawn behind the place of the end or of the cut is taken back.
+A grace moves the cut from the maximum to the first end of a line behind it, or to the end of the grace. A row without
+thinking begins at ANSWER. A row without forcing is DONE at its maximum of thinking or at its limit of all tokens, and
+nothing is inserted.
 
-Letters: B rows, V vocabulary, A strings of a rotation, W tokens of an ignore string, X tokens of a suffix, E end
-markers.
+An end stands where its marker begins, also where the marker has several tokens. It does not count below the minimum
+nor at the maximum. So where thinking reaches its maximum within the beginning of a marker, the cut waits until it is
+known whether the marker is completed. The tokens sampled behind the end or the cut are then taken back.
+
+Letters: B rows, V vocabulary, X tokens of a suffix.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from s1_jax.decoding.core.budget import NO_LIMIT, AnswerEnd, Budget, BudgetState, End, Kind, Phase, Suffix, empty_state
-from s1_jax.decoding.core.end_markers import PLACES, Markers, begun, bits_of_row, first_and_last, follow, whole
+from s1_jax.decoding.core.end_markers import Markers, begun, follow, next_tokens, whole
+from s1_jax.decoding.core.loop import Controller, Outcome, Proposal
 
 
-class Proposal(NamedTuple):
-    """What each row does next: `token` if `forced`, else a draw."""
-
-    forced: Array  # bool [B]
-    token: Array  # int32 [B]
-    bias: Array  # float32 [B, V], added to the logits; -inf: never drawn
-
-
-class Outcome(NamedTuple):
-    """What a step brought: a token to record unless its kind is NONE, and to feed to the model if `feeds`.
-
-    Before that, the last `dropped` tokens recorded and fed are taken back. What is fed and not recorded is the last
-    token of those that stay, once more, for the sake of what follows it; this one where none stays.
-    """
-
-    token: Array  # int32 [B]
-    kind: Array  # int32 [B], Kind
-    feeds: Array  # bool [B]
-    dropped: Array  # int32 [B]
+def budget_controller(budget: Budget, markers: Markers) -> Controller:
+    """Make the controller of rows under these budgets, for the loop to call."""
+    return Controller(
+        propose=lambda state: propose(budget, markers, state),
+        advance=lambda state, token: advance(budget, markers, state, token),
+    )
 
 
 def initial_state(budget: Budget, markers: Markers, active: Array) -> BudgetState:
-    """State after prompt and start marker; rows not `active` [B] are done from the start."""
+    """Make the state after prompt and start marker; rows that are not `active` [B] are done from the start."""
     first = jnp.where(budget.thinking, Phase.THINKING, Phase.ANSWER)
     phase = jnp.where(active, first, Phase.DONE).astype(jnp.int32)
     return _settle(budget, markers, dataclasses.replace(empty_state(len(active)), phase=phase))
@@ -62,7 +49,10 @@ def initial_state(budget: Budget, markers: Markers, active: Array) -> BudgetStat
 def branch_state(
     budget: Budget, markers: Markers, num_thinking: Array, end: Array, last_is_newline: Array, active: Array
 ) -> BudgetState:
-    """State of rows whose thinking [B] tokens long has just ended as `end` [B] says; what follows is the suffix."""
+    """Make the state of rows whose thinking, `num_thinking` [B] tokens long, has just ended for the reason `end` [B].
+
+    Their suffix follows. Rows that are not `active` [B] are done.
+    """
     after_cut = jnp.where(last_is_newline, Suffix.FORCED, Suffix.NEWLINE_FORCED)
     state = dataclasses.replace(
         empty_state(len(active)),
@@ -76,9 +66,9 @@ def branch_state(
 
 
 def feed_suffix(budget: Budget, markers: Markers, state: BudgetState) -> tuple[BudgetState, Array, Array]:
-    """Rows that stand at the beginning of their suffix, brought to its end at once.
+    """Bring rows that stand at the beginning of their suffix to its end at once.
 
-    Gives the state after it and the suffixes' tokens and kinds [B, X], kind 0 behind the end of each.
+    Gives the state behind it, and the tokens and kinds of the suffixes [B, X], with kind 0 behind the end of each.
     """
 
     def step(state: BudgetState, _: None) -> tuple[BudgetState, tuple[Array, Array]]:
@@ -92,10 +82,10 @@ def feed_suffix(budget: Budget, markers: Markers, state: BudgetState) -> tuple[B
 
 
 def propose(budget: Budget, markers: Markers, state: BudgetState) -> Proposal:
-    """What each row does next.
+    """Decide what each row does next: a forced token, or a sampled one with this bias of the logits.
 
-    Draws never give an id unknown to the tokenizer, and never complete an end marker that begins below the minimum of
-    thinking or right behind an ignore string.
+    No id is sampled that the tokenizer does not know, and no token that completes an end marker which begins below the
+    minimum of thinking or right after an ignore string.
     """
     in_ignore = _in_ignore_string(state)
     token = jnp.where(in_ignore, _ignore_token(budget, state), _suffix_token(markers, state))
@@ -103,26 +93,27 @@ def propose(budget: Budget, markers: Markers, state: BudgetState) -> Proposal:
 
 
 def advance(budget: Budget, markers: Markers, state: BudgetState, token: Array) -> tuple[BudgetState, Outcome]:
-    """Takes the token [B] that `propose` forced or that was drawn; returns the next state and what happened.
+    """Take the token [B] that `propose` forced or that was sampled, and give the next state and what happened.
 
-    A dropped end marker brings the ignore string's first token in the same step (none for an empty string: the same
-    position is drawn again), and a natural end or a cut that waited the suffix's first.
+    An ignored end marker brings the first token of the ignore string in the same step. For an empty string it brings
+    none, and the same position is sampled again. A natural end, or a cut that waited, brings the first token of the
+    suffix.
     """
     in_ignore = _in_ignore_string(state)
-    drawing = (state.phase == Phase.THINKING) & ~in_ignore
+    sampling = (state.phase == Phase.THINKING) & ~in_ignore
     answering = state.phase == Phase.ANSWER
-    redrawn = drawing & _after_ignore(state) & (_ignore_length(budget, state) == 0)
+    resampled = sampling & _after_ignore(state) & (_ignore_length(budget, state) == 0)
 
-    written = follow(markers, state.written, token)
-    marker = jnp.where(drawing, whole(budget, markers, written), 0)
+    marker_bits = follow(markers, state.marker_bits, token)
+    marker = jnp.where(sampling, whole(budget, markers, marker_bits), 0)  # tokens of the marker that is now complete
     ending = (marker > 0) & (state.num_thinking - (marker - 1) < state.cut_at)
     ignored = ending & budget.forcing & (state.ignores_used < budget.num_ignore)
     natural = ending & budget.forcing & ~ignored
     own = ending & ~budget.forcing
-    stopping = (answering | (drawing & ~budget.forcing)) & markers.is_stop[token]
+    stopping = (answering | (sampling & ~budget.forcing)) & markers.is_stop[token]
     behind_cut = state.num_thinking - state.cut_at  # tokens
-    goes_on = (marker == 0) & (begun(budget, markers, written) > behind_cut + 1)
-    cut = drawing & (state.cut_at < NO_LIMIT) & ~ending & ~goes_on
+    may_complete = (marker == 0) & (begun(budget, markers, marker_bits) > behind_cut + 1)
+    cut = sampling & (state.cut_at < NO_LIMIT) & ~ending & ~may_complete
     leaves = natural | cut
     dropped = jnp.where(natural | ignored, marker - 1, jnp.where(cut, behind_cut, 0))
 
@@ -146,16 +137,16 @@ def advance(budget: Budget, markers: Markers, state: BudgetState, token: Array) 
             ignored,
             leaves | own | (state.phase == Phase.SUFFIX),
             answering,
-            redrawn,
+            resampled,
         ],
-        [Kind.NONE, Kind.STOP, Kind.IGNORE, Kind.NONE, Kind.SUFFIX, Kind.ANSWER, Kind.REDRAWN],
+        [Kind.NONE, Kind.STOP, Kind.IGNORE, Kind.NONE, Kind.SUFFIX, Kind.ANSWER, Kind.RESAMPLED],
         Kind.THINKING,
     ).astype(jnp.int32)
 
-    thought = (kind == Kind.THINKING) | (kind == Kind.IGNORE) | (kind == Kind.REDRAWN)
+    thought = (kind == Kind.THINKING) | (kind == Kind.IGNORE) | (kind == Kind.RESAMPLED)
     ignore_position = jnp.where(feeds_ignore, state.ignore_position + 1, 0)
     newlines = state.newlines >> dropped.astype(jnp.uint32)
-    end = jnp.where(natural | own | (stopping & drawing), End.NATURAL, jnp.where(ignored, End.NONE, state.end))
+    end = jnp.where(natural | own | (stopping & sampling), End.NATURAL, jnp.where(ignored, End.NONE, state.end))
     phase = jnp.select([stopping, leaves, own], [Phase.DONE, Phase.SUFFIX, Phase.ANSWER], state.phase)
     state = dataclasses.replace(
         state,
@@ -163,8 +154,8 @@ def advance(budget: Budget, markers: Markers, state: BudgetState, token: Array) 
         num_thinking=state.num_thinking - dropped - jnp.where(own, marker - 1, 0) + thought,
         num_answer=state.num_answer + (kind == Kind.ANSWER),
         ignore_position=jnp.where(ignore_position < _ignore_length(budget, state), ignore_position, 0),
-        written=jnp.where(in_ignore | ignored, 0, jnp.where(thought, written, state.written)),
-        drawn=jnp.where(in_ignore | ignored, 0, state.drawn + thought),
+        marker_bits=jnp.where(in_ignore | ignored, 0, jnp.where(thought, marker_bits, state.marker_bits)),
+        num_sampled=jnp.where(in_ignore | ignored, 0, state.num_sampled + thought),
         cut_at=jnp.where(ending | cut, NO_LIMIT, state.cut_at),
         newlines=jnp.where(thought, newlines * 2 + markers.is_newline[token], newlines),
         suffix_position=state.suffix_position + jnp.where(own, marker, kind == Kind.SUFFIX),
@@ -177,14 +168,14 @@ def advance(budget: Budget, markers: Markers, state: BudgetState, token: Array) 
 
 
 def _settle(budget: Budget, markers: Markers, state: BudgetState) -> BudgetState:
-    """Ends whatever has reached its limit, in the order in which limits win at a tie."""
+    """End what has reached its limit, in the order in which limits win at a tie."""
     free = (state.phase == Phase.THINKING) & ~budget.forcing
     thinking = (state.phase == Phase.THINKING) & budget.forcing & (state.cut_at == NO_LIMIT)
     passed = state.num_thinking - budget.max_thinking_tokens
     forced = thinking & (passed >= jnp.where(state.last_is_newline, 0, budget.grace_tokens))
     cut = forced | (thinking & (state.num_thinking >= budget.context_limit))
-    waits = cut & (begun(budget, markers, state.written) > 0)
-    at_maximum = free & (passed >= 0)  # what may become the answer's marker counts, as long as it is not whole
+    waits = cut & (begun(budget, markers, state.marker_bits) > 0)
+    at_maximum = free & (passed >= 0)  # tokens that begin the answer's marker count until it is complete
     end = jnp.where(forced | at_maximum, End.FORCED, jnp.where(cut, End.CONTEXT, state.end))
     after_cut = jnp.where(state.last_is_newline, Suffix.FORCED, Suffix.NEWLINE_FORCED)
     suffix = jnp.where(cut, after_cut, state.suffix)
@@ -211,27 +202,18 @@ def _settle(budget: Budget, markers: Markers, state: BudgetState) -> BudgetState
 
 
 def _bias(budget: Budget, markers: Markers, state: BudgetState) -> Array:
-    """See Proposal. Of each end marker, the token that comes next is wished for, and the last may be barred."""
+    """Compute `Proposal.bias`: `end_bias` for tokens that continue an end marker, -inf for those that may not come."""
     thinking = (state.phase == Phase.THINKING) & budget.forcing
-    first, last = first_and_last(markers)
-    before_last = markers.end_lengths - 1
-    lacks_last = (before_last == 0) | (state.written[:, None] & last // 2 != 0)
-    early = state.num_thinking[:, None] - before_last < budget.min_thinking_tokens[:, None]
-    early |= (state.ignores_used[:, None] > 0) & (state.drawn[:, None] == before_last)
-    of_row = bits_of_row(budget, markers)
-    barred = jnp.where(thinking[:, None] & lacks_last & early, last, 0).sum(axis=1, dtype=jnp.uint32) & of_row
-    parts = state.written[:, None] & (last * 2 - first)  # of each marker
-    longest = jnp.uint32(1) << (PLACES - 1 - jax.lax.clz(parts))
-    following = jnp.where(parts == 0, first, longest * 2).sum(axis=1, dtype=jnp.uint32) & of_row
+    continues, may_come = next_tokens(budget, markers, state, thinking)
     used = state.num_thinking / jnp.maximum(budget.max_thinking_tokens, 1)
-    wish = jnp.where(thinking, budget.end_bias * used, 0.0)
-    bias = jnp.where(markers.places & following[:, None] != 0, wish[:, None], 0.0)
-    return jnp.where(markers.is_known & (markers.places & barred[:, None] == 0), bias, -jnp.inf)
+    end_bias = jnp.where(thinking, budget.end_bias * used, 0.0)
+    bias = jnp.where(continues, end_bias[:, None], 0.0)
+    return jnp.where(markers.is_known & may_come, bias, -jnp.inf)
 
 
 def _after_ignore(state: BudgetState) -> Array:
-    """Whether the next draw is the first after an ignored end and its string."""
-    return (state.ignores_used > 0) & (state.drawn == 0)
+    """Tell whether the next sampled token is the first after an ignored end and its string."""
+    return (state.ignores_used > 0) & (state.num_sampled == 0)
 
 
 def _in_ignore_string(state: BudgetState) -> Array:

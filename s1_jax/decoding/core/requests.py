@@ -1,4 +1,4 @@
-"""What is asked of the engine: one row to decode."""
+"""Requests to the engine, each of which asks for one run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from s1_jax.config import BudgetConfig, SamplingConfig
 from s1_jax.decoding.core.budget import NO_LIMIT
 
-# fields of a request that its record has only where they are otherwise
+# fields of a request that its record has only where they differ from these
 USUAL: dict[str, Any] = {
     "thinking_sampling": None,
     "reserved_answer_tokens": None,
@@ -20,7 +20,7 @@ USUAL: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One row to decode. The prompt's ids stop before the start marker; `name` is how errors call the row."""
+    """One run to decode. The prompt's ids stop before the start marker; errors call the request by its `name`."""
 
     prompt_token_ids: tuple[int, ...]
     budget: BudgetConfig = BudgetConfig()
@@ -28,19 +28,19 @@ class Request:
     problem_id: str | int | None = None
     sample: int = 0
     seed: int = 0
-    max_answer_tokens: int | None = None  # none: a quarter of max_model_len, at most 1024
+    max_answer_tokens: int | None = None  # None: a quarter of max_model_len, at most 1024
     name: str = "prompt"
-    thinking_sampling: SamplingConfig | None = None  # of thinking alone; none: the same
-    reserved_answer_tokens: int | None = None  # so many of them thinking leaves room for; none: all
-    stop_strings: tuple[str, ...] = ()  # each ends the answer, of which a record has the tokens up to its last
+    thinking_sampling: SamplingConfig | None = None  # settings of thinking alone; None: the same
+    reserved_answer_tokens: int | None = None  # answer tokens that thinking leaves room for; None: all
+    stop_strings: tuple[str, ...] = ()  # each ends the answer; the record has the tokens up to its last one
     thinking: bool = True  # False: no start marker and no thinking, the answer begins at once
-    max_new_tokens: int | None = None  # without forcing, of thinking and answer together; none: see `free_tokens`
+    max_new_tokens: int | None = None  # limit of thinking and answer without forcing; None: see `free_tokens`
 
     @property
     def free_tokens(self) -> int | None:
-        """Number of tokens that a run without forcing may write after the start marker; None: as many as fit.
+        """Give the number of tokens that a run without forcing may write after the start marker; None: as many as fit.
 
-        It is `max_new_tokens`, else `max_answer_tokens` as far as it is given. Where `max_thinking_tokens` bounds the
+        It is `max_new_tokens` or else `max_answer_tokens`, where one is given. Where `max_thinking_tokens` bounds the
         thinking, thinking and answer have a limit each, and there is none for both.
         """
         if not self.thinking or self.budget.forcing or self.budget.max_thinking_tokens is not None:
@@ -50,6 +50,6 @@ class Request:
 
     @property
     def unusual(self) -> dict[str, Any]:
-        """Fields that a record has only where they are not as usual, so that earlier versions' stay the same."""
+        """Collect the fields that a record has only where they are unusual, which earlier versions did not write."""
         values = dataclasses.asdict(self) | {"max_new_tokens": self.free_tokens}
         return {name: values[name] for name, value in USUAL.items() if values[name] != value}

@@ -1,4 +1,7 @@
-"""Logits to a token: greedy, or temperature, then top-k, top-p and min-p; settings are arrays, one per row."""
+"""From logits to a token: greedy, or by temperature, then top-k, top-p and min-p. Settings are arrays, one a row.
+
+Letters: B rows, V vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +34,13 @@ class Sampling:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PhaseSampling:
-    """The sampling settings of each row, by what it is at."""
+    """The sampling settings of each row, for its thinking and for its answer."""
 
     thinking: Sampling
     answer: Sampling
 
     def of(self, answering: Array) -> Sampling:
-        """Those of the answer where `answering` [B], those of thinking elsewhere."""
+        """Choose the settings of the answer where `answering` [B], and those of thinking elsewhere."""
 
         def pick(thinking: Array, answer: Array) -> Array:
             return jnp.where(jnp.expand_dims(answering, tuple(range(1, answer.ndim))), answer, thinking)
@@ -46,21 +49,22 @@ class PhaseSampling:
 
 
 def make_sampling(configs: Sequence[SamplingConfig], keys: Sequence[np.ndarray]) -> Sampling:
-    """Settings and keys of rows as arrays on the host."""
+    """Put the settings and keys of rows into arrays on the host."""
     columns: dict[str, Any] = dict(
         temperature=np.asarray([c.temperature for c in configs], np.float32),
         top_k=np.asarray([c.top_k for c in configs], np.int32),
         top_p=np.asarray([c.top_p for c in configs], np.float32),
         min_p=np.asarray([c.min_p for c in configs], np.float32),
-        key=np.asarray(keys, np.uint32).reshape(-1, 2),  # also of no rows
+        key=np.asarray(keys, np.uint32).reshape(-1, 2),  # also where there are no rows
     )
     return Sampling(**columns)
 
 
 def row_key(seed: int, problem_id: str | int | None, prompt_token_ids: Sequence[int], sample: int) -> np.ndarray:
-    """uint32 [2]: the random key of a row, from what it is, not where it stands; prompt ids count only without an id.
+    """Make the random key of a row, uint32 [2], from what the row is and not from where it stands in the batch.
 
-    SHA-256, because Python's `hash` differs from one process to the next.
+    The prompt's ids count only where there is no `problem_id`. The key is made by SHA-256, because Python's `hash`
+    differs from one process to the next.
     """
     name = str(problem_id) if problem_id is not None else [int(i) for i in prompt_token_ids]
     digest = hashlib.sha256(json.dumps([seed, name, sample]).encode()).digest()
@@ -68,28 +72,30 @@ def row_key(seed: int, problem_id: str | int | None, prompt_token_ids: Sequence[
 
 
 def sample(logits: Array, bias: Array, index: Array, settings: Sampling) -> Array:
-    """One token [B] from logits + bias [B, V] (-inf: never); `index` [B], its place in the row, counts the key on.
+    """Sample a token [B] from logits + bias [B, V], where -inf means never.
 
-    Sorting and drawing cost nothing while no row asks for them.
+    `index` [B], the token's position behind the prompt, is folded into the row's key. Sorting and random numbers cost
+    nothing while no row asks for them.
     """
     logits = logits.astype(jnp.float32) + bias
     greedy = jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
-    def draw() -> Array:
+    def sampled() -> Array:
         scaled = logits / jnp.where(settings.temperature > 0, settings.temperature, 1.0)[:, None]
         kept = filter_logits(scaled, settings.top_k, settings.top_p, settings.min_p)
         keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(settings.key, impl="threefry2x32"), index)
-        drawn = jax.vmap(jax.random.categorical)(keys, kept).astype(jnp.int32)
-        return jnp.where(settings.temperature > 0, drawn, greedy)
+        random = jax.vmap(jax.random.categorical)(keys, kept).astype(jnp.int32)
+        return jnp.where(settings.temperature > 0, random, greedy)
 
-    return jax.lax.cond(jnp.any(settings.temperature > 0), draw, lambda: greedy)
+    return jax.lax.cond(jnp.any(settings.temperature > 0), sampled, lambda: greedy)
 
 
 def filter_logits(logits: Array, top_k: Array, top_p: Array, min_p: Array) -> Array:
-    """Logits [B, V] with -inf where top-k, then top-p, then min-p [B] rule a token out.
+    """Set the logits [B, V] of tokens to -inf that top-k, then top-p, then min-p [B] rule out.
 
-    top-p keeps the smallest set of the likeliest tokens whose probability reaches p, among those top-k left; min-p
-    keeps what is at least min_p times as likely as the likeliest. Tokens as likely as the last one kept are kept too.
+    top-p keeps the smallest set of the likeliest tokens whose probability reaches p, among those that top-k left.
+    min-p keeps the tokens that are at least min_p times as likely as the likeliest. Tokens as likely as the last one
+    kept are kept too.
     """
 
     def by_rank() -> Array:

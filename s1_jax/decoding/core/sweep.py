@@ -77,7 +77,7 @@ def ignored_ends(kinds: np.ndarray) -> np.ndarray:
     """How many thinking tokens stand before each end that was ignored; `kinds` [n] are those of thinking tokens."""
     in_string = np.concatenate([[False], kinds == int(Kind.IGNORE)])
     begins_string = in_string[1:] & ~in_string[:-1]
-    return np.flatnonzero(begins_string | (kinds == int(Kind.REDRAWN)))
+    return np.flatnonzero(begins_string | (kinds == int(Kind.RESAMPLED)))
 
 
 def branch_point(budget: BudgetConfig, ends: np.ndarray, is_newline: np.ndarray, end: End) -> tuple[BranchPoint, int]:

@@ -1,4 +1,7 @@
-"""From words to token ids: what the budget controller has to know of a tokenizer, and budgets as arrays."""
+"""From texts to token ids: start markers, end markers, stop tokens and ignore strings, and budgets as arrays.
+
+Letters: V vocabulary, A strings of a rotation, W tokens of an ignore string.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,16 @@ from transformers import PreTrainedTokenizerBase
 from s1_jax.config import S1, BudgetConfig, FormatConfig
 from s1_jax.data.chat import STOP_TOKENS, TURN_START, control_ids, encode, ends_in, turn_of
 from s1_jax.decoding.core.budget import NO_LIMIT, Budget
-from s1_jax.decoding.core.end_markers import PLACES, Markers
+from s1_jax.decoding.core.end_markers import MARKER_BITS, Markers
 from s1_jax.errors import UserError
 
 S1_CONTROL = (TURN_START, *STOP_TOKENS)
-IGNORE_STRINGS = 8  # A: strings a rotation can hold
-IGNORE_WIDTH = 16  # W: tokens an ignore string can hold
+IGNORE_STRINGS = 8  # A: strings that a rotation can hold
+IGNORE_WIDTH = 16  # W: tokens that an ignore string can hold
 
 
 def single_id(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
-    """The id of a marker. Raises UserError where it is not one token of this tokenizer."""
+    """Look up the id of a marker. Raises UserError where the marker is not one token of this tokenizer."""
     ids = encode(tokenizer, text)
     if len(ids) != 1:
         raise UserError(
@@ -33,12 +36,12 @@ def single_id(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
 
 
 def start_ids(tokenizer: PreTrainedTokenizerBase, format: FormatConfig = S1) -> list[int]:
-    """What opens the thinking: s1 appends `<|im_start|>think` to the prompt's ids, without a newline."""
+    """Encode the start marker, which s1 appends to the prompt's ids as `<|im_start|>think`, without a newline."""
     return encode(tokenizer, format.think_start)
 
 
 def marker_at_end(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], marker: str) -> int:
-    """How many of the last ids are the marker, with or without white space behind it; 0 where they do not end so."""
+    """Count how many of the last ids are the marker, with or without white space behind it; 0: none."""
     for count in range(1, min(len(ids), len(encode(tokenizer, marker)) + 2) + 1):
         if ends_in(tokenizer.backend_tokenizer.decode(list(ids[-count:]), skip_special_tokens=False), marker):
             return count
@@ -48,11 +51,11 @@ def marker_at_end(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], marker
 def stop_ids(
     tokenizer: PreTrainedTokenizerBase, declared: Sequence[int] = (), vocab_size: int | None = None
 ) -> list[int]:
-    """Tokens that end an answer, and thinking too, ascending.
+    """List the ids of the tokens that end an answer, and thinking too, in ascending order.
 
-    Those that the model has `declared`, the tokenizer's eos token, the one its chat template ends the assistant's turn
-    with, and those of STOP_TOKENS that it has. Ids outside a vocabulary of `vocab_size` are left out: they cannot be
-    sampled, and transformers gives some tokenizers a token of its own.
+    They are the ones that the model has `declared`, the tokenizer's eos token, the token with which its chat template
+    ends the assistant's turn, and those of STOP_TOKENS that the tokenizer has. Ids outside a vocabulary of `vocab_size`
+    are left out: they cannot be sampled, and transformers gives some tokenizers a token of its own.
     """
     ids = {*declared, *(found[0] for text in STOP_TOKENS if len(found := encode(tokenizer, text)) == 1)}
     if tokenizer.eos_token_id is not None:
@@ -67,21 +70,21 @@ def stop_ids(
 
 
 def stop_texts(tokenizer: PreTrainedTokenizerBase, stops: Sequence[int]) -> tuple[str, ...]:
-    """The texts of stop tokens, as records name them, ascending."""
+    """Give the texts of stop tokens, as records name them, in ascending order."""
     return tuple(sorted({tokenizer.backend_tokenizer.decode([i], skip_special_tokens=False) for i in stops} - {""}))
 
 
 def make_markers(
     tokenizer: PreTrainedTokenizerBase, vocab_size: int, format: FormatConfig = S1, stops: Sequence[int] | None = None
 ) -> Markers:
-    """The format's markers as ids, for a model of `vocab_size` V.
+    """Encode the format's markers, for a model of `vocab_size` V.
 
-    `stops` are tokens that end an answer, and thinking like `format.end_markers`; none: those of `stop_ids`. Raises
-    UserError where a marker or a stop lies outside the model's vocabulary.
+    `stops` are the tokens that end an answer, and thinking too, as `format.end_markers` do; the default are those of
+    `stop_ids`. Raises UserError where a marker or a stop token lies outside the model's vocabulary.
     """
     stops = stop_ids(tokenizer, vocab_size=vocab_size) if stops is None else stops
     ends = [encode(tokenizer, text) for text in format.end_markers]
-    # s1's control tokens end nothing where the tokenizer has to spell them out
+    # a control token of s1's ends nothing where the tokenizer has to spell it out
     ends = [ids for text, ids in zip(format.end_markers, ends, strict=True) if len(ids) == 1 or text not in S1_CONTROL]
     answer, forced = (encode(tokenizer, format.answer_start + text) for text in ("", format.final_answer))
     start, newline = start_ids(tokenizer, format), encode(tokenizer, "\n")
@@ -94,19 +97,19 @@ def make_markers(
     known = sorted(i for i in set(tokenizer.get_vocab().values()) if i < vocab_size)
     texts = tokenizer.batch_decode([[i] for i in known], skip_special_tokens=False)
     written = dict(zip(known, tokenizer.convert_ids_to_tokens(known), strict=True))
-    places = [_places(ids, written) for ids in ends]
+    spellings = [_spellings(ids, written) for ids in ends]
     if others := sorted(set(stops) - {ids[0] for ids in ends if len(ids) == 1}):
-        # ends of one token can share a place
-        if single := [of_marker for of_marker in places if len(of_marker) == 1]:
+        # end markers of one token can share a bit
+        if single := [of_marker for of_marker in spellings if len(of_marker) == 1]:
             single[0][0].extend(others)
         else:
-            places.append([others])
-    places.append(_places(answer, written))
-    if sum(map(len, places)) > PLACES:
-        raise UserError(f"format: the end markers and the answer's have more than {PLACES} tokens together")
+            spellings.append([others])
+    spellings.append(_spellings(answer, written))
+    if sum(map(len, spellings)) > MARKER_BITS:
+        raise UserError(f"format: the end markers and the answer's have more than {MARKER_BITS} tokens together")
     return Markers(
-        places=_bits(list(chain(*places)), vocab_size),
-        end_lengths=jnp.asarray([len(of_marker) for of_marker in places], jnp.int32),
+        bits=_bits(list(chain(*spellings)), vocab_size),
+        end_lengths=jnp.asarray([len(of_marker) for of_marker in spellings], jnp.int32),
         is_stop=_mask(vocab_size, stops),
         is_known=_mask(vocab_size, known),
         is_newline=_mask(vocab_size, [i for i, text in zip(known, texts, strict=True) if text.endswith("\n")]),
@@ -116,14 +119,14 @@ def make_markers(
 
 
 class Limits(NamedTuple):
-    """What limits a row."""
+    """The limits of one row, as `make_budget` takes them."""
 
     budget: BudgetConfig
     prompt: int  # tokens, start marker included
-    answer: int  # tokens, at most
-    reserved: int | None = None  # of these, that thinking leaves room for; none: all
+    answer: int  # the most tokens
+    reserved: int | None = None  # answer tokens that thinking leaves room for; None: all of them
     thinking: bool = True
-    free: int | None = None  # tokens of thinking and answer together, without forcing; none: any
+    free: int | None = None  # the most tokens of thinking and answer together, without forcing; None: any
     start_token: int = 0  # the last token before thinking
 
 
@@ -133,10 +136,10 @@ def make_budget(
     max_model_len: int,
     markers: Markers,
 ) -> Budget:
-    """The limits of rows as arrays on the host.
+    """Put the limits of rows into arrays on the host.
 
-    The end of context is fixed per row, for the longest suffix (the forced one after a newline), so that it does not
-    depend on what is thought. Raises UserError on an ignore string or a rotation that is too long.
+    The end of the context is fixed for each row, for the longest suffix (the forced one after a newline), so that it
+    does not depend on what the model thinks. Raises UserError on an ignore string or a rotation that is too long.
     """
     rows = [row.budget for row in limits]
     maxima = [NO_LIMIT if config.max_thinking_tokens is None else config.max_thinking_tokens for config in rows]
@@ -173,15 +176,15 @@ def make_budget(
 
 
 def longest_forced(markers: Markers) -> int:
-    """Tokens behind the end of thinking that a row must have room for, its answer apart.
+    """Count the tokens that must fit behind the end of thinking, apart from the answer.
 
-    The longest suffix, and what may be drawn of an end marker before it is known to be none.
+    They are the longest suffix, and the tokens that may be sampled of an end marker before it is known to be none.
     """
     return int(markers.suffix_lengths.max()) + max(int(markers.end_lengths[:-1].max(initial=1)) - 1, 0)
 
 
 def ignore_ids(tokenizer: PreTrainedTokenizerBase, config: BudgetConfig) -> list[list[int]]:
-    """Ids of each string of the rotation (one string: a rotation of one). Raises UserError on too many, or too long."""
+    """Encode each string of the rotation. Raises UserError where there are too many, or where one is too long."""
     strings = (config.ignore_string,) if isinstance(config.ignore_string, str) else config.ignore_string
     if not 1 <= len(strings) <= IGNORE_STRINGS:
         raise UserError(f"ignore_string holds {len(strings)} strings; between 1 and {IGNORE_STRINGS} can take turns")
@@ -194,25 +197,25 @@ def ignore_ids(tokenizer: PreTrainedTokenizerBase, config: BudgetConfig) -> list
     return ids
 
 
-def _places(ids: Sequence[int], texts: dict[int, str]) -> list[list[int]]:
-    """Tokens that may stand at each place of a marker: its own, and those that only its neighbours make different ones.
+def _spellings(ids: Sequence[int], texts: dict[int, str]) -> list[list[int]]:
+    """List the tokens that can stand for each token of a marker, depending on the text around the marker.
 
-    The text before a marker of several tokens may be part of its first, and the text behind it part of its last:
+    The text before a marker of several tokens may be merged into its first token, and the text behind it into its last:
     Qwen2.5's tokenizer writes `</think>` and two newlines as `</`, `think`, `>` with the newlines in one. `texts` are
     tokens as the vocabulary writes them: decoded, all bytes that are no whole character would look the same.
     """
-    places = [[own] for own in ids]
+    spellings = [[own] for own in ids]
     if len(ids) > 1:
-        places[0] = [token for token, text in texts.items() if text.endswith(texts[ids[0]])]
-        places[-1] = [token for token, text in texts.items() if text.startswith(texts[ids[-1]])]
-    return places
+        spellings[0] = [token for token, text in texts.items() if text.endswith(texts[ids[0]])]
+        spellings[-1] = [token for token, text in texts.items() if text.startswith(texts[ids[-1]])]
+    return spellings
 
 
-def _bits(places: Sequence[Sequence[int]], vocab_size: int) -> Array:
-    """`Markers.places`: of each token, the places [up to PLACES] at which it may stand."""
+def _bits(spellings: Sequence[Sequence[int]], vocab_size: int) -> Array:
+    """Make `Markers.bits` from the tokens that can stand for each token of all markers."""
     bits = np.zeros(vocab_size, np.uint32)
-    for place, tokens in enumerate(places):
-        bits[list(tokens)] |= np.uint32(1 << place)
+    for bit, tokens in enumerate(spellings):
+        bits[list(tokens)] |= np.uint32(1 << bit)
     return jnp.asarray(bits)
 
 

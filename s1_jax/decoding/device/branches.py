@@ -1,4 +1,4 @@
-"""The answers of R branches a row, decoded together from the cache of the trunk they leave, which none of them copies.
+"""The answers of R branches for each row, decoded together from the cache of their trunk, which none of them copies.
 
 Letters: B rows, R branches of each, X tokens of the longest suffix, C tokens of a tail (suffix and answer), V
 vocabulary.
@@ -15,9 +15,9 @@ from jax import Array
 
 from s1_jax.config import ModelConfig
 from s1_jax.decoding.core.budget import Budget, BudgetState
-from s1_jax.decoding.core.controller import advance, branch_state, feed_suffix, propose
+from s1_jax.decoding.core.controller import branch_state, budget_controller, feed_suffix
 from s1_jax.decoding.core.end_markers import Markers
-from s1_jax.decoding.core.loop import Controller, DecodeState, decode, start
+from s1_jax.decoding.core.loop import DecodeState, decode, start
 from s1_jax.decoding.core.sampling import PhaseSampling, sample
 from s1_jax.model import cached, qwen2
 from s1_jax.model.kv_cache import KVCache, init_tails
@@ -27,10 +27,10 @@ from s1_jax.sharding import constrain
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class BranchPoints:
-    """Where the branches of each row leave their trunk."""
+    """The points at which the branches of each row leave their trunk."""
 
     position: Array  # int32 [B, R], thinking tokens
-    end: Array  # int32 [B, R], budget.End
+    end: Array  # int32 [B, R], End
     after_newline: Array  # bool [B, R], the text of the last thinking token ends in a newline
     active: Array  # bool [B, R], False: the row has fewer branches
 
@@ -46,12 +46,12 @@ def start_branches(
     at: BranchPoints,
     budget: Budget,
 ) -> DecodeState:
-    """State of B * R rows, branch after branch, whose suffixes have been read in one pass of the model.
+    """Make the state of B * R rows, branch after branch, whose suffixes the model has read in one pass.
 
-    `prefix` is the trunks' cache, `prompt_lengths` [B] (start marker included) and `budget` [B] are theirs.
+    `prefix` is the cache of the trunks, and `prompt_lengths` [B] (start marker included) and `budget` [B] are theirs.
     """
     B, R = at.position.shape
-    flat, budget = jax.tree.map(jnp.ravel, at), _each(budget, R)
+    flat, budget = jax.tree.map(jnp.ravel, at), _repeated(budget, R)
     begun = branch_state(budget, markers, flat.position, flat.end, flat.after_newline, flat.active)
     begun, suffixes, kinds = feed_suffix(budget, markers, begun)
     lengths = (kinds > 0).sum(axis=1)
@@ -90,21 +90,21 @@ def decode_branches(
     settings: PhaseSampling,
     stop_step: Array,
 ) -> DecodeState:
-    """Goes on until all answers have ended or `stop_step` [] is reached; `settings` [B] are the trunks'.
+    """Decode until all answers have ended or `stop_step` [] is reached; `settings` [B] are those of the trunks.
 
-    A token is drawn as the trunk's own run would draw it: what counts is its place behind the prompt.
+    A token is sampled as the branch's own run would sample it: only its position behind the prompt counts.
     """
     B, R = at.position.shape
-    budget, settings = _each(budget, R), _each(settings, R)
+    budget, settings = _repeated(budget, R), _repeated(settings, R)
     before = at.position.ravel()
 
-    def forward(token_ids: Array, slots: Array, tails: KVCache) -> tuple[Array, KVCache]:
+    def forward(token_ids: Array, positions: Array, tails: KVCache) -> tuple[Array, KVCache]:
         hidden, tails = cached.branch_hidden_states(
             config,
             params,
             token_ids.reshape(B, R, 1),
             prompt_lengths[:, None] + at.position,
-            slots.reshape(B, R, 1),
+            positions.reshape(B, R, 1),
             prefix,
             tails,
             compute_dtype=dtype,
@@ -112,17 +112,12 @@ def decode_branches(
         flat = hidden.reshape(B * R, -1)
         return constrain(qwen2.logits(config, params, flat), "batch", None), tails
 
-    controller = Controller(
-        propose=lambda state: propose(budget, markers, state),
-        advance=lambda state, token: advance(budget, markers, state, token),
-    )
-
-    def draw(logits: Array, bias: Array, index: Array, state: BudgetState) -> Array:
+    def sample_token(logits: Array, bias: Array, index: Array, state: BudgetState) -> Array:
         return sample(logits, bias, before + index, settings.answer)
 
-    return decode(forward, draw, controller, state, stop_step, jnp.int32(B * R))
+    return decode(forward, sample_token, budget_controller(budget, markers), state, stop_step, jnp.int32(B * R))
 
 
-def _each(rows: Any, R: int) -> Any:
-    """What is known of B rows, for each of their R branches."""
+def _repeated(rows: Any, R: int) -> Any:
+    """Repeat arrays of B rows for each of their R branches."""
     return jax.tree.map(lambda x: jnp.repeat(x, R, axis=0), rows)

@@ -1,9 +1,10 @@
-"""What a tree runs on the devices: steps of rows whose past lies in pages of a pool, which they share.
+"""The device side of a tree: steps of rows whose past lies in pages of a pool, which they share.
 
-The pool holds what stands still, and the logits behind it. A row that is being decoded has a cache of its own, as the
-engine's slots have: its past is gathered into it when its step begins, and what the step has added is put into pages
-when it has ended. Letters: B rows, F rows that are filled at a time, M pages of a row, V vocabulary, E ends of rows
-whose logits are kept.
+The pool holds the cache of everything that is not being decoded, and the logits behind it. A row that is being decoded
+has a cache of its own, as the engine's slots have. Its past is gathered into that cache when its step begins, and the
+tokens of the step are put into pages when the step has ended.
+
+Letters: B rows, P pages, E ends of rows whose logits are kept, V vocabulary, n rows that one call fills or keeps.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from jax import Array
 from s1_jax.config import ModelConfig
 from s1_jax.decoding.core.budget import Budget, BudgetState, Phase, empty_state
 from s1_jax.decoding.core.end_markers import Markers
-from s1_jax.decoding.core.loop import SOUND, DecodeState, decode, placed, start
+from s1_jax.decoding.core.loop import ALL_FINITE, DecodeState, decode, shard_rows, start
 from s1_jax.decoding.core.sampling import PhaseSampling, sample
 from s1_jax.decoding.device.steps import StepEnds, step_controller, step_state
 from s1_jax.model import cached, qwen2
@@ -31,17 +32,17 @@ NOWHERE = 2**30  # out of every pool's range
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where rows go on from: the ends of other rows."""
+    """The ends of earlier rows, from which new rows continue."""
 
-    budget: BudgetState  # [F]
-    num_tokens: Array  # int32 [F], recorded so far
-    last_token: Array  # int32 [F], of these
-    position: Array  # int32 [F], behind that token
-    end: Array  # int32 [F], where the logits are kept that follow
+    budget: BudgetState  # [n]
+    num_tokens: Array  # int32 [n], recorded so far
+    last_token: Array  # int32 [n], the last of these
+    position: Array  # int32 [n], behind that token
+    end: Array  # int32 [n], index of the logits that follow it
 
 
 def empty_rows(config: ModelConfig, cache_dtype: Any, B: int, capacity: int, C: int) -> DecodeState:
-    """B rows of at most C tokens with nothing in them; their cache holds `capacity` tokens for now."""
+    """Make B empty rows of at most C tokens, whose cache holds `capacity` tokens for now."""
     nothing = jnp.zeros((B,), jnp.int32)
     logits = constrain(jnp.zeros((B, config.vocab_size), jnp.float32), "batch", None)
     cache = init_cache(config, B, capacity, cache_dtype)
@@ -49,22 +50,22 @@ def empty_rows(config: ModelConfig, cache_dtype: Any, B: int, capacity: int, C: 
 
 
 def empty_logits(config: ModelConfig, E: int) -> Array:
-    """Room for the logits behind E rows: float32 [E, V]."""
+    """Make room for the logits behind E rows: float32 [E, V]."""
     return _kept(jnp.zeros((E, config.vocab_size), jnp.float32))
 
 
 def more_logits(logits: Array, E: int) -> Array:
-    """The same with room for E rows."""
+    """Enlarge the room for logits to E rows."""
     return _kept(jnp.pad(logits, [(0, E - len(logits)), (0, 0)]))
 
 
 def fill_rows(
     state: DecodeState, pool: KVCache, logits: Array, origin: Origin, rows: Array, table: Array
 ) -> DecodeState:
-    """The state whose `rows` [F] begin a step where `origin` says; rows out of range are dropped.
+    """Let `rows` [n] begin a step at `origin`; rows out of range are dropped.
 
-    Their past lies in the pages `table` [F, M], which fill the cache's capacity and are out of range behind it, and
-    what follows it in `logits` [E, V].
+    Their past lies in the pages `table` [n, pages of a row], which fill the cache's capacity and are out of range
+    behind it. The logits that follow are in `logits` [E, V].
     """
 
     def put(fresh: Array, old: Array) -> Array:
@@ -74,25 +75,25 @@ def fill_rows(
     last = jnp.where(origin.num_tokens > 0, origin.num_tokens - 1, state.tokens.shape[1])  # none: dropped
     filled = dataclasses.replace(
         state,
-        control=jax.tree.map(put, step_state(origin.budget), state.control),
+        controller_state=jax.tree.map(put, step_state(origin.budget), state.controller_state),
         cache=copy_rows(past, jnp.arange(len(rows)), state.cache, rows),
         logits=put(constrain(logits[origin.end], "batch", None), state.logits),
         position=put(origin.position, state.position),
         kinds=put(jnp.zeros((len(rows), state.kinds.shape[1]), jnp.int32), state.kinds),
         tokens=state.tokens.at[rows, last].set(origin.last_token, mode="drop"),
         num_tokens=put(origin.num_tokens, state.num_tokens),
-        lost_at=put(jnp.full((len(rows),), SOUND), state.lost_at),
+        lost_at=put(jnp.full((len(rows),), ALL_FINITE), state.lost_at),
     )
-    return placed(filled)
+    return shard_rows(filled)
 
 
-def put_rows(pool: KVCache, cache: KVCache, rows: Array, places: Array, targets: Array) -> KVCache:
-    """`put_pages`, the pool first: it is used up."""
-    return put_pages(cache, rows, places, pool, targets)
+def put_rows(pool: KVCache, cache: KVCache, rows: Array, indices: Array, targets: Array) -> KVCache:
+    """Copy pages out of rows of a cache into the pool, as `put_pages` does; the pool comes first, as it is used up."""
+    return put_pages(cache, rows, indices, pool, targets)
 
 
 def put_logits(kept: Array, logits: Array, rows: Array, targets: Array) -> Array:
-    """`kept` [E, V] with the `logits` [B, V] of `rows` at `targets`, which are dropped out of range."""
+    """Copy the `logits` [B, V] of `rows` into `kept` [E, V] at `targets`; targets out of range are dropped."""
     return _kept(kept.at[targets].set(_kept(logits[rows]), mode="drop"))
 
 
@@ -108,17 +109,17 @@ def decode_rows(
     stop_step: Array,
     stop_done: Array,
 ) -> DecodeState:
-    """The loop up to step `stop_step` [], or until `stop_done` [] rows have ended or pause."""
+    """Run the loop up to step `stop_step` [], or until `stop_done` [] rows have ended or pause."""
 
     def forward(token_ids: Array, positions: Array, cache: KVCache) -> tuple[Array, KVCache]:
         hidden, cache = cached.hidden_states(config, params, token_ids, positions, cache, compute_dtype=dtype)
         return constrain(qwen2.logits(config, params, hidden[:, 0]), "batch", None), cache
 
-    def draw(logits: Array, bias: Array, index: Array, state: Any) -> Array:
+    def sample_token(logits: Array, bias: Array, index: Array, state: Any) -> Array:
         return sample(logits, bias, index, settings.of(state.budget.phase == Phase.ANSWER))
 
-    return decode(forward, draw, step_controller(ends, budget, markers), state, stop_step, stop_done)
+    return decode(forward, sample_token, step_controller(ends, budget, markers), state, stop_step, stop_done)
 
 
 def _kept(logits: Array) -> Array:
-    return constrain(logits, None, "act_vocab")  # any row may go on from any of them
+    return constrain(logits, None, "act_vocab")  # any row may continue from any of them

@@ -1,6 +1,8 @@
-"""Prompts into the cache: a block of them at a time, chunk by chunk, so that memory is bounded and decoding goes on.
+"""Prefill: prompts are read a block at a time and chunk by chunk, so that memory is bounded and decoding continues.
 
-A block waits beside the slots. The runs of one prompt (samples, ignore strings) are all filled from its one row there.
+A block has a cache of its own beside the slots. All runs of one prompt (samples, ignore strings) are filled from the
+prompt's one row there.
+
 Letters: P prompts, T tokens of the longest (bucketed), C tokens of a chunk, V vocabulary.
 """
 
@@ -22,14 +24,14 @@ from s1_jax.sharding import constrain
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PromptBlock:
-    """Prompts as the model has read them so far."""
+    """The prompts of a block, as far as the model has read them."""
 
-    cache: KVCache  # P rows of T slots
+    cache: KVCache  # P rows of T positions
     logits: Array  # float32 [P, V], after the last token of each prompt that was read to its end
 
 
 def empty_block(config: ModelConfig, cache_dtype: Any, P: int, T: int) -> PromptBlock:
-    """Room for P prompts of T tokens."""
+    """Make room for P prompts of T tokens."""
     logits = constrain(jnp.zeros((P, config.vocab_size), jnp.float32), "batch", None)
     return PromptBlock(init_cache(config, P, T, cache_dtype), logits)
 
@@ -43,7 +45,7 @@ def prefill_chunk(
     start: Array,
     lengths: Array,
 ) -> PromptBlock:
-    """Reads tokens [P, C] from place `start` [] of right-padded prompts of `lengths` [P]."""
+    """Read tokens [P, C] of right-padded prompts of `lengths` [P], beginning at their position `start` []."""
     P, C = token_ids.shape
     positions = jnp.broadcast_to(start + jnp.arange(C), (P, C))
     hidden, cache = cached.hidden_states(config, params, token_ids, positions, block.cache, compute_dtype=dtype)

@@ -1,7 +1,9 @@
-"""What decoding runs on the devices: a model's compiled functions over a batch of slots.
+"""The programs of decoding: a model's jitted functions over a batch of slots.
 
-All that differs from one batch to the next (budgets, settings, which rows) is an array argument and recompiles nothing;
-sizes (rows, capacities) are few, see `bucket`. Letters: B slots, P prompts, V vocabulary, R branches of a row.
+Everything that differs from one batch to the next (budgets, settings, which rows) is an array argument and recompiles
+nothing. Sizes (rows, capacities) are few, see `bucket`.
+
+Letters: B slots, P prompts, V vocabulary, R branches of a row, n slots that one call fills or copies.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ from jax.typing import ArrayLike
 
 from s1_jax.config import ModelConfig
 from s1_jax.decoding.core.budget import AnswerEnd, Budget, BudgetState, Phase, empty_state
-from s1_jax.decoding.core.controller import advance, initial_state, propose
+from s1_jax.decoding.core.controller import budget_controller, initial_state
 from s1_jax.decoding.core.end_markers import Markers
-from s1_jax.decoding.core.loop import SOUND, Controller, DecodeState, decode, placed, start
+from s1_jax.decoding.core.loop import ALL_FINITE, DecodeState, decode, shard_rows, start
 from s1_jax.decoding.core.sampling import PhaseSampling, sample
 from s1_jax.decoding.core.speculate import decode_speculatively
 from s1_jax.decoding.device.branches import decode_branches, start_branches
@@ -39,11 +41,11 @@ from s1_jax.model import cached, qwen2
 from s1_jax.model.kv_cache import KVCache, LayerCache, copy_rows, init_cache, init_pages, more_pages, resize, take_rows
 from s1_jax.sharding import Layout, constrain
 
-SHORTEST_BUCKET = 64  # prompts and caches are padded to this times a power of two, so that little is compiled
+SHORTEST_BUCKET = 64  # prompts and caches are padded to this times a power of two, so that few sizes are compiled
 
 
 def bucket(length: int, most: int) -> int:
-    """The size that holds `length` tokens: a power of two from SHORTEST_BUCKET on, or `most`."""
+    """Round `length` up to SHORTEST_BUCKET times a power of two, but to no more than `most`."""
     size = SHORTEST_BUCKET
     while size < length:
         size *= 2
@@ -51,10 +53,10 @@ def bucket(length: int, most: int) -> int:
 
 
 class Programs:
-    """The functions of one model under one type of arithmetic, compiled when they first meet a size.
+    """The jitted functions of one model, each of which is compiled when it first meets a size.
 
-    Products are made in `dtype`, the cache is kept in `cache_dtype`. Every call takes what changes; parameters and
-    markers are bound. States and blocks are used up by the call that takes them. A step of `decode` drafts
+    Products are computed in `dtype`, and the cache is stored in `cache_dtype`. Parameters and markers are bound, and
+    every call takes the rest. A call uses up (donates) the states and blocks that it takes. A step of `decode` drafts
     `draft_tokens` tokens of each slot.
     """
 
@@ -99,33 +101,33 @@ class Programs:
         self.put_logits = self._program(put_logits, donate_argnums=0)
         self.decode_rows = self._program(partial(decode_rows, config, dtype), params, markers, donate_argnums=3)
 
-    # Whole caches are copied one layer at a time: what that takes for itself, on a mesh several times the copy, is then
-    # one layer's, and where the old cache is used up no two whole ones are there at once.
+    # Whole caches are copied one layer at a time. The temporaries of a copy, on a mesh several times its size, are then
+    # those of one layer, and where the old cache is used up there are never two whole ones.
 
     def resize(self, state: DecodeState, capacity: int) -> DecodeState:
-        """The state with a cache of `capacity` tokens."""
+        """Give the state a cache of `capacity` tokens."""
         return dataclasses.replace(state, cache=each_layer(self.resize_layer, state.cache, capacity, used_up=True))
 
     def take(self, state: DecodeState, slots: ArrayLike) -> DecodeState:
-        """The state of these `slots` [M] alone."""
+        """Keep these `slots` [n] of the state alone."""
         others = self.take_others(dataclasses.replace(state, cache=()), slots)
         return dataclasses.replace(others, cache=each_layer(self.take_layer, state.cache, slots, used_up=True))
 
     def prefix(self, cache: KVCache, slots: ArrayLike, capacity: int) -> KVCache:
-        """A copy of the first `capacity` tokens of these `slots` [M]."""
+        """Copy the first `capacity` tokens of these `slots` [n]."""
         return each_layer(self.prefix_layer, cache, slots, capacity, used_up=False)
 
     def more_pages(self, pool: KVCache, pages: int) -> KVCache:
-        """The pool with so many `pages`."""
+        """Enlarge the pool to this many `pages`."""
         return each_layer(self.more_pages_layer, pool, pages, used_up=True)
 
     @property
     def spans_processes(self) -> bool:
-        """Whether other processes have devices of the mesh."""
+        """Whether the mesh has devices of other processes."""
         return self._layout is not None and self._layout.spans_processes
 
     def count(self) -> int:
-        """How many programs have been compiled."""
+        """Count the programs that have been compiled."""
         return sum(program.jitted._cache_size() for program in self._programs)
 
     def _program(self, function: Callable[..., Any], *bound: Any, **options: Any) -> Program:
@@ -134,35 +136,35 @@ class Programs:
 
 
 class Program:
-    """A jitted function under a layout, whose first arguments are `bound`."""
+    """A jitted function that runs under a layout, with its first arguments `bound`."""
 
     def __init__(
         self, function: Callable[..., Any], bound: tuple[Any, ...], layout: Layout | None, **options: Any
     ) -> None:
-        # a partial of its own: programs of one function would share one cache, and `count` those of other models
+        # a partial of its own: programs of one function would share a cache, and `count` would count other models'
         self.jitted: Any = jax.jit(partial(function), **options)
         self._bound = bound
         self._layout = layout
 
     def __call__(self, *arguments: Any) -> Any:
-        """Runs it."""
+        """Run the function, after compiling it where the sizes are new."""
         with self._use():
             return self.jitted(*self._bound, *arguments)
 
     def lower(self, *arguments: Any) -> jax.stages.Lowered:
-        """What a call would compile; arrays may be jax.ShapeDtypeStruct."""
+        """Lower what a call would compile; arrays may be jax.ShapeDtypeStruct."""
         with self._use():
             return self.jitted.lower(*self._bound, *arguments)
 
     def _use(self) -> AbstractContextManager[Any]:
-        # only within a call: the caller's own arrays are none of this mesh's business
+        # only within a call: the caller's own arrays do not belong to this mesh
         return nullcontext() if self._layout is None else self._layout.use()
 
 
 def empty_slots(
     config: ModelConfig, max_model_len: int, cache_dtype: Any, draft_tokens: int, B: int, capacity: int
 ) -> DecodeState:
-    """B slots with nothing in them; their cache holds `capacity` tokens for now."""
+    """Make B empty slots, whose cache holds `capacity` tokens for now."""
     logits = constrain(jnp.zeros((B, config.vocab_size), jnp.float32), "batch", None)
     cache = init_cache(config, B, capacity, cache_dtype)
     state = start(empty_state(B), cache, logits, jnp.zeros((B,), jnp.int32), max_model_len)
@@ -180,10 +182,10 @@ def fill_slots(
     slots: Array,
     sources: Array,
 ) -> DecodeState:
-    """Puts prompts into slots: row `sources` [M] of the block into slot `slots` [M]; slots out of range are dropped.
+    """Copy prompts into slots: row `sources` [n] of the block into slot `slots` [n]; slots out of range are dropped.
 
-    `token_ids` [P, T] and `lengths` [P] are the prompts', `budget` [B] the slots' as they will be, `new` [B] says which
-    of them are filled.
+    `token_ids` [P, T] and `lengths` [P] are those of the prompts. `budget` [B] holds the budgets of all slots after
+    this call, and `new` [B] tells which slots it fills.
     """
     fresh = initial_state(budget, markers, new)
     context = state.context
@@ -191,17 +193,17 @@ def fill_slots(
         context = context.at[slots, : token_ids.shape[1]].set(token_ids[sources], mode="drop")
     filled = dataclasses.replace(
         state,
-        control=jax.tree.map(lambda new_row, row: jnp.where(new, new_row, row), fresh, state.control),
+        controller_state=jax.tree.map(lambda new_row, row: jnp.where(new, new_row, row), fresh, state.controller_state),
         cache=copy_rows(block.cache, sources, state.cache, slots),
         logits=state.logits.at[slots].set(block.logits[sources], mode="drop"),
         position=state.position.at[slots].set(lengths[sources], mode="drop"),
         kinds=jnp.where(new[:, None], 0, state.kinds),
         num_tokens=jnp.where(new, 0, state.num_tokens),
         num_accepted=jnp.where(new, 0, state.num_accepted),
-        lost_at=jnp.where(new, SOUND, state.lost_at),
+        lost_at=jnp.where(new, ALL_FINITE, state.lost_at),
         context=context,
     )
-    return placed(filled)
+    return shard_rows(filled)
 
 
 def decode_slots(
@@ -216,35 +218,32 @@ def decode_slots(
     stop_step: Array,
     stop_done: Array,
 ) -> DecodeState:
-    """The loop, that with drafts if there are any, with this model, the budget controller and sampling put in."""
+    """Run the loop with this model, the budget controller and sampling, speculatively where there are drafts."""
 
     def forward(token_ids: Array, positions: Array, cache: KVCache) -> tuple[Array, KVCache]:
         hidden, cache = cached.hidden_states(config, params, token_ids, positions, cache, compute_dtype=dtype)
         hidden = hidden if draft_tokens else hidden[:, 0]
-        # Whole rows on one device: sampling needs all of a row's logits.
+        # whole rows on one device: sampling needs all of a row's logits
         return constrain(qwen2.logits(config, params, hidden), "batch", *[None] * (hidden.ndim - 1)), cache
 
-    def draw(logits: Array, bias: Array, index: Array, state: BudgetState) -> Array:
+    def sample_token(logits: Array, bias: Array, index: Array, state: BudgetState) -> Array:
         return sample(logits, bias, index, settings.of(state.phase == Phase.ANSWER))
 
-    controller = Controller(
-        propose=lambda state: propose(budget, markers, state),
-        advance=lambda state, token: advance(budget, markers, state, token),
-    )
+    controller = budget_controller(budget, markers)
     if draft_tokens:
-        return decode_speculatively(forward, draw, controller, draft_tokens, state, stop_step, stop_done)
-    return decode(forward, draw, controller, state, stop_step, stop_done)
+        return decode_speculatively(forward, sample_token, controller, draft_tokens, state, stop_step, stop_done)
+    return decode(forward, sample_token, controller, state, stop_step, stop_done)
 
 
 def _end_slots(state: DecodeState, ended: Array) -> DecodeState:
-    """The state with the answers of slots `ended` [B] at their end."""
-    return placed(dataclasses.replace(state, control=_ended(state.control, ended)))
+    """End the answers of the slots that have `ended` [B]."""
+    return shard_rows(dataclasses.replace(state, controller_state=_ended(state.controller_state, ended)))
 
 
 def _end_rows(state: DecodeState, ended: Array) -> DecodeState:
-    """The same for rows of a tree."""
-    rows = dataclasses.replace(state.control, budget=_ended(state.control.budget, ended))
-    return placed(dataclasses.replace(state, control=rows))
+    """End the answers of the rows of a tree that have `ended` [B]."""
+    rows = dataclasses.replace(state.controller_state, budget=_ended(state.controller_state.budget, ended))
+    return shard_rows(dataclasses.replace(state, controller_state=rows))
 
 
 def _ended(rows: BudgetState, ended: Array) -> BudgetState:
@@ -256,7 +255,7 @@ def _ended(rows: BudgetState, ended: Array) -> BudgetState:
 
 
 def each_layer(program: Program, cache: KVCache, *arguments: Any, used_up: bool) -> KVCache:
-    """What `program` makes of each layer, which is let go before the next if it is `used_up`."""
+    """Apply `program` to each layer of a cache, and free the layer before the next one if it is `used_up`."""
     layers = []
     for layer in cache:
         layers.append(program(layer, *arguments))
@@ -267,17 +266,17 @@ def each_layer(program: Program, cache: KVCache, *arguments: Any, used_up: bool)
 
 
 def resize_layer(layer: LayerCache, capacity: int) -> LayerCache:
-    """The layer with room for `capacity` tokens."""
+    """Give a layer of the cache room for `capacity` tokens."""
     return resize((layer,), capacity)[0]
 
 
 def take_layer(layer: LayerCache, slots: Array) -> LayerCache:
-    """The layer of these `slots` [M] alone."""
+    """Keep these `slots` [n] of a layer alone."""
     return take_rows((layer,), slots)[0]
 
 
 def _take_others(state: DecodeState, slots: Array) -> DecodeState:
-    return placed(jax.tree.map(lambda x: x[slots] if x.ndim else x, state))
+    return shard_rows(jax.tree.map(lambda x: x[slots] if x.ndim else x, state))
 
 
 def _prefix_layer(layer: LayerCache, slots: Array, capacity: int) -> LayerCache:
@@ -285,7 +284,7 @@ def _prefix_layer(layer: LayerCache, slots: Array, capacity: int) -> LayerCache:
 
 
 def _first_states(markers: Markers, budget: Budget) -> BudgetState:
-    """States after prompt and start marker, whole on every device."""
+    """Make the states after prompt and start marker, whole on every device."""
     return initial_state(budget, markers, jnp.ones_like(budget.thinking))
 
 

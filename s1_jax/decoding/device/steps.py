@@ -1,8 +1,10 @@
-"""Where a step of a search ends: a controller around the budget's that lets a row pause.
+"""The steps of a search: a controller around the budget's that pauses a row where its step ends.
 
-A separator may be part of a token or spread over several, so it is followed by its text: a table made of the
-tokenizer's pieces says for each part of the separator that stands at the end of the step's text, and for each token,
-which part stands there afterwards. Letters: B rows, V vocabulary, U characters of the separator.
+A separator may be part of a token or spread over several tokens, so it is matched in the text. A table made of the
+tokenizer's vocabulary says how many characters of the separator the step's text ends in after a token, for each number
+of them before it.
+
+Letters: B rows, V vocabulary, U characters of the separator.
 """
 
 from __future__ import annotations
@@ -20,45 +22,45 @@ from transformers import PreTrainedTokenizerBase
 from s1_jax.config import StepConfig
 from s1_jax.decoding.core import controller
 from s1_jax.decoding.core.budget import NO_LIMIT, Budget, BudgetState, Phase
-from s1_jax.decoding.core.end_markers import PLACES, Markers, undecided
-from s1_jax.decoding.core.loop import Controller
+from s1_jax.decoding.core.end_markers import MARKER_BITS, Markers, undecided
+from s1_jax.decoding.core.loop import Controller, Outcome, Proposal
 from s1_jax.errors import UserError
 
-LONGEST_SEPARATOR = 100  # characters, as the vocabulary writes them: parts of it are counted in int8
-ROWS = 8  # tables have a multiple of this, so that little is compiled
+LONGEST_SEPARATOR = 100  # characters, as the vocabulary writes them: they are counted in int8
+ROWS = 8  # the rows of a table are a multiple of this, so that few sizes are compiled
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StepEnds:
-    """What ends a step."""
+    """The separator and the number of tokens that end a step."""
 
-    # characters of the separator that stand at the end of the text behind a token, by how many did before it; U: all of
-    # them stood somewhere, which stays so; rows behind mean nothing
+    # Characters of the separator that the text ends in after a token, by how many it ended in before. U means that the
+    # whole separator has been seen, which stays so. The rows behind U mean nothing.
     follows: Array  # int8 [at least U + 1, V]
     separator: Array  # int32 [], U
-    max_tokens: Array  # int32 [], of a step; NO_LIMIT: none
+    max_tokens: Array  # int32 [], the most tokens of a step; NO_LIMIT: any
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StepState:
-    """The budget's state of each row, and how far its step is. A row that pauses is done for now."""
+    """The state of the budget controller, and the progress of each row's step. A row that pauses is done for now."""
 
     budget: BudgetState
-    # The part of the separator behind the last token but i: what an end marker takes back must be forgotten here too.
-    matched: Array  # int8 [B, PLACES]
-    num_tokens: Array  # int32 [B], recorded in this step
+    # Entry i is the number of characters matched after the last token but i: an end marker may take tokens back.
+    matched: Array  # int8 [B, MARKER_BITS]
+    num_tokens: Array  # int32 [B], tokens recorded in this step
     paused: Array  # bool [B], the step has ended within the thinking
 
     @property
     def done(self) -> Array:
-        """bool [B]."""
+        """Whether each row has ended or pauses, bool [B]."""
         return self.paused | self.budget.done
 
 
 def make_ends(tokenizer: PreTrainedTokenizerBase, vocab_size: int, steps: StepConfig) -> StepEnds:
-    """The ends of steps for a model of `vocab_size` V. Raises UserError on a separator that is too long."""
+    """Make the table of separators for a model of `vocab_size` V. Raises UserError on a separator that is too long."""
     max_tokens = np.int32(NO_LIMIT if steps.max_step_tokens is None else steps.max_step_tokens)
     if steps.separator is None:
         return StepEnds(np.zeros((ROWS, vocab_size), np.int8), np.int32(1), max_tokens)  # type: ignore[arg-type]
@@ -66,7 +68,7 @@ def make_ends(tokenizer: PreTrainedTokenizerBase, vocab_size: int, steps: StepCo
     separator = _written(tokenizer, steps.separator)
     if len(separator) > LONGEST_SEPARATOR:
         raise UserError(f"separator {steps.separator!r} is longer than {LONGEST_SEPARATOR} bytes")
-    added = tokenizer.get_added_vocab()  # these it writes as they are
+    added = tokenizer.get_added_vocab()  # the vocabulary writes these as they are
     texts = {i: _written(tokenizer, text) if text in added else text for text, i in tokenizer.get_vocab().items()}
     texts = {i: text for i, text in texts.items() if i < vocab_size}
     follows = _follows(separator, texts, vocab_size)
@@ -75,24 +77,24 @@ def make_ends(tokenizer: PreTrainedTokenizerBase, vocab_size: int, steps: StepCo
 
 
 def step_state(rows: BudgetState) -> StepState:
-    """The state of rows whose step begins."""
+    """Make the state of rows whose step begins."""
     zeros = jnp.zeros_like(rows.phase)
-    matched = jnp.zeros((len(zeros), PLACES), jnp.int8)
+    matched = jnp.zeros((len(zeros), MARKER_BITS), jnp.int8)
     return StepState(rows, matched, zeros, zeros != 0)
 
 
 def step_controller(ends: StepEnds, budget: Budget, markers: Markers) -> Controller:
-    """The budget's controller for rows that pause where their step ends."""
+    """Make a controller that follows the budget and pauses each row where its step ends."""
 
-    def propose(state: StepState) -> controller.Proposal:
+    def propose(state: StepState) -> Proposal:
         return controller.propose(budget, markers, state.budget)
 
-    def advance(state: StepState, token: Array) -> tuple[StepState, controller.Outcome]:
+    def advance(state: StepState, token: Array) -> tuple[StepState, Outcome]:
         rows, (token, kind, feeds, dropped) = controller.advance(budget, markers, state.budget, token)
         waits = state.paused
         rows = jax.tree.map(lambda new, old: jnp.where(waits, old, new), rows, state.budget)
         kind, dropped = (jnp.where(waits, 0, x) for x in (kind, dropped))
-        outcome = controller.Outcome(token, kind, feeds & ~waits, dropped)
+        outcome = Outcome(token, kind, feeds & ~waits, dropped)
         matched, recorded = _taken_back(state.matched, dropped), kind > 0
         following = ends.follows[matched[:, 0], token]
         matched = jnp.where(recorded[:, None], jnp.concatenate([following[:, None], matched[:, :-1]], axis=1), matched)
@@ -113,13 +115,13 @@ def step_controller(ends: StepEnds, budget: Budget, markers: Markers) -> Control
 
 
 def _taken_back(matched: Array, dropped: Array) -> Array:
-    """`matched` before the last `dropped` [B] tokens."""
-    places = jnp.arange(matched.shape[1]) + dropped[:, None]
-    return jnp.take_along_axis(matched, jnp.minimum(places, matched.shape[1] - 1), axis=1)
+    """Take the last `dropped` [B] tokens back out of `matched`."""
+    indices = jnp.arange(matched.shape[1]) + dropped[:, None]
+    return jnp.take_along_axis(matched, jnp.minimum(indices, matched.shape[1] - 1), axis=1)
 
 
 def _written(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """The text in the vocabulary's letters, one a byte. Raises UserError where the tokenizer is not byte-level."""
+    """Write a text in the vocabulary's letters, one a byte. Raises UserError where the tokenizer is not byte-level."""
     if "ByteLevel" not in str(tokenizer.backend_tokenizer.decoder):
         raise UserError(
             f"separator: the vocabulary of {tokenizer.name_or_path} is not byte-level, so no text can end a step; "
@@ -131,7 +133,7 @@ def _written(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
 
 
 def _follows(separator: str, texts: Mapping[int, str], vocab_size: int) -> np.ndarray:
-    """`StepEnds.follows`: the automaton of Knuth, Morris and Pratt, run over all tokens at once, letter by letter."""
+    """Make `StepEnds.follows` by the automaton of Knuth, Morris and Pratt, letter by letter over all tokens at once."""
     U, letters = len(separator), sorted(set(separator))
     by_letter = np.zeros((U + 1, len(letters) + 1), np.int8)  # the last column: any other letter
     by_letter[U] = U

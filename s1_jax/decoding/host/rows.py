@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from s1_jax.decoding.core.budget import IS_THOUGHT, End, Kind
-from s1_jax.decoding.core.loop import SOUND, DecodeState
+from s1_jax.decoding.core.loop import ALL_FINITE, DecodeState
 from s1_jax.decoding.core.sweep import BranchPoint
 from s1_jax.errors import RunError
 from s1_jax.sharding import to_host
@@ -55,7 +55,7 @@ def check_logits(lost_at: np.ndarray, runs: Iterable[int], names: Sequence[str])
 
     `lost_at` [B] is that of a state, `runs` [B] says whose each row is: an index into `names`, or below 0 nobody's.
     """
-    lost = [(int(run), int(at)) for run, at in zip(runs, lost_at, strict=True) if run >= 0 and at != SOUND]
+    lost = [(int(run), int(at)) for run, at in zip(runs, lost_at, strict=True) if run >= 0 and at != ALL_FINITE]
     if lost:
         run, at = min(lost)
         raise RunError(f"{names[run]}: the model's logits are not finite at step {at + 1}; {NOT_FINITE}")
@@ -63,7 +63,7 @@ def check_logits(lost_at: np.ndarray, runs: Iterable[int], names: Sequence[str])
 
 def rows_of(state: DecodeState) -> list[Row]:
     """What each row of a state holds."""
-    tokens, kinds, lengths, status = to_host((state.tokens, state.kinds, state.num_tokens, state.control))
+    tokens, kinds, lengths, status = to_host((state.tokens, state.kinds, state.num_tokens, state.controller_state))
     kinds = kinds.copy()
     for i in np.flatnonzero(status.own_marker):  # the model's own marker is known as such once it is whole
         first = status.num_thinking[i]

@@ -126,7 +126,14 @@ class Slots:
         )
         state = self.state
         done, position, counted, accepted, lost_at, step = to_host(
-            (state.control.done, state.position, state.num_tokens, state.num_accepted, state.lost_at, state.step)
+            (
+                state.controller_state.done,
+                state.position,
+                state.num_tokens,
+                state.num_accepted,
+                state.lost_at,
+                state.step,
+            )
         )
         check_logits(lost_at, np.where(self._active, self._held, -1), self.runs.names)
         self._use.slot_steps += (int(step) - self._step) * self.size

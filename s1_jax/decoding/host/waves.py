@@ -16,7 +16,7 @@ import numpy as np
 
 from s1_jax.decoding.core.budget import Kind
 from s1_jax.decoding.core.end_markers import Markers
-from s1_jax.decoding.core.loop import SOUND
+from s1_jax.decoding.core.loop import ALL_FINITE
 from s1_jax.decoding.core.sweep import BranchPoint
 from s1_jax.decoding.device.branches import BranchPoints
 from s1_jax.decoding.device.programs import Programs
@@ -106,8 +106,8 @@ class Waves:
             if stop_step == STEPS_PER_CALL:
                 yield []
             show()
-            done, lost_at = to_host((state.control.done, state.lost_at))
-            before = np.where(lost_at == SOUND, 0, at.position.ravel())
+            done, lost_at = to_host((state.controller_state.done, state.lost_at))
+            before = np.where(lost_at == ALL_FINITE, 0, at.position.ravel())
             check_logits(lost_at + before, np.where(at.active.ravel(), held.repeat(R), -1), runs.names)
             if done.all():
                 break

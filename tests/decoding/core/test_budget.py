@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +11,9 @@ import numpy as np
 import pytest
 
 from s1_jax.decoding.core.budget import NO_LIMIT, THOUGHT, AnswerEnd, Budget, End, Kind
-from s1_jax.decoding.core.controller import advance, initial_state, propose
+from s1_jax.decoding.core.controller import budget_controller, initial_state
 from s1_jax.decoding.core.end_markers import Markers
-from s1_jax.decoding.core.loop import Controller, decode, start
+from s1_jax.decoding.core.loop import decode, start
 from s1_jax.decoding.host import rows
 from tests.decoding.plain import Plain, Words, plain_decode, plain_free
 
@@ -65,11 +64,11 @@ class Script:
 
 def markers_of(words: Words) -> Markers:
     ends = [*((token,) for token in words.ends), *words.markers, words.natural]
-    places = np.zeros(V, np.uint32)
-    for place, token in enumerate(token for marker in ends for token in marker):
-        places[token] |= np.uint32(1 << place)
+    bits = np.zeros(V, np.uint32)
+    for bit, token in enumerate(token for marker in ends for token in marker):
+        bits[token] |= np.uint32(1 << bit)
     return Markers(
-        places=jnp.asarray(places),
+        bits=jnp.asarray(bits),
         end_lengths=jnp.asarray([len(marker) for marker in ends]),
         is_stop=jnp.isin(jnp.arange(V), jnp.asarray(list(words.stops))),
         is_known=jnp.arange(V) < KNOWN,
@@ -143,15 +142,15 @@ def budget_of(scripts: list[Script], words: Words = WORDS) -> Budget:
 
 @jax.jit
 def run_batch(markers, budget, prompts, lengths, active, stop_step):
-    def draw(logits, bias, index, state):
+    def sample_token(logits, bias, index, state):
         return jnp.argmax(logits + bias, axis=-1).astype(jnp.int32)
 
     seen = jnp.where(jnp.arange(C) < lengths[:, None], prompts + 1, 0)
     logits = jnp.asarray(SCORES)[jnp.sum(seen * jnp.asarray(WEIGHTS, jnp.int32), axis=1) % TABLE]
-    controller = Controller(partial(propose, budget, markers), partial(advance, budget, markers))
+    controller = budget_controller(budget, markers)
     garbage = jnp.where(jnp.arange(C) < lengths[:, None], prompts, 7)
     state = start(initial_state(budget, markers, active), garbage, logits, lengths, C)
-    return decode(mock_forward, draw, controller, state, stop_step, len(active))
+    return decode(mock_forward, sample_token, controller, state, stop_step, len(active))
 
 
 def run(scripts: list[Script], active=None, words: Words = WORDS):
@@ -174,9 +173,9 @@ def rows_of(state) -> list[Plain]:
                 thinking=[t for t, k in zip(tokens, kinds, strict=True) if k in THOUGHT],
                 answer=[t for t, k in zip(tokens, kinds, strict=True) if k == Kind.ANSWER],
                 generated=tokens,
-                end=End(state.control.end[i]).name.lower(),
-                answer_end=AnswerEnd(state.control.answer_end[i]).name.lower(),
-                ignores_used=int(state.control.ignores_used[i]),
+                end=End(state.controller_state.end[i]).name.lower(),
+                answer_end=AnswerEnd(state.controller_state.answer_end[i]).name.lower(),
+                ignores_used=int(state.controller_state.ignores_used[i]),
             )
         )
     return found

@@ -16,8 +16,8 @@ from s1_jax.checkpoints import hf
 from s1_jax.config import BudgetConfig, SamplingConfig, TaskConfig
 from s1_jax.data.chat import prompt_ids
 from s1_jax.decoding.core import speculate
-from s1_jax.decoding.core.controller import advance, initial_state, propose
-from s1_jax.decoding.core.loop import Controller, decode, start
+from s1_jax.decoding.core.controller import budget_controller, initial_state
+from s1_jax.decoding.core.loop import decode, start
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.sampling import make_sampling, sample
 from s1_jax.decoding.core.speculate import decode_speculatively, look_up
@@ -69,7 +69,7 @@ class Batch:
 def run_batch(D, batch):
     """The state after all rows have ended; D of None: without drafts."""
 
-    def draw(logits, bias, index, state):
+    def sample_token(logits, bias, index, state):
         return sample(logits, bias, index, batch.settings)
 
     def forward(token_ids, positions, cache):
@@ -77,16 +77,16 @@ def run_batch(D, batch):
         return (logits[:, 0] if D is None else logits), cache
 
     markers = markers_of(SEVERAL)
-    controller = Controller(partial(propose, batch.budget, markers), partial(advance, batch.budget, markers))
+    controller = budget_controller(batch.budget, markers)
     last = batch.lengths[:, None] - 1
     logits, cache = mock_forward(batch.window, jnp.take_along_axis(batch.prompts, last, axis=1), last, batch.prompts)
     begun = initial_state(batch.budget, markers, jnp.ones(B, bool))
     state = start(begun, cache, logits[:, 0], batch.lengths, C)
     stop = (jnp.int32(10_000), jnp.int32(B))
     if D is None:
-        return decode(forward, draw, controller, state, *stop)
+        return decode(forward, sample_token, controller, state, *stop)
     state = dataclasses.replace(state, context=batch.prompts)
-    return decode_speculatively(forward, draw, controller, D, state, *stop)
+    return decode_speculatively(forward, sample_token, controller, D, state, *stop)
 
 
 run_plain = jax.jit(partial(run_batch, None))
@@ -99,7 +99,7 @@ def run(D, batch):
 
 def assert_same(drafted, plain):
     """All that was recorded, and all that the controller knows."""
-    for name in ("control", "tokens", "kinds", "num_tokens", "position"):
+    for name in ("controller_state", "tokens", "kinds", "num_tokens", "position"):
         jax.tree.map(np.testing.assert_array_equal, getattr(drafted, name), getattr(plain, name))
     assert drafted.num_accepted.sum() < drafted.num_tokens.sum() and not plain.num_accepted.any()
 
@@ -110,7 +110,7 @@ def test_the_same_tokens_under_every_budget(D):
         batch = Batch.random(D, window)
         plain, drafted = run(None, batch), run(D, batch)
         assert_same(drafted, plain)
-        assert set(plain.control.end) == {1, 2, 3, 4} and set(plain.control.answer_end) >= {1, 2}
+        assert set(plain.controller_state.end) == {1, 2, 3, 4} and set(plain.controller_state.answer_end) >= {1, 2}
         assert drafted.step < plain.step
 
 
@@ -133,7 +133,7 @@ def test_drafts_that_are_right_here_and_there(monkeypatch, D, wrong):
     drafted = run(D, batch)
     assert_same(drafted, plain)
     if not wrong:  # a draft ends where an end was ignored for no string, as nothing is fed there
-        assert drafted.step <= -(-plain.num_tokens.max() // (1 + D)) + plain.control.ignores_used.max()
+        assert drafted.step <= -(-plain.num_tokens.max() // (1 + D)) + plain.controller_state.ignores_used.max()
 
 
 def test_repetitions_are_accepted_and_noise_is_not(tiny_model):

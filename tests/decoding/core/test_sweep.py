@@ -140,7 +140,7 @@ def test_only_runs_that_think_alike_share_one():
     ],
 )
 def test_branch_points_by_hand(kinds, end, expected):
-    letters = {"t": Kind.THINKING, "i": Kind.IGNORE, "r": Kind.REDRAWN}
+    letters = {"t": Kind.THINKING, "i": Kind.IGNORE, "r": Kind.RESAMPLED}
     for (maximum, num_ignore), (position, name, used) in expected.items():
         budget = BudgetConfig(0, maximum, num_ignore)
         ends, no_newline = ignored_ends(np.array([letters[kind] for kind in kinds])), np.zeros(len(kinds), bool)

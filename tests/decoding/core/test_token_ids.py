@@ -34,8 +34,8 @@ def test_markers_of_qwen(shared_data):
     assert list(markers.suffixes[0, :2]) == [151644, 9217]
     assert list(markers.suffixes[2]) == [198, 151644, 9217, 198, 19357, 21806, 25]
     assert list(markers.end_lengths) == [1, 1, 1, 2]
-    assert [list(np.flatnonzero(markers.places & 1 << i)) for i in range(4)] == [[151644], [151645], [151643], [151644]]
-    assert 9217 in np.flatnonzero(markers.places == 1 << 4), "answer, or a token that goes on from it"
+    assert [list(np.flatnonzero(markers.bits & 1 << i)) for i in range(4)] == [[151644], [151645], [151643], [151644]]
+    assert 9217 in np.flatnonzero(markers.bits == 1 << 4), "answer, or a token that goes on from it"
     assert list(np.flatnonzero(markers.is_stop)) == [151643, 151645]
     assert markers.is_known[:151665].all() and not markers.is_known[151665:].any()
     text = tokenizer.convert_ids_to_tokens(list(np.flatnonzero(markers.is_newline)))
@@ -46,14 +46,12 @@ def test_markers_of_qwen(shared_data):
 def test_a_marker_is_found_as_qwen_writes_it_between_any_texts(shared_data, marker):
     """Which of its tokens merge with the text around it depends on that text."""
     tokenizer = AutoTokenizer.from_pretrained(shared_data / "qwen25_tokenizer")
-    places = np.asarray(make_markers(tokenizer, 151936, FormatConfig(end_markers=(marker,))).places)
+    bits = np.asarray(make_markers(tokenizer, 151936, FormatConfig(end_markers=(marker,))).bits)
     length = len(tokenizer.encode(marker))
     for before, behind in itertools.product(BEFORE, BEHIND):
         ids = tokenizer.encode(before + marker + behind)
         windows = [ids[start : start + length] for start in range(len(ids) - length + 1)]
-        starts = [
-            start for start, window in enumerate(windows) if all(places[i] & 1 << n for n, i in enumerate(window))
-        ]
+        starts = [start for start, window in enumerate(windows) if all(bits[i] & 1 << n for n, i in enumerate(window))]
         assert len(starts) == 1, (before, behind, ids)
         assert tokenizer.decode(ids[: starts[0]]) in (before, before[:-1], before[:-2])
 
@@ -86,9 +84,9 @@ def test_a_control_token_that_the_tokenizer_lacks_ends_nothing():
 
 def test_other_stops_share_the_place_of_an_end_of_one_token():
     tokenizer = byte_tokenizer()
-    for format, place in ((FormatConfig(), 0), (FormatConfig("<t>", "<a>"), 3)):
+    for format, bit in ((FormatConfig(), 0), (FormatConfig("<t>", "<a>"), 3)):
         markers = make_markers(tokenizer, V, format, [7, 9, 258])
-        assert {7, 9} <= set(np.flatnonzero(np.asarray(markers.places) & 1 << place))
+        assert {7, 9} <= set(np.flatnonzero(np.asarray(markers.bits) & 1 << bit))
         assert list(np.flatnonzero(markers.is_stop)) == [7, 9, 258]
     assert list(markers.end_lengths) == [3, 1, 3]
 
@@ -98,7 +96,7 @@ def test_end_markers_can_be_chosen():
     format = FormatConfig("<t>", "<a>", "!", ("<|im_start|>", "Stop"))
     markers = make_markers(tokenizer, V, format)
     assert list(markers.end_lengths) == [1, 4, 3] and tokenizer.decode(start_ids(tokenizer, format)) == "<t>"
-    assert tokenizer.decode([int(np.flatnonzero(markers.places & 1 << i)[0]) for i in range(1, 5)]) == "Stop"
+    assert tokenizer.decode([int(np.flatnonzero(markers.bits & 1 << i)[0]) for i in range(1, 5)]) == "Stop"
     assert tokenizer.decode(list(map(int, markers.suffixes[1, :4]))) == "<a>!"
 
 
