@@ -21,7 +21,7 @@ from s1_jax.config import S1, BudgetConfig, FormatConfig, ModelConfig, SamplingC
 from s1_jax.data.chat import prompt_ids
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine
-from s1_jax.decoding.host.rows import NOT_FINITE
+from s1_jax.decoding.host.results import NOT_FINITE
 from s1_jax.decoding.host.slots import rows_at_a_time
 from s1_jax.errors import RunError, UserError
 from s1_jax.model import qwen2

@@ -1,10 +1,10 @@
-"""The engine: a model and its tokenizer turn requests into records, each alone or from shared runs."""
+"""The engine: a model and its tokenizer turn requests into records, each by a run of its own or from shared runs."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from s1_jax.decoding import records
 from s1_jax.decoding.core.budget import IS_THOUGHT, Kind
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.sampling import PhaseSampling, make_sampling, row_key
-from s1_jax.decoding.core.sweep import BranchPoint, Trunk, branch_point, ignored_ends, plan_trunks
+from s1_jax.decoding.core.sweep import Plan, SharedTrace, plan_alone, plan_shared
 from s1_jax.decoding.core.token_ids import (
     Limits,
     ignore_ids,
@@ -30,29 +30,29 @@ from s1_jax.decoding.core.token_ids import (
     stop_ids,
     stop_texts,
 )
+from s1_jax.decoding.core.traces import BranchPoint, Trace
 from s1_jax.decoding.device.programs import Programs
 from s1_jax.decoding.host import stops
-from s1_jax.decoding.host.rows import Row
 from s1_jax.decoding.host.slots import Runs, Slots, Use
 from s1_jax.decoding.host.waves import Waves
 from s1_jax.errors import UserError
 from s1_jax.model import qwen2
 from s1_jax.sharding import Layout
 
-STEPS_PER_CALL = 32  # between two looks at progress and Ctrl-C
+STEPS_PER_CALL = 32  # steps between two looks at progress and Ctrl-C
 LONGEST_DEFAULT_ANSWER = 1024
-PROMPT_ENDS_KEPT = 2**12  # of prompts, that are known to end in the start marker or not
+PROMPT_ENDS_KEPT = 2**12  # prompts that are remembered to end in the start marker or not
 
 
 class Status(NamedTuple):
-    """How far a run of the engine is."""
+    """The progress of one call of the engine."""
 
     done: int  # requests
     total: int
-    decoded_tokens: int  # of thinking and answers, since the engine was made
-    slot_use: float  # share of slot-steps that brought a token, since the engine was made
-    tokens_per_step: float  # of those that did, more than 1 with drafts
-    recorded_tokens: int = 0  # forced ones and those of requests under way included, since the engine was made
+    decoded_tokens: int  # thinking and answer tokens, since the engine was made
+    slot_use: float  # fraction of slot-steps that brought a token, since the engine was made
+    tokens_per_step: float  # mean over the slot-steps that brought any: more than 1 with drafts
+    recorded_tokens: int = 0  # forced ones and those of unfinished requests included, since the engine was made
 
 
 Progress = Callable[[Status], None]
@@ -69,12 +69,13 @@ class Piece(NamedTuple):
 class Engine:
     """A model that decodes `batch_size` rows at a time, each of at most `max_model_len` tokens.
 
-    Parameters are those of `qwen2.unstack`, kernels kept in any way; products are made in `dtype`, the cache is kept in
-    `cache_dtype` (none: the same), which may be int8. `format` is how the model marks its thinking; `stops` are tokens
-    that the model declares as ends of its texts (`checkpoints.declared_stops`), besides those of its tokenizer.
-    `layout` places activations and cache on a mesh; the parameters come placed. `draft_tokens` are looked up ahead for
-    each pass of the model (speculate.py); the records are the same but for draws where two tokens are as good as equal.
-    Raises UserError where the lengths or the tokenizer do not fit the model.
+    Parameters are those of `qwen2.unstack`, with weights stored in any way. Products are computed in `dtype`, and the
+    cache is stored in `cache_dtype` (None: the same), which may be int8. `format` tells how the model marks its
+    thinking. `stops` are tokens that the model declares as ends of its texts (`checkpoints.declared_stops`), besides
+    those of its tokenizer. `layout` shards activations and cache over a mesh; the parameters come sharded.
+    `draft_tokens` are looked up ahead for each pass of the model (core/speculate.py). The records are the same with
+    them, except where two tokens tie within rounding. Raises UserError where the lengths or the tokenizer do not fit
+    the model.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class Engine:
         if draft_tokens < 0:
             raise UserError(f"draft_tokens {draft_tokens} is negative")
         self.start_ids = start_ids(tokenizer, format)
-        self.decoded_tokens = 0  # of thinking and answers, since the engine was made
+        self.decoded_tokens = 0  # thinking and answer tokens, since the engine was made
         self.use = Use()
         stops = stop_ids(tokenizer, stops, config.vocab_size)
         self.stop_tokens = stop_texts(tokenizer, stops)
@@ -114,99 +115,96 @@ class Engine:
         self._known_strings: set[str | tuple[str, ...]] = set()
         self.parts = 1 if layout is None else layout.size("batch")
         types = (dtype, dtype if cache_dtype is None else cache_dtype)
-        self.functions = Programs(config, params, self.markers, self.max_model_len, *types, layout, draft_tokens)
+        self.programs = Programs(config, params, self.markers, self.max_model_len, *types, layout, draft_tokens)
 
     @property
-    def programs(self) -> int:
-        """How many programs have been compiled."""
-        return self.functions.count()
+    def num_compiled(self) -> int:
+        """The number of programs that have been compiled."""
+        return self.programs.count()
 
     def run(self, requests: Sequence[Request], progress: Progress | None = None) -> Iterator[dict[str, Any]]:
-        """Records of the requests, in order, each decoded by itself, as soon as all before it are done.
+        """Decode each request by itself, and give the records in order, each as soon as all before it are done.
 
-        Raises UserError naming the first request that cannot be decoded, before any is, and RunError naming the first
-        one for which the model gives logits that are not finite.
+        Raises as `decode` does.
         """
-        for request in requests:
-            self.check(request)
-        return _in_order(self._decode(requests, [Trunk(i, ()) for i in range(len(requests))], progress))
+        return _in_order(self.decode(plan_alone(requests), progress))
 
     def run_shared(
         self, requests: Sequence[Request], progress: Progress | None = None
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Records of the requests with their places, decoded together where one begins as another does.
+        """Decode requests together where one begins as another does, and give the records with the requests' indices.
 
-        The records are those of `run`, but for draws where two tokens are as good as equal. They come as they are done,
-        in no order of their own. Raises as `run` does.
+        The records are those of `run`, except where two tokens tie within rounding. They come as they are done, in no
+        order of their own. Raises as `decode` does.
         """
-        for request in requests:
+        return self.decode(plan_shared(requests), progress)
+
+    def decode(self, plan: Plan, progress: Progress | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Decode the runs of a plan, and give the records with the indices of their requests, as they are done.
+
+        Raises UserError naming the first request that cannot be decoded, before any is, and RunError naming the first
+        one for which the model gives logits that are not finite.
+        """
+        for request in plan.requests:
             self.check(request)
-        return self._decode(requests, plan_trunks(requests), progress)
+        return self._decode(plan, progress)
 
     def stream(self, request: Request) -> Iterator[Piece | dict[str, Any]]:
-        """Pieces of one request's tokens as they are decoded, then its record, as `run` gives it.
+        """Give the pieces of one request's tokens as they are decoded, then its record, as `run` gives it.
 
         The tokens of the pieces, joined, are those of the record's `text`. A token that may turn out to begin an end
         marker is held back until that is known, so no piece is ever taken back. The first piece is the start marker; it
         comes with the first decoded token. A stop string of the request may come before it is found: the record's
         answer lacks it, the pieces do not. Raises as `run` does.
         """
+        plan = plan_alone([request])
         self.check(request)
-        slots, forcing, shown = self._slots([request]), request.budget.forcing, 0
+        slots, forcing, shown = self._slots(plan), request.budget.forcing, 0
         opening = tuple(self.opening(request))
-        row: Row | None = None
-        while row is None:
-            row = slots.advance(1).get(0)
-            self._stop([request], [Trunk(0, ())], slots)
-            now = slots.recent(self.max_model_len)[0] if row is None else row
+        trace: Trace | None = None
+        while trace is None:
+            trace = slots.advance(1).get(0)
+            self._stop(plan, slots)
+            now = slots.recent(self.max_model_len)[0] if trace is None else trace
             if opening:
                 yield Piece(opening, Kind.SUFFIX, forced=True)
                 opening = ()
             count = len(now.tokens)
-            if row is None and request.thinking and IS_THOUGHT[now.kinds].all():
+            if trace is None and request.thinking and IS_THOUGHT[now.kinds].all():
                 count = max(shown, count - int(self.markers.end_lengths.max()) + 1)
             new = zip(now.kinds[shown:count].tolist(), now.tokens[shown:count].tolist(), strict=True)
             for kind, tokens in itertools.groupby(new, key=lambda pair: pair[0]):
                 yield Piece(tuple(token for _, token in tokens), Kind(kind), forced=forcing and kind in records.FORCED)
             shown = count
-        self.decoded_tokens += row.num_decoded
-        points = {0: (row.branch_point, row.ignores_used)}
-        yield from (record for _, record in self._records([request], points, row, {}))
+        self.decoded_tokens += trace.num_decoded
+        yield from (record for _, record in self._records(plan, SharedTrace(plan, 0, trace, self._is_newline)))
 
-    def _decode(
-        self, requests: Sequence[Request], trunks: Sequence[Trunk], progress: Progress | None
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        if not requests:
+    def _decode(self, plan: Plan, progress: Progress | None) -> Iterator[tuple[int, dict[str, Any]]]:
+        if not plan.requests:
             return
-        slots = self._slots([requests[trunk.longest] for trunk in trunks])
-        waves = Waves(self.functions, self.markers, slots, self.parts, self.use)
-        waiting: dict[int, tuple[Row, dict[int, tuple[BranchPoint, int]]]] = {}  # trunks whose answers are missing
+        slots = self._slots(plan)
+        waves = Waves(self.programs, int(self.markers.suffix_lengths.max()), slots, self.parts, self.use)
         done = 0
 
         def show() -> None:
             if progress is not None:
                 use = self.use
-                counts = done, len(requests), self.decoded_tokens
-                progress(Status(*counts, use.share, use.tokens_per_step, use.tokens))
+                counts = done, len(plan.requests), self.decoded_tokens
+                progress(Status(*counts, use.fraction, use.tokens_per_step, use.tokens))
 
         while not slots.idle:
-            for run, row in slots.advance(STEPS_PER_CALL).items():
-                points = self._points(requests, trunks[run], row)
-                waiting[run] = row, points
-                waves.add(run, row, {point for point, _ in points.values()})
-            self._stop(requests, trunks, slots)
+            for run, trace in slots.advance(STEPS_PER_CALL).items():
+                waves.add(run, SharedTrace(plan, run, trace, self._is_newline))
+            self._stop(plan, slots)
             show()
-            for run, answers in waves.run(not slots.busy, show):
-                row, points = waiting.pop(run)
-                self.decoded_tokens += sum(answer.num_decoded for answer in answers.values())
-                done += 1 + len(points)
-                longest = trunks[run].longest
-                points[longest] = row.branch_point, row.ignores_used
-                yield from self._records(requests, points, row, answers)
+            for trunk in waves.run(not slots.busy, show):
+                self.decoded_tokens += trunk.num_decoded
+                done += trunk.num_requests
+                yield from self._records(plan, trunk)
             show()
 
     def check(self, request: Request) -> None:
-        """Raises UserError naming the request where it cannot be decoded."""
+        """Check that a request can be decoded. Raises UserError naming it where it cannot."""
         ids, name = request.prompt_token_ids, request.name
         if not ids:
             raise UserError(f"{name}: the prompt is empty")
@@ -234,7 +232,7 @@ class Engine:
             )
 
     def needed(self, request: Request) -> int:
-        """Tokens that must fit behind the prompt: markers and answer."""
+        """Count the tokens that must fit behind the prompt: markers and answer."""
         if not request.thinking:
             return 1
         answer, reserved = self.max_answer_tokens(request), request.reserved_answer_tokens
@@ -242,13 +240,13 @@ class Engine:
         return len(self.start(request)) + kept
 
     def max_answer_tokens(self, request: Request) -> int:
-        """The request's own, or a default that leaves most of the context to thinking."""
+        """Give the request's own limit, or a default that leaves most of the context to thinking."""
         if request.max_answer_tokens is not None:
             return request.max_answer_tokens
         return min(LONGEST_DEFAULT_ANSWER, self.max_model_len // 4)
 
     def identity(self, request: Request) -> dict[str, Any]:
-        """The fields of the request's record that are known before decoding."""
+        """Make the fields of the request's record that are known before decoding."""
         known = records.identity(
             problem_id=request.problem_id,
             sample=request.sample,
@@ -264,7 +262,7 @@ class Engine:
         return known | request.unusual
 
     def runs(self, requests: Sequence[Request]) -> Runs:
-        """What the requests ask for, as arrays."""
+        """Put what the requests ask for into arrays."""
         prompts = [(*request.prompt_token_ids, *self.start(request)) for request in requests]
         limits = [
             Limits(
@@ -290,11 +288,11 @@ class Engine:
         )
 
     def start(self, request: Request) -> Sequence[int]:
-        """What is appended to the request's prompt: the start marker, unless the prompt ends in it."""
+        """Give the tokens that are appended to the prompt: the start marker, unless the prompt ends in it."""
         return self.start_ids if request.thinking and not self._prompt_end(request)[0] else ()
 
     def opening(self, request: Request) -> Sequence[int]:
-        """The tokens that open the request's thinking, appended or the prompt's own: where the record's text begins."""
+        """Give the tokens that open the thinking, appended or the prompt's own; the record's text begins with them."""
         if not request.thinking:
             return ()
         own = self._prompt_end(request)[0]
@@ -304,7 +302,7 @@ class Engine:
         return self._end_of_prompt(tuple(request.prompt_token_ids[-self._longest_opening - 2 :]))
 
     def _look_at_end(self, ids: tuple[int, ...]) -> tuple[int, str | None]:
-        """How many of a prompt's last ids are the start marker, 0: none; and what speaks against thinking after it."""
+        """Count how many of a prompt's last ids are the start marker, and say what is wrong with thinking after it."""
         problem = None
         try:
             check_control_token(self.tokenizer, self.format)
@@ -314,73 +312,47 @@ class Engine:
             problem = str(error)
         return marker_at_end(self.tokenizer, ids, self.format.think_start), problem
 
-    def _slots(self, requests: Sequence[Request]) -> Slots:
-        runs = self.runs(requests)
-        return Slots(self.functions, runs, self.batch_size, self.parts, self.max_model_len, self.use)
+    def _slots(self, plan: Plan) -> Slots:
+        runs = self.runs(plan.runs)
+        return Slots(self.programs, runs, self.batch_size, self.parts, self.max_model_len, self.use)
 
-    def _stop(self, requests: Sequence[Request], trunks: Sequence[Trunk], slots: Slots) -> None:
-        """Ends answers that have a stop string in them; called whenever slots have advanced."""
-        strings = {run: requests[trunks[run].longest].stop_strings for run in slots.active}
+    def _stop(self, plan: Plan, slots: Slots) -> None:
+        """End answers that contain a stop string; this is called whenever slots have advanced."""
+        strings = {run: plan.requests[plan.trunks[run].longest].stop_strings for run in slots.active}
         if not any(strings.values()):
             return
-        count = STEPS_PER_CALL * (1 + self.functions.draft_tokens) + max(map(stops.width, strings.values()))
+        count = STEPS_PER_CALL * (1 + self.programs.draft_tokens) + max(map(stops.width, strings.values()))
         recent = slots.recent(count)
         ended = [run for run in recent if stops.holds(self.tokenizer, recent[run].answer, strings[run])]
         if ended:
             slots.end(ended)
 
-    def _points(self, requests: Sequence[Request], trunk: Trunk, row: Row) -> dict[int, tuple[BranchPoint, int]]:
-        """Where each branch of a trunk leaves it, and the ends it has ignored, by its place."""
-        length, end = row.branch_point
-        ends, is_newline = ignored_ends(row.kinds[:length]), self._is_newline[row.tokens[:length]]
-        return {place: branch_point(requests[place].budget, ends, is_newline, end) for place in trunk.branches}
-
-    def _records(
-        self,
-        requests: Sequence[Request],
-        points: Mapping[int, tuple[BranchPoint, int]],
-        trunk: Row,
-        answers: Mapping[BranchPoint, Row],
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Records of the requests that one trunk holds, by their places; text is made once for each branch point."""
+    def _records(self, plan: Plan, trunk: SharedTrace) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Make the records of the requests that share a trunk; text is made once for each branch point."""
         outcomes: dict[BranchPoint, dict[str, Any]] = {}
-        last = trunk.branch_point
-        for place, (point, ignores_used) in sorted(points.items()):
+        for index, (point, ignores_used) in trunk.cuts:
+            request = plan.requests[index]
             if point not in outcomes:
-                row = trunk if point == last else _cut(trunk, point, answers[point])
-                row = stops.trimmed(self.tokenizer, row, requests[place].stop_strings)
-                opening = self.opening(requests[place])
-                outcomes[point] = records.outcome(self.tokenizer, opening, **row._asdict())
-            yield place, self.identity(requests[place]) | outcomes[point] | {"ignores_used": ignores_used}
-
-
-def _cut(trunk: Row, point: BranchPoint, answer: Row) -> Row:
-    """The run that leaves the trunk at this point."""
-    thinking = slice(point.position)
-    return Row(
-        np.concatenate([trunk.tokens[thinking], answer.tokens]),
-        np.concatenate([trunk.kinds[thinking], answer.kinds]),
-        int(point.end),
-        answer.answer_end,
-        answer.ignores_used,
-    )
+                trace = stops.trimmed(self.tokenizer, trunk.trace(point), request.stop_strings)
+                outcomes[point] = records.outcome(self.tokenizer, self.opening(request), **trace._asdict())
+            yield index, self.identity(request) | outcomes[point] | {"ignores_used": ignores_used}
 
 
 def context_length(config: ModelConfig) -> int:
-    """Positions the model is made for, YaRN's stretch included."""
+    """Give the number of positions that the model is made for, with YaRN's extension."""
     return config.context_length
 
 
 def _given(budget: BudgetConfig) -> list[str]:
-    """Options of the budget that are not at their defaults."""
+    """List the options of the budget that are not at their defaults."""
     usual, given = dataclasses.asdict(BudgetConfig()), dataclasses.asdict(budget)
     return [name for name, value in given.items() if value != usual[name]]
 
 
 def _need_forcing(budget: BudgetConfig) -> list[str]:
-    """Options of the budget that are given and say nothing without forcing."""
+    """List the options of the budget that are given and have no effect without forcing."""
     given = {
-        "min_thinking_tokens": budget.min_thinking_tokens > 1,  # a run begins with a token of thinking, forced or not
+        "min_thinking_tokens": budget.min_thinking_tokens > 1,  # every run begins with a thinking token
         "num_ignore": budget.num_ignore,
         "newline_grace": budget.grace_tokens,
         "end_bias": budget.end_bias,
@@ -389,11 +361,11 @@ def _need_forcing(budget: BudgetConfig) -> list[str]:
 
 
 def _in_order(records: Iterator[tuple[int, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """Records by their places, each held back until all before it are there."""
+    """Put records in the order of their indices, each held back until all before it are there."""
     held: dict[int, dict[str, Any]] = {}
     following = 0
-    for place, record in records:
-        held[place] = record
+    for index, record in records:
+        held[index] = record
         while following in held:
             yield held.pop(following)
             following += 1

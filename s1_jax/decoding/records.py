@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import BudgetConfig, FormatConfig, SamplingConfig
 from s1_jax.decoding.core.budget import IS_THOUGHT, AnswerEnd, End, Kind
-from s1_jax.decoding.core.sweep import ignored_ends
+from s1_jax.decoding.core.traces import ignored_ends
 from s1_jax.records.options import format_field
 
 FORCED = (Kind.IGNORE, Kind.SUFFIX)  # tokens that were put in, not drawn

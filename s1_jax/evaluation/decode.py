@@ -14,7 +14,7 @@ from s1_jax.checkpoints import hf
 from s1_jax.checkpoints.stops import declared_stops
 from s1_jax.chips import resolve_dtype
 from s1_jax.config import EvaluateConfig
-from s1_jax.decoding.core.sweep import plan_trunks
+from s1_jax.decoding.core.sweep import Plan, plan_alone, plan_shared
 from s1_jax.decoding.engine import Engine, Status
 from s1_jax.decoding.host.slots import rows_at_a_time
 from s1_jax.evaluation.grading import graded
@@ -50,14 +50,16 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
         if stages is not None:
             stages.at(f"loading {config.model.path}", quiet=True)
         model, params = hf.load_for_decoding(source, config.stored, dtype, layout)
-    requests, shared = [row.request for row in rows if row.search is None], config.sweep.shared_trace
-    runs = len(plan_trunks(requests)) if shared else len(requests)
+    once = [i for i, row in enumerate(rows) if row.max_tries == 1 and row.search is None]
+    shared = config.sweep.shared_trace
+    plan = (plan_shared if shared else plan_alone)([rows[i].request for i in once])
+    runs = len(plan.trunks) + sum(row.max_tries > 1 for row in rows)
     engine = Engine(
         model,
         params,
         hf.load_tokenizer(source),
         max_model_len=config.max_model_len,
-        batch_size=rows_at_a_time(config.batch_size, runs if len(requests) == len(rows) else config.batch_size, parts),
+        batch_size=rows_at_a_time(config.batch_size, config.batch_size if searches(rows) else runs, parts),
         dtype=dtype,
         cache_dtype=jnp.dtype(config.stored.cache),
         layout=layout,
@@ -95,7 +97,7 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
 
         try:
             classes = grader_classes(task.rules)
-            for place, record in run_all(engine, rows, shared, verifiers, task.rules.extract, classes, show):
+            for place, record in run_all(engine, rows, once, plan, verifiers, task.rules.extract, classes, show):
                 if not writing:
                     continue
                 record = rows[place].known | graded(task, rows[place].problem, record)
@@ -114,24 +116,25 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
                     slot_steps=engine.use.slot_steps,
                     slot_tokens=engine.use.tokens,
                     accepted_tokens=engine.use.accepted,
-                    programs=engine.programs,
+                    programs=engine.num_compiled,
                 )
 
 
 def run_all(
     engine: Engine,
     rows: Sequence[Row],
-    shared: bool,
+    once: Sequence[int],
+    plan: Plan,
     verifiers: Verifiers,
     extract: Callable[[str, str], str | None],
     classes: Classes,
     show: Callable[[Status], None],
 ) -> Iterator[tuple[int, Record]]:
-    """Records of the rows with their places: those that are drawn once, then rejection sampling's, then searches'."""
-    once = [place for place, row in enumerate(rows) if row.max_tries == 1 and row.search is None]
-    requests = [rows[place].request for place in once]
-    run = engine.run_shared(requests, show) if shared else enumerate(engine.run(requests, show))
-    for i, record in run:
+    """Give the records of the rows with their indices, as they are done.
+
+    First come the rows that are decoded `once`, by their `plan`, then rejection sampling, then searches.
+    """
+    for i, record in engine.decode(plan, show):
         yield once[i], record
     several = [place for place, row in enumerate(rows) if row.max_tries > 1]
     requests, tries = [rows[place].request for place in several], [rows[place].max_tries for place in several]
@@ -147,7 +150,7 @@ def run_all(
     def show_search(found: int) -> None:
         use = engine.use
         counts = done + found, len(rows), engine.decoded_tokens
-        show(Status(*counts, use.share, use.tokens_per_step, use.tokens))
+        show(Status(*counts, use.fraction, use.tokens_per_step, use.tokens))
 
     def answer(text: str) -> str | None:
         return extract(without_stop(text, engine.stop_tokens), engine.format.answer_start)

@@ -15,7 +15,7 @@ import numpy as np
 
 from s1_jax.config import ModelConfig
 from s1_jax.decoding.device.programs import bucket
-from s1_jax.decoding.host.rows import NOT_FINITE
+from s1_jax.decoding.host.results import NOT_FINITE
 from s1_jax.errors import RunError, UserError
 from s1_jax.model import qwen2
 

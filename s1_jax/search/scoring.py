@@ -21,7 +21,7 @@ from s1_jax.config import ModelConfig
 from s1_jax.data.chat import encode
 from s1_jax.decoding.device.programs import Program, bucket, each_layer, resize_layer, take_layer
 from s1_jax.decoding.engine import context_length
-from s1_jax.decoding.host.rows import NOT_FINITE
+from s1_jax.decoding.host.results import NOT_FINITE
 from s1_jax.errors import RunError, UserError
 from s1_jax.model import reward as reward_model
 from s1_jax.model.kv_cache import KVCache, copy_rows, init_cache

@@ -303,7 +303,7 @@ def test_nothing_recompiles(engine, monkeypatch):
         for budget in (BudgetConfig(), limited, BudgetConfig(forcing=False)):
             for sampling, n in itertools.product((SamplingConfig(), SAMPLED), (1, 3, 17)):
                 list(engine.run([Request(PROMPTS[0], budget, sampling, max_answer_tokens=n)] * n))
-        return engine.programs
+        return engine.num_compiled
 
     assert run(3, 5, 0, "Wait") == run(7, 9, 3, ("a", ""))
 

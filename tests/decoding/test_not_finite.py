@@ -127,13 +127,13 @@ def test_a_branch_names_its_run_and_step(tiny):
     budgets = [BudgetConfig(min_thinking_tokens=3, max_thinking_tokens=maximum) for maximum in (20, 3)]
     asked = [dataclasses.replace(requests(1)[0], budget=budget) for budget in budgets]
     assert len(list(engine.run_shared(asked))) == 2
-    begin = engine.functions.start_branches
+    begin = engine.programs.start_branches
 
     def lose(*arguments):
         state = begin(*arguments)
         return dataclasses.replace(state, logits=state.logits * jnp.nan)
 
-    engine.functions.start_branches = lose
+    engine.programs.start_branches = lose
     suffix = len(TOKENIZER.encode("\n<|im_start|>answer\nFinal Answer:"))
     with pytest.raises(RunError, match=f"^problem 0: the model's logits are not finite at step {3 + suffix + 1}; "):
         list(engine.run_shared(asked))

@@ -344,7 +344,7 @@ def test_a_separator_inside_an_added_token_is_seen():
 
 def test_shared_pages_are_counted_once_and_free_when_nobody_holds_them(make_engine):
     engine = make_engine()
-    page = tree_module.PAGE.get("cpu", 32)
+    page = tree_module.PAGE_SIZE.get("cpu", 32)
     prompt = PROMPTS[2]  # 40 letters and the start marker's tokens
     before = len(prompt) + len(engine.start_ids)
     request = Request(prompt, BudgetConfig(60, 60), SAMPLED, "a", max_answer_tokens=MAX_ANSWER)
@@ -427,7 +427,7 @@ def test_a_full_pool_grows_and_says_when_it_cannot(make_engine, monkeypatch):
     def no_room(pool, pages):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")
 
-    monkeypatch.setattr(engine.functions, "more_pages", no_room)
+    monkeypatch.setattr(engine.programs, "more_pages", no_room)
     with pytest.raises(RunError, match="prune more of them"):
         expand(tree, tree.roots * 60)
 

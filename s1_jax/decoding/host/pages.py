@@ -1,4 +1,4 @@
-"""What the nodes of a tree keep on the devices, and the host's count of who holds what of it."""
+"""The memory of a tree on the devices, and the host's counts of who holds which part of it."""
 
 from __future__ import annotations
 
@@ -13,86 +13,91 @@ from s1_jax.decoding.device.programs import Programs
 from s1_jax.errors import RunError
 
 
-class Places:
-    """`size` numbered places; one that nobody holds is free. Where too few are free, `more(size)` makes more."""
+class Allocator:
+    """A number of entries, each of which is free or has a count of its holders.
 
-    def __init__(self, size: int, more: Callable[[int], None]) -> None:
-        self._more = more
+    Where too few entries are free, `enlarge(size)` makes more of them.
+    """
+
+    def __init__(self, size: int, enlarge: Callable[[int], None]) -> None:
+        self._enlarge = enlarge
         self._holders = [0] * size
         self._free = list(range(size))
 
     @property
     def size(self) -> int:
-        """Places there are."""
+        """The number of entries."""
         return len(self._holders)
 
     @property
     def held(self) -> int:
-        """Places that somebody holds, each counted once."""
+        """The number of entries that somebody holds, each counted once."""
         return self.size - len(self._free)
 
-    def take(self, count: int) -> list[int]:
-        """So many free places, each held once now. Raises what `more` does."""
+    def allocate(self, count: int) -> list[int]:
+        """Take this many free entries, each of which has one holder now. Raises what `enlarge` does."""
         if count > len(self._free):
             self._grow(self.held + count)
         taken = [self._free.pop() for _ in range(count)]
-        for place in taken:
-            self._holders[place] = 1
+        for entry in taken:
+            self._holders[entry] = 1
         return taken
 
-    def share(self, places: Sequence[int]) -> list[int]:
-        """The same places, each held by one more."""
-        for place in places:
-            self._holders[place] += 1
-        return list(places)
+    def share(self, entries: Sequence[int]) -> list[int]:
+        """Give each of these entries one more holder."""
+        for entry in entries:
+            self._holders[entry] += 1
+        return list(entries)
 
-    def let_go(self, places: Sequence[int]) -> None:
-        """Each of these places is held by one less, and free where that was the last."""
-        for place in places:
-            assert self._holders[place] > 0, "a place is let go that nobody holds"
-            self._holders[place] -= 1
-            if not self._holders[place]:
-                self._free.append(place)
+    def release(self, entries: Sequence[int]) -> None:
+        """Take one holder from each of these entries, which is free where that was the last."""
+        for entry in entries:
+            assert self._holders[entry] > 0, "an entry is released that nobody holds"
+            self._holders[entry] -= 1
+            if not self._holders[entry]:
+                self._free.append(entry)
 
     def _grow(self, needed: int) -> None:
-        """To a power of two times as many: what reads them is compiled for their number."""
+        """Multiply the size by a power of two: programs that read the entries are compiled for their number."""
         size = self.size
         while size < needed:
             size *= 2
-        self._more(size)
+        self._enlarge(size)
         self._free += range(self.size, size)
         self._holders += [0] * (size - self.size)
 
 
 class Pool:
-    """Pages of `page` slots of the cache, and the logits that follow rows; there will be more where there are too few.
+    """Pages of the cache, of `page_size` tokens each, and the logits that follow the ends of rows.
 
-    Both raise RunError where the device has no room for more.
+    Both are enlarged where they are too few. That raises RunError where the device has no room for more.
     """
 
-    def __init__(self, programs: Programs, pages: int, page: int, ends: int) -> None:
-        self._programs, self.page = programs, page
-        self.cache: Any = programs.empty_pool(pages, page)  # KVCache
+    def __init__(self, programs: Programs, pages: int, page_size: int, ends: int) -> None:
+        self._programs, self.page_size = programs, page_size
+        self.cache: Any = programs.empty_pool(pages, page_size)  # KVCache
         self.logits: Any = programs.empty_logits(ends)  # float32 [E, V]
-        self.pages = Places(pages, self._more_pages)
-        self.ends = Places(ends, self._more_ends)
+        self.pages = Allocator(pages, self._more_pages)
+        self.ends = Allocator(ends, self._more_ends)
 
     def pages_of(self, tokens: int) -> int:
-        """Pages that so many tokens of a row take."""
-        return -(-tokens // self.page)
+        """Count the pages that this many tokens of a row take."""
+        return -(-tokens // self.page_size)
 
     def put_pages(self, cache: Any, pieces: Sequence[tuple[int, int, int]], most: int) -> None:
-        """Keeps pieces of a cache: of a row, at a place counted in pages, in a page; `most` by one call."""
+        """Copy pieces (row, index of the page within the row, page of the pool) of a cache; `most` in one call."""
         for some in _in_parts(pieces, (0, 0, NOWHERE), most):
             self.cache = self._programs.put_rows(self.cache, cache, *some)
 
     def put_logits(self, logits: Any, rows: Sequence[tuple[int, int]], most: int) -> None:
-        """Keeps logits [B, V]: of a row, as an end; `most` by one call."""
+        """Copy logits [B, V] of pairs (row, end of the pool); `most` in one call."""
         for some in _in_parts(rows, (0, NOWHERE), most):
             self.logits = self._programs.put_logits(self.logits, logits, *some)
 
     def _more_pages(self, pages: int) -> None:
-        self.cache = self._made(f"a cache of {pages * self.page} tokens", self._programs.more_pages, self.cache, pages)
+        self.cache = self._made(
+            f"a cache of {pages * self.page_size} tokens", self._programs.more_pages, self.cache, pages
+        )
 
     def _more_ends(self, ends: int) -> None:
         self.logits = self._made(f"the ends of {ends} nodes", self._programs.more_logits, self.logits, ends)
@@ -109,6 +114,6 @@ class Pool:
 
 
 def _in_parts(rows: Sequence[tuple[int, ...]], filler: tuple[int, ...], most: int) -> list[np.ndarray]:
-    """The columns int32 [n, most] of these rows, so many at a time, the last filled up."""
+    """Split rows into arrays int32 [columns, most], the last of which is filled up."""
     rows = [*rows, *[filler] * (-len(rows) % most)] if rows else []
     return [np.asarray(rows[first : first + most], np.int32).T for first in range(0, len(rows), most)]

@@ -1,4 +1,4 @@
-"""Strings that end an answer. They are looked for in its text, where one may be any tokens, so on the host."""
+"""Strings that end an answer. The host looks for them in its text, because any tokens may spell them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.decoding.core.budget import AnswerEnd, Kind
-from s1_jax.decoding.host.rows import Row
+from s1_jax.decoding.core.traces import Trace
 
 
 def holds(tokenizer: PreTrainedTokenizerBase, tokens: np.ndarray, strings: Sequence[str]) -> bool:
-    """Whether the text of these tokens has one of the strings in it."""
+    """Tell whether the text of these tokens contains one of the strings."""
     if not strings:
         return False
     text = tokenizer.backend_tokenizer.decode(tokens.tolist(), skip_special_tokens=False)
@@ -21,16 +21,16 @@ def holds(tokenizer: PreTrainedTokenizerBase, tokens: np.ndarray, strings: Seque
 
 
 def width(strings: Sequence[str]) -> int:
-    """Tokens that one of these strings can be spread over: each has a byte of it at least."""
+    """Count the tokens that one of these strings can be spread over: each holds at least one byte of it."""
     return max((len(string.encode()) for string in strings), default=0)
 
 
-def trimmed(tokenizer: PreTrainedTokenizerBase, row: Row, strings: Sequence[str]) -> Row:
-    """The row up to the answer token with which the first of the strings is whole; all of it where none is."""
-    answer = row.answer
+def trimmed(tokenizer: PreTrainedTokenizerBase, trace: Trace, strings: Sequence[str]) -> Trace:
+    """Cut a trace behind the answer token that completes the first of the strings, where there is one."""
+    answer = trace.answer
     if not holds(tokenizer, answer, strings):
-        return row
+        return trace
     counts = range(1, len(answer) + 1)
     found = bisect.bisect_left(counts, True, key=lambda count: holds(tokenizer, answer[:count], strings))
-    kept = np.flatnonzero(row.kinds == int(Kind.ANSWER))[found] + 1
-    return row._replace(tokens=row.tokens[:kept], kinds=row.kinds[:kept], answer_end=int(AnswerEnd.STOP))
+    kept = np.flatnonzero(trace.kinds == int(Kind.ANSWER))[found] + 1
+    return trace._replace(tokens=trace.tokens[:kept], kinds=trace.kinds[:kept], answer_end=int(AnswerEnd.STOP))

@@ -1,91 +1,85 @@
-"""Answers at the branch points of trunks that have ended, for as many branches at a time as there are slots.
+"""Waves: the answers at the branch points of trunks that have ended, about as many at a time as there are slots.
 
-A trunk keeps its slot until its answers are there. Letters: M tiles of a wave, R branches of a tile, which leave one
-trunk.
+A wave has a fixed number of tiles, and a tile is R branches of one trunk. A trunk keeps its slot until all its answers
+are there.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterator
-from operator import attrgetter
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from s1_jax.decoding.core.budget import Kind
-from s1_jax.decoding.core.end_markers import Markers
 from s1_jax.decoding.core.loop import ALL_FINITE
-from s1_jax.decoding.core.sweep import BranchPoint
+from s1_jax.decoding.core.sweep import SharedTrace
+from s1_jax.decoding.core.traces import BranchPoint, Trace
 from s1_jax.decoding.device.branches import BranchPoints
 from s1_jax.decoding.device.programs import Programs
-from s1_jax.decoding.host.rows import Row, check_logits, rows_of
+from s1_jax.decoding.host.results import check_logits, traces_of
 from s1_jax.decoding.host.slots import Slots, Use
 from s1_jax.sharding import to_host
 
-R = 4  # branches of a tile: they read the trunk's cache once for all of them
+R = 4  # branches of a tile, which read the cache of their trunk once for all of them
 STEPS_PER_CALL = 32  # between two looks at progress and Ctrl-C
-TAIL_MULTIPLES = {"tpu": 128}  # tails hold a multiple of this, 16 elsewhere: few programs, and tiles that are full
+TAIL_MULTIPLES = {"tpu": 128}  # the capacity of tails is a multiple of this, elsewhere of 16
 
 
 def tiles_of(slots: int, parts: int) -> int:
-    """M: how many tiles a wave has beside so many slots, of a batch that a mesh cuts into `parts`."""
+    """Choose the number of tiles of a wave beside this many slots, of a batch that a mesh cuts into `parts`."""
     return -(-max(slots // R, 1) // parts) * parts
 
 
 class _Tile(NamedTuple):
     run: int
+    trunk: SharedTrace
     points: list[BranchPoint]  # at most R
-    after_newline: list[bool]
 
 
 class Waves:
     """Branches of the runs that `slots` hold; `parts` is into how many pieces a mesh cuts the batch."""
 
-    def __init__(self, programs: Programs, markers: Markers, slots: Slots, parts: int, use: Use) -> None:
-        self._programs, self._slots, self._use = programs, slots, use
-        self._is_newline = np.asarray(markers.is_newline)
-        self._longest_suffix = int(markers.suffix_lengths.max())
+    def __init__(self, programs: Programs, longest_suffix: int, slots: Slots, parts: int, use: Use) -> None:
+        self._programs, self._longest_suffix, self._slots, self._use = programs, longest_suffix, slots, use
         self._size = tiles_of(slots.size, parts)
         self._tiles: list[_Tile] = []
-        self._answers: dict[int, dict[BranchPoint, Row]] = {}  # of runs that are held
-        self._missing: dict[int, int] = {}  # tiles of each
+        self._trunks: dict[int, SharedTrace] = {}  # the trunks whose slots are held, by their run
 
-    def add(self, run: int, row: Row, points: Collection[BranchPoint]) -> None:
-        """Asks for the answers of a run that has ended; its own is there."""
-        missing = sorted(set(points) - {row.branch_point}, key=attrgetter("end", "position"))
-        tiles = [missing[first : first + R] for first in range(0, len(missing), R)]
-        self._tiles += [_Tile(run, tile, [self._after_newline(row, point) for point in tile]) for tile in tiles]
-        # a wave takes as long as its longest answer, and what follows "Final Answer:" is short
+    def add(self, run: int, trunk: SharedTrace) -> None:
+        """Ask for the answers that are missing of a run that has ended."""
+        tiles = [trunk.missing[first : first + R] for first in range(0, len(trunk.missing), R)]
+        self._tiles += [_Tile(run, trunk, points) for points in tiles]
+        # a wave takes as long as its longest answer, and the answers to "Final Answer:" are short
         self._tiles.sort(key=lambda tile: tile.points[0].end)
-        self._answers[run], self._missing[run] = {row.branch_point: row}, len(tiles)
+        self._trunks[run] = trunk
 
-    def run(self, everything: bool, show: Callable[[], None]) -> Iterator[tuple[int, dict[BranchPoint, Row]]]:
-        """Runs with all their answers; their slots are free then.
+    def run(self, everything: bool, show: Callable[[], None]) -> Iterator[SharedTrace]:
+        """Give the trunks that have all their answers, whose slots are free then.
 
-        Decodes while there are tiles enough, or `everything` there is. `show` is called between calls of the device.
+        This decodes waves while they are full, or `everything` that is left. `show` is called between calls of the
+        device.
         """
         while len(self._tiles) >= self._size or (everything and self._tiles):
             wave, self._tiles = self._tiles[: self._size], self._tiles[self._size :]
             decoding = self._decode(wave, show)
             next(decoding)  # the device is at work:
-            yield from self._complete()  # meanwhile the caller has what is there
-            (rows,) = decoding
+            yield from self._complete()  # meanwhile the caller handles what is complete
+            (answers,) = decoding
             for i, tile in enumerate(wave):
-                self._answers[tile.run] |= {point: rows[i * R + r] for r, point in enumerate(tile.points)}
-                self._missing[tile.run] -= 1
+                for r, point in enumerate(tile.points):
+                    tile.trunk.add_answer(point, answers[i * R + r])
         yield from self._complete()
 
-    def _complete(self) -> list[tuple[int, dict[BranchPoint, Row]]]:
-        complete = [run for run, tiles in self._missing.items() if not tiles]
+    def _complete(self) -> list[SharedTrace]:
+        complete = [run for run, trunk in self._trunks.items() if trunk.complete]
         self._slots.free(complete)
-        for run in complete:
-            del self._missing[run]
-        return [(run, self._answers.pop(run)) for run in complete]
+        return [self._trunks.pop(run) for run in complete]
 
-    def _decode(self, wave: list[_Tile], show: Callable[[], None]) -> Iterator[list[Row]]:
-        """Nothing once the device is at work, then a row for each branch of each tile, those of padding too."""
+    def _decode(self, wave: list[_Tile], show: Callable[[], None]) -> Iterator[list[Trace]]:
+        """Yield nothing once the device is at work, then a trace for each branch of each tile, padding included."""
         runs = self._slots.runs
         held = np.zeros(self._size, int)
         held[: len(wave)] = [tile.run for tile in wave]
@@ -111,10 +105,10 @@ class Waves:
             check_logits(lost_at + before, np.where(at.active.ravel(), held.repeat(R), -1), runs.names)
             if done.all():
                 break
-        rows = rows_of(state)
-        self._use.slot_steps += int(to_host(state.step)) * len(rows)
-        self._use.tokens += sum(int((row.kinds != int(Kind.SUFFIX)).sum()) for row in rows)
-        yield rows
+        answers = traces_of(state)
+        self._use.slot_steps += int(to_host(state.step)) * len(answers)
+        self._use.tokens += sum(int((answer.kinds != int(Kind.SUFFIX)).sum()) for answer in answers)
+        yield answers
 
     def _branch_points(self, wave: list[_Tile]) -> BranchPoints:
         position, end = (np.zeros((self._size, R), np.int32) for _ in range(2))
@@ -122,8 +116,5 @@ class Waves:
         for i, tile in enumerate(wave):
             for r, point in enumerate(tile.points):
                 position[i, r], end[i, r], active[i, r] = point.position, point.end, True
-                after_newline[i, r] = tile.after_newline[r]
+                after_newline[i, r] = tile.trunk.after_newline(point)
         return BranchPoints(position, end, after_newline, active)  # type: ignore[arg-type]
-
-    def _after_newline(self, row: Row, point: BranchPoint) -> bool:
-        return point.position > 0 and bool(self._is_newline[row.tokens[point.position - 1]])

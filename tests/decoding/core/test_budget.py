@@ -14,7 +14,7 @@ from s1_jax.decoding.core.budget import NO_LIMIT, THOUGHT, AnswerEnd, Budget, En
 from s1_jax.decoding.core.controller import budget_controller, initial_state
 from s1_jax.decoding.core.end_markers import Markers
 from s1_jax.decoding.core.loop import decode, start
-from s1_jax.decoding.host import rows
+from s1_jax.decoding.host.results import traces_of
 from tests.decoding.plain import Plain, Words, plain_decode, plain_free
 
 V, KNOWN = 16, 14
@@ -164,9 +164,9 @@ def run(scripts: list[Script], active=None, words: Words = WORDS):
     )
 
 
-def rows_of(state) -> list[Plain]:
+def plain_of(state) -> list[Plain]:
     found = []
-    for i, row in enumerate(rows.rows_of(state)):
+    for i, row in enumerate(traces_of(state)):
         tokens, kinds = [int(t) for t in row.tokens], row.kinds
         found.append(
             Plain(
@@ -205,7 +205,7 @@ def plain(script: Script, words: Words = WORDS) -> Plain:
 def test_controller_equals_plain_python(seed, words):
     rng = np.random.default_rng(seed)
     scripts = [random_script(rng) for _ in range(B)]
-    found, wanted = rows_of(run(scripts, words=words)), [plain(script, words) for script in scripts]
+    found, wanted = plain_of(run(scripts, words=words)), [plain(script, words) for script in scripts]
     for script, mine, reference in zip(scripts, found, wanted, strict=True):
         assert mine == reference, script
     # the scripts must reach every corner
@@ -232,7 +232,7 @@ def test_without_forcing_the_text_is_taken_apart_at_the_models_own_marker():
     rng = np.random.default_rng(2)
     scripts = [random_script(rng, forcing=bool(i % 2)) for i in range(B)]
     wanted = [plain(script) for script in scripts]
-    for script, mine, reference in zip(scripts, rows_of(run(scripts)), wanted, strict=True):
+    for script, mine, reference in zip(scripts, plain_of(run(scripts)), wanted, strict=True):
         assert mine == reference, script
     free = [(script, reference) for script, reference in zip(scripts, wanted, strict=True) if not script.forcing]
     ends = Counter((reference.end, reference.answer_end) for _, reference in free)
@@ -250,9 +250,9 @@ def test_a_maximum_gives_the_first_tokens_of_the_run_without_one():
     scripts = [
         dataclasses.replace(random_script(rng), maximum=None, minimum=1, grace=0, end_bias=0.0) for _ in range(300)
     ]
-    unlimited = rows_of(run(scripts))
+    unlimited = plain_of(run(scripts))
     for maximum in range(0, 24, 2):
-        limited = rows_of(run([dataclasses.replace(s, maximum=maximum) for s in scripts]))
+        limited = plain_of(run([dataclasses.replace(s, maximum=maximum) for s in scripts]))
         for whole, cut in zip(unlimited, limited, strict=True):
             assert cut.thinking == whole.thinking[:maximum]
             assert (cut.end == "forced") == (len(whole.thinking) >= maximum)
@@ -263,7 +263,7 @@ def test_fewer_ignores_give_a_prefix():
     scripts = [random_script(rng) for _ in range(300)]
     longer = None
     for num_ignore in range(5, -1, -1):
-        rows = rows_of(run([dataclasses.replace(s, num_ignore=num_ignore) for s in scripts]))
+        rows = plain_of(run([dataclasses.replace(s, num_ignore=num_ignore) for s in scripts]))
         for row, more in zip(rows, longer or rows, strict=True):
             assert row.thinking == more.thinking[: len(row.thinking)]
             assert row.ignores_used <= num_ignore
@@ -272,8 +272,8 @@ def test_fewer_ignores_give_a_prefix():
 
 def test_maximum_wins_a_tie_with_the_context():
     script = Script((9,) * 40, 1, C - 40 - 2 - 5 - 3, 9, ((10, 11),), 3)
-    (tie,) = rows_of(run([script]))
-    (later,) = rows_of(run([dataclasses.replace(script, maximum=script.maximum + 1)]))
+    (tie,) = plain_of(run([script]))
+    (later,) = plain_of(run([dataclasses.replace(script, maximum=script.maximum + 1)]))
     assert (tie.end, later.end) == ("forced", "context")
     assert tie.thinking == later.thinking
 
@@ -281,12 +281,12 @@ def test_maximum_wins_a_tie_with_the_context():
 def test_rows_do_not_depend_on_their_neighbours():
     rng = np.random.default_rng(5)
     scripts = [random_script(rng, forcing=bool(i % 5)) for i in range(40)]
-    together = rows_of(run(scripts))
+    together = plain_of(run(scripts))
     order = rng.permutation(40)
-    shuffled = rows_of(run([scripts[i] for i in order]))
+    shuffled = plain_of(run([scripts[i] for i in order]))
     assert [shuffled[j] for j in np.argsort(order)] == together
     for i in range(0, 40, 8):
-        assert rows_of(run(scripts[i : i + 8])) == together[i : i + 8]
+        assert plain_of(run(scripts[i : i + 8])) == together[i : i + 8]
 
 
 def test_inactive_rows_do_nothing():
@@ -294,7 +294,7 @@ def test_inactive_rows_do_nothing():
     scripts = [random_script(rng) for _ in range(4)]
     state = run(scripts, active=np.asarray([True, False, True, False]))
     assert list(state.num_tokens[1::2]) == [0, 0] and not state.kinds[1::2].any()
-    assert rows_of(state)[::2] == rows_of(run(scripts))[::2]
+    assert plain_of(state)[::2] == plain_of(run(scripts))[::2]
 
 
 def test_all_budgets_run_in_one_compiled_loop():

@@ -185,7 +185,7 @@ def test_records_are_those_without_drafts(tiny_model, seed, D):
     alone = list(plain.run(requests))
     assert list(drafting.run(requests)) == alone
     assert drafting.use.tokens == plain.use.tokens and drafting.use.slot_steps < plain.use.slot_steps
-    assert drafting.use.share <= 1 and drafting.use.tokens_per_step > 1 == plain.use.tokens_per_step
+    assert drafting.use.fraction <= 1 and drafting.use.tokens_per_step > 1 == plain.use.tokens_per_step
     assert sorted_records(drafting, requests) == alone
 
 

@@ -12,7 +12,8 @@ import torch
 from s1_jax.config import S1, BudgetConfig, FormatConfig, MeshConfig, ModelConfig, SamplingConfig
 from s1_jax.decoding.core.budget import End, Kind
 from s1_jax.decoding.core.requests import Request
-from s1_jax.decoding.core.sweep import branch_point, ignored_ends, plan_trunks
+from s1_jax.decoding.core.sweep import cut_of, plan_shared
+from s1_jax.decoding.core.traces import ignored_ends
 from s1_jax.decoding.engine import Engine
 from s1_jax.model.qwen2 import param_axes, unstack
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
@@ -121,13 +122,13 @@ def test_only_runs_that_think_alike_share_one():
         Request(prompt, BudgetConfig(), SamplingConfig(1.0), max_answer_tokens=MAX_ANSWER),
         Request(prompt, BudgetConfig(forcing=False), max_answer_tokens=MAX_ANSWER),
     ]
-    assert plan_trunks(requests) == [(1, (0, 2, 3, 4)), (5, ()), (6, ()), (7, ()), (8, ()), (9, ())]
+    assert plan_shared(requests).trunks == [(1, (0, 2, 3, 4)), (5, ()), (6, ()), (7, ()), (8, ()), (9, ())]
     graces = [*grid(prompt, (5, 9), (0,), newline_grace=0.1), *grid(prompt, (5,), (0,)), *grid(prompt, (None,), (0,))]
-    assert plan_trunks(graces) == [(3, (0, 1, 2))] and plan_trunks(graces[:3]) == [(1, (0,)), (2, ())]
+    assert plan_shared(graces).trunks == [(3, (0, 1, 2))] and plan_shared(graces[:3]).trunks == [(1, (0,)), (2, ())]
     biased = [*grid(prompt, (5, 9), (0, 1), end_bias=1.0), *grid(prompt, (9,), (1,))]
-    assert plan_trunks(biased) == [(1, (0,)), (3, (2,)), (4, ())]
+    assert plan_shared(biased).trunks == [(1, (0,)), (3, (2,)), (4, ())]
     # no run is longer than what was asked: neither of these is the beginning of the other
-    assert plan_trunks(grid(prompt, (5,), (2,)) + grid(prompt, (None,), (0,))) == [(0, ()), (1, ())]
+    assert plan_shared(grid(prompt, (5,), (2,)) + grid(prompt, (None,), (0,))).trunks == [(0, ()), (1, ())]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ def test_branch_points_by_hand(kinds, end, expected):
     for (maximum, num_ignore), (position, name, used) in expected.items():
         budget = BudgetConfig(0, maximum, num_ignore)
         ends, no_newline = ignored_ends(np.array([letters[kind] for kind in kinds])), np.zeros(len(kinds), bool)
-        assert branch_point(budget, ends, no_newline, end) == ((position, End[name]), used)
+        assert cut_of(budget, ends, no_newline, end) == ((position, End[name]), used)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_branch_points_by_hand(kinds, end, expected):
 def test_branch_points_under_a_grace_by_hand(newlines, ends, maximum, expected):
     position, name, used = expected
     budget = BudgetConfig(0, maximum, newline_grace=0.1)
-    found = branch_point(budget, np.array(ends, int), np.isin(np.arange(24), newlines), End.CONTEXT)
+    found = cut_of(budget, np.array(ends, int), np.isin(np.arange(24), newlines), End.CONTEXT)
     assert found == ((position, End[name]), used)
 
 
@@ -180,7 +181,7 @@ def test_another_sweep_compiles_nothing(tiny_model):
             for i, prompt in enumerate(prompts)
         ]
         list(engine.run_shared(requests))
-        return engine.programs
+        return engine.num_compiled
 
     programs = sweep((4, 16, None), (0, 1, 3), "Wait")
     assert 0 < programs <= MOST_PROGRAMS

@@ -55,7 +55,7 @@ def lognormal_requests(count=160, median=8, ratio=20, seed=0):
 def test_lengths_that_differ_leave_few_slots_empty(make_engine):
     engine = make_engine(8)
     records = list(engine.run(lognormal_requests()))
-    assert engine.use.share >= FULL
+    assert engine.use.fraction >= FULL
     assert sum(record["num_thinking_tokens"] for record in records) <= engine.use.tokens
 
 
@@ -86,9 +86,9 @@ def test_prompts_in_chunks_give_the_same(make_engine, engine, monkeypatch, chunk
 
 def test_a_prompt_is_read_once_for_all_its_samples(engine, monkeypatch):
     read = []
-    prefill = engine.functions.prefill
+    prefill = engine.programs.prefill
     monkeypatch.setattr(
-        engine.functions, "prefill", lambda block, chunk, *rest: read.append(chunk) or prefill(block, chunk, *rest)
+        engine.programs, "prefill", lambda block, chunk, *rest: read.append(chunk) or prefill(block, chunk, *rest)
     )
     one = Request((5, 6, 7), BudgetConfig(4, 20), SAMPLED, "a", max_answer_tokens=2)
     requests = [dataclasses.replace(one, sample=i) for i in range(20)]
