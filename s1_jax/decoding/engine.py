@@ -232,7 +232,7 @@ class Engine:
             )
 
     def needed(self, request: Request) -> int:
-        """Count the tokens that must fit behind the prompt: markers and answer."""
+        """Count the tokens that must fit after the prompt: markers and answer."""
         if not request.thinking:
             return 1
         answer, reserved = self.max_answer_tokens(request), request.reserved_answer_tokens

@@ -1,7 +1,7 @@
 """The children of a tree that are being decoded, each in a row of the batch for as long as its step takes.
 
 While a child grows, its past lies in one piece in its row, where attention reads it: see device/paged.py. The tokens of
-its step are then put into pages, behind those that it shares with its parent.
+its step are then put into pages, after those that it shares with its parent.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Node:
     state: np.ndarray  # int64 [fields], the state of the budget controller
     ended: bool  # nothing can follow
     num_tokens: int  # tokens recorded up to here
-    position: int  # cache position behind its last token
+    position: int  # cache position after its last token
     last_token: int
     pages: list[int] | None  # pages of the cache up to here; None: it can grow no more
     end: int  # the pool's entry with the logits that follow

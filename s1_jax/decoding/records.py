@@ -14,7 +14,7 @@ from s1_jax.decoding.core.budget import IS_THOUGHT, AnswerEnd, End, Kind
 from s1_jax.decoding.core.traces import ignored_ends
 from s1_jax.records.options import format_field
 
-FORCED = (Kind.IGNORE, Kind.SUFFIX)  # tokens that were put in, not drawn
+FORCED = (Kind.IGNORE, Kind.SUFFIX)  # tokens that are appended, not sampled
 
 
 def identity(

@@ -2,7 +2,7 @@
 
 A node is a run at the end of one of its steps. The host keeps the state of the budget controller and the tokens of that
 step. The devices keep the pages of the cache up to there, and the logits that follow. A child's node holds its parent's
-full pages by reference, and pages of its own behind them. A page that is not full is copied. Children of any nodes grow
+full pages by reference, and pages of its own after them. A page that is not full is copied. Children of any nodes grow
 side by side, each for as long as its step takes: see growth.py.
 """
 

@@ -11,49 +11,30 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from s1_jax.config import BudgetConfig, FormatConfig, MeshConfig, ModelConfig, SamplingConfig, StepConfig
 from s1_jax.decoding import tree as tree_module
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.sampling import row_key
 from s1_jax.decoding.core.token_ids import ignore_ids, make_markers, start_ids
-from s1_jax.decoding.device.steps import make_ends
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.tree import STEP_APART, Tree
 from s1_jax.errors import RunError, UserError
 from s1_jax.model.qwen2 import param_axes, unstack
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
+from tests.decoding.newline_tokenizer import FREQUENT, TOKENIZER
 from tests.decoding.plain import Plain, Words, plain_decode
 from tests.reference import to_params
 from tests.tokenizer import SPECIALS
 
 V, MAX_MODEL_LEN, MAX_ANSWER = 272, 128, 4
 SAMPLED, GREEDY = SamplingConfig(temperature=1.0), SamplingConfig()
-MERGED = ("ĊĊ", ".ĊĊ", "Ċa", "ab", "aĊ")  # newlines that are tokens together, with what is before or behind them
-
-
-@cache
-def newline_tokenizer() -> PreTrainedTokenizerFast:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {piece: i for i, piece in enumerate([*alphabet, *MERGED])}
-    merges = [("Ċ", "Ċ"), (".", "ĊĊ"), ("Ċ", "a"), ("a", "b"), ("a", "Ċ")]
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIALS])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
-
-
-TOKENIZER = newline_tokenizer()
-FREQUENT = [TOKENIZER.convert_tokens_to_ids(piece) for piece in (*MERGED, "Ċ", "a", "b", ".")]
 PROMPTS = tuple(tuple(TOKENIZER.encode(text)) for text in ("1+1=", "Say a word!", "x" * 40, "?"))
 
 
 @pytest.fixture(scope="module")
 def model(tiny_model):
-    """A random model that likes newlines and their neighbours, and to end now and then."""
+    """A random model that likes newlines and their neighbors, and to end now and then."""
     reference = copy.deepcopy(tiny_model(1, vocab_size=V, max_position_embeddings=256).torch_model)
     with torch.no_grad():
         reference.lm_head.weight[FREQUENT] *= 2.5
@@ -295,51 +276,6 @@ def test_company_and_batches_do_not_change_a_path(make_engine, engine):
     expected = texts(engine)
     assert texts(make_engine(1)) == expected
     assert texts(make_engine(8)) == expected
-
-
-def test_separator_table_follows_the_text():
-    """For any tokens: whole where the text has the separator, else as much of it as the text ends in."""
-    rng = np.random.default_rng(0)
-    for separator in ("\n\n", "\n", "a\na", ".\n\na", "abab", "é\n"):
-        ends = make_ends(TOKENIZER, V, StepConfig(separator))
-        letters = separator.encode()
-        likely = [*FREQUENT, *TOKENIZER.encode("é"), TOKENIZER.convert_tokens_to_ids("<|im_end|>")]
-        found = 0
-        for _ in range(200):
-            tokens = [int(i) for i in rng.choice(likely, 8)]
-            part = 0
-            for n, token in enumerate(tokens, 1):
-                part = int(ends.follows[part, token])
-                text = b"".join(_bytes(token) for token in tokens[:n])
-                if letters in text:
-                    assert part == len(letters) == ends.separator
-                    found += 1
-                    break
-                assert part == max(size for size in range(len(letters)) if text.endswith(letters[:size]))
-        assert found > 0
-
-
-def _bytes(token):
-    piece = TOKENIZER.convert_ids_to_tokens(token)
-    return b"".join(_letter_bytes().get(letter, letter.encode()) for letter in piece)
-
-
-@cache
-def _letter_bytes():
-    """The byte that each letter of the vocabulary stands for."""
-    pre = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    known = {}
-    for text in map(chr, range(256)):
-        (piece, _), *_ = pre.pre_tokenize_str(text)
-        known |= {letter: bytes([byte]) for letter, byte in zip(piece, text.encode(), strict=True)}
-    return known
-
-
-def test_a_separator_inside_an_added_token_is_seen():
-    tokenizer = copy.deepcopy(TOKENIZER)
-    tokenizer.add_tokens([AddedToken("|\n\n|", special=False)])
-    ends = make_ends(tokenizer, V, StepConfig("\n\n"))
-    assert ends.follows[0, tokenizer.convert_tokens_to_ids("|\n\n|")] == 2
 
 
 def test_shared_pages_are_counted_once_and_free_when_nobody_holds_them(make_engine):

@@ -7,13 +7,13 @@ for each step of the decoding loop. It knows neither the model nor the loop.
     THINKING --maximum or end of context----> SUFFIX (forced)  --> ANSWER
     THINKING --end marker, ignores left-----> the marker is dropped, an ignore string follows, THINKING goes on
 
-A grace moves the cut from the maximum to the first end of a line behind it, or to the end of the grace. A row without
+A grace moves the cut from the maximum to the first end of a line after it, or to the end of the grace. A row without
 thinking begins at ANSWER. A row without forcing is DONE at its maximum of thinking or at its limit of all tokens, and
 nothing is inserted.
 
 An end stands where its marker begins, also where the marker has several tokens. It does not count below the minimum
 nor at the maximum. So where thinking reaches its maximum within the beginning of a marker, the cut waits until it is
-known whether the marker is completed. The tokens sampled behind the end or the cut are then taken back.
+known whether the marker is completed. The tokens sampled after the end or the cut are then taken back.
 
 Letters: B rows, V vocabulary, X tokens of a suffix.
 """
@@ -68,7 +68,7 @@ def branch_state(
 def feed_suffix(budget: Budget, markers: Markers, state: BudgetState) -> tuple[BudgetState, Array, Array]:
     """Bring rows that stand at the beginning of their suffix to its end at once.
 
-    Gives the state behind it, and the tokens and kinds of the suffixes [B, X], with kind 0 behind the end of each.
+    Gives the state after it, and the tokens and kinds of the suffixes [B, X], with kind 0 after the end of each.
     """
 
     def step(state: BudgetState, _: None) -> tuple[BudgetState, tuple[Array, Array]]:
@@ -111,11 +111,11 @@ def advance(budget: Budget, markers: Markers, state: BudgetState, token: Array) 
     natural = ending & budget.forcing & ~ignored
     own = ending & ~budget.forcing
     stopping = (answering | (sampling & ~budget.forcing)) & markers.is_stop[token]
-    behind_cut = state.num_thinking - state.cut_at  # tokens
-    may_complete = (marker == 0) & (begun(budget, markers, marker_bits) > behind_cut + 1)
+    past_cut = state.num_thinking - state.cut_at  # tokens
+    may_complete = (marker == 0) & (begun(budget, markers, marker_bits) > past_cut + 1)
     cut = sampling & (state.cut_at < NO_LIMIT) & ~ending & ~may_complete
     leaves = natural | cut
-    dropped = jnp.where(natural | ignored, marker - 1, jnp.where(cut, behind_cut, 0))
+    dropped = jnp.where(natural | ignored, marker - 1, jnp.where(cut, past_cut, 0))
 
     state = dataclasses.replace(
         state,

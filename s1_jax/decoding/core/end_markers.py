@@ -1,7 +1,7 @@
 """End markers of one or several tokens, matched for all rows and all markers at once with the bits of an integer.
 
 This is the Shift-And algorithm (Baeza-Yates and Gonnet 1992). The tokens of all end markers are written one marker
-behind the other, and each of them is one bit. Bit i of `BudgetState.marker_bits` says that a row's last tokens match a
+after the other, and each of them is one bit. Bit i of `BudgetState.marker_bits` says that a row's last tokens match a
 marker from its first token up to the one that bit i stands for. The last marker is the answer's. It alone ends the
 thinking of a row without forcing, and the others alone that of a row with forcing.
 

@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
     """The effect of one step: the token is recorded unless its kind is 0, and fed to the model if `feeds`.
 
     Before that, the last `dropped` tokens are taken back, out of the record and the cache. A token that is fed and not
-    recorded repeats the last token that stays, for the sake of the logits behind it; where none stays it is `token`.
+    recorded repeats the last token that stays, for the sake of the logits after it; where none stays it is `token`.
     """
 
     token: Array  # int32 [B]
@@ -105,7 +105,7 @@ def decode(
     `forward(token_ids [B, 1], positions [B, 1], cache)` gives logits [B, V] and the cache. `sample(logits [B, V],
     bias [B, V], index [B], controller_state)` gives tokens [B], where index counts the tokens after the prompt. A row
     that feeds nothing keeps its logits: the model writes to a cache position that its next token overwrites. A row
-    that is done, and has fed its last token, is fed at position C, behind the cache, which must leave it as it is.
+    that is done, and has fed its last token, is fed at position C, after the cache, which must leave it as it is.
     """
 
     def step(state: DecodeState) -> DecodeState:

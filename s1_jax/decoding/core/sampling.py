@@ -74,7 +74,7 @@ def row_key(seed: int, problem_id: str | int | None, prompt_token_ids: Sequence[
 def sample(logits: Array, bias: Array, index: Array, settings: Sampling) -> Array:
     """Sample a token [B] from logits + bias [B, V], where -inf means never.
 
-    `index` [B], the token's position behind the prompt, is folded into the row's key. Sorting and random numbers cost
+    `index` [B], the token's position after the prompt, is folded into the row's key. Sorting and random numbers cost
     nothing while no row asks for them.
     """
     logits = logits.astype(jnp.float32) + bias

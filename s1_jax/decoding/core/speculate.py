@@ -36,7 +36,7 @@ def decode_speculatively(
     """Run as `decode` does, with drafts of J tokens; one step is one pass, which feeds a row up to 1 + J tokens.
 
     `forward(token_ids [B, 1 + J], positions [B, 1 + J], cache)` gives logits [B, 1 + J, V] and the cache. A position
-    past C - 1 must leave the cache as it is. `state.context` holds the prompts; behind a row's last token it may hold
+    past C - 1 must leave the cache as it is. `state.context` holds the prompts; after a row's last token it may hold
     anything, as the cache does.
     """
     B, C = state.tokens.shape
@@ -97,9 +97,9 @@ def look_up(context: Array, lengths: Array, J: int) -> Array:
         same &= (jnp.roll(context, back, axis=1) == token) & (indices >= back)
         matched += same
     best = jnp.argmax(matched * len(indices) + indices, axis=1)
-    behind = best[:, None] + 1 + jnp.arange(J) % jnp.maximum(last - best, 1)[:, None]
+    following = best[:, None] + 1 + jnp.arange(J) % jnp.maximum(last - best, 1)[:, None]
     found = matched.any(axis=1, keepdims=True)
-    return jnp.where(found, jnp.take_along_axis(context, jnp.where(found, behind, 0), axis=1), -1)
+    return jnp.where(found, jnp.take_along_axis(context, jnp.where(found, following, 0), axis=1), -1)
 
 
 def foresee(controller: Controller, controller_state: Any, guesses: Array) -> Array:

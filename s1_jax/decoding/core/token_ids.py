@@ -41,7 +41,7 @@ def start_ids(tokenizer: PreTrainedTokenizerBase, format: FormatConfig = S1) -> 
 
 
 def marker_at_end(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], marker: str) -> int:
-    """Count how many of the last ids are the marker, with or without white space behind it; 0: none."""
+    """Count how many of the last ids are the marker, with or without white space after it; 0: none."""
     for count in range(1, min(len(ids), len(encode(tokenizer, marker)) + 2) + 1):
         if ends_in(tokenizer.backend_tokenizer.decode(list(ids[-count:]), skip_special_tokens=False), marker):
             return count
@@ -176,7 +176,7 @@ def make_budget(
 
 
 def longest_forced(markers: Markers) -> int:
-    """Count the tokens that must fit behind the end of thinking, apart from the answer.
+    """Count the tokens that must fit after the end of thinking, apart from the answer.
 
     They are the longest suffix, and the tokens that may be sampled of an end marker before it is known to be none.
     """
@@ -200,7 +200,7 @@ def ignore_ids(tokenizer: PreTrainedTokenizerBase, config: BudgetConfig) -> list
 def _spellings(ids: Sequence[int], texts: dict[int, str]) -> list[list[int]]:
     """List the tokens that can stand for each token of a marker, depending on the text around the marker.
 
-    The text before a marker of several tokens may be merged into its first token, and the text behind it into its last:
+    The text before a marker of several tokens may be merged into its first token, and the text after it into its last:
     Qwen2.5's tokenizer writes `</think>` and two newlines as `</`, `think`, `>` with the newlines in one. `texts` are
     tokens as the vocabulary writes them: decoded, all bytes that are no whole character would look the same.
     """

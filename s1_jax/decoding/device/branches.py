@@ -92,7 +92,7 @@ def decode_branches(
 ) -> DecodeState:
     """Decode until all answers have ended or `stop_step` [] is reached; `settings` [B] are those of the trunks.
 
-    A token is sampled as the branch's own run would sample it: only its position behind the prompt counts.
+    A token is sampled as the branch's own run would sample it: only its position after the prompt counts.
     """
     B, R = at.position.shape
     budget, settings = _repeated(budget, R), _repeated(settings, R)

@@ -1,6 +1,6 @@
 """The device side of a tree: steps of rows whose past lies in pages of a pool, which they share.
 
-The pool holds the cache of everything that is not being decoded, and the logits behind it. A row that is being decoded
+The pool holds the cache of everything that is not being decoded, and the logits after it. A row that is being decoded
 has a cache of its own, as the engine's slots have. Its past is gathered into that cache when its step begins, and the
 tokens of the step are put into pages when the step has ended.
 
@@ -37,7 +37,7 @@ class Origin:
     budget: BudgetState  # [n]
     num_tokens: Array  # int32 [n], recorded so far
     last_token: Array  # int32 [n], the last of these
-    position: Array  # int32 [n], behind that token
+    position: Array  # int32 [n], after that token
     end: Array  # int32 [n], index of the logits that follow it
 
 
@@ -50,7 +50,7 @@ def empty_rows(config: ModelConfig, cache_dtype: Any, B: int, capacity: int, C: 
 
 
 def empty_logits(config: ModelConfig, E: int) -> Array:
-    """Make room for the logits behind E rows: float32 [E, V]."""
+    """Make room for the logits after E rows: float32 [E, V]."""
     return _kept(jnp.zeros((E, config.vocab_size), jnp.float32))
 
 
@@ -65,7 +65,7 @@ def fill_rows(
     """Let `rows` [n] begin a step at `origin`; rows out of range are dropped.
 
     Their past lies in the pages `table` [n, pages of a row], which fill the cache's capacity and are out of range
-    behind it. The logits that follow are in `logits` [E, V].
+    after it. The logits that follow are in `logits` [E, V].
     """
 
     def put(fresh: Array, old: Array) -> Array:

@@ -36,7 +36,7 @@ class StepEnds:
     """The separator and the number of tokens that end a step."""
 
     # Characters of the separator that the text ends in after a token, by how many it ended in before. U means that the
-    # whole separator has been seen, which stays so. The rows behind U mean nothing.
+    # whole separator has been seen, which stays so. The rows after U mean nothing.
     follows: Array  # int8 [at least U + 1, V]
     separator: Array  # int32 [], U
     max_tokens: Array  # int32 [], the most tokens of a step; NO_LIMIT: any

@@ -26,7 +26,7 @@ def width(strings: Sequence[str]) -> int:
 
 
 def trimmed(tokenizer: PreTrainedTokenizerBase, trace: Trace, strings: Sequence[str]) -> Trace:
-    """Cut a trace behind the answer token that completes the first of the strings, where there is one."""
+    """Cut a trace after the answer token that completes the first of the strings, where there is one."""
     answer = trace.answer
     if not holds(tokenizer, answer, strings):
         return trace

@@ -278,7 +278,7 @@ def test_maximum_wins_a_tie_with_the_context():
     assert tie.thinking == later.thinking
 
 
-def test_rows_do_not_depend_on_their_neighbours():
+def test_rows_do_not_depend_on_their_neighbors():
     rng = np.random.default_rng(5)
     scripts = [random_script(rng, forcing=bool(i % 5)) for i in range(40)]
     together = plain_of(run(scripts))
