@@ -25,9 +25,9 @@ MODULES = [
 ]
 
 
-@pytest.mark.parametrize("name", make.NAMES)
+@pytest.mark.parametrize("name", make.FOLDERS)
 def test_a_drawing_is_what_its_script_makes(name):
-    assert (DOCS / "concepts" / f"{name}.svg").read_text() == make.made(name), "run python docs/drawings/make.py"
+    assert make.path_of(name).read_text() == make.made(name), "run python docs/drawings/make.py"
 
 
 def test_a_message_of_troubleshooting_is_one_that_the_code_says():

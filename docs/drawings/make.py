@@ -1,12 +1,12 @@
-"""Writes the drawings of docs/concepts/: python docs/drawings/make.py."""
+"""Write the drawings of the docs: python docs/drawings/make.py."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
 
-CONCEPTS = Path(__file__).resolve().parents[1] / "concepts"
-NAMES = ("budget_forcing", "shared_trace", "metrics")
+DOCS = Path(__file__).resolve().parents[1]
+FOLDERS = {"budget_forcing": "concepts", "shared_trace": "concepts", "metrics": "concepts", "decoding": "design"}
 
 
 def made(name: str) -> str:
@@ -14,7 +14,12 @@ def made(name: str) -> str:
     return import_module(name).draw()
 
 
+def path_of(name: str) -> Path:
+    """The file of a drawing."""
+    return DOCS / FOLDERS[name] / f"{name}.svg"
+
+
 if __name__ == "__main__":
-    for name in NAMES:
-        (CONCEPTS / f"{name}.svg").write_text(made(name))
-        print(CONCEPTS / f"{name}.svg")
+    for name in FOLDERS:
+        path_of(name).write_text(made(name))
+        print(path_of(name))
