@@ -9,16 +9,16 @@ from s1_jax.runtime.stages import LiveNote, Stages
 
 
 class DecodingNote(LiveNote):
-    """That of a bar while an engine decodes: the tokens per second.
+    """The note of a progress bar while an engine decodes: the tokens per second.
 
-    Where standard error is no terminal, which shows no bar before its end, a line says that decoding begins, and one
-    that it compiles.
+    Where standard error is not a terminal, no bar is shown before its end. There a line says that decoding begins, and
+    another that programs are compiled.
     """
 
     def __init__(self, begins: str) -> None:
         super().__init__()
         self._begins = begins
-        self._first: tuple[float, int] | None = None  # when the first tokens were there, and how many
+        self._first: tuple[float, int] | None = None  # the time of the first tokens, and their number
         self._speed = 0.0  # tokens per second since
 
     def __enter__(self) -> DecodingNote:
@@ -32,7 +32,7 @@ class DecodingNote(LiveNote):
         super().__exit__()
 
     def show(self, status: Status) -> None:
-        """Takes in how far the engine is."""
+        """Update the note to the progress of the engine."""
         now = time.perf_counter() - self.compiling
         if self._first is None:
             self._first = now, status.recorded_tokens
@@ -41,7 +41,7 @@ class DecodingNote(LiveNote):
             self.text = f"{self._speed:,.0f} tokens/s" if self._speed else ""
 
     def seconds_left(self, status: Status) -> float | None:
-        """Seconds until all requests are done, if those left are as long as those done; None: nobody knows yet."""
+        """Estimate the seconds until all requests are done, if those left are as long as those done; None: not known yet."""
         if not (status.done and self._speed):
             return None
         left = status.decoded_tokens / status.done * (status.total - status.done)

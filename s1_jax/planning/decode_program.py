@@ -79,8 +79,8 @@ class Sweep:
         chunk, start, lengths = _ints((P, min(T, CHUNK)), (), (P,))
         found = {"prefill": _compiled(programs.prefill, self.block, chunk, start, lengths)[1] + slots}
         prompts = (self.block, *_ints((P, T)), lengths)
-        M = max(1, B // SPARE_SLOTS)
-        of_slots = (_budget(B), _array((B,), bool), *_ints((M,), (M,)))
+        filled = max(1, B // SPARE_SLOTS)
+        of_slots = (_budget(B), _array((B,), bool), *_ints((filled,), (filled,)))
         found["fill"] = _compiled(programs.fill, self.state, *prompts, *of_slots)[1] + params
         first = self.state.cache[0]
         found["growth"] = _compiled(programs.resize_layer, first, S)[1] + params + slots - local_bytes(first)

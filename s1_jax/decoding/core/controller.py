@@ -5,7 +5,7 @@ for each step of the decoding loop. It knows neither the model nor the loop.
 
     THINKING --end marker, no ignores left--> SUFFIX (natural) --> ANSWER --stop token or limit--> DONE
     THINKING --maximum or end of context----> SUFFIX (forced)  --> ANSWER
-    THINKING --end marker, ignores left-----> the marker is dropped, an ignore string follows, THINKING goes on
+    THINKING --end marker, ignores left-----> the marker is dropped, an ignore string follows, THINKING continues
 
 A grace moves the cut from the maximum to the first end of a line after it, or to the end of the grace. A row without
 thinking begins at ANSWER. A row without forcing is DONE at its maximum of thinking or at its limit of all tokens, and

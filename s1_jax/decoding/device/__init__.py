@@ -1,1 +1,1 @@
-"""What is jitted: prefill, steps, branches, rows of trees."""
+"""The functions of decoding that are jitted: prefill, slots, branches, rows of trees."""

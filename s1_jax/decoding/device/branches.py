@@ -1,4 +1,4 @@
-"""The answers of R branches for each row, decoded together from the cache of their trunk, which none of them copies.
+"""The answers of R branches for each row, decoded together from the cache of their trunk, which is not copied.
 
 Letters: B rows, R branches of each, X tokens of the longest suffix, C tokens of a tail (suffix and answer), V
 vocabulary.

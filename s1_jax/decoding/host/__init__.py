@@ -1,1 +1,1 @@
-"""What schedules: rows, slots, waves, pages, stops."""
+"""The host's side of decoding, which schedules: slots, waves, pages, stop strings."""

@@ -26,7 +26,7 @@ class Allocator:
 
     @property
     def size(self) -> int:
-        """The number of entries."""
+        """The number of entries, free ones included."""
         return len(self._holders)
 
     @property
