@@ -20,7 +20,10 @@ USUAL: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One run that the engine is asked to decode. The prompt's ids stop before the start marker; errors call the request by its `name`."""
+    """One run that the engine is asked to decode.
+
+    The prompt's ids stop before the start marker. Errors call the request by its `name`.
+    """
 
     prompt_token_ids: tuple[int, ...]
     budget: BudgetConfig = BudgetConfig()
