@@ -41,7 +41,7 @@ class DecodingNote(LiveNote):
             self.text = f"{self._speed:,.0f} tokens/s" if self._speed else ""
 
     def seconds_left(self, status: Status) -> float | None:
-        """Estimate the seconds until all requests are done, if those left are as long as those done; None: not known."""
+        """Estimate the seconds until all requests are done, if the others are as long as those done; None: unknown."""
         if not (status.done and self._speed):
             return None
         left = status.decoded_tokens / status.done * (status.total - status.done)

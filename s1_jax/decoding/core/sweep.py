@@ -48,7 +48,7 @@ class Cut(NamedTuple):
 
 
 class SharedTrace:
-    """A trunk that has been decoded, with its branch points, their answers, and the traces of all requests that share it.
+    """A trunk that has been decoded, with its branch points, their answers, and the traces of all its requests.
 
     Requests that leave the trunk at the same branch point have the same answer, which is decoded once.
     """
