@@ -170,7 +170,7 @@ def changed(cls: type, base: type) -> str:
 
 
 def values_of(hint: Any) -> str:
-    """What an option takes."""
+    """Say which values an option takes."""
     while typing.get_origin(hint) is typing.Annotated:
         inner, *extras = typing.get_args(hint)
         if any(hasattr(extra, "__contains__") for extra in extras):
@@ -201,7 +201,7 @@ def spelled(name: str) -> str:
 
 
 def cell(text: str) -> str:
-    """Text within a table."""
+    """Make text fit into one cell of a table."""
     return " ".join(text.split()).replace("|", r"\|").replace("<", r"\<")
 
 

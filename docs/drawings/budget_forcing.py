@@ -12,7 +12,7 @@ Piece = tuple[float, Callable[[float, float], str]]  # width in units; shape at 
 
 
 def draw() -> str:
-    """The file."""
+    """Return the text of the SVG file."""
     rows = [
         ("natural end", "the model ends by itself", [think(TRACE), end(), answer("answer")]),
         (

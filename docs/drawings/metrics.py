@@ -12,7 +12,7 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 560, 46, 330
 
 
 def draw() -> str:
-    """The file."""
+    """Return the text of the SVG file."""
     parts = [text(16, 26, "Three metrics of one curve", bold=True, size=15)]
     for accuracy in (0, 20, 40, 60, 80, 100):
         parts += [

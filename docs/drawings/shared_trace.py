@@ -11,7 +11,7 @@ ANSWER = 8
 
 
 def draw() -> str:
-    """The file."""
+    """Return the text of the SVG file."""
     parts = [
         text(16, 26, "One trace for six settings of one problem", bold=True, size=15),
         box(16, TOP, 74, HEIGHT, PALE, "prompt", INK),

@@ -41,7 +41,7 @@ def text(
 def line(
     x1: float, y1: float, x2: float, y2: float, color: str = GREY, width: float = 1.5, dashed: bool = False
 ) -> str:
-    """A straight line."""
+    """A straight line between two points."""
     dashes = ' stroke-dasharray="4 4"' if dashed else ""
     return (
         f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" stroke="{color}" stroke-width="{width:g}"{dashes} '
@@ -50,5 +50,5 @@ def line(
 
 
 def dot(x: float, y: float, color: str, radius: float = 5) -> str:
-    """A filled circle."""
+    """A filled circle around a point."""
     return f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" fill="{color}"/>'
