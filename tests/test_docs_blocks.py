@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from s1_jax.config.lm_eval import HarnessConfig, KeywordConfig
+from s1_jax.tasks import registry
 from tests.pages import NEEDS, PAGES, PROJECT, Block, blocks_of, commands_of, own_command
 from tests.runs import PATIENCE
 
@@ -37,6 +38,8 @@ SMALLER = {  # of the configs in the folder that blocks are run in
         "batch_size=64": "batch_size=8",
     },
 }
+QUOTED = re.compile(r"\$?'[^']*'|\"[^\"]*\"")
+SPECIAL = re.compile(r"[|;&<>$]")  # what only a shell does
 EXAMPLES = 48  # of the quickstart's fine-tuning
 
 
@@ -77,12 +80,13 @@ RUN = {page: [b for b in BLOCKS if b.page == page and b.is_run and b.language in
 )
 def test_blocks_of_a_page_run(page, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
+    monkeypatch.setattr(registry, "TASKS", dict(registry.TASKS))  # a page adds one
     namespace: dict = {"__name__": "block"}
     for block in RUN[page]:
         if block.language == PYTHON:
             exec(compile(block.text, block.where, "exec"), namespace)
         else:
-            run_shell(block, workplace, monkeypatch)
+            run_shell(block, workplace)
 
 
 def check_command(words: list[str], block: Block, monkeypatch) -> None:
@@ -154,21 +158,35 @@ def check_harness(argv: list[str]) -> None:
             assert not unknown, f"{option}: {unknown}"
 
 
-def run_shell(block: Block, folder: Path, monkeypatch) -> None:
+def run_shell(block: Block, folder: Path) -> None:
     """Commands of this project in this process, which has compiled before; all else by bash."""
-    commands = commands_of(block.text)
-    owned = [own_command(words) for words in commands]
-    if all(owned) and not re.search(r"[|;&<>$]", re.sub(r"\$'[^']*'|\"[^\"]*\"|'[^']*'", "", block.text)):
-        for own in owned:
-            assert own is not None
-            module, argv = own
-            try:
-                assert not importlib.import_module(module).main([unescaped(word) for word in argv])
-            except SystemExit as stop:  # --help
-                assert not stop.code, block.where
-        return
+    for piece in pieces_of(block.text):
+        words = [own_command(command) for command in commands_of(piece)] if "\n" not in piece else []
+        own = words[0] if len(words) == 1 and not SPECIAL.search(QUOTED.sub("", piece)) else None
+        if own is None:
+            run_bash(piece, block, folder)
+            continue
+        try:
+            assert not importlib.import_module(own[0]).main([unescaped(word) for word in own[1]])
+        except SystemExit as stop:  # --help
+            assert not stop.code, block.where
+
+
+def pieces_of(text: str) -> list[str]:
+    """Lines of shell, continued ones joined, and here-documents whole; one piece where variables are set."""
+    if "export " in text:
+        return [text]
+    pieces = re.split(r"(^cat .*<<'END'\n(?:.*\n)*?END\n)", text, flags=re.MULTILINE)
+    return [line for i, piece in enumerate(pieces) for line in ([piece] if i % 2 else lines_of(piece))]
+
+
+def lines_of(text: str) -> list[str]:
+    return [line for line in text.replace("\\\n", " ").splitlines() if line.strip() and not line.startswith("#")]
+
+
+def run_bash(text: str, block: Block, folder: Path) -> None:
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block.text],
+        ["bash", "-euo", "pipefail", "-c", text],
         cwd=folder,
         env=os.environ | {"PATH": f"{folder / '.venv' / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(PROJECT)},
         capture_output=True,
@@ -244,6 +262,8 @@ def test_marks_languages_and_commands_are_read(tmp_path, monkeypatch):
     assert own_command(commands[0]) == ("s1_jax.train", ["c.py", "--x", "1"])
     assert own_command(["s1-jax", "lm-eval", "--y"]) == ("s1_jax.lm_eval", ["--y"])
     assert own_command(commands[1]) is None
+    shell = "cat > a <<'END'\n{}\nEND\npython -m s1_jax.train \\\n  --x 1\n# no\nls > b\n"
+    assert pieces_of(shell) == ["cat > a <<'END'\n{}\nEND\n", "python -m s1_jax.train    --x 1", "ls > b"]
     with pytest.raises(pytest.fail.Exception, match="did you mean --sweep"):
         check_command(
             "python -m s1_jax.evaluate configs/quickstart_sweep.py --sweep.num-ignores 1".split(), first, monkeypatch
