@@ -5,14 +5,12 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-import s1_jax
-
 NEAR_NAMES = 3  # suggested for an unknown one
 
 
 def folder() -> Path:
     """The folder of the shipped config files. A wheel has them at s1_jax/configs (setup.py)."""
-    package = Path(s1_jax.__file__).parent
+    package = Path(__file__).resolve().parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-import s1_jax
 from s1_jax import plan
 from s1_jax.config import EvaluateConfig, TrainConfig, shipped
 from s1_jax.errors import UserError
@@ -58,5 +57,5 @@ def test_an_installed_package_has_them_inside(tmp_path, monkeypatch):
     (tmp_path / "s1_jax" / "configs").mkdir(parents=True)
     (tmp_path / "s1_jax" / "configs" / "only.py").write_text(MINE)
     (tmp_path / "configs").mkdir()  # of something else in site-packages
-    monkeypatch.setattr(s1_jax, "__file__", str(tmp_path / "s1_jax" / "__init__.py"))
+    monkeypatch.setattr(shipped, "__file__", str(tmp_path / "s1_jax" / "config" / "shipped.py"))
     assert shipped.names() == ["only"] and load_config("only").run_dir == "mine"
