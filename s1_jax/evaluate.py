@@ -38,7 +38,10 @@ FROM_RECORDS = {"--compare": compare.command, "--parity": parity.command}
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command. Raises UserError, RunError, KeyboardInterrupt, Terminated."""
+    """Run the command line `python -m s1_jax.evaluate`.
+
+    Raises UserError, RunError, KeyboardInterrupt, Terminated.
+    """
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in FROM_RECORDS:
         FROM_RECORDS[argv[0]](argv[1:])

@@ -53,7 +53,7 @@ CUT = {  # finishes of replies that are not whole
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command. Raises UserError, RunError."""
+    """Run the command line `python -m s1_jax.grade`. Raises UserError, RunError."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or (argv[0].startswith("-") and not {"-h", "--help"} & set(argv)):
         raise UserError(f"usage: {PROG} RUN_DIR [--judge.option value ...]   (--help lists options)")

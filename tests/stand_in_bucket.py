@@ -1,6 +1,6 @@
-"""Google Cloud Storage as its clients see it, in this process's memory: the part of the JSON API that gcsfs and
-tensorstore call. https://cloud.google.com/storage/docs/json_api
+"""Google Cloud Storage as its clients see it, in this process's memory.
 
+It answers the part of the JSON API that gcsfs and tensorstore call: https://cloud.google.com/storage/docs/json_api.
 Every object has a generation, a new one each time it is written; a request may demand one and is refused where it is
 another, and 0 stands for no object. An upload in parts appears when its last part has come, not before.
 """

@@ -70,7 +70,7 @@ def _starts(path: Path) -> list[Record]:
 
 
 def format_cost(cost: dict[str, Any]) -> str:
-    """One line or two."""
+    """Format what `cost_of` found as one or two lines."""
     alone = f"{cost['tokens_of_all_settings']:,} with every setting by itself"
     longest = f"{cost['tokens_of_longest_setting']:,} with the longest alone"
     if cost["decoded_tokens"] is None:

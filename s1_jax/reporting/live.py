@@ -43,14 +43,18 @@ class LiveTable(Progress):
         self._since: tuple[float, int, int] | None = None
 
     def add(self, record: Record) -> None:
-        """Counts a record."""
+        """Count a record that has just been written."""
         counts = self._settings.setdefault(Setting.of(record), [0, 0, 0, 0])
         values = (1, bool(record["correct"]), record["num_thinking_tokens"], is_undecided(record))
         for i, value in enumerate(values):
             counts[i] += value
 
     def show(self, done: int, decoded_tokens: int, slot_use: float, tokens_per_step: float) -> None:
-        """Of this start: records done, tokens decoded, share of slot-steps that brought any, and how many these did."""
+        """Update the bar with what this start has done so far.
+
+        `done` counts records, `slot_use` is the fraction of slot-steps that produced a token, and `tokens_per_step` the
+        mean number of tokens that such a step produced.
+        """
         now = self.get_time() - self.note.compiling
         if self._since is None:
             self._since = now, decoded_tokens, done

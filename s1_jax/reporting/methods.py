@@ -45,7 +45,7 @@ class MethodRun:
 
     @property
     def seconds(self) -> float | None:
-        """Decoding and scoring."""
+        """Seconds of decoding and of scoring together."""
         return None if self.decoding_seconds is None else self.decoding_seconds + (self.reward_seconds or 0)
 
 

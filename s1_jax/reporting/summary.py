@@ -111,7 +111,7 @@ def methods(runs: Sequence[Run], scaling_over: ScalingOver) -> list[Method]:
 
 
 def to_dict(records: Sequence[Record], runs: Sequence[Run], found: Sequence[Method], scaling_over: ScalingOver) -> dict:
-    """What `summary.json` holds."""
+    """Return the contents of `summary.json`."""
     return {
         "tasks": sorted({str(record["task"]) for record in records}),
         "records": len(records),

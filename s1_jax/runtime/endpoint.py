@@ -256,7 +256,7 @@ def asked_pause(headers: Mapping[str, str] | Message) -> float:
 
 
 def advice(words: str) -> str:
-    """Which options change the field that an endpoint's words name; empty where they name none."""
+    """Name the options that change the field which an endpoint's message names; empty where it names none."""
     told = dict.fromkeys(text for field, text in ADVICE if re.search(rf"\b{field}\b", words))
     return f" ({'; '.join(told)})" if told else ""
 

@@ -23,7 +23,7 @@ from s1_jax.runtime.terminal import in_a_line
 
 
 def clock_time(seconds: float) -> str:
-    """A duration as hours:minutes:seconds."""
+    """Format a duration in seconds as hours:minutes:seconds."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}"

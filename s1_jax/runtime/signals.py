@@ -208,7 +208,7 @@ class StopFlag:
             raise self._raised
 
     def ask(self) -> None:
-        """As SIGTERM does."""
+        """Ask for a stop, as SIGTERM does."""
         self.asked = True
 
     def _say(self, number: int) -> None:

@@ -61,7 +61,7 @@ def check_input(path: Path) -> None:
 
 
 def size_of(path: Path) -> int:
-    """A file's bytes."""
+    """Return the size of a file in bytes."""
     about: Any = path.stat()
     return about.length if in_bucket(path) else about.st_size
 

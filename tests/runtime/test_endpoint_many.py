@@ -113,7 +113,6 @@ def test_a_signal_that_is_handled_slowly_ends_it_too(server):
 
 def test_once_there_is_enough_what_is_under_way_still_comes(server):
     """But nothing is asked again, and nobody waits for a pause to end."""
-
     config = JudgeConfig("some-model", server.url, requests_per_minute=FAST)
     model, came, began = Endpoint(config, "the model"), [], time.monotonic()
     together = threading.Barrier(4)
