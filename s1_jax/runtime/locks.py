@@ -1,8 +1,8 @@
-"""One run writes into a folder or file at a time.
+"""Locks that let only one run at a time write into a folder or a file.
 
-Whoever writes holds a lock of the system's (flock) on a small file of its own, in which it says who it is. The lock
-ends with the process, however that ends; a file that is left behind binds nobody. A bucket has no such locks, and some
-file systems have none either: there nothing keeps two runs apart.
+The writer holds an flock on a small lock file, in which it names itself. The lock ends with the process, however that
+ends; a lock file that is left behind locks nobody out. Buckets and some file systems have no such locks: there nothing
+keeps two runs apart.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from s1_jax.runtime.processes import any_of, is_first
 from s1_jax.runtime.storage import in_bucket
 
 LOCK = ".s1_jax.lock"
-LONGEST = 500  # bytes that are read of a lock
+RECORDS = "records.jsonl"  # what `evaluate` and `grade` write into the folder that they lock
+LONGEST = 500  # bytes that are read of a lock file
 
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Within, the folder is this run's alone to write into; it is made for that, and removed if it stays empty.
+    """Hold the lock of a folder for the block; the folder is created, and removed again if it stays empty.
 
-    Of several processes of one run the first holds the lock for all; each must enter. Raises UserError that names the
-    process which holds it.
+    In a run of several processes every process must enter; the first holds the lock for all of them. Raises UserError
+    that names the process which holds the lock.
     """
     with _locked(folder, folder / LOCK):
         yield
@@ -39,9 +40,13 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def locked_file(path: Path) -> Iterator[None]:
-    """The same for one file, or for a folder that appears under its name later; what is made is the folder above."""
-    real = path if in_bucket(path) else Path(os.path.realpath(path))  # by whatever name it is called
-    with _locked(path, real.with_name(f".{real.name}{LOCK}")):
+    """Hold the lock of one file, or of a folder that appears under this name later; the folder above is created.
+
+    A file named records.jsonl shares the lock of its folder, so that no command writes into the records of a running
+    sweep. Raises UserError as `locked_folder` does.
+    """
+    real = path if in_bucket(path) else Path(os.path.realpath(path))  # whichever link leads to it
+    with _locked(path, real.with_name(LOCK if real.name == RECORDS else f".{real.name}{LOCK}")):
         yield
 
 
@@ -50,7 +55,7 @@ def _locked(path: Path, lock: Path) -> Iterator[None]:
     if in_bucket(path):
         yield
         return
-    several = jax.distributed.is_initialized()  # asked first: without several, no backend is started for this
+    several = jax.distributed.is_initialized()  # without several processes, no backend is started for a lock
     holding = not several or is_first()
     new = [folder for folder in lock.parents if not folder.exists()] if holding else []
     descriptor, refused = None, False
@@ -63,12 +68,12 @@ def _locked(path: Path, lock: Path) -> Iterator[None]:
                 refused = True
         if any_of(refused) if several else refused:
             said = f"{path} is being written by another run ({_holder(lock)})"
-            raise UserError(f"{said}; wait for it, end it, or name another place")
+            raise UserError(f"{said}; wait for it to end, stop it, or choose another output")
         yield
     finally:
         if descriptor is not None:
             with suppress(OSError):
-                lock.unlink()  # while it is held: later it may be another process's
+                lock.unlink()  # before it is released: then it may be another process's
             os.close(descriptor)
         for folder in new:
             with suppress(OSError):  # it holds something
@@ -76,9 +81,11 @@ def _locked(path: Path, lock: Path) -> Iterator[None]:
 
 
 def _taken(lock: Path) -> int | None:
-    """The lock's file descriptor, held; None where there can be no lock: what else is written there shows why.
+    """Take the lock and return its file descriptor; None where no lock file can be made.
 
-    Raises BlockingIOError where another process holds it.
+    The command's own first write into that place then says what is wrong with it.
+
+    Raises BlockingIOError if another process holds it.
     """
     while True:
         try:
@@ -90,7 +97,7 @@ def _taken(lock: Path) -> int | None:
             if os.path.samestat(os.fstat(descriptor), lock.stat()):
                 break
         except FileNotFoundError:
-            pass  # whoever held it has removed it: a new one is made
+            pass  # its last holder has just removed it: make a new one
         except BlockingIOError:
             os.close(descriptor)
             raise
@@ -98,14 +105,14 @@ def _taken(lock: Path) -> int | None:
             os.close(descriptor)
             return None
         os.close(descriptor)
-    with suppress(OSError):  # a full disk: the lock holds, without a name
+    with suppress(OSError):  # a full disk: the lock holds, but names nobody
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{_own_name()}\n".encode(errors="replace"))
     return descriptor
 
 
 def _own_name() -> str:
-    """Without the command's options: they may hold what is not to be written down."""
+    """Name this process without its options, which may hold secrets."""
     command = sys.modules["__main__"]
     name = getattr(getattr(command, "__spec__", None), "name", None) or Path(sys.argv[0]).name
     since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
@@ -117,4 +124,4 @@ def _holder(lock: Path) -> str:
         said = file.read(LONGEST).decode(errors="replace").strip()
         if said and said.isprintable():
             return said
-    return "a process that does not say who it is"
+    return "a process that does not name itself"

@@ -38,7 +38,7 @@ def holder(tmp_path):
 
 def test_the_second_is_told_who_has_it_and_a_killed_one_binds_nobody(tmp_path, holder):
     folder = tmp_path / "run"
-    said = rf"{folder} is being written by another run \(process {holder.pid} on \S+: -c, since 2\S+ \S+\); wait for it"
+    said = rf"{folder} is being written by another run \(process {holder.pid} on \S+: -c, since 2\S+ \S+\); wait for"
     with pytest.raises(UserError, match=said), locked_folder(folder):
         raise AssertionError("not reached")
     os.kill(holder.pid, signal.SIGKILL)
@@ -107,6 +107,19 @@ def test_a_file_is_locked_under_every_name_it_has(tmp_path, monkeypatch):
                 raise AssertionError("not reached")
 
 
+def test_a_file_of_records_is_locked_with_the_folder_of_its_sweep(tmp_path):
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "run" / "records.jsonl")
+    records = tmp_path / "run" / "records.jsonl"
+    with locked_folder(tmp_path / "run"):
+        for path in (records, tmp_path / "link.jsonl"):
+            with pytest.raises(UserError, match=f"{path} is being written by another run"), locked_file(path):
+                raise AssertionError("not reached")
+        with locked_file(tmp_path / "run" / "other.jsonl"):
+            pass
+    with locked_file(records), pytest.raises(UserError, match="is being written"), locked_folder(tmp_path / "run"):
+        raise AssertionError("not reached")
+
+
 def test_a_bucket_has_no_locks(bucket):
     place = as_path("gs://s1-test/run")
     with locked_folder(place), locked_folder(place), locked_file(place / "x"):
@@ -127,6 +140,11 @@ COMMANDS = {
     "train": (train, "run", lambda path: ["--run-dir", path]),
     "curate": (curate, "run", lambda path: ["--run-dir", path, "--collect.sources", "synthetic"]),
     "generate": (generate, "out", lambda path: ["--model", "nowhere", "--input", "in.jsonl", "--output", path]),
+    "generate beside evaluate": (
+        generate,
+        "run/records.jsonl",
+        lambda path: ["--model", "nowhere", "--input", "in.jsonl", "--output", path],
+    ),
     "convert": (convert, "out", lambda path: ["--source", "nowhere", "--target", path]),
 }
 
@@ -135,8 +153,9 @@ COMMANDS = {
 def test_every_command_is_refused_before_it_does_anything(tmp_path, command):
     """All that write into a run's folder hold the same lock, so `grade` is refused beside `evaluate`."""
     module, name, arguments = COMMANDS[command]
-    path = run_dir(tmp_path) if name == "run" else tmp_path / "out"
-    with (locked_folder if name == "run" else locked_file)(path):
+    folder = run_dir(tmp_path) if name.startswith("run") else tmp_path
+    path = tmp_path / name
+    with locked_file(path) if name == "out" else locked_folder(folder):
         before = sorted(tmp_path.rglob("*"))
         with pytest.raises(UserError, match=f"^{path} is being written by another run .process {os.getpid()} on"):
             module.main(arguments(str(path)))
