@@ -25,8 +25,8 @@ from s1_jax.decoding.engine import Engine
 from s1_jax.errors import UserError
 from s1_jax.model.qwen2 import unstack
 from s1_jax.tasks import load_task
-from tests.decoding.core.test_budget import SCORES, SEVERAL, TABLE, WEIGHTS, C, V, budget_of, markers_of, random_script
-from tests.decoding.core.test_sweep import MAX_MODEL_LEN, ROWS, TOKENIZER, ending_model, random_requests
+from tests.decoding.ending_model import MAX_MODEL_LEN, ROWS, TOKENIZER, ending_model, random_requests
+from tests.decoding.mock_model import SCORES, SEVERAL, TABLE, WEIGHTS, C, V, budget_of, markers_of, random_script
 
 B = 400
 ALL, REPETITIVE = C, 2  # tokens that the mock model's scores depend on

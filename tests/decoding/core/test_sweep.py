@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-
 import jax
 import numpy as np
 import pytest
-import torch
 
-from s1_jax.config import S1, BudgetConfig, FormatConfig, MeshConfig, ModelConfig, SamplingConfig
-from s1_jax.decoding.core.budget import End, Kind
+from s1_jax.config import S1, BudgetConfig, FormatConfig, MeshConfig, SamplingConfig
+from s1_jax.decoding.core.budget import AnswerEnd, End, Kind
 from s1_jax.decoding.core.requests import Request
-from s1_jax.decoding.core.sweep import cut_of, plan_shared
-from s1_jax.decoding.core.traces import ignored_ends
+from s1_jax.decoding.core.sweep import SharedTrace, cut_of, plan_shared
+from s1_jax.decoding.core.traces import Trace, ignored_ends
 from s1_jax.decoding.engine import Engine
 from s1_jax.model.qwen2 import param_axes, unstack
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
-from tests.reference import to_params
-from tests.tokenizer import byte_tokenizer
+from tests.decoding.ending_model import MAX_ANSWER, MAX_MODEL_LEN, ROWS, TOKENIZER, V, ending_model, random_requests
 
-V, MAX_MODEL_LEN, MAX_ANSWER, ROWS = 264, 160, 5, 8
 MOST_PROGRAMS = 40  # of one sweep: ten functions, each for the few sizes of batch and cache that it meets
-TOKENIZER = byte_tokenizer()
 FORMAT = FormatConfig("<|im_start|>", "ba", "!", ("<|im_end|>", "<|im_start|>a", "ab", "bba"))
-STRINGS = ("Wait", "", ("Hm", "", "no"))
-
-
-def ending_model(tiny_model, seed):
-    """A random model that likes to end, thinking and lines: its head is larger at these tokens."""
-    reference = copy.deepcopy(tiny_model(seed, vocab_size=V, max_position_embeddings=256).torch_model)
-    with torch.no_grad():
-        reference.lm_head.weight[256:259] *= 1.3 + 0.2 * seed
-        reference.lm_head.weight[ord("\n")] *= 1.5
-        reference.lm_head.weight[[ord("a"), ord("b")]] *= 2.0 if seed == 3 else 1.0
-    return ModelConfig.from_dict(reference.config.to_dict()), to_params(reference)
 
 
 @pytest.fixture(scope="module", params=(1, 2, 3))
@@ -42,32 +25,6 @@ def engine(request, tiny_model):
     config, params = ending_model(tiny_model, request.param)
     format = FORMAT if request.param == 3 else S1
     return Engine(config, unstack(params), TOKENIZER, max_model_len=MAX_MODEL_LEN, batch_size=ROWS, format=format)
-
-
-def random_requests(rng):
-    """Grids and single settings over a few prompts, greedy and sampled, in random order."""
-    requests = []
-    for problem in range(int(rng.integers(1, 5))):
-        prompt = tuple(map(int, rng.integers(0, 256, rng.integers(1, 100))))
-        for string in rng.permutation(len(STRINGS))[: rng.integers(1, 4)]:
-            for minimum in (1, *rng.integers(0, 8, rng.integers(0, 2))):
-                maxima = [None, *map(int, rng.integers(minimum, 60, rng.integers(0, 5)))]
-                counts = list(map(int, rng.integers(0, 5, rng.integers(1, 4))))
-                sampling = SamplingConfig(temperature=float(rng.choice([0.0, 0.9])))
-                grace, bias = float(rng.choice([0.0, 0.1])), float(rng.choice([0.0, 0.0, 0.0, 2.0]))
-                for maximum in rng.permutation(np.array(maxima, object)):
-                    for count in counts:
-                        budget = BudgetConfig(
-                            int(minimum),
-                            maximum,
-                            count,
-                            STRINGS[string],
-                            newline_grace=grace,
-                            end_bias=bias if maximum else 0.0,
-                        )
-                        for sample in range(1 if sampling.temperature == 0 else 2):
-                            requests.append(Request(prompt, budget, sampling, problem, sample, 7, MAX_ANSWER))
-    return [requests[i] for i in rng.permutation(len(requests))]
 
 
 def grid(prompt, maxima, counts, **settings):
@@ -186,3 +143,28 @@ def test_another_sweep_compiles_nothing(tiny_model):
     programs = sweep((4, 16, None), (0, 1, 3), "Wait")
     assert 0 < programs <= MOST_PROGRAMS
     assert sweep((2, 9, 11, 30, None), (0, 2, 3), "Wait") == programs
+
+
+def test_a_shared_trace_puts_the_traces_of_its_requests_together():
+    """Five requests leave a trunk of five thinking tokens, the third of which is an ignore string, at five points."""
+    requests = [*grid((7,), (None, 1, 3, 4), (1,)), *grid((7,), (None,), (0,))]
+    plan = plan_shared(requests)
+    assert plan.runs == requests[:1]
+    kinds = [*[Kind.THINKING] * 2, Kind.IGNORE, *[Kind.THINKING] * 2, Kind.SUFFIX, Kind.ANSWER, Kind.STOP]
+    trunk = Trace(np.arange(10, 18), np.array(kinds), End.NATURAL, AnswerEnd.STOP, 1)
+    shared = SharedTrace(plan, 0, trunk, is_newline=np.arange(V) == 11)
+    natural, *forced = (2, End.NATURAL), (1, End.FORCED), (3, End.FORCED), (4, End.FORCED)
+    assert shared.missing == [natural, *forced]
+    assert [shared.after_newline(point) for point in shared.missing] == [True, False, False, False]
+    used = zip([(5, End.NATURAL), *forced, natural], (1, 0, 1, 1, 0), strict=True)
+    assert list(shared.cuts) == list(enumerate(used))
+    assert shared.trace(trunk.branch_point) is trunk
+    for length, point in enumerate(shared.missing, 1):
+        assert not shared.complete
+        kinds = np.array([Kind.SUFFIX, *[Kind.ANSWER] * length])
+        shared.add_answer(point, Trace(np.arange(20, 21 + length), kinds, point.end, AnswerEnd.LENGTH, 0))
+        trace = shared.trace(point)
+        assert list(trace.tokens) == [*range(10, 10 + point.position), *range(20, 21 + length)]
+        assert (trace.branch_point, len(trace.answer), trace.answer_end) == (point, length, AnswerEnd.LENGTH)
+    assert shared.complete and shared.num_requests == 5
+    assert shared.num_decoded == 5 + 1 + (1 + 2 + 3 + 4)

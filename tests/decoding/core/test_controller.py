@@ -10,77 +10,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s1_jax.decoding.core.budget import NO_LIMIT, THOUGHT, AnswerEnd, Budget, End, Kind
+from s1_jax.decoding.core.budget import THOUGHT, AnswerEnd, End, Kind
 from s1_jax.decoding.core.controller import budget_controller, initial_state
-from s1_jax.decoding.core.end_markers import Markers
 from s1_jax.decoding.core.loop import decode, start
 from s1_jax.decoding.host.results import traces_of
+from tests.decoding.mock_model import (
+    SCORES,
+    SEVERAL,
+    TABLE,
+    WEIGHTS,
+    WORDS,
+    C,
+    Script,
+    budget_of,
+    markers_of,
+    mock_scores,
+    random_script,
+)
 from tests.decoding.plain import Plain, Words, plain_decode, plain_free
 
-V, KNOWN = 16, 14
-IM_START, IM_END, ENDOFTEXT, ANSWER_WORD, NEWLINE, FINAL, LINE = 0, 1, 2, 3, 4, 5, 8
-WORDS = Words(
-    ends=frozenset((IM_START, IM_END, ENDOFTEXT)),
-    stops=frozenset((IM_END, ENDOFTEXT)),
-    known=frozenset(range(KNOWN)),
-    newlines=frozenset((NEWLINE, LINE)),
-    newline=NEWLINE,
-    start=(IM_START, 9),
-    natural=(IM_START, ANSWER_WORD),
-    forced=(IM_START, ANSWER_WORD, NEWLINE, FINAL),
-)
-# markers of several tokens: one within another, one that another's end begins, one with two beginnings alike
-SEVERAL = dataclasses.replace(
-    WORDS,
-    ends=frozenset((IM_END, ENDOFTEXT)),
-    markers=((IM_START, 7), (10, 10, LINE), (10, LINE), (11, 10, 10, 11)),
-)
-B, C = 1500, 64  # rows of a batch; tokens a row can hold
-A, W = 3, 5  # strings of a rotation, their tokens
-TABLE = 4093  # score rows of the mock model
-
-rng = np.random.default_rng(0)
-WEIGHTS = rng.integers(1, TABLE, C)
-SCORES = rng.normal(size=(TABLE, V)).astype(np.float32)
-SCORES[:, [IM_START, ANSWER_WORD, 10, 11]] += np.float32([0.7, 0.5, 0.7, 0.5])  # ends must come often
-SCORES[:, KNOWN:] += 1.0  # and ids nobody knows be tempting
-
-
-@dataclasses.dataclass(frozen=True)
-class Script:
-    """One row: a prompt and a budget, as Python values."""
-
-    prompt: tuple[int, ...]
-    minimum: int
-    maximum: int | None
-    num_ignore: int
-    strings: tuple[tuple[int, ...], ...]
-    max_answer_tokens: int
-    forcing: bool = True
-    grace: int = 0
-    end_bias: float = 0.0
-    limit: int | None = None  # of all tokens, without forcing
-
-
-def markers_of(words: Words) -> Markers:
-    ends = [*((token,) for token in words.ends), *words.markers, words.natural]
-    bits = np.zeros(V, np.uint32)
-    for bit, token in enumerate(token for marker in ends for token in marker):
-        bits[token] |= np.uint32(1 << bit)
-    return Markers(
-        bits=jnp.asarray(bits),
-        end_lengths=jnp.asarray([len(marker) for marker in ends]),
-        is_stop=jnp.isin(jnp.arange(V), jnp.asarray(list(words.stops))),
-        is_known=jnp.arange(V) < KNOWN,
-        is_newline=jnp.isin(jnp.arange(V), jnp.asarray(list(words.newlines))),
-        suffixes=jnp.asarray([[0, 3, 0, 0, 0], [0, 3, 4, 5, 0], [4, 0, 3, 4, 5]]),
-        suffix_lengths=jnp.asarray([2, 4, 5]),
-    )
-
-
-def mock_scores(history) -> np.ndarray:
-    """A score of every next token that depends on all tokens before it, and on where each stands."""
-    return SCORES[int(np.dot(np.asarray(history, np.int64) + 1, WEIGHTS[: len(history)]) % TABLE)]
+B = 1500  # rows of a batch
 
 
 def mock_forward(token_ids, positions, cache):
@@ -89,55 +38,6 @@ def mock_forward(token_ids, positions, cache):
     cache = cache.at[rows, positions[:, 0]].set(token_ids[:, 0])
     seen = jnp.where(jnp.arange(C) <= positions, cache + 1, 0)
     return jnp.asarray(SCORES)[jnp.sum(seen * jnp.asarray(WEIGHTS, jnp.int32), axis=1) % TABLE], cache
-
-
-def random_script(rng: np.random.Generator, forcing: bool = True) -> Script:
-    minimum = int(rng.integers(0, 5))
-    maximum = None if rng.random() < 0.4 else int(rng.integers(minimum if minimum > 1 else 0, 20))
-    strings = tuple(
-        tuple(map(int, rng.integers(3, KNOWN, rng.integers(0, W + 1)))) for _ in range(rng.integers(1, A + 1))
-    )
-    longest = C - len(WORDS.start) - 1 - len(WORDS.forced) - 3
-    max_answer_tokens = int(rng.integers(0, 7))
-    prompt = tuple(map(int, rng.integers(3, KNOWN, rng.integers(1, longest - max_answer_tokens + 1))))
-    grace = 0 if maximum is None or rng.random() < 0.5 else int(rng.integers(0, maximum + 1))
-    bias = 0.0 if maximum is None or rng.random() < 0.5 else float(rng.uniform(0, 3))
-    limit = int(rng.integers(0, 24)) if not forcing and rng.random() < 0.5 else None
-    return Script(
-        prompt, minimum, maximum, int(rng.integers(0, 7)), strings, max_answer_tokens, forcing, grace, bias, limit
-    )
-
-
-def budget_of(scripts: list[Script], words: Words = WORDS) -> Budget:
-    def column(values, dtype=np.int32):
-        return np.asarray(list(values), dtype)
-
-    ids, lengths = np.zeros((len(scripts), A, W), np.int32), np.zeros((len(scripts), A), np.int32)
-    for i, script in enumerate(scripts):
-        for j, string in enumerate(script.strings):
-            ids[i, j, : len(string)] = string
-            lengths[i, j] = len(string)
-    room = [C - len(s.prompt) - len(WORDS.start) for s in scripts]
-    return Budget(
-        min_thinking_tokens=column(s.minimum for s in scripts),
-        max_thinking_tokens=column(NO_LIMIT if s.maximum is None else s.maximum for s in scripts),
-        grace_tokens=column(s.grace for s in scripts),
-        num_ignore=column(s.num_ignore for s in scripts),
-        ignore_ids=ids,
-        ignore_lengths=lengths,
-        ignore_count=column(len(s.strings) for s in scripts),
-        context_limit=column(
-            r - 1 - len(WORDS.forced) - s.max_answer_tokens - max([len(m) - 1 for m in words.markers], default=0)
-            for r, s in zip(room, scripts, strict=True)
-        ),
-        end_bias=column((s.end_bias for s in scripts), np.float32),
-        max_answer_tokens=column(s.max_answer_tokens for s in scripts),
-        max_new_tokens=column(room),
-        max_free_tokens=column(NO_LIMIT if s.limit is None else s.limit for s in scripts),
-        forcing=column((s.forcing for s in scripts), bool),
-        thinking=column((True for _ in scripts), bool),
-        start_token=column(words.start[-1] for _ in scripts),
-    )
 
 
 @jax.jit
