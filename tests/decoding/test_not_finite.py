@@ -14,7 +14,7 @@ from s1_jax.api import LoadedModel
 from s1_jax.checkpoints.tensor_file import DTYPES, read_header
 from s1_jax.config import BudgetConfig, SamplingConfig, StepConfig
 from s1_jax.decoding.core.budget import Phase, empty_state
-from s1_jax.decoding.core.loop import ALL_FINITE, record, start
+from s1_jax.decoding.core.loop import ALL_FINITE, Outcome, record, start
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.tree import Tree
@@ -111,13 +111,13 @@ def test_an_infinite_logit_of_a_token_that_is_never_drawn_counts(tiny):
     ],
 )
 def test_what_is_not_finite(logits, at):
-    """Of rows that go on; one that is done reads no logits, and the first step is the one that is kept."""
+    """A row that is done reads no logits, and of the rows that continue the first such step is kept."""
     phases = jnp.asarray([Phase.THINKING, Phase.DONE], jnp.int32)
     rows = dataclasses.replace(empty_state(2), phase=phases)
     state = start(rows, (), jnp.asarray([logits, logits], jnp.float32), jnp.zeros(2, jnp.int32), 8)
     one, kind, feeds, none = jnp.ones(2, jnp.int32), jnp.ones(2, jnp.int32), jnp.ones(2, bool), jnp.zeros(2, jnp.int32)
     for _ in range(2):
-        state = record(state, rows, (one, kind, feeds, none), state.logits)
+        state = record(state, rows, Outcome(one, kind, feeds, none), state.logits)
     assert state.lost_at.tolist() == [at, ALL_FINITE]
 
 
