@@ -35,7 +35,7 @@ def draw() -> str:
     for i, (name, note, pieces) in enumerate(rows):
         y = 40 + i * STEP
         parts += [text(16, y + 20, name, bold=True), text(LEFT, y - 7, note, GREY, 12)]
-        x = LEFT
+        x = float(LEFT)
         for width, piece in [(PROMPT, lambda x, y: box(x, y, PROMPT * UNIT - 2, HEIGHT, PALE, "prompt", INK)), *pieces]:
             parts.append(piece(x, y))
             x += width * UNIT

@@ -14,15 +14,15 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 560, 46, 330
 def draw() -> str:
     """Return the text of the SVG file."""
     parts = [text(16, 26, "Three metrics of one curve", bold=True, size=15)]
-    for accuracy in (0, 20, 40, 60, 80, 100):
+    for percent in (0, 20, 40, 60, 80, 100):
         parts += [
-            line(LEFT, up(accuracy), RIGHT, up(accuracy), PALE, 1),
-            text(LEFT - 8, up(accuracy) + 4, str(accuracy), GREY, 12, "end"),
+            line(LEFT, up(percent), RIGHT, up(percent), PALE, 1),
+            text(LEFT - 8, up(percent) + 4, str(percent), GREY, 12, "end"),
         ]
-    for tokens in (16, 32, 64, 128):
+    for tick in (16, 32, 64, 128):
         parts += [
-            line(across(tokens), BOTTOM, across(tokens), BOTTOM + 5, GREY),
-            text(across(tokens), BOTTOM + 20, str(tokens), GREY, 12, "middle"),
+            line(across(tick), BOTTOM, across(tick), BOTTOM + 5, GREY),
+            text(across(tick), BOTTOM + 20, str(tick), GREY, 12, "middle"),
         ]
     parts += [
         text(
