@@ -18,6 +18,6 @@ def get_config() -> TrainConfig:
         model=ModelSource(path=str(files("s1_jax") / "assets" / "tiny_base"), remat="none"),
         data=DataConfig(path="runs/quickstart/examples.jsonl", max_length=256, batch_examples=16, micro_batch_rows=8),
         optim=OptimConfig(peak_lr=1e-3),
-        train=TrainLoopConfig(epochs=3),
+        train=TrainLoopConfig(epochs=3, log_every_steps=10),
         checkpoint=CheckpointConfig(every_steps=50),
     )
