@@ -160,8 +160,7 @@ def train_ours(connection: Connection, job: Job) -> None:
     from s1_jax.data.chat import Example
     from s1_jax.data.loader import Loader
     from s1_jax.data.tokens import Corpus
-    from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh
-    from s1_jax.train import place
+    from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh, place_rows
     from s1_jax.training.flops import step_flops
     from s1_jax.training.optimizer import make_optimizer
     from s1_jax.training.state import abstract_state, init_state
@@ -188,7 +187,7 @@ def train_ours(connection: Connection, job: Job) -> None:
         start, compiled = time.perf_counter(), {}
         for step in loader.batches():
             if (shape := step.batch["token_ids"].shape) not in compiled:
-                arguments = (state, place(step, layout), jnp.int32(step.micro_batches))
+                arguments = (state, place_rows(layout, step.batch, step.rows), jnp.int32(step.micro_batches))
                 compiled[shape] = step_fn.lower(*arguments).compile()
         connection.send({"compile_seconds": time.perf_counter() - start})
         batches = loader.batches()
@@ -198,7 +197,7 @@ def train_ours(connection: Connection, job: Job) -> None:
             for _ in range(job.sizes.steps):
                 step = next(batches)
                 run = compiled[step.batch["token_ids"].shape]
-                state, metrics = run(state, place(step, layout), jnp.int32(step.micro_batches))
+                state, metrics = run(state, place_rows(layout, step.batch, step.rows), jnp.int32(step.micro_batches))
                 losses.append(float(metrics["loss"]))
                 flops += step_flops(model, step.batch["positions"], step.batch["segment_ids"])
                 row_tokens += step.row_tokens

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 GIB = 2**30
+LANES = 128  # width of a TPU's registers and memory tiles: last dimensions that are multiples of it waste nothing
 
 
 @dataclass(frozen=True)

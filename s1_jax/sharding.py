@@ -281,7 +281,7 @@ def _is_axes(x: Any) -> bool:
 
 
 def row_order(length: int, parts: int) -> np.ndarray:
-    """Which place of a row each slot holds, so that a row cut into `parts` is cut fairly: [length] int.
+    """Return the token of a row that each slot holds, so that a row cut into `parts` is cut fairly: [length] int.
 
     Under a causal mask the end of a row costs the most. Of 2 * parts chunks each part gets one from the front and the
     one as far from the end (zig-zag), as context parallelism in Llama 3 does (arXiv 2407.21783, section 3.3.2).
@@ -291,6 +291,43 @@ def row_order(length: int, parts: int) -> np.ndarray:
         return np.arange(length)
     chunks = np.arange(length).reshape(2 * parts, -1)
     return np.concatenate([chunks[part] for pair in range(parts) for part in (pair, 2 * parts - 1 - pair)])
+
+
+def current_row_order(length: int) -> np.ndarray:
+    """Return the token of a row that each slot holds on the layout in use, as `place_rows` puts them: [length] int."""
+    layout = current_layout()
+    return row_order(length, 1 if layout is None else layout.size("length"))
+
+
+def place_rows(layout: Layout, arrays: Mapping[str, np.ndarray], rows: int) -> dict[str, jax.Array]:
+    """Put packed rows [M, rows, T] on the mesh, each in `row_order`.
+
+    `arrays` are [M, own rows, T]: this process has filled those rows that its devices hold (`Layout.local`).
+    """
+    sharding = layout.sharding("micro", "batch", "length")
+    own = {row: i for i, row in enumerate(layout.local("batch", rows))}
+
+    def placed(array: np.ndarray) -> jax.Array:
+        ordered = array[:, :, row_order(array.shape[2], layout.size("length"))]
+
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
+            micro, wanted, length = index
+            return ordered[micro, [own[row] for row in range(rows)[wanted]], length]
+
+        return jax.make_array_from_callback((array.shape[0], rows, array.shape[2]), sharding, part)
+
+    return {name: placed(array) for name, array in arrays.items()}
+
+
+def whole_rows(layout: Layout, x: jax.Array) -> jax.Array:
+    """Gather the pieces [b, t, ...] of all devices that share rows, within `shard_over`: [b, T, ...], tokens in order.
+
+    The devices stand first in what is gathered, so that its gradient is a reduce-scatter (see `sum_scatter`).
+    """
+    pieces = jax.lax.all_gather(x, layout.axes("length"))
+    half = x.shape[1] // 2  # of `row_order`: a device holds a chunk from the front and one from the back
+    return jnp.concatenate([*pieces[:, :, :half], *pieces[::-1, :, half:]], axis=1)
 
 
 def assert_sharded(tree: Any, shardings: Any) -> None:

@@ -32,13 +32,13 @@ from s1_jax.runtime.locks import locked_file, locked_folder
 from s1_jax.runtime.processes import Watchdog, alike, any_of, is_first, meet, start_processes, watch_for_preemption
 from s1_jax.runtime.progress import progress_bar
 from s1_jax.runtime.storage import Mirror, as_path, mirrored
-from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh
+from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh, place_rows
 from s1_jax.training.checks import check_sizes
 from s1_jax.training.flops import mfu, step_flops
 from s1_jax.training.metrics import MetricsLog, find_wandb, start_wandb
 from s1_jax.training.optimizer import learning_rate, make_optimizer
 from s1_jax.training.state import abstract_state, init_state
-from s1_jax.training.step import BATCH_KEYS, compile_loss, compile_step
+from s1_jax.training.step import compile_loss, compile_step
 from s1_jax.training.step_line import StepTable
 from s1_jax.training.watch import StepClock, Trace, device_memory
 
@@ -137,9 +137,12 @@ def fine_tune(config: TrainConfig, folder: Mirror) -> None:
         bar_row = bar.add_task("fine-tuning", total=total_steps, completed=first_step, note="")
         clock, number, saved_step = StepClock(), first_step, first_step
 
+        def placed(step: Step) -> dict[str, jax.Array]:
+            return place_rows(layout, step.batch, step.rows)
+
         def held_out_loss() -> float:
             assert held_out_step is not None
-            batch = place(held_out_step, layout)
+            batch = placed(held_out_step)
             with clock.compiling("held-out loss", batch["token_ids"].shape) as new:
                 if new:
                     bar.update(bar_row, note="compiling the held-out loss")
@@ -154,7 +157,7 @@ def fine_tune(config: TrainConfig, folder: Mirror) -> None:
             say(f"held-out loss before the first step: {loss_before:.4f}")
             if log is not None:
                 log.write({"step": 0, "loss": None, "held_out_loss": loss_before, "examples_seen": 0, "epoch": 0.0})
-        batches = ((step, place(step, layout)) for step in clock.waiting(loader.batches(examples_seen)))
+        batches = ((step, placed(step)) for step in clock.waiting(loader.batches(examples_seen)))
         watchdog.tick("waiting for the first input")
         upcoming = next(batches, None)
         while upcoming is not None:
@@ -266,23 +269,6 @@ def diverged(scalars: dict[str, float], step: Step, saved_step: int) -> str:
     numbers = ", ".join(f"{name} {value}" for name, value in sorted(scalars.items()))
     kept = f"the last good checkpoint is that of step {saved_step}" if saved_step else "no checkpoint was saved before"
     return f"{numbers}, from examples {', '.join(step.example_ids)}; {kept}"
-
-
-def place(step: Step, layout: Layout) -> dict[str, jax.Array]:
-    """A step's arrays [M, B, T] on the mesh, of which this process has filled its own rows."""
-    rows = step.rows
-    sharding = layout.sharding("micro", "batch", "length")
-    own = {row: i for i, row in enumerate(layout.local("batch", rows))}
-
-    def placed(array: np.ndarray) -> jax.Array:
-        def part(index: tuple[slice, ...] | None) -> np.ndarray:
-            assert index is not None
-            micro, wanted, length = index
-            return array[micro, [own[row] for row in range(rows)[wanted]], length]
-
-        return jax.make_array_from_callback((array.shape[0], rows, array.shape[2]), sharding, part)
-
-    return {key: placed(step.batch[key]) for key in BATCH_KEYS}
 
 
 def _nothing(*_: object) -> None:

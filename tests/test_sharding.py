@@ -19,7 +19,9 @@ from s1_jax.sharding import (
     Layout,
     assert_sharded,
     constrain,
+    current_row_order,
     make_mesh,
+    place_rows,
     row_order,
     shard_over,
     sum_scatter,
@@ -78,9 +80,20 @@ def test_axes_and_sizes_of_logical_axes():
 def test_row_order_gives_each_part_a_fair_share_of_a_causal_mask(length, parts):
     order = row_order(length, parts)
     assert sorted(order) == list(range(length))
-    work = (order + 1).reshape(parts, -1).sum(axis=1)  # a token at place p sees p + 1
+    work = (order + 1).reshape(parts, -1).sum(axis=1)  # a token at position p sees p + 1
     assert len(set(work)) == 1
     assert np.array_equal(row_order(length + 1, 2), np.arange(length + 1))  # what does not divide stays in order
+
+
+def test_rows_are_placed_in_the_order_that_the_layout_says():
+    layout = make_layout(2, 1, 2)
+    array = np.arange(3 * 4 * T).reshape(3, 4, T)
+    placed = place_rows(layout, {"ids": array}, rows=4)["ids"]
+    with layout.use():
+        order = current_row_order(T)
+    assert np.array_equal(placed, array[..., order]) and not np.array_equal(placed, array)
+    assert placed.sharding.is_equivalent_to(layout.sharding("micro", "batch", "length"), 3)
+    assert np.array_equal(current_row_order(T), np.arange(T)), "without a layout"
 
 
 @pytest.mark.parametrize("dimension", [0, 1, 2])
@@ -136,7 +149,8 @@ def test_adam_moments_keep_their_place(tiny_model):
 
 def loss_and_logits(config, params, ids, positions, segment_ids):
     hidden = qwen2.hidden_states(config, params, ids, positions, segment_ids, remat="full")
-    scores = qwen2.logits(config, params, hidden)
+    in_order = np.argsort(current_row_order(T))
+    scores, ids = qwen2.logits(config, params, hidden)[:, in_order], ids[:, in_order]
     wanted = jnp.take_along_axis(jax.nn.log_softmax(scores[:, :-1]), ids[:, 1:, None], axis=-1)
     return -jnp.mean(wanted), scores
 
@@ -160,10 +174,10 @@ def test_same_logits_and_gradients_on_every_mesh(tiny_model, batch):
         layout = make_layout(*shape)
         shardings = layout.tree(qwen2.param_axes(model.config), qwen2.abstract_params(model.config))
         params = jax.device_put(model.params, shardings)
-        rows = jax.device_put(batch, layout.sharding("batch", "length"))
+        rows = place_rows(layout, dict(enumerate(np.asarray(x)[None] for x in batch)), rows=B)
         with layout.use():
             run = jax.jit(jax.value_and_grad(partial(loss_and_logits, model.config), has_aux=True))
-            results[name] = jax.device_get(run(params, *rows))
+            results[name] = jax.device_get(run(params, *(x[0] for x in rows.values())))
     reference = results["1x1"]
     for name in MESHES:
         for mine, theirs in zip(jax.tree.leaves(results[name]), jax.tree.leaves(reference), strict=True):

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-LANES = 128
+from s1_jax.chips import LANES
+
 # Of keys, and of values as much again: enough that reading it takes longer than the 0.35 us a step costs by itself, and
 # twice that, for the next block, leaves room in the 16 MiB of VMEM that a kernel has on v5e.
 BLOCK_BYTES = 2**20

@@ -21,25 +21,25 @@ SMALLEST_BLOCK = 64
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def attend_packed(
-    queries: jax.Array, keys: jax.Array, values: jax.Array, segment_ids: jax.Array, places: tuple[int, ...]
+    queries: jax.Array, keys: jax.Array, values: jax.Array, segment_ids: jax.Array, order: tuple[int, ...]
 ) -> jax.Array:
     """Causal attention within documents. queries [B, T, N, H]; keys, values [B, T, K, H]; segment_ids [B, T] ->
     [B, T, N * H].
 
-    Block by block of the queries, with the keys up to its last place; the backward pass makes the scores anew, so none
-    is kept. The G queries of a kv head lie behind each other, as in `attend`. Slot t holds place `places[t]`.
+    Block by block of the queries, with the keys up to its last token; the backward pass makes the scores anew, so none
+    is kept. The G queries of a kv head lie behind each other, as in `attend`. Slot t holds token `order[t]` of its row.
     """
-    return _attend_forward(queries, keys, values, segment_ids, places)[0]
+    return _attend_forward(queries, keys, values, segment_ids, order)[0]
 
 
 def _attend_forward(
-    queries: jax.Array, keys: jax.Array, values: jax.Array, segment_ids: jax.Array, places: tuple[int, ...]
+    queries: jax.Array, keys: jax.Array, values: jax.Array, segment_ids: jax.Array, order: tuple[int, ...]
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     K = keys.shape[2]
     by_head = _by_kv_head(queries, K)
     k, v = (x.transpose(0, 2, 1, 3) for x in (keys, values))
     out, log_sums = [], []
-    for rows, end, mask in _query_blocks(segment_ids, np.array(places), queries.shape[2] // K):
+    for rows, end, mask in _query_blocks(segment_ids, np.array(order), queries.shape[2] // K):
         scores = _scores(by_head[:, :, rows], k[:, :, :end], mask)
         largest = scores.max(axis=-1, keepdims=True)
         weights = jnp.exp(scores - largest)
@@ -52,7 +52,7 @@ def _attend_forward(
     return flat, (queries, keys, values, segment_ids, flat, jnp.concatenate(log_sums, axis=2))
 
 
-def _attend_backward(places: tuple[int, ...], kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple:
+def _attend_backward(order: tuple[int, ...], kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple:
     queries, keys, values, segment_ids, out, log_sums = kept
     K, scale = keys.shape[2], queries.shape[3] ** -0.5
     grad, out = grad.reshape(queries.shape), out.reshape(queries.shape)
@@ -60,7 +60,7 @@ def _attend_backward(places: tuple[int, ...], kept: tuple[jax.Array, ...], grad:
     own = _by_kv_head(jnp.sum((grad * out).astype(jnp.float32), axis=-1, keepdims=True), K)
     k, v = (x.transpose(0, 2, 1, 3) for x in (keys, values))
     to_q, to_k, to_v = [], jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
-    for rows, end, mask in _query_blocks(segment_ids, np.array(places), queries.shape[2] // K):
+    for rows, end, mask in _query_blocks(segment_ids, np.array(order), queries.shape[2] // K):
         q, to_mixed = by_head[:, :, rows], to_out[:, :, rows]
         weights = jnp.exp(_scores(q, k[:, :, :end], mask) - log_sums[:, :, rows])
         to_weights = jnp.einsum("bkqh,bksh->bkqs", to_mixed, v[:, :, :end], preferred_element_type=jnp.float32)
@@ -75,16 +75,16 @@ def _attend_backward(places: tuple[int, ...], kept: tuple[jax.Array, ...], grad:
 attend_packed.defvjp(_attend_forward, _attend_backward)
 
 
-def _query_blocks(segment_ids: jax.Array, places: np.ndarray, G: int) -> list[tuple[slice, int, jax.Array]]:
+def _query_blocks(segment_ids: jax.Array, order: np.ndarray, G: int) -> list[tuple[slice, int, jax.Array]]:
     """Of each block its rows in [T * G], the slot behind the last key it may see, and its mask [B, 1, rows, end]."""
-    T = len(places)
+    T = len(order)
     size = max(SMALLEST_BLOCK, math.ceil(T / QUERY_BLOCKS))
     blocks = []
     for start in range(0, T, size):
         slots = slice(start, min(start + size, T))
-        end = int(np.flatnonzero(places <= places[slots].max()).max()) + 1
+        end = int(np.flatnonzero(order <= order[slots].max()).max()) + 1
         same = segment_ids[:, slots, None] == segment_ids[:, None, :end]
-        mask = jnp.repeat(same & (places[slots, None] >= places[None, :end]), G, axis=1)[:, None]
+        mask = jnp.repeat(same & (order[slots, None] >= order[None, :end]), G, axis=1)[:, None]
         blocks.append((slice(slots.start * G, slots.stop * G), end, mask))
     return blocks
 

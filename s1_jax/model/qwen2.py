@@ -24,7 +24,7 @@ from s1_jax.model import splash, stored_weights
 from s1_jax.model.attention import apply_rope, rope_angles
 from s1_jax.model.packed_attention import attend_packed
 from s1_jax.model.sharded_matmul import KernelAxes, contract, expand
-from s1_jax.sharding import RESIDUAL, constrain, current_layout, platform, shard_over
+from s1_jax.sharding import RESIDUAL, constrain, current_layout, current_row_order, platform, shard_over
 
 Params = dict[str, Any]
 
@@ -241,8 +241,7 @@ def lookup(table: jax.Array, token_ids: jax.Array, compute_dtype: jnp.dtype) -> 
         mine = jax.lax.all_to_all(found, axes, split_axis=0, concat_axis=0, tiled=True)
         return jnp.moveaxis(mine, 0, 2).reshape(*ids.shape, parts * columns.shape[1])
 
-    places = (("table_vocab", "table_embed"), RESIDUAL[:2])
-    return shard_over(layout, local, places, RESIDUAL)(table, token_ids)
+    return shard_over(layout, local, (("table_vocab", "table_embed"), RESIDUAL[:2]), RESIDUAL)(table, token_ids)
 
 
 def init_params(config: ModelConfig, key: jax.Array, dtype: jnp.dtype = jnp.float32) -> Params:
@@ -289,20 +288,18 @@ def hidden_states(
     *,
     compute_dtype: jnp.dtype = jnp.float32,
     remat: str = "none",
-    places: np.ndarray | None = None,
 ) -> jax.Array:
     """Final hidden states [B, T, D] of packed rows.
 
     token_ids, positions, segment_ids are [B, T] int32; a token attends within its own segment; segment 0 is padding.
-    `remat` names what the backward pass keeps (REMAT_POLICIES). Slot t holds place `places[t]` of its row, as
-    `sharding.row_order` gives them (none: in order). Raises UserError on another policy.
+    The tokens of a row are in the order in which the layout in use holds them (`sharding.place_rows`). `remat` names
+    what the backward pass keeps (REMAT_POLICIES). Raises UserError on another policy.
     """
     if remat not in REMAT_POLICIES:
         raise UserError(f"unknown remat policy {remat!r}; known: {', '.join(REMAT_POLICIES)}")
     model = bind(config, params)
     cos, sin = rope_angles(config, positions)
-    places = np.arange(token_ids.shape[1]) if places is None else places
-    mix = MIXERS.get(platform(), einsum_mixer)(segment_ids, places)
+    mix = MIXERS.get(platform(), einsum_mixer)(segment_ids, current_row_order(token_ids.shape[1]))
 
     def step(x: jax.Array, layer: DecoderLayer) -> tuple[jax.Array, None]:
         return layer(x, cos, sin, mix)
@@ -321,22 +318,22 @@ def hidden_states(
 Mixer = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, None]]
 
 
-def einsum_mixer(segment_ids: jax.Array, places: np.ndarray) -> Mixer:
+def einsum_mixer(segment_ids: jax.Array, order: np.ndarray) -> Mixer:
     """Attention within documents of packed rows, by plain matmuls: on any platform."""
 
     def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
-        return checkpoint_name(attend_packed(q, k, v, segment_ids, tuple(places.tolist())), splash.SAVED), None
+        return checkpoint_name(attend_packed(q, k, v, segment_ids, tuple(order.tolist())), splash.SAVED), None
 
     return mix
 
 
-def splash_mixer(segment_ids: jax.Array, places: np.ndarray, *, interpret: bool = False) -> Mixer:
+def splash_mixer(segment_ids: jax.Array, order: np.ndarray, *, interpret: bool = False) -> Mixer:
     """The same by the Pallas kernel, which holds no scores and skips the blocks between documents."""
     layout = current_layout()
-    visits = splash.plan_visits(segment_ids, places, 1 if layout is None else layout.size("length"))
+    visits = splash.plan_visits(segment_ids, order, 1 if layout is None else layout.size("length"))
 
     def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
-        return splash.attend_packed(q, k, v, visits, places, interpret=interpret), None
+        return splash.attend_packed(q, k, v, visits, order, interpret=interpret), None
 
     return mix
 

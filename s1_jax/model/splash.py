@@ -19,11 +19,11 @@ from jax.experimental.pallas.ops.tpu.splash_attention import BlockSizes, Segment
 from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_kernel import SplashAttentionKernel
 from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_mask_info import MaskInfo
 
+from s1_jax.chips import LANES
 from s1_jax.config import ModelConfig
 from s1_jax.errors import UserError
-from s1_jax.sharding import Layout, current_layout, is_sharded, row_order, shard_over
+from s1_jax.sharding import Layout, current_layout, is_sharded, row_order, shard_over, whole_rows
 
-LANES = 128  # the kernel's granule
 # s1's documents are about 5,500 tokens: larger blocks visit more of what lies across them, and in rows of 32,768 the
 # 32B step takes 9 GiB a chip more with 1,024.
 LARGEST_BLOCK = 512
@@ -54,20 +54,20 @@ def block_size(length: int) -> int:
     raise UserError(f"attention on TPU needs a length per device that is a multiple of {LANES}, not {length}")
 
 
-def documents(segment_ids: jax.Array | np.ndarray, places: np.ndarray) -> jax.Array:
+def documents(segment_ids: jax.Array | np.ndarray, order: np.ndarray) -> jax.Array:
     """Ids that never fall along a row: those of `segment_ids`, and for padding (0) one of its own for each granule.
 
     Padding must see something, or its softmax is 0 / 0; this way it visits no more than the diagonal.
     """
-    padding = np.iinfo(np.int32).max - places.max() // LANES - 1 + places // LANES
+    padding = np.iinfo(np.int32).max - order.max() // LANES - 1 + order // LANES
     return jnp.where(segment_ids > 0, segment_ids, padding.astype(np.int32))
 
 
 def needed_blocks(
-    q_documents: jax.Array, kv_documents: jax.Array, places: np.ndarray, q_block: int, kv_block: int
+    q_documents: jax.Array, kv_documents: jax.Array, order: np.ndarray, q_block: int, kv_block: int
 ) -> jax.Array:
     """Blocks [..., T / q_block, S / kv_block] in which a query sees a key, for ids [..., T] and [..., S] that never
-    fall along the row; query slot t stands at `places[t]` of the row, key slot s at s. Exact but for blocks whose
+    fall along the row; query slot t holds token `order[t]` of the row, key slot s token s. Exact but for blocks whose
     documents' ranges overlap only before the query.
     """
 
@@ -77,17 +77,17 @@ def needed_blocks(
 
     (q_first, q_last), (kv_first, kv_last) = edges(q_documents, q_block), edges(kv_documents, kv_block)
     overlap = (q_first[..., :, None] <= kv_last[..., None, :]) & (kv_first[..., None, :] <= q_last[..., :, None])
-    latest = places.reshape(-1, q_block).max(-1)
+    latest = order.reshape(-1, q_block).max(-1)
     return overlap & (latest[:, None] >= np.arange(0, kv_documents.shape[-1], kv_block)[None, :])
 
 
-def plan_visits(segment_ids: jax.Array, places: np.ndarray, parts: int) -> Visits:
-    """The table of a batch of rows over `parts` devices a row: `segment_ids` [B, T] in slots, slot t at `places[t]`."""
+def plan_visits(segment_ids: jax.Array, order: np.ndarray, parts: int) -> Visits:
+    """The table of a batch of rows over `parts` devices a row: `segment_ids` [B, T], slot t with token `order[t]`."""
     B, T = segment_ids.shape
-    q_documents = documents(segment_ids, places)
-    kv_documents = q_documents[:, np.argsort(places)]
+    q_documents = documents(segment_ids, order)
+    kv_documents = q_documents[:, np.argsort(order)]
     q_block, kv_block = block_sizes(T, parts)
-    needed = needed_blocks(q_documents, kv_documents, places, q_block, kv_block)
+    needed = needed_blocks(q_documents, kv_documents, order, q_block, kv_block)
     local = needed.reshape(B, parts, -1, needed.shape[-1])  # a device counts its own q blocks
 
     def last_needed(axis: int) -> jax.Array:
@@ -98,7 +98,7 @@ def plan_visits(segment_ids: jax.Array, places: np.ndarray, parts: int) -> Visit
 
 
 def attend_packed(
-    q: jax.Array, k: jax.Array, v: jax.Array, visits: Visits, places: np.ndarray, *, interpret: bool = False
+    q: jax.Array, k: jax.Array, v: jax.Array, visits: Visits, order: np.ndarray, *, interpret: bool = False
 ) -> jax.Array:
     """Softmax attention within documents. q [B, T, N, H]; k, v [B, T, K, H], all in slots -> [B, T, N * H].
 
@@ -109,7 +109,7 @@ def attend_packed(
     T = q.shape[1]
     run = partial(_attend_local, layout, T, interpret)
     if layout is None or not is_sharded():
-        return run(q, k, v, visits, jnp.asarray(places))
+        return run(q, k, v, visits, jnp.asarray(order))
     if q.shape[0] % layout.size("batch") or k.shape[2] % layout.size("act_kv_heads") or T % layout.size("length"):
         raise UserError(
             f"attention on TPU: {q.shape[0]} rows of {T} with {k.shape[2]} kv heads do not divide over the mesh's "
@@ -122,15 +122,15 @@ def attend_packed(
     of_visits = Visits(*[("batch", "length"), ("batch", None), table, table, table])  # type: ignore[arg-type]
     inputs = (heads, kv_heads, kv_heads, of_visits, ("length",))
     out = ("batch", "length", "act_heads")
-    return shard_over(layout, run, inputs, out)(q, k, v, visits, jnp.asarray(places))
+    return shard_over(layout, run, inputs, out)(q, k, v, visits, jnp.asarray(order))
 
 
 def _attend_local(
-    layout: Layout | None, T: int, interpret: bool, q: jax.Array, k: jax.Array, v: jax.Array, visits: Visits, places
+    layout: Layout | None, T: int, interpret: bool, q: jax.Array, k: jax.Array, v: jax.Array, visits: Visits, order
 ) -> jax.Array:
     """One device's share: its queries [b, t, n, H] against the keys and values of whole rows."""
     if layout is not None and layout.size("length") > 1:
-        k, v = (_whole_rows(x, layout.axes("length")) for x in (k, v))
+        k, v = (whole_rows(layout, x) for x in (k, v))
     b, t, n, H = q.shape
     q_block, kv_block = block_sizes(T, T // t)
     sizes = BlockSizes(
@@ -145,7 +145,7 @@ def _attend_local(
         q, k, v, visits = arguments
 
         def mask_info(data_next: jax.Array) -> MaskInfo:
-            return MaskInfo(data_next[None], None, visits.needed[None], None, places)
+            return MaskInfo(data_next[None], None, visits.needed[None], None, order)
 
         kernel = SplashAttentionKernel(
             mask_info(visits.next_kv),
@@ -170,18 +170,8 @@ def _attend_local(
     return jax.lax.map(row, (q, k, v, visits))
 
 
-def _whole_rows(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
-    """Everyone's `x` [b, t, ...] put into the order of the row: [b, T, ...].
-
-    The devices stand first in what is gathered, so that its gradient is a reduce-scatter (see `sum_scatter`).
-    """
-    pieces = jax.lax.all_gather(x, axes)
-    half = x.shape[1] // 2  # of `row_order`: a device holds a chunk from the front and one from the back
-    return jnp.concatenate([*pieces[:, :, :half], *pieces[::-1, :, half:]], axis=1)
-
-
-def _sees(q_place: jax.Array, kv_place: jax.Array) -> jax.Array:
-    return q_place >= kv_place
+def _sees(q_index: jax.Array, kv_index: jax.Array) -> jax.Array:
+    return q_index >= kv_index
 
 
 def visited_flops(model: ModelConfig, segment_ids: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
@@ -191,10 +181,10 @@ def visited_flops(model: ModelConfig, segment_ids: np.ndarray, parts: int) -> tu
     backward.
     """
     B, T = segment_ids.shape
-    places = row_order(T, parts)
+    order = row_order(T, parts)
     kv_documents = documents(segment_ids, np.arange(T))
     q_block, kv_block = block_sizes(T, parts)
-    needed = needed_blocks(kv_documents[:, places], kv_documents, places, q_block, kv_block)
+    needed = needed_blocks(kv_documents[:, order], kv_documents, order, q_block, kv_block)
     visited = np.asarray(needed).reshape(B, parts, -1).sum(-1).astype(float)
     matmul = 2 * q_block * kv_block * model.head_dim * model.num_attention_heads
     return 2 * matmul * visited, 5 * matmul * visited

@@ -14,16 +14,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from s1_jax.chips import LANES
 from s1_jax.config import ModelConfig
 from s1_jax.model.qwen2 import Params, bind, hidden_states
-from s1_jax.model.splash import LANES
 from s1_jax.sharding import (
     RESIDUAL,
     Layout,
     current_layout,
     is_sharded,
     platform,
-    row_order,
     shard_over,
     sum_scatter,
 )
@@ -41,11 +40,9 @@ def weighted_nll(
 ) -> jax.Array:
     """Sum over the batch of weights * -log p(target), a float32 scalar.
 
-    The loader's weights make the sum over all micro-batches of a step its mean loss, by example or by token.
+    The loader's weights make the sum over all micro-batches of a step its mean loss, by example or by token. The rows
+    are as `sharding.place_rows` puts them on the mesh.
     """
-    layout = current_layout()
-    places = row_order(batch["token_ids"].shape[1], 1 if layout is None else layout.size("length"))
-    batch = {name: array[:, places] for name, array in batch.items()}
     hidden = hidden_states(
         config,
         params,
@@ -54,7 +51,6 @@ def weighted_nll(
         batch["segment_ids"],
         compute_dtype=compute_dtype,
         remat=remat,
-        places=places,
     )
     return head_nll(hidden, bind(config, params).head, batch["targets"], batch["weights"])
 

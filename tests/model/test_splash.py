@@ -13,7 +13,7 @@ from s1_jax.config import MeshConfig, ModelConfig
 from s1_jax.errors import UserError
 from s1_jax.model import attention, qwen2, splash
 from s1_jax.model.kv_cache import LayerCache
-from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh, row_order
+from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh, place_rows, row_order
 from s1_jax.training.step import loss_and_grads
 
 TOLERANCE = 2e-6  # of the largest value: float32, softmax in blocks instead of whole rows
@@ -143,7 +143,7 @@ def test_loss_and_gradients_by_the_kernel_on_a_mesh_equal_those_by_whole_scores_
             jax.tree.map(np.asarray, model.params),
             layout.tree(qwen2.param_axes(model.config), qwen2.abstract_params(model.config)),
         )
-        placed = jax.device_put(batch, layout.sharding("micro", "batch", "length"))
+        placed = place_rows(layout, batch, rows=B)
         got = jax.device_get(jax.jit(partial(run, remat="minimal"))(params, placed, jnp.int32(1)))
     assert got[0] == pytest.approx(float(expected[0]), rel=LOSS_TOLERANCE)
     largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected[1]))

@@ -15,7 +15,7 @@ from transformers import get_cosine_schedule_with_warmup
 
 from s1_jax.config import MeshConfig, OptimConfig
 from s1_jax.model.qwen2 import abstract_params, init_params, logits, param_axes
-from s1_jax.sharding import TRAIN_RULES, Layout, assert_sharded, make_mesh
+from s1_jax.sharding import TRAIN_RULES, Layout, assert_sharded, make_mesh, place_rows
 from s1_jax.training import loss_on_cpu, losses
 from s1_jax.training.optimizer import decayed, learning_rate, make_optimizer
 from s1_jax.training.state import abstract_state, init_state
@@ -143,7 +143,7 @@ def test_loss_and_gradients_are_the_same_on_every_mesh(twin, mesh):
                 jax.tree.map(np.asarray, params), layout.tree(param_axes(config), abstract_params(config))
             )
             run = jax.jit(partial(loss_and_grads, config, compute_dtype=jnp.float32, remat="full"))
-            loss, grads = run(placed, jax.device_put(batch, layout.sharding("micro", "batch", "length")), jnp.int32(2))
+            loss, grads = run(placed, place_rows(layout, batch, rows=8), jnp.int32(2))
         results.append((float(loss), jax.tree.map(np.asarray, grads)))
     (loss, grads), (sharded_loss, sharded_grads) = results
     assert sharded_loss == pytest.approx(loss, rel=MESH_TOLERANCE)
