@@ -1,20 +1,17 @@
 """The fuzz script: the same seed makes the same inputs, and what it calls wrong is wrong."""
 
-import importlib.util
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import fuzz_inputs
 import pytest
+from fuzz.cases import CONFIGS, KINDS, Maker
+from fuzz.running import Result, mistake
 
 from tests.runs import BASE, PATIENCE, PROJECT
-
-spec = importlib.util.spec_from_file_location("fuzz_inputs", PROJECT / "scripts" / "fuzz_inputs.py")
-fuzz = importlib.util.module_from_spec(spec)
-sys.modules["fuzz_inputs"] = fuzz  # dataclasses look there
-spec.loader.exec_module(fuzz)
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +45,14 @@ def test_a_seed_makes_the_same_inputs_and_leaves_the_valid_ones_alone(base, tmp_
     for number in range(120):
         made = []
         for name in ("a", "b"):
-            case = fuzz.Maker(base, tmp_path / name / str(number), 7, number).make()
+            case = Maker(base, tmp_path / name / str(number), 7, number).make()
             made.append((case, contents(tmp_path / name / str(number))))
         assert made[0] == made[1]
         kinds.add(case.kind)
         commands.add(case.command)
         shutil.rmtree(tmp_path)
     assert contents(base) == before
-    assert commands == set(fuzz.CONFIGS) and len(kinds) == len(fuzz.KINDS)
+    assert commands == set(CONFIGS) and len(kinds) == len(KINDS)
 
 
 @pytest.mark.parametrize(
@@ -78,12 +75,12 @@ def test_a_seed_makes_the_same_inputs_and_leaves_the_valid_ones_alone(base, tmp_
     ],
 )
 def test_how_a_command_may_end(code, out, err, why):
-    assert fuzz.mistake(code, out, err) == why
+    assert mistake(code, out, err) == why
 
 
 def test_an_input_that_fails_can_be_run_again(base, tmp_path, monkeypatch, capsys):
-    number = next(n for n in range(100) if fuzz.Maker(base, tmp_path / str(n), 0, n).make().kind == "replies")
-    fuzz.keep(base, tmp_path / "kept", 0, number, fuzz.Result(1, "", "", 1.0, "a traceback"))
+    number = next(n for n in range(100) if Maker(base, tmp_path / str(n), 0, n).make().kind == "replies")
+    fuzz_inputs.keep(base, tmp_path / "kept", 0, number, Result(1, "", "", 1.0, "a traceback"))
     about = json.loads((tmp_path / "kept" / "case.json").read_text())
     assert about["why"] == "a traceback" and about["number"] == number and (tmp_path / "kept" / "reply.bin").exists()
     assert not [path for path in (tmp_path / "kept").rglob("*") if path.is_symlink()]
@@ -91,10 +88,10 @@ def test_an_input_that_fails_can_be_run_again(base, tmp_path, monkeypatch, capsy
 
     def run_alone(folder, case):
         ran.append((case, sorted(contents(folder))))
-        return fuzz.Result(2, "", "error: no\n", 1.0, None)
+        return Result(2, "", "error: no\n", 1.0, None)
 
-    monkeypatch.setattr(fuzz, "run_alone", run_alone)
-    assert fuzz.again([str(tmp_path / "kept" / "case.json")]) == 0
+    monkeypatch.setattr(fuzz_inputs, "run_alone", run_alone)
+    assert fuzz_inputs.again([str(tmp_path / "kept" / "case.json")]) == 0
     assert ran[0][0].argv == about["argv"] and "reply.bin" in ran[0][1]
     assert "exit code 2: as it should be" in capsys.readouterr().out
 
