@@ -53,7 +53,8 @@ class Rounds:
         return records
 
     def _setting(self, batch: list[Request]) -> list[dict[str, Any]]:
-        budget = batch[0].budget
+        budget, ignored = batch[0].budget, batch[0].budget.ignore_string
+        assert batch[0].max_answer_tokens is not None and isinstance(ignored, str)
         prompts = [[*request.prompt_token_ids, *start_ids(self.tokenizer)] for request in batch]
         maximum, most = budget.max_thinking_tokens, batch[0].max_answer_tokens
         if maximum is None:
@@ -67,7 +68,7 @@ class Rounds:
             goes_on = [i for i, ids in zip(goes_on, drawn, strict=True) if len(ids) < maximum]
             if left:
                 for i in goes_on:
-                    thinking[i] += encode(self.tokenizer, budget.ignore_string)
+                    thinking[i] += encode(self.tokenizer, ignored)
         texts = []
         for i, ids in enumerate(thinking):
             text = self.tokenizer.decode(ids)

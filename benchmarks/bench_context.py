@@ -70,13 +70,13 @@ def main() -> None:
     slope, flat = np.polyfit(options.lengths, medians, 1)
     off = [abs(taken - flat - slope * length) / taken for length, taken in zip(options.lengths, medians, strict=True)]
     rows = [("tokens of a row", "step", "on the line", "cache's part", "of a token of every row", "cache read at")]
-    for length, taken in zip(options.lengths, medians, strict=True):
-        cache = taken - flat
+    for length, median in zip(options.lengths, medians, strict=True):
+        cache = median - flat
         rate = token_bytes * length / cache / 1e9 if cache > 0 else 0.0
         rows.append(
             (
                 f"{length:,}",
-                f"{taken * 1e3:.1f} ms",
+                f"{median * 1e3:.1f} ms",
                 f"{(flat + slope * length) * 1e3:.1f} ms",
                 f"{cache * 1e3:.1f} ms",
                 f"{cache / length * 1e6:.2f} us",

@@ -200,7 +200,7 @@ def figures(small: Sequence[dict[str, Any]], full: Sequence[dict[str, Any]]) -> 
 
 def table(full: Sequence[dict[str, Any]], result: dict[str, Any]) -> str:
     """A line a stage, and what they come to."""
-    rows = [("stage", "rows", "left", "seconds", "of a core", "peak MiB")]
+    rows: list[tuple[str, ...]] = [("stage", "rows", "left", "seconds", "of a core", "peak MiB")]
     for one in full:
         rows.append((one["stage"], f"{one['rows']:,}", f"{one['left']:,}"))
         rows[-1] += (f"{one['seconds']:.1f}", f"{one['cpu_seconds']:.1f}", f"{one['bytes'] / 2**20:,.0f}")

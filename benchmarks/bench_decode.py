@@ -12,7 +12,7 @@ run counts its prefill; a step is what one more token costs: whole runs less run
 
 What a step is set beside: the memory's limit, which is the rate at which the machine streams an array as large as the
 weights, over the bytes that a step has to read (all weights once, the tied head among them, and the KV cache as far as
-it is filled); and the step's matmuls alone, in one jitted function of XLA's, kernels either way round. What budget
+it is filled); and the step's matmuls alone, in one jitted function of XLA's, weights either way round. What budget
 forcing costs is the same loop without the model: the controller and the choice of a token from given logits.
 """
 
@@ -279,7 +279,8 @@ def control_steps(sides: Sides, rows: int) -> Callable[[], Any]:
         def draw(logits: jax.Array, bias: jax.Array, index: jax.Array, _: BudgetState) -> jax.Array:
             return sample(logits, bias, index, settings)
 
-        return decode(lambda ids, places, given: (given, given), draw, controller, state, CONTROL_STEPS, rows).tokens
+        ends = jnp.int32(CONTROL_STEPS), jnp.int32(rows)
+        return decode(lambda ids, positions, given: (given, given), draw, controller, state, *ends).tokens
 
     return lambda: run(logits, budget, settings).block_until_ready()
 
@@ -298,9 +299,9 @@ class Machine:
         self.streams = self._streams(sides.weight_bytes) if streams else []
 
     def matmuls(self, rows: int) -> list[Callable[[], Any]]:
-        """Runs of all matmuls of one step for `rows` rows, one after the other: XLA's ways, kernels either way round.
+        """Runs of all matmuls of one step for `rows` rows, one after the other: XLA's ways, weights either way round.
 
-        Every layer has kernels of its own, so that all of them are read from memory.
+        Every layer has weights of its own, so that all of them are read from memory.
         """
         x = jnp.ones((rows, self.head.shape[0]))
 
@@ -313,11 +314,12 @@ class Machine:
                 x = product(product(x, gate) * product(x, up), down)
             return product(x, head).max(axis=-1)
 
-        def flipped(x: jax.Array, kernel: jax.Array) -> jax.Array:  # a reshape, which is free: not transposed
-            return jax.lax.dot_general(x, kernel.reshape(kernel.shape[::-1]), (((1,), (1,)), ((), ())))
+        def flipped(x: jax.Array, weight: jax.Array) -> jax.Array:  # a reshape, which is free: not transposed
+            return jax.lax.dot_general(x, weight.reshape(weight.shape[::-1]), (((1,), (1,)), ((), ())))
 
-        runs = []
-        for options, product in itertools.product(XLA_WAYS, (jnp.matmul, flipped)):
+        ways: tuple[Callable[..., jax.Array], ...] = (jnp.matmul, flipped)
+        runs: list[Callable[[], Any]] = []
+        for options, product in itertools.product(XLA_WAYS, ways):
             lowered = jax.jit(partial(step, product), compiler_options=options).lower(x, self.layers, self.head)
             run = lowered.compile()
             runs.append(partial(lambda run: run(x, self.layers, self.head).block_until_ready(), run))
@@ -330,7 +332,7 @@ class Machine:
         array, column = jnp.ones((size // 4 // STREAM_COLUMNS, STREAM_COLUMNS)), jnp.ones(STREAM_COLUMNS)
         total, product = jax.jit(jnp.sum), jax.jit(jnp.matmul)
         matrix, vector = torch.from_dlpack(array), torch.ones(STREAM_COLUMNS)
-        runs = [
+        runs: list[Callable[[], Any]] = [
             lambda: total(array).block_until_ready(),
             lambda: product(array, column).block_until_ready(),
             matrix.sum,
@@ -414,8 +416,8 @@ def format_result(result: Mapping[str, Any]) -> str:
     n = result["new_tokens"]
     trials = [("generate", "rows", "batch", "tokens/s")]
     sides = [("float32 decoding", "rows", "tokens/s", "first token", "step", "equal rows")]
-    ratios = [("ratio to generate", "whole run", "first token", "step")]
-    limits = [
+    ratios: list[tuple[str, ...]] = [("ratio to generate", "whole run", "first token", "step")]
+    limits: list[tuple[str, ...]] = [
         ("our step", "seconds", "control", "share", "XLA's matmuls alone", "share", "memory's limit", "share", "GB/s")
     ]
     for one in result["measured"]:

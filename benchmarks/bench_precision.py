@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +30,9 @@ from s1_jax.runtime.progress import progress_bar
 from s1_jax.runtime.tables import align
 from s1_jax.tasks import load_task
 
-REFERENCE = ("float32", "float32", "float32")
-TYPES = (  # products, weights, cache
+Stored = Literal["float32", "bfloat16", "int8"]
+REFERENCE: tuple[Stored, Stored, Stored] = ("float32", "float32", "float32")
+TYPES: tuple[tuple[Stored, Stored, Stored], ...] = (  # products, weights, cache
     REFERENCE,
     ("float32", "float32", "bfloat16"),
     ("float32", "float32", "int8"),

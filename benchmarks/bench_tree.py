@@ -30,7 +30,7 @@ from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.tree import Tree
 from s1_jax.runtime.tables import align
 from s1_jax.search.run import search_all
-from s1_jax.search.verifier import Verdict
+from s1_jax.search.verifier import Verdict, Verifier
 from s1_jax.tasks import load_task
 
 BASE = str(files("s1_jax") / "assets" / "tiny_base")
@@ -94,10 +94,11 @@ def main() -> None:
         options.json.write_text(json.dumps(result | vars(options) | {"json": None}, indent=1) + "\n")
 
 
-class Lot:
+class Lot(Verifier):
     """A process reward model that costs nothing: the last step's score is drawn by lot, the same for the same text."""
 
-    kind = "process"
+    def __init__(self) -> None:
+        self.kind = "process"
 
     def score(self, runs: Sequence[tuple[str, str]], names: Sequence[str] | None = None) -> list[Verdict]:
         """A verdict on each run."""

@@ -56,7 +56,7 @@ class Trial:
 
     argv: Callable[[Path], list[str]]
     made: Callable[[Path], Any]
-    prepare: Callable[[Path], None] = lambda out: out.mkdir(parents=True, exist_ok=True)
+    prepare: Callable[[Path], object] = lambda out: out.mkdir(parents=True, exist_ok=True)
     finished: Callable[[Path, str], bool] = lambda out, said: False  # where a start after the end is a mistake
 
 
@@ -409,7 +409,7 @@ def main() -> None:
     options.add_argument("--earliest", type=float, default=0.5, help="seconds after a start before it is ended")
     options.add_argument("--seed", type=int, default=0)
     asked = options.parse_args()
-    tallies = {}
+    tallies: dict[str, Tally] = {}
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
         inputs = Path(folder) / "inputs"
         make_inputs(inputs)

@@ -83,7 +83,7 @@ def stack(rows: Sequence[Row]) -> dict[str, np.ndarray]:
     T = -(-max(len(row.token_ids) for row in rows) // LENGTHS) * LENGTHS
 
     def padded(lists: Iterable[Sequence[int]], fill: int) -> np.ndarray:
-        return np.stack([np.pad(np.int32(ids), (0, T - len(ids)), constant_values=fill) for ids in lists])
+        return np.stack([np.pad(np.array(ids, np.int32), (0, T - len(ids)), constant_values=fill) for ids in lists])
 
     return {
         "token_ids": padded((row.token_ids for row in rows), 0),

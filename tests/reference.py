@@ -67,7 +67,7 @@ def tiny_model(seed: int = 0, **overrides: Any) -> TinyModel:
 class _Frozen(dict):
     """A dict whose text is its identity, so that the models can be cached."""
 
-    def __hash__(self) -> int:
+    def __hash__(self) -> int:  # type: ignore[override]
         return hash(repr(self))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType, ModuleType
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -103,7 +104,7 @@ class Team:
             port = free.getsockname()[1]
         env = dict(os.environ, JAX_NUM_CPU_DEVICES=str(DEVICES // count), JAX_DEFAULT_MATMUL_PRECISION="float32")
         env |= {"PYTHONPATH": str(PROJECT), "JAX_PLATFORMS": "cpu"}
-        pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        pipes: dict[str, Any] = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.members = [
             subprocess.Popen(
                 [
@@ -129,9 +130,8 @@ class Team:
 
 
 def assert_same_run(run_dir, wanted):
-    np.testing.assert_allclose(
-        *([row["loss"] for row in rows(folder)] for folder in (run_dir, wanted)), rtol=LOSS_TOLERANCE
-    )
+    made, expected = ([row["loss"] for row in rows(folder)] for folder in (run_dir, wanted))
+    np.testing.assert_allclose(made, expected, rtol=LOSS_TOLERANCE)
     tensors, expected = (load_file(folder / "hf" / "model.safetensors") for folder in (run_dir, wanted))
     assert tensors.keys() == expected.keys()
     for name, tensor in tensors.items():

@@ -115,7 +115,8 @@ class Bucket:
         if found := UPLOAD.fullmatch(path):
             return self._failed_or(found[1], lambda: self._upload(method, query, headers, body))
         if found := OBJECT.fullmatch(path):
-            return self._failed_or(found[1], lambda: self._object(method, unquote(found[2]), query, headers))
+            key = unquote(found[2])
+            return self._failed_or(found[1], lambda: self._object(method, key, query, headers))
         if found := LISTING.fullmatch(path):
             return self._failed_or(found[1], lambda: self._list(query))
         if path == f"/storage/v1/b/{self.name}":
@@ -279,7 +280,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _parts(headers: Any, body: bytes) -> list[bytes]:
-    whole = message_from_bytes(b"Content-Type: " + headers["Content-Type"].encode() + b"\r\n\r\n" + body)
+    whole: Any = message_from_bytes(b"Content-Type: " + headers["Content-Type"].encode() + b"\r\n\r\n" + body)
     return [part.get_payload(decode=True) for part in whole.get_payload()]
 
 

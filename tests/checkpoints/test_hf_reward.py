@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.model.test_kernels import upright
+from tests.model.test_stored_weights import upright
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from s1_jax.checkpoints import hf_reward

@@ -48,7 +48,7 @@ def words_of(format):
 
 def budgets():
     """Every maximum with every ignore count and several strings; and minima."""
-    strings = ("Wait", "", ("Hm", "", "no"))
+    strings: tuple[str | tuple[str, ...], ...] = ("Wait", "", ("Hm", "", "no"))
     for maximum, num_ignore, string in itertools.product((None, 0, 1, 2, 3, 5, 8, 13, 21, 34), (0, 1, 2, 4), strings):
         yield BudgetConfig(max_thinking_tokens=maximum, num_ignore=num_ignore, ignore_string=string)
     for minimum, maximum in ((0, 0), (0, 3), (0, None), (6, 6), (10, 12), (20, None)):

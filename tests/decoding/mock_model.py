@@ -36,7 +36,7 @@ TABLE = 4093  # score rows of the mock model
 rng = np.random.default_rng(0)
 WEIGHTS = rng.integers(1, TABLE, C)
 SCORES = rng.normal(size=(TABLE, V)).astype(np.float32)
-SCORES[:, [IM_START, ANSWER_WORD, 10, 11]] += np.float32([0.7, 0.5, 0.7, 0.5])  # ends must come often
+SCORES[:, [IM_START, ANSWER_WORD, 10, 11]] += np.array([0.7, 0.5, 0.7, 0.5], np.float32)  # ends must come often
 SCORES[:, KNOWN:] += 1.0  # and ids nobody knows be tempting
 
 
@@ -109,8 +109,8 @@ def budget_of(scripts: list[Script], words: Words = WORDS) -> Budget:
         max_thinking_tokens=column(NO_LIMIT if s.maximum is None else s.maximum for s in scripts),
         grace_tokens=column(s.grace for s in scripts),
         num_ignore=column(s.num_ignore for s in scripts),
-        ignore_ids=ids,
-        ignore_lengths=lengths,
+        ignore_ids=jnp.asarray(ids),
+        ignore_lengths=jnp.asarray(lengths),
         ignore_count=column(len(s.strings) for s in scripts),
         context_limit=column(
             r - 1 - len(WORDS.forced) - s.max_answer_tokens - max([len(m) - 1 for m in words.markers], default=0)

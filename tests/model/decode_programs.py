@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ def decode(branches, queries, prefix, cache, lengths, count):
     def step(i, carry):
         queries, cache = carry
         positions = lengths[:, :1] + i + jnp.arange(R)
-        visits = plan_visits(lengths.reshape(-1, 1) + i if branches else positions + 1, cache[0])
+        visits: Any = plan_visits(lengths.reshape(-1, 1) + i if branches else positions + 1, cache[0])
         if branches:
             visits = plan_visits(lengths, prefix[0]), visits
         written = []
@@ -75,7 +76,7 @@ def memory(topology, model, tensor, B, S, T=1, R=None, C=1152):
     )
     with layout.use():
         program = jax.jit(partial(decode, R is not None), donate_argnums=2).lower(*inputs).compile()
-    stats = program.memory_analysis()
+    stats: Any = program.memory_analysis()
     return {
         "caches": local_bytes(written),
         "aliased": stats.alias_size_in_bytes,

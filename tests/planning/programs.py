@@ -9,6 +9,7 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,8 +83,9 @@ def main(folder: Path) -> None:
     costs = {}
     for name, (function, *arguments) in programs.items():
         compiled = jax.jit(function).lower(*arguments).compile()
-        (folder / f"{name}.hlo").write_text(compiled.as_text())
-        costs[name] = compiled.cost_analysis()["flops"]
+        (folder / f"{name}.hlo").write_text(compiled.as_text() or "")
+        stats: Any = compiled.cost_analysis()
+        costs[name] = stats["flops"]
     (folder / "costs.json").write_text(json.dumps(costs))
     (folder / "devices.json").write_text(json.dumps([list(device.coords) for device in mesh.devices.flat]))
 

@@ -80,8 +80,8 @@ def undecided(records: list[dict[str, Any]], *problem_ids: Any) -> list[dict[str
 
 def searched(problem_id: Any, correct: bool, width: int, seconds: float = 1.0, **fields: Any) -> dict[str, Any]:
     """A record of a search, with the options that its method reads."""
-    options = {name: fields.pop(name) for name in list(fields) if hasattr(SearchConfig, name)}
-    search = SearchConfig(**{"method": "rebase", "width": width} | options)
+    options: dict[str, Any] = {name: fields.pop(name) for name in list(fields) if hasattr(SearchConfig, name)}
+    search = SearchConfig(**{"method": "rebase", "width": width, **options})
     used = {
         "reward": "process",
         "leaves": [["7", 0.5]],

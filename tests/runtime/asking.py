@@ -1,5 +1,7 @@
 """What the tests of an endpoint share: a key, a clock that only sleeping moves, and one way to ask."""
 
+from typing import Any
+
 from s1_jax.config import JudgeConfig
 from s1_jax.runtime.endpoint import Endpoint
 
@@ -23,7 +25,7 @@ class Time:
 
 def endpoint(server, **options):
     made = Time()
-    defaults = {"requests_per_minute": FAST, "attempts": 4, "key_variable": "THE_KEY"}
+    defaults: dict[str, Any] = {"requests_per_minute": FAST, "attempts": 4, "key_variable": "THE_KEY"}
     config = JudgeConfig("some-model", server.url, **defaults | options)
     return Endpoint(config, "the model", made.sleep, made.clock), made.pauses
 

@@ -1,6 +1,7 @@
 """The methods once more, as their definitions read: one problem at a time, a run's scores from its text as a whole."""
 
 import math
+from typing import Any
 
 from s1_jax.data.chat import ANSWER_START
 from s1_jax.tasks.answers import extract_answer
@@ -136,7 +137,9 @@ class Twin:
 
     def mcts(self):
         """Statistics from the list of all rollouts, anew at every step."""
-        config, values, rollouts = self.config, {}, []
+        config = self.config
+        values: dict[Any, float] = {}
+        rollouts: list[Any] = []
 
         def visits(run):
             return sum(rollout[: len(run)] == run for rollout in rollouts)
@@ -149,7 +152,8 @@ class Twin:
             return [other for other in self.runs if len(other) == len(run) + 1 and other[:-1] == run]
 
         for _ in range(config.width):
-            run, descending = (), True
+            run: Any = ()
+            descending = True
             while not (run and self.ended(run)) and not self.too_deep(len(run)):
                 known = children(run)
                 limit = math.ceil(config.widening * (visits(run) + 1) ** config.widening_power)

@@ -18,6 +18,7 @@ import glob
 import os
 import sys
 import time
+from typing import NoReturn
 
 ROOT = os.environ["TPU_STAND_IN"]
 WIDE = {"--project", "--format", "--quiet", "--flatten"}  # what gcloud takes everywhere
@@ -85,7 +86,7 @@ def pop(name, keep_last=False):
     return lines[0]
 
 
-def fail(message, code=1):
+def fail(message, code=1) -> NoReturn:
     print(message, file=sys.stderr)
     sys.exit(code)
 
