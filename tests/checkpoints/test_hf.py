@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.model.test_stored_weights import upright
 from transformers import AutoModelForCausalLM
 
 from s1_jax.checkpoints import folder as folder_module
@@ -22,6 +21,7 @@ from s1_jax.config import MeshConfig, StoredConfig
 from s1_jax.errors import UserError
 from s1_jax.model.qwen2 import param_axes, unstack
 from s1_jax.sharding import DECODE_RULES, TRAIN_RULES, Layout, assert_sharded, make_mesh
+from tests.model.test_stored_weights import upright
 
 TINY_BASE = Path(__file__).resolve().parents[2] / "s1_jax" / "assets" / "tiny_base"
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.model.test_stored_weights import upright
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from s1_jax.checkpoints import hf_reward
@@ -19,6 +18,7 @@ from s1_jax.errors import UserError
 from s1_jax.model.qwen2 import unstack
 from s1_jax.model.reward import REWARD_MODELS, param_axes
 from s1_jax.sharding import DECODE_RULES, Layout, assert_sharded, make_mesh
+from tests.model.test_stored_weights import upright
 from tests.reference import REWARDS, tiny_reward
 
 SHAPES = {"vocab_size": 96}  # divides over the mesh below
