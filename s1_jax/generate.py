@@ -16,7 +16,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,14 @@ from transformers import PreTrainedTokenizerBase
 
 from s1_jax.api import LoadedModel, load_model, override, prompt_token_ids
 from s1_jax.config.generate import GenerateConfig
-from s1_jax.data.chat import STOP_TOKENS
 from s1_jax.data.look_alikes import LookAlikes
-from s1_jax.decoding.core.requests import USUAL, Request
+from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine, Piece, Status
 from s1_jax.decoding.host.slots import rows_at_a_time
 from s1_jax.decoding.note import DecodingNote
 from s1_jax.errors import UserError
+from s1_jax.records import make
+from s1_jax.records.setting import first_difference
 from s1_jax.runtime.cli import StopFlag, parse, program, resumable, run_main
 from s1_jax.runtime.files import appended
 from s1_jax.runtime.json_input import loads, read_jsonl
@@ -43,8 +43,6 @@ from s1_jax.runtime.texts import is_unicode
 
 FORCED_COLOR, NO_COLOR = "\033[33m", "\033[0m"
 LONGEST_CHARACTER = 4  # bytes of a character in UTF-8: more tokens than these cannot wait for its end
-
-EARLIER = {"stop_tokens": sorted(STOP_TOKENS)}  # fields that records of earlier versions lack
 
 
 def is_text(value: Any) -> bool:
@@ -103,7 +101,7 @@ def generate(config: GenerateConfig, source: Path, output: Path) -> None:
         say(line, file=sys.stderr)
     batch_size = rows_at_a_time(config.batch_size, len(requests))
     engine = model.engine(config.max_model_len, batch_size, config.format, config.draft_tokens)
-    made_by = {"model": config.model, "dtype": config.dtype, "stored": asdict(config.stored)}
+    made_by = make.made_by(model=config.model, dtype=config.dtype, stored=config.stored)
     for request in requests:
         engine.check(request)
     with resumable(), mirrored(output.parent, glob.escape(output.name)) as folder:
@@ -162,9 +160,8 @@ def resume(path: Path, expected: list[dict[str, Any]]) -> int:
             record = loads(line, ours=True)
         except ValueError as error:
             raise UserError(f"line {number} is not a record ({error})") from None
-        for field in wanted | USUAL:  # the latter are left out where they are as usual
-            if not isinstance(record, dict) or record.get(field, EARLIER.get(field)) != wanted.get(field):
-                raise UserError(f"line {number} was made by another command (its {field} differs)")
+        if field := first_difference(record if isinstance(record, dict) else {}, wanted):
+            raise UserError(f"line {number} was made by another command (its {field} differs)")
     if rest and not rest.startswith(b'{"task"'[: len(rest)]):
         raise UserError("ends in something that is not a record")
     if rest:

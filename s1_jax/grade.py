@@ -23,10 +23,10 @@ from s1_jax.checkpoints.folder import resolve
 from s1_jax.config import GradeConfig, JudgeConfig, TaskConfig
 from s1_jax.curation.replies import dollars, replies_of
 from s1_jax.errors import RunError, UserError
-from s1_jax.records import Record
+from s1_jax.evaluation.grading import graded
+from s1_jax.records import Record, make
 from s1_jax.records.check import TO_GRADE
 from s1_jax.records.lines import cut_torn_line, read_records, record_line
-from s1_jax.records.options import format_of
 from s1_jax.records.results import read_run
 from s1_jax.records.verdicts import UNDECIDED
 from s1_jax.reporting.report import report
@@ -39,8 +39,7 @@ from s1_jax.runtime.progress import progress_bar
 from s1_jax.runtime.storage import Mirror, as_path, mirrored
 from s1_jax.runtime.tables import align
 from s1_jax.runtime.terminal import say
-from s1_jax.tasks import Rules, Verdict, load_rules, load_task
-from s1_jax.tasks.answers import written
+from s1_jax.tasks import Rules, load_rules, load_task
 from s1_jax.tasks.classes import grader_classes
 from s1_jax.tasks.judge import decision, judge_prompt
 
@@ -98,17 +97,13 @@ def task_of(config: Mapping[str, Any], run_dir: Path) -> TaskConfig:
 
 def grade_by_rules(rules: Rules, records: Sequence[Record]) -> list[Record]:
     """The records with what the rules find in their texts, and say of it."""
-    graded = []
+    after = []
     with progress_bar() as bar:
         task = bar.add_task("by rules", total=len(records), note="")
         for record in records:
-            extracted = rules.extract(written(record), format_of(record).answer_start)
-            fresh: Record = {"extracted_answer": extracted}
-            if "answer_class" in record:
-                fresh["answer_class"] = None
-            graded.append(_with(record | fresh, rules.grade(extracted, record["gold"])))
+            after.append(graded(rules, record))
             bar.advance(task)
-    return graded
+    return after
 
 
 def grade_by_judge(config: JudgeConfig, task: TaskConfig, records: Sequence[Record], kept: Path) -> list[Record]:
@@ -125,11 +120,13 @@ def grade_by_judge(config: JudgeConfig, task: TaskConfig, records: Sequence[Reco
             question = questions.get(str(record["problem_id"]), "(not known)")
             prompts[i] = judge_prompt(question, record["gold"], record["extracted_answer"])
     replies = asked(config, list(dict.fromkeys(prompts.values())), kept)
-    graded = list(records)
+    after = list(records)
     for i, prompt in prompts.items():
         said = decision(replies.get(prompt, ""))
-        graded[i] = _with(records[i], Verdict(False, "undecided") if said is None else Verdict(said, "judge"))
-    return graded
+        by = "undecided" if said is None else "judge"
+        answer = records[i]["extracted_answer"]
+        after[i] = make.graded(records[i], extracted_answer=answer, correct=bool(said), graded_by=by)
+    return after
 
 
 def is_open(record: Record) -> bool:
@@ -199,10 +196,6 @@ def changes(before: Sequence[Record], after: Sequence[Record]) -> str:
         return head
     rows = [(was, now, f"{count:,}") for (was, now), count in Counter(pairs).most_common()]
     return f"{head}\n\n{align([('was', 'is', 'records'), *rows])}"
-
-
-def _with(record: Record, verdict: Verdict) -> Record:
-    return record | {"correct": verdict.correct, "graded_by": verdict.by}
 
 
 def _said(record: Record) -> str:

@@ -15,6 +15,7 @@ from s1_jax.evaluation import decode
 from s1_jax.evaluation.settings import plan_rows
 from s1_jax.tasks import load_rules, load_task
 from s1_jax.tasks.classes import grader_classes
+from tests.records.json_schema import assert_records
 from tests.tokenizer import byte_tokenizer
 
 CONFIG = """
@@ -115,6 +116,7 @@ def no_weights(monkeypatch):
 def test_one_record_per_problem_and_setting(finished):
     records = records_in(finished)
     assert len(records) == SETTINGS * PROBLEMS
+    assert_records(records)
     assert all(set(record) >= FIELDS for record in records)
     keys = {(r["problem_id"], r["max_thinking_tokens"], r["num_ignore"], r["ignore_string"]) for r in records}
     assert len(keys) == len(records)
@@ -236,6 +238,7 @@ def test_a_report_that_cannot_be_written_leaves_everything_else(folder, run_dir,
 
 def test_samples_and_no_forcing_beside_the_grid(folder, tmp_path):
     records = evaluated(folder, tmp_path, config="extra.py")
+    assert_records(records)
     sampled = [record for record in records if record["temperature"] == 1.0]
     assert {(r["problem_id"], r["sample"]) for r in sampled} == {(i, s) for i in range(PROBLEMS) for s in range(4)}
     assert len({tuple(r["thinking_token_ids"]) for r in sampled if r["problem_id"] == 0}) > 1
@@ -377,6 +380,7 @@ def test_instructions_stand_behind_the_question_and_rejected_runs_are_drawn_agai
     drawn = ["--sampling.temperature", "1", "--sweep.max-tries", "3"]
     records = evaluated(folder, tmp_path, *asked, *drawn)
     assert len(records) == 3 * PROBLEMS
+    assert_records(records)
     texts = {None: "", "short": "Answer after a short amount of thinking.", "token 12": "Think for up to 12 tokens."}
     for record in records:
         question = byte_tokenizer().decode(record["prompt_token_ids"])

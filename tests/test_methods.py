@@ -7,7 +7,7 @@ import json
 import jax
 import pytest
 
-from s1_jax import evaluate
+from s1_jax import evaluate, grade
 from s1_jax.checkpoints import hf_reward
 from s1_jax.config import SearchConfig, SettingConfig
 from s1_jax.errors import UserError
@@ -16,6 +16,7 @@ from s1_jax.evaluation.settings import sweep_settings
 from s1_jax.model.reward import REWARD_MODELS, init_params
 from s1_jax.records.setting import record_key
 from s1_jax.search import verifiers
+from tests.records.json_schema import assert_records
 from tests.tokenizer import SPECIALS, byte_tokenizer
 
 CONFIG = """
@@ -94,6 +95,7 @@ def finished(folder):
 def test_every_method_has_a_record_of_every_problem(finished):
     records = records_in(finished)
     assert len({record_key(record) for record in records}) == len(records) == PROBLEMS * SETTINGS
+    assert_records(records)
     searched = [record for record in records if "method" in record]
     assert {record["method"] for record in searched} == {"best_of_n", "beam", "dvts", "rebase", "mcts"}
     for record in searched:
@@ -102,6 +104,9 @@ def test_every_method_has_a_record_of_every_problem(finished):
         assert (record["reward_tokens"] > 0) == (record["reward"] is not None)
         assert record["extracted_answer"] in [answer for answer, _ in record["leaves"]] or not record["leaves"]
     assert all(len(record["leaves"]) == 3 for record in searched if record["method"] == "best_of_n")
+    before = (finished / "records.jsonl").read_bytes()
+    grade.main([str(finished)])
+    assert (finished / "records.jsonl").read_bytes() == before, "the rules say the same, in fields of the same order"
 
 
 def test_reward_models_lie_on_the_policys_mesh(folder, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from s1_jax import evaluate, generate, grade
 from s1_jax.errors import UserError
 from s1_jax.records.lines import read_records
 from s1_jax.runtime.terminal import shown
+from tests.records.json_schema import assert_records
 from tests.templates import THINK, family_tokenizer
 
 FORMAT = [
@@ -60,6 +61,8 @@ def test_generate_from_file_to_file_and_again(model, tmp_path, capsys):
         generate.main(command)
     generate.main([*command, *FORMAT])
     records = read_records(tmp_path / "out.jsonl")
+    assert_records(records)
+    assert all(record["format"]["think_start"] == "<think>" for record in records)
     decode = loaded.tokenizer.decode
     for record in records[:3]:
         assert decode(record["prompt_token_ids"]) == PROMPT and record["text"].startswith("<think>\n")
@@ -115,6 +118,7 @@ def test_a_sweep_is_graded_without_its_stop_tokens_and_not_mixed_with_one_under_
     evaluate.main(command)
     records = read_records(tmp_path / "run" / "records.jsonl")
     assert len(records) == 12
+    assert_records(records)
     ended = [record for record in records if record["answer_end"] == "stop"]
     assert ended and {record["text"][-1] for record in ended} <= {"b", EOS[-1]}
     for record in ended:

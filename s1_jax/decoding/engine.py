@@ -37,6 +37,7 @@ from s1_jax.decoding.host.slots import Runs, Slots, Use
 from s1_jax.decoding.host.waves import Waves
 from s1_jax.errors import UserError
 from s1_jax.model import qwen2
+from s1_jax.records import Record
 from s1_jax.sharding import Layout
 
 STEPS_PER_CALL = 32  # steps between two looks at progress and Ctrl-C
@@ -245,21 +246,9 @@ class Engine:
             return request.max_answer_tokens
         return min(LONGEST_DEFAULT_ANSWER, self.max_model_len // 4)
 
-    def identity(self, request: Request) -> dict[str, Any]:
+    def identity(self, request: Request) -> Record:
         """Make the fields of the request's record that are known before decoding."""
-        known = records.identity(
-            problem_id=request.problem_id,
-            sample=request.sample,
-            seed=request.seed,
-            prompt_token_ids=request.prompt_token_ids,
-            budget=request.budget,
-            sampling=request.sampling,
-            max_answer_tokens=self.max_answer_tokens(request),
-            max_model_len=self.max_model_len,
-            format=self.format,
-            stop_tokens=self.stop_tokens,
-        )
-        return known | request.unusual
+        return request.asked(self.max_answer_tokens(request), self.max_model_len, self.format, self.stop_tokens)
 
     def runs(self, requests: Sequence[Request]) -> Runs:
         """Put what the requests ask for into arrays."""

@@ -19,7 +19,7 @@ from s1_jax.decoding.engine import Engine, Status
 from s1_jax.decoding.host.slots import rows_at_a_time
 from s1_jax.evaluation.grading import graded
 from s1_jax.evaluation.settings import Row, searches
-from s1_jax.records import Record
+from s1_jax.records import Record, make
 from s1_jax.records.lines import cut_torn_line, part_of, record_line
 from s1_jax.records.results import read_results
 from s1_jax.reporting.cost import add_cost
@@ -100,7 +100,8 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
             for place, record in run_all(engine, rows, once, plan, verifiers, task.rules.extract, classes, show):
                 if not writing:
                     continue
-                record = rows[place].known | graded(task, rows[place].problem, record)
+                row = rows[place]
+                record = graded(task.rules, make.of_sweep(row.known, record, question=row.problem.question))
                 file.write(record_line(record))
                 file.flush()
                 live.add(record)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from s1_jax.records import Record
+from s1_jax.records import Record, make
 from s1_jax.records.lines import record_line
 from s1_jax.records.options import format_of
 from s1_jax.records.results import read_results
 from s1_jax.reporting.votes import with_classes
 from s1_jax.runtime.files import write_whole
 from s1_jax.runtime.storage import Mirror
-from s1_jax.tasks import Problem, Rules, Task
+from s1_jax.tasks import Rules
 from s1_jax.tasks.answers import written
 from s1_jax.tasks.classes import grader_classes
 
 
-def graded(task: Task, problem: Problem, record: Record) -> Record:
-    """The record with what only the task knows."""
-    extracted = task.rules.extract(written(record), format_of(record).answer_start)
-    verdict = task.rules.grade(extracted, problem.gold)
-    known = {"task": task.name, "question": problem.question, "gold": problem.gold}
-    judged = {"extracted_answer": extracted, "correct": verdict.correct, "graded_by": verdict.by}
-    return record | known | judged
+def graded(rules: Rules, record: Record) -> Record:
+    """Return the record with the answer that the rules find in its text, and their verdict on it."""
+    extracted = rules.extract(written(record), format_of(record).answer_start)
+    verdict = rules.grade(extracted, record["gold"])
+    return make.graded(record, extracted_answer=extracted, correct=verdict.correct, graded_by=verdict.by)
 
 
 def put_into_classes(folder: Mirror, rules: Rules) -> None:

@@ -19,10 +19,8 @@ from s1_jax.data.chat import STOP_TOKENS, prompt_ids
 from s1_jax.decoding.core.budget import NO_LIMIT
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import context_length
-from s1_jax.decoding.records import identity
 from s1_jax.errors import UserError
-from s1_jax.records import Record
-from s1_jax.records.options import search_fields
+from s1_jax.records import Record, make
 from s1_jax.records.setting import record_key
 from s1_jax.sharding import devices_for
 from s1_jax.tasks import Problem, Task
@@ -122,23 +120,26 @@ def plan_rows(
     rows = []
     for setting, problem in product(settings, task.problems):
         for seed, sample in product(seeds_of(config, setting), range(setting.samples)):
-            asked: dict[str, Any] = {
-                "problem_id": problem.id,
-                "sample": sample,
-                "seed": seed,
-                "prompt_token_ids": prompts[problem.id, setting.instruction],
-                "budget": setting.budget,
-                "sampling": setting.sampling,
-                "max_answer_tokens": config.answer_tokens,
-            }
-            known = identity(**asked, max_model_len=length, format=config.format, stop_tokens=stop_tokens)
-            limit = NO_LIMIT if config.max_answer_tokens is None and not setting.budget.forcing else None
-            request = Request(**asked, name=f"problem {problem.id}", max_new_tokens=limit)
-            known |= request.unusual
-            known |= {"task": task.name, "gold": problem.gold}
-            known |= {"instruction": setting.instruction, "max_tries": setting.max_tries}
-            if setting.search is not None:
-                known |= search_fields(setting.search) | {"reward": setting.reward}
+            request = Request(
+                prompt_token_ids=prompts[problem.id, setting.instruction],
+                budget=setting.budget,
+                sampling=setting.sampling,
+                problem_id=problem.id,
+                sample=sample,
+                seed=seed,
+                max_answer_tokens=config.answer_tokens,
+                max_new_tokens=NO_LIMIT if config.max_answer_tokens is None and not setting.budget.forcing else None,
+                name=f"problem {problem.id}",
+            )
+            known = make.swept(
+                request.asked(config.answer_tokens, length, config.format, stop_tokens),
+                task=task.name,
+                gold=problem.gold,
+                instruction=setting.instruction,
+                max_tries=setting.max_tries,
+                search=setting.search,
+                reward=setting.reward,
+            )
             rows.append(Row(problem, request, known, setting.search))
     return rows
 

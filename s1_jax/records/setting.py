@@ -9,7 +9,7 @@ from s1_jax.config import SearchConfig
 from s1_jax.records import Record
 from s1_jax.records.names import search_label
 from s1_jax.records.options import search_of
-from s1_jax.records.schema import value_of
+from s1_jax.records.schema import FIELDS, REQUIRED, UNUSUAL, value_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +72,18 @@ def record_key(record: Record) -> Hashable:
     """Problem, setting, sample, and the seed where it says anything: at temperature 0 nothing is drawn."""
     seed = record["seed"] if record["temperature"] > 0 else None
     return record["problem_id"], seed, record["sample"], Setting.of(record)
+
+
+def first_difference(record: Record, known: Record) -> str | None:
+    """Return the first field in which a record differs from what is known of the one to be made; None where none does.
+
+    `known` also says which fields the record has only where they are unusual.
+    """
+    for name in known | dict.fromkeys(UNUSUAL.names):
+        lacks = name not in record and FIELDS[name].absent is REQUIRED
+        if lacks or value_of(record, name) != value_of(known, name):
+            return name
+    return None
 
 
 def string_label(string: str | tuple[str, ...] | None) -> str:

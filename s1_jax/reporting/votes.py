@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
-from s1_jax.records import Record
+from s1_jax.records import Record, make
 from s1_jax.records.setting import Setting
 from s1_jax.records.verdicts import has_class
 from s1_jax.runtime.progress import progress_bar
@@ -37,6 +37,6 @@ def with_classes(records: Sequence[Record], classes: Classes) -> list[Record]:
             places.sort(key=lambda i: (records[i]["seed"], records[i]["sample"]))
             numbers = classes([records[i]["extracted_answer"] for i in places])
             for i, number in zip(places, numbers, strict=True):
-                found[i] = records[i] | {"answer_class": number}
+                found[i] = make.classed(records[i], number)
             bar.advance(task)
     return found

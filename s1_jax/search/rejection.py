@@ -10,17 +10,17 @@ import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine, Progress, Status
+from s1_jax.records import Record, make
 
 TRY_APART = 2**20  # sample numbers between two tries, more than any run has samples: each try has its own seed
 
 
 def sample_until_natural(
     engine: Engine, requests: Sequence[Request], max_tries: Sequence[int], progress: Progress | None = None
-) -> Iterator[tuple[int, dict[str, Any]]]:
+) -> Iterator[tuple[int, Record]]:
     """Yield the index and the record of each request when it is done: the first try that ends naturally, or the last.
 
     Each round samples another try of all requests that are not done; requests that differ only in their budget share
@@ -43,10 +43,8 @@ def sample_until_natural(
                 rejected.append(index)
                 continue
             done += 1
-            yield (
-                index,
-                record | {"sample": requests[index].sample, "tries": number, "tried_tokens": tokens[index]},
-            )
+            sample = requests[index].sample
+            yield index, make.tried(record, sample=sample, tries=number, tried_tokens=tokens[index])
         left = sorted(rejected)
         if not left:
             return

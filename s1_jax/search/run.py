@@ -12,8 +12,7 @@ from time import perf_counter
 
 from s1_jax.config import SearchConfig
 from s1_jax.errors import UserError
-from s1_jax.records import Record
-from s1_jax.records.options import search_fields
+from s1_jax.records import Record, make
 from s1_jax.search.beam import beam, dvts
 from s1_jax.search.best_of_n import best_of_n
 from s1_jax.search.mcts import mcts
@@ -31,27 +30,6 @@ METHODS: dict[str, Method] = {
     "rebase": Method(rebase),
     "mcts": Method(mcts, turns_back=True),
 }
-USED = (
-    *("steps", "generated_tokens", "longest_path_tokens", "decoding_seconds"),
-    *("reward_tokens", "cut_texts", "reward_seconds"),
-)
-# the decoding fields of a record when no run has ended
-NO_RUN: Record = {
-    "thinking_token_ids": [],
-    "answer_token_ids": [],
-    "num_thinking_tokens": 0,
-    "num_answer_tokens": 0,
-    "end": "none",
-    "answer_end": "none",
-    "ignores_used": 0,
-    "ignored_ends": [],
-    "text": "",
-    "extracted_answer": None,
-    "answer_class": None,
-    "gold": None,
-    "correct": False,
-    "graded_by": "none",
-}
 
 
 def search_all(
@@ -66,17 +44,8 @@ def search_all(
     """Yield the index and the record of each question's search when it is done; question i belongs to root i.
 
     The nodes of the tree are steps if `config.by_steps`, else whole runs. A record has the fields of the chosen run's
-    record (with an empty text, graded as wrong, if no run has ended), those of `config`, and
-
-        reward                 the kind of reward model: "outcome", "process" or null
-        leaves                 [answer or null, weight] of every run that ended
-        steps                  number of nodes in the tree
-        generated_tokens       tokens of all nodes
-        longest_path_tokens    thinking tokens of the longest run, ended or not
-        reward_tokens          tokens that the reward model scored, without questions; shared prefixes count once
-        cut_texts              number of texts that were too long for it and were cut
-        decoding_seconds       this problem's fraction of the decoder's time, by the tokens of the steps that ended
-        reward_seconds         this problem's fraction of the reward model's time, by the tokens that it read
+    record (with an empty text if no run has ended), those of `config`, and what the search used
+    (`records.schema.SEARCHED`).
 
     Answers of one class of `classes` count as the same answer in the vote. `progress` is called repeatedly with the
     number of finished searches; an exception in it ends the search. Raises UserError if the method needs another
@@ -84,7 +53,7 @@ def search_all(
     """
     check(config, verifier)
     method = METHODS[config.method]
-    known = search_fields(config) | {"reward": verifier.kind if verifier else None}
+    reward = verifier.kind if verifier else None
     waiting = list(range(len(questions)))[::-1]
     running: dict[int, _Problem] = {}
     clock = _Clock()
@@ -109,7 +78,7 @@ def search_all(
             clock.grow(tree, running.values())
         for index in [index for index, problem in running.items() if problem.outcome]:
             done += 1
-            yield index, running.pop(index).record() | known
+            yield index, running.pop(index).record(config, reward)
         if progress is not None:
             progress(done)
 
@@ -140,7 +109,7 @@ class _Problem:
     ended: dict[int, Record] = dataclasses.field(default_factory=dict)
     tokens: dict[int | None, int] = dataclasses.field(default_factory=dict)  # of each node's whole path
     read_tokens: dict[int | None, int] = dataclasses.field(default_factory=dict)  # of each node's reward text
-    used: Record = dataclasses.field(default_factory=lambda: dict.fromkeys(USED, 0))
+    used: Record = dataclasses.field(default_factory=lambda: dict.fromkeys(make.USED, 0))
 
     @property
     def ready(self) -> bool:
@@ -192,12 +161,13 @@ class _Problem:
         self.used["reward_tokens"] += tokens
         return tokens
 
-    def record(self) -> Record:
+    def record(self, config: SearchConfig, reward: str | None) -> Record:
         """Return the record of a search that has ended."""
         assert self.outcome is not None
         chosen = self.outcome.chosen
-        run = NO_RUN if chosen is None else self.ended[chosen]
-        return run | {"leaves": [[leaf.answer, leaf.weight] for leaf in self.outcome.leaves]} | self.used
+        run = make.decoded() if chosen is None else self.ended[chosen]
+        leaves = [(leaf.answer, leaf.weight) for leaf in self.outcome.leaves]
+        return make.searched(run, search=config, reward=reward, leaves=leaves, used=self.used)
 
 
 @dataclasses.dataclass

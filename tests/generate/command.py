@@ -6,6 +6,7 @@ import json
 from functools import cache
 
 import s1_jax
+from tests.records.json_schema import assert_records
 
 V, IM_END = 264, 258
 ROWS = [{"prompt": f"number {i}"} for i in range(5)]
@@ -43,4 +44,6 @@ def arguments(folder, tmp_path, *flags):
 
 
 def output(tmp_path):
-    return [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert_records(records)
+    return records

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+from s1_jax.records.json_schema import FILE
 
 INFINITY = float("inf")
 TYPES: dict[str, Any] = {
@@ -20,6 +23,13 @@ WORDS = {
     *("items", "prefixItems", "minItems", "maxItems"),
     *("properties", "required", "additionalProperties", "dependentRequired", "allOf", "if", "then"),
 }
+
+
+def assert_records(records: Iterable[dict[str, Any]]) -> None:
+    """Every record is as the shipped schema says, and there is one at least."""
+    schema = json.loads(FILE.read_text())
+    found = [errors(record, schema) for record in records]
+    assert found and not any(found), next(filter(None, found), "there are no records")
 
 
 def errors(value: Any, schema: dict[str, Any], where: str = "record") -> list[str]:

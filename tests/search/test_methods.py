@@ -9,11 +9,12 @@ import pytest
 
 from s1_jax.config import SearchConfig
 from s1_jax.errors import UserError
+from s1_jax.records import make
 from s1_jax.records.options import search_fields
 from s1_jax.search.layout import RewardLayout
 from s1_jax.search.nodes import Node
 from s1_jax.search.rebase import balance
-from s1_jax.search.run import METHODS, NO_RUN, USED, search_all
+from s1_jax.search.run import METHODS, search_all
 from s1_jax.search.verifier import Verifier
 from s1_jax.search.vote import PATH_SCORES, VOTES
 from s1_jax.tasks.answers import extract_answer
@@ -251,7 +252,7 @@ def test_records():
         named = {"method": "rebase", "width": 4, "vote": "weighted", "path_score": "last", "max_steps": None}
         assert record == record | named | {"score_temperature": 0.5, "reward": "process"}
         assert "branch" not in record and "exploration" not in record
-        assert record.keys() >= set(USED) and record["problem_id"] in range(PROBLEMS)
+        assert record.keys() >= set(make.USED) and record["problem_id"] in range(PROBLEMS)
         assert record["decoding_seconds"] > 0 and record["reward_seconds"] > 0
         assert extract_answer(record["text"]) in [answer for answer, _ in record["leaves"]]
     assert run(SearchConfig("best_of_n", vote="majority"), [World(0, 0, whole=True)], None)[0][0]["reward"] is None
@@ -271,11 +272,11 @@ def test_reward_tokens_are_those_of_every_step_once():
 def test_a_tree_that_dies_out_is_an_empty_answer(method):
     config = SearchConfig(method, width=4, branch=2, max_steps=5)
     found, tree = run(config, [World(0, 0, ends=0.0, deepest=99)])
-    assert {name: found[0][name] for name in NO_RUN} == NO_RUN
+    assert {name: found[0][name] for name in make.decoded()} == make.decoded()
     assert found[0]["leaves"] == [] and found[0]["generated_tokens"] > 0 and found[0]["longest_path_tokens"] > 0
     assert max(tree.planted) <= 8 and extract_answer(found[0]["text"]) is None
     verdict = grade_plain(extract_answer(found[0]["text"]), "7")
-    assert (verdict.correct, verdict.by) == (found[0]["correct"], found[0]["graded_by"])
+    assert (verdict.correct, verdict.by) == (False, "none")
 
 
 @pytest.mark.parametrize("method", METHODS)

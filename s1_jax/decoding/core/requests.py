@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
 
-from s1_jax.config import BudgetConfig, SamplingConfig
+from s1_jax.config import BudgetConfig, FormatConfig, SamplingConfig
 from s1_jax.decoding.core.budget import NO_LIMIT
-
-# fields of a request that its record has only where they differ from these
-USUAL: dict[str, Any] = {
-    "thinking_sampling": None,
-    "reserved_answer_tokens": None,
-    "stop_strings": (),
-    "thinking": True,
-    "max_new_tokens": None,
-}
+from s1_jax.records import Record, make
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +43,24 @@ class Request:
         limit = self.max_answer_tokens if self.max_new_tokens is None else self.max_new_tokens
         return None if limit is None or limit >= NO_LIMIT else limit
 
-    @property
-    def unusual(self) -> dict[str, Any]:
-        """Collect the fields that a record has only where they are unusual, which earlier versions did not write."""
-        values = dataclasses.asdict(self) | {"max_new_tokens": self.free_tokens}
-        return {name: values[name] for name, value in USUAL.items() if values[name] != value}
+    def asked(
+        self, max_answer_tokens: int, max_model_len: int, format: FormatConfig, stop_tokens: Sequence[str]
+    ) -> Record:
+        """Return the fields of its record that are known before decoding, with what the engine decides."""
+        return make.asked(
+            problem_id=self.problem_id,
+            sample=self.sample,
+            seed=self.seed,
+            prompt_token_ids=self.prompt_token_ids,
+            budget=self.budget,
+            sampling=self.sampling,
+            max_answer_tokens=max_answer_tokens,
+            max_model_len=max_model_len,
+            format=format,
+            stop_tokens=stop_tokens,
+            thinking_sampling=self.thinking_sampling,
+            reserved_answer_tokens=self.reserved_answer_tokens,
+            stop_strings=self.stop_strings,
+            thinking=self.thinking,
+            max_new_tokens=self.free_tokens,
+        )
