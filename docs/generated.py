@@ -40,6 +40,7 @@ from s1_jax.config.options import wanted
 from s1_jax.config.plan import PlanConfig
 from s1_jax.decoding.engine import Engine
 from s1_jax.errors import RunError, UserError
+from s1_jax.records.page import records_page
 
 PROJECT = Path(__file__).resolve().parents[1]
 COMMANDS = {
@@ -273,4 +274,4 @@ def signature_of(function: Any) -> str:
     return line if len(line) < 80 else "(\n    " + ",\n    ".join(shown) + f",\n){result}"
 
 
-PARTS = {"cli": cli, "configs": configs, "api": api}
+PARTS = {"cli": cli, "configs": configs, "api": api, "records": records_page}

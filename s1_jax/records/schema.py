@@ -78,7 +78,7 @@ ASKED = Group(
     "What was asked",
     "These fields are in every record. They are known before decoding, and a stopped run resumes from them.",
     (
-        Field("task", TEXT, "evaluate", "Name of the benchmark; null in records of `generate`."),
+        Field("task", TEXT, "evaluate", "Name of the benchmark. It is null in records of `generate`."),
         Field(
             "problem_id",
             NAME,
@@ -92,12 +92,17 @@ ASKED = Group(
         Field("top_p", POSITIVE, "decoder", "Probability mass of the most likely tokens that can be sampled."),
         Field("min_p", POSITIVE, "decoder", "Least probability of a token as a fraction of the most likely token's."),
         Field("forcing", FLAG, "decoder", "Whether the thinking budget is enforced (budget forcing)."),
-        Field("min_thinking_tokens", COUNT, "decoder", "The end of thinking is masked until this many tokens."),
+        Field(
+            "min_thinking_tokens",
+            COUNT,
+            "decoder",
+            "The end of thinking is masked until this many thinking tokens have been generated.",
+        ),
         Field(
             "max_thinking_tokens",
             COUNT.or_null(),
             "decoder",
-            "Thinking is ended at this many tokens; null is no maximum.",
+            "Thinking ends after this many tokens; null is no maximum.",
         ),
         Field(
             "newline_grace",
@@ -106,8 +111,14 @@ ASKED = Group(
             "Thinking may overrun the maximum by this fraction of it to finish its line.",
             0.0,
         ),
-        Field("end_bias", POSITIVE, "decoder", "Added to the logits of end markers, rising up to the maximum.", 0.0),
-        Field("num_ignore", COUNT, "decoder", "Number of end-of-thinking markers that are suppressed at most."),
+        Field(
+            "end_bias",
+            POSITIVE,
+            "decoder",
+            "Added to the logits of end markers, rising evenly from 0 to all of it at the maximum.",
+            0.0,
+        ),
+        Field("num_ignore", COUNT, "decoder", "Maximum number of end-of-thinking markers that are suppressed."),
         Field(
             "ignore_string",
             STRINGS.or_null(),
@@ -187,7 +198,7 @@ SEARCH = Group(
     "How a search was set up",
     "These fields are in the records of searches. Each method has the options that it reads.",
     (
-        Field("method", one_of(*READ_BY), "evaluate", "The search method; its absence means a single run.", None),
+        Field("method", one_of(*READ_BY), "evaluate", "The search method. Its absence means a single run.", None),
         Field("width", COUNT, "evaluate", "Number of runs, candidates or rollouts.", DEFAULT_SEARCH.width),
         *(
             Field(name, one_of(*get_args(SEARCH_TYPES[name])), "evaluate", text, getattr(DEFAULT_SEARCH, name))
@@ -292,7 +303,7 @@ VERDICT = Group(
 )
 TRIES = Group(
     "Rejection sampling",
-    "These fields are in records with `max_tries` above 1.",
+    "These fields are in records whose `max_tries` is above 1.",
     (
         Field("tries", COUNT, "search", "Number of tries until the thinking ended by itself.", 1),
         Field("tried_tokens", COUNT, "search", "Thinking tokens of all tries.", SameAs("num_thinking_tokens")),
