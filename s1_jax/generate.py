@@ -21,12 +21,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from s1_jax.api import LoadedModel, load_model, override, prompt_token_ids
 from s1_jax.config.generate import GenerateConfig
-from s1_jax.data.look_alikes import LookAlikes
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine, Piece, Status
-from s1_jax.decoding.host.slots import rows_at_a_time
+from s1_jax.decoding.loaded_model import LoadedModel, load_model
 from s1_jax.decoding.note import DecodingNote
 from s1_jax.errors import UserError
 from s1_jax.records import make
@@ -35,6 +33,7 @@ from s1_jax.runtime.cli import StopFlag, parse, program, resumable, run_main
 from s1_jax.runtime.files import appended
 from s1_jax.runtime.json_input import loads, read_jsonl
 from s1_jax.runtime.locks import locked_file
+from s1_jax.runtime.overrides import override
 from s1_jax.runtime.progress import progress_bar
 from s1_jax.runtime.stages import Stages
 from s1_jax.runtime.storage import as_path, check_input, in_bucket, mirrored
@@ -94,13 +93,10 @@ def generate(config: GenerateConfig, source: Path, output: Path) -> None:
         stages.at(f"loading {config.model}", quiet=True)
         model = load_model(config.model, config.dtype, config.stored)
     requests = [_request(config, model, row, where) for where, row in rows]
-    look_alikes = LookAlikes(model.tokenizer)
-    for where, row in rows:
-        look_alikes.look(where, (row.get("prompt", ""),))
-    if line := look_alikes.told("prompts"):
+    if line := model.look_alikes((where, row.get("prompt")) for where, row in rows):
         say(line, file=sys.stderr)
-    batch_size = rows_at_a_time(config.batch_size, len(requests))
-    engine = model.engine(config.max_model_len, batch_size, config.format, config.draft_tokens)
+    sizes = (config.max_model_len, config.batch_size, config.format, config.draft_tokens)
+    engine = model.engine(*sizes, runs=len(requests))
     made_by = make.made_by(model=config.model, dtype=config.dtype, stored=config.stored)
     for request in requests:
         engine.check(request)
@@ -231,9 +227,7 @@ def text_pieces(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[tuple[int, 
 def _request(config: GenerateConfig, model: LoadedModel, row: dict[str, Any], where: str) -> Request:
     """An input row as a request; its own budget wins over the flags."""
     return Request(
-        prompt_token_ids=prompt_token_ids(
-            model.tokenizer, row["prompt"] if "prompt" in row else row["prompt_token_ids"]
-        ),
+        prompt_token_ids=model.prompt_token_ids(row["prompt"] if "prompt" in row else row["prompt_token_ids"]),
         budget=override(config.budget, row.get("budget") or {}, f"{where}: field 'budget'"),
         sampling=config.sampling,
         problem_id=row.get("id"),

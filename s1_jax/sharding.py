@@ -173,10 +173,15 @@ _current: ContextVar[Layout | None] = ContextVar("layout", default=None)
 
 
 def devices_for(config: MeshConfig) -> list[jax.Device]:
-    """This process's devices where the mesh has room on them, else those of all processes."""
-    own = jax.local_devices()
-    needed = math.prod(size for size in (getattr(config, axis) for axis in MESH_AXES) if size != -1)
-    return own if needed <= len(own) else jax.devices()
+    """The devices that a model is decoded on: this process's where the mesh has room on them, else all processes'.
+
+    A mesh that gives every axis a size, without -1, may have fewer devices than the process: it has the first ones.
+    """
+    own, sizes = jax.local_devices(), [getattr(config, axis) for axis in MESH_AXES]
+    needed = math.prod(size for size in sizes if size != -1)
+    if needed > len(own):
+        return jax.devices()
+    return own if -1 in sizes else own[:needed]
 
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:

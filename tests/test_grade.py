@@ -307,13 +307,14 @@ def test_a_judge_of_this_project(run_dir, tiny_model, monkeypatch, capsys):
     import jax
 
     from s1_jax.curation import decode_here
+    from s1_jax.decoding import loaded_model
     from tests.tokenizer import byte_tokenizer
 
     folder = run_dir.parent / "model"
     made = tiny_model(vocab_size=len(byte_tokenizer()), tie_word_embeddings=True, max_position_embeddings=2048)
     made.torch_model.save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
-    monkeypatch.setattr(decode_here, "devices_for", lambda mesh: jax.devices()[:1])
+    monkeypatch.setattr(loaded_model, "devices_for", lambda mesh: jax.devices()[:1])
     options = [str(run_dir), "--judge.model", str(folder), "--judge.max-tokens", "16", "--judge.concurrent", "2"]
     with pytest.raises(RunError, match="the judge answers none of 2 prompts .*--judge.max-tokens allows more"):
         grade.main(options)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from s1_jax.config.model import MeshConfig
 from s1_jax.config.options import Count, Options, Seed, Share, Whole
-from s1_jax.config.types import Drafted, Rows, Temperature, TopP
+from s1_jax.config.types import Devices, Drafted, Rows, Temperature, TopP
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,15 @@ class HarnessConfig(Options):
     max_gen_toks: Count = 256  # tokens to generate where a task does not say
     draft_tokens: Drafted = 0  # as EvaluateConfig.draft_tokens
     seed: Seed = 0  # of draws
+    data: Devices = 1  # devices along each mesh axis, as MeshConfig
+    fsdp: Devices = -1
+    context: Devices = 1
+    tensor: Devices = 1
+
+    @property
+    def mesh(self) -> MeshConfig:
+        """The mesh that the arguments name."""
+        return MeshConfig(self.data, self.fsdp, self.context, self.tensor)
 
     @property
     def rows(self) -> int:

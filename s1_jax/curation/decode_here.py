@@ -7,21 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
-
 from s1_jax.checkpoints import hf
 from s1_jax.checkpoints.stops import declared_stops
-from s1_jax.chips import resolve_dtype
-from s1_jax.config import BudgetConfig, EndpointConfig, SamplingConfig, StoredConfig
+from s1_jax.config import BudgetConfig, EndpointConfig, SamplingConfig
 from s1_jax.data.chat import STOP_TOKENS, prompt_ids
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.token_ids import stop_ids, stop_texts
-from s1_jax.decoding.engine import LONGEST_DEFAULT_ANSWER, Engine, Status, context_length
+from s1_jax.decoding.engine import LONGEST_DEFAULT_ANSWER, Status, context_length
+from s1_jax.decoding.loaded_model import load_model
 from s1_jax.errors import UserError
 from s1_jax.records.options import format_field
 from s1_jax.runtime.completion import split_thinking
 from s1_jax.runtime.endpoint import Reply
-from s1_jax.sharding import DECODE_RULES, Layout, devices_for, make_mesh
 
 ROOM_FOR_MARKERS = 64  # tokens between prompt, thinking and answer
 
@@ -33,25 +30,11 @@ def decode_here(
 
     `source` is the model's folder. Raises UserError where it is none, and what `show` raises.
     """
-    layout = Layout(make_mesh(who.mesh, devices_for(who.mesh)), DECODE_RULES)
-    dtype, parts = resolve_dtype("auto"), layout.parts(layout.rules["batch"])
-    stored = StoredConfig().resolved(dtype.name)
-    tokenizer = hf.load_tokenizer(source)
+    model = load_model(source, "auto", mesh=who.mesh, format=who.format)
+    tokenizer, context = model.tokenizer, context_length(model.config)
     ids = [tuple(prompt_ids(tokenizer, prompt)) for prompt in prompts]
-    context = context_length(hf.load_config(source))
-    model, params = hf.load_for_decoding(source, stored, dtype, layout)
-    engine = Engine(
-        model,
-        params,
-        tokenizer,
-        max_model_len=min(context, max(map(len, ids)) + who.max_tokens + ROOM_FOR_MARKERS),
-        batch_size=-(-min(who.concurrent, len(prompts)) // parts) * parts,
-        dtype=dtype,
-        cache_dtype=jnp.dtype(stored.cache),
-        layout=layout,
-        format=who.format,
-        stops=declared_stops(source, model.vocab_size),
-    )
+    longest = min(context, max(map(len, ids)) + who.max_tokens + ROOM_FOR_MARKERS)
+    engine = model.engine(longest, who.concurrent, runs=len(prompts))
     places, requests = [], []
     for place, prompt in enumerate(ids):
         request = dataclasses.replace(_request(who, prompt, context), name=f"prompt {place}")

@@ -35,4 +35,5 @@ class LookAlikes:
         """Return a line about the rows found, which are called `what`; None if there are none."""
         if not self.rows:
             return None
-        return f"{self.rows:,} {what} contain the text of a special token, encoded as the token (first: {self._first})"
+        counted = f"1 {what.removesuffix('s')} contains" if self.rows == 1 else f"{self.rows:,} {what} contain"
+        return f"{counted} the text of a special token, encoded as the token (first: {self._first})"

@@ -8,15 +8,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 
-from s1_jax.checkpoints import hf
-from s1_jax.checkpoints.stops import declared_stops
-from s1_jax.chips import resolve_dtype
 from s1_jax.config import EvaluateConfig
 from s1_jax.decoding.core.sweep import Plan, plan_alone, plan_shared
 from s1_jax.decoding.engine import Engine, Status
-from s1_jax.decoding.host.slots import rows_at_a_time
+from s1_jax.decoding.loaded_model import load_model
 from s1_jax.evaluation.grading import graded
 from s1_jax.evaluation.settings import Row, searches
 from s1_jax.records import Record, make
@@ -31,7 +27,6 @@ from s1_jax.runtime.stages import Stages
 from s1_jax.search.rejection import sample_until_natural
 from s1_jax.search.requests import search_requests
 from s1_jax.search.verifiers import Verifiers
-from s1_jax.sharding import DECODE_RULES, Layout, devices_for, make_mesh
 from s1_jax.tasks import Task
 from s1_jax.tasks.answers import without_stop
 from s1_jax.tasks.classes import Classes, grader_classes
@@ -42,32 +37,23 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
 
     Where the model lies with several processes all decode the same, and the first writes.
     """
-    layout = Layout(make_mesh(config.mesh, devices_for(config.mesh)), DECODE_RULES)
-    writing = is_first() or not layout.spans_processes
-    parts = layout.parts(layout.rules["batch"])
-    dtype = resolve_dtype(config.model.dtype)
     with Stages() if is_first() else nullcontext() as stages:
         if stages is not None:
             stages.at(f"loading {config.model.path}", quiet=True)
-        model, params = hf.load_for_decoding(source, config.stored, dtype, layout)
+        model = load_model(source, config.model.dtype, config.stored, mesh=config.mesh, format=config.format)
+    spans_processes = model.layout.spans_processes
+    writing = is_first() or not spans_processes
     once = [i for i, row in enumerate(rows) if row.max_tries == 1 and row.search is None]
     shared = config.sweep.shared_trace
     plan = (plan_shared if shared else plan_alone)([rows[i].request for i in once])
     runs = len(plan.trunks) + sum(row.max_tries > 1 for row in rows)
-    engine = Engine(
-        model,
-        params,
-        hf.load_tokenizer(source),
-        max_model_len=config.max_model_len,
-        batch_size=rows_at_a_time(config.batch_size, config.batch_size if searches(rows) else runs, parts),
-        dtype=dtype,
-        cache_dtype=jnp.dtype(config.stored.cache),
-        layout=layout,
-        format=config.format,
+    engine = model.engine(
+        config.max_model_len,
+        config.batch_size,
         draft_tokens=config.draft_tokens,
-        stops=declared_stops(source, model.vocab_size),
+        runs=None if searches(rows) else runs,  # searches grow more of them
     )
-    verifiers = Verifiers(config, engine.tokenizer, dtype, layout)
+    verifiers = Verifiers(config, engine.tokenizer, model.dtype, model.layout)
     for search, reward in searches(rows):
         verifiers.of(reward, search)  # now: what is wrong with one is not to be found out after hours of decoding
     path = part_of(run_dir / "records.jsonl", jax.process_index())
@@ -88,7 +74,7 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
         def show(status: Status) -> None:
             live.show(status.done, status.recorded_tokens, status.slot_use, status.tokens_per_step)
             watchdog.tick(f"{status.done} of {status.total} records")
-            if layout.spans_processes:
+            if spans_processes:
                 if not any_of(stop.asked):
                     return  # whoever is told between the two looks at it next time, as all do
                 finish_together()

@@ -146,7 +146,7 @@ def plan_rows(
 
 def own_rows(mesh: MeshConfig, rows: Sequence[Row]) -> list[Row]:
     """Those of this process: whole problems, whose settings share a run, in turn; all where one model has all chips."""
-    if devices_for(mesh) != jax.local_devices():
+    if any(device.process_index != jax.process_index() for device in devices_for(mesh)):
         return list(rows)
     problems = dict.fromkeys(str(row.problem.id) for row in rows)
     own = {name for i, name in enumerate(problems) if i % jax.process_count() == jax.process_index()}

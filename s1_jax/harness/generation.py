@@ -9,13 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from s1_jax.api import LoadedModel
 from s1_jax.config import S1, FormatConfig
 from s1_jax.config.lm_eval import HarnessConfig, KeywordConfig
 from s1_jax.data.chat import encode
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine, Progress
-from s1_jax.decoding.host.slots import rows_at_a_time
+from s1_jax.decoding.loaded_model import LoadedModel
 from s1_jax.errors import UserError
 from s1_jax.harness.encoding import prefix_id, text_ids
 from s1_jax.harness.keywords import ANSWER_ROOM, budget_of, format_of, read_keywords, sampling_of, tries_of
@@ -59,9 +58,7 @@ def generate(
     planned = [
         (run, engine, places, _requests(engine, model, [asked[i] for i in places], [keywords[i] for i in places]))
         for run, places in runs.items()
-        for engine in [
-            model.engine(config.max_length, rows_at_a_time(config.rows, len(places)), run.format, config.draft_tokens)
-        ]
+        for engine in [model.engine(config.max_length, config.rows, run.format, config.draft_tokens, runs=len(places))]
     ]
     for _, engine, _, requests in planned:
         for request in requests:

@@ -8,11 +8,11 @@ from typing import Any
 
 from lm_eval.models.utils import normalize_gen_kwargs
 
-from s1_jax.api import override
 from s1_jax.config import S1, BudgetConfig, FormatConfig, SamplingConfig
 from s1_jax.config.lm_eval import HarnessConfig, KeywordConfig
 from s1_jax.data.chat import STOP_TOKENS
 from s1_jax.errors import UserError
+from s1_jax.runtime.overrides import override
 
 ANSWER_ROOM = 100  # tokens that max_tokens_thinking=auto leaves to the answer, as in s1's fork
 MOST_TRIES = 1000  # of rejection_sample=true, where the fork goes on for ever

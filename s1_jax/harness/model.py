@@ -14,11 +14,10 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, simpl
 from tqdm import tqdm
 
 from s1_jax import __version__
-from s1_jax.api import load_model
-from s1_jax.chips import resolve_dtype
 from s1_jax.config import StoredConfig
 from s1_jax.data.chat import rendered
 from s1_jax.decoding.engine import Status, context_length
+from s1_jax.decoding.loaded_model import load_model
 from s1_jax.errors import UserError
 from s1_jax.harness.encoding import end_id, prefix_id, text_ids
 from s1_jax.harness.generation import Asked, generate
@@ -28,19 +27,19 @@ from s1_jax.runtime.cli import StopFlag
 
 
 class S1JaxLM(TemplateLM):
-    """A Qwen2.5 on the first device; its arguments are those of HarnessConfig."""
+    """A model over a mesh of devices; its arguments are those of HarnessConfig."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__()
         self.arguments = config = read_model_args(arguments)
-        dtype = resolve_dtype(config.dtype).name
-        self.model = load_model(config.pretrained, dtype, StoredConfig(config.weights, config.cache))
+        stored = StoredConfig(config.weights, config.cache)
+        self.model = load_model(config.pretrained, config.dtype, stored, mesh=config.mesh)
         self.tokenizer = self.model.tokenizer
         longest = context_length(self.model.config)
         if config.max_length is not None and config.max_length > longest:
             raise UserError(f"model_args: max_length {config.max_length} is above the model's {longest}")
         self.max_length = config.max_length or longest
-        self.scorer = Scorer(self.model.config, self.model.params, dtype, config.rows, self.max_length)
+        self.scorer = Scorer(self.model, config.rows, self.max_length)
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None) -> S1JaxLM:

@@ -14,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from s1_jax.config import ModelConfig
-from s1_jax.decoding.device.programs import bucket
+from s1_jax.decoding.device.programs import Program, bucket
 from s1_jax.decoding.host.results import NOT_FINITE
+from s1_jax.decoding.loaded_model import LoadedModel
 from s1_jax.errors import RunError, UserError
 from s1_jax.model import qwen2
+from s1_jax.sharding import to_host
 
 BATCH_TOKENS = 16384  # B x T, or one row
 CHUNK = 64  # places whose [V] float32 logits exist at one time; T is a multiple of it, or below it
@@ -45,14 +47,14 @@ class _Row(NamedTuple):
 class Scorer:
     """Scores pairs under one model, `batch_size` rows at a time where they are short."""
 
-    def __init__(self, config: ModelConfig, params: qwen2.Params, dtype: Any, batch_size: int, max_length: int) -> None:
-        self._params, self._batch_size, self._max_length = params, batch_size, max_length
-        self._program: Any = jax.jit(partial(score_places, config, jnp.dtype(dtype)))
+    def __init__(self, model: LoadedModel, batch_size: int, max_length: int) -> None:
+        self._model, self._batch_size, self._max_length = model, batch_size, max_length
+        self._program = Program(partial(score_places, model.config, model.dtype), (model.params,), model.layout)
 
     @property
     def programs(self) -> int:
         """How many programs have been compiled."""
-        return self._program._cache_size()
+        return self._program.jitted._cache_size()
 
     def score(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Score]]:
         """Scores of the pairs with their places, longest first.
@@ -90,7 +92,7 @@ class Scorer:
             yield rows
 
     def _rows(self, T: int) -> int:
-        return max(1, min(self._batch_size, BATCH_TOKENS // T))
+        return self._model.rows(max(1, min(self._batch_size, BATCH_TOKENS // T)))
 
     def _score(self, rows: Sequence[_Row], pairs: Sequence[Pair]) -> Iterator[tuple[int, Score]]:
         T = bucket(len(rows[0].inputs), self._max_length)
@@ -106,8 +108,7 @@ class Scorer:
         K = -(-B * T // CHUNK) * CHUNK
         where = np.zeros((3, K), np.int32)
         where[:, : len(scored)] = np.asarray(scored).T
-        found = self._program(self._params, token_ids, lengths, *where, np.int32(len(scored)))
-        log_probs, is_best = (np.asarray(x) for x in found)
+        log_probs, is_best = to_host(self._program(token_ids, lengths, *where, np.int32(len(scored))))
         at = 0
         for row in rows:
             for i in row.pairs:

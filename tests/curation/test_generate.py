@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from s1_jax.config.curate import CurateConfig, EndpointConfig, GenerateConfig
-from s1_jax.curation import decode_here
 from s1_jax.curation.answers import ask_all
 from s1_jax.curation.generate import NO_ATTEMPT, NO_TRACE, generate, generate_inputs
 from s1_jax.curation.stages import Made, Stage, run_stages
+from s1_jax.decoding import loaded_model
 from s1_jax.errors import RunError, UserError
 from s1_jax.records.lines import read_records
 from s1_jax.runtime.progress import progress_bar
@@ -91,7 +91,7 @@ def ask(tmp_path, who, prompts):
 
 @pytest.fixture
 def one_device(monkeypatch):
-    monkeypatch.setattr(decode_here, "devices_for", lambda mesh: jax.devices()[:1])
+    monkeypatch.setattr(loaded_model, "devices_for", lambda mesh: jax.devices()[:1])
 
 
 @pytest.mark.parametrize("thinking", [True, False])

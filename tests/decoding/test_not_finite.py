@@ -147,7 +147,7 @@ def test_logits_and_likelihoods_are_looked_at(tiny):
         model.logits([[1, 2, 3], [1, 9, 3]])
     with pytest.raises(RunError, match="^prompt 1: .* not finite at step 1; "):
         model.generate([[1, 2], [9]], {"max_thinking_tokens": 2}, max_answer_tokens=2)
-    scorer = Scorer(tiny.config, layers, "float32", 4, 64)
+    scorer = Scorer(model, 4, 64)
     with pytest.raises(RunError, match="^request 1: the model's log-likelihood is not finite at step 1; "):
         list(scorer.score([Pair([1], [2]), Pair([1], [9, 3])]))
 

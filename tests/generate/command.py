@@ -35,7 +35,12 @@ FIELDS = [
     ),
 ]
 
-loaded = cache(s1_jax.load_model)  # models that stay compiled from test to test
+_loaded = cache(s1_jax.load_model)
+
+
+def loaded(path, dtype="float32", *given, mesh=None, **options):
+    """`load_model`, on one device, which compiles sooner; models stay compiled from test to test."""
+    return _loaded(path, dtype, *given, **options)
 
 
 def arguments(folder, tmp_path, *flags):

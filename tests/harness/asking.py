@@ -14,7 +14,12 @@ TOLERANCE = 1e-4  # of a log-likelihood: float32 through every layer, sums in an
 V, MAX_LENGTH = 264, 128
 ROWS = 4
 
-loaded = cache(s1_jax.load_model)  # models that stay compiled from test to test
+_loaded = cache(s1_jax.load_model)
+
+
+def loaded(path, dtype="float32", *given, mesh=None, **options):
+    """`load_model`, on one device, which compiles sooner; models stay compiled from test to test."""
+    return _loaded(path, dtype, *given, **options)
 
 
 def requests(kind, *arguments):
