@@ -117,8 +117,14 @@ def sections(cls: type, prefix: str, skip: type | None = None) -> list[str]:
             continue
         name = f"{prefix}{spelled(field.name)}"
         about = get_field_docstring(cls, field.name, ()) or ""
-        if shared := next((one for one in SHARED if issubclass(hint, one)), None):
-            others = "" if hint is shared else f", with its own defaults ({changed(hint, shared)})"
+        if shared := next((one for one in SHARED if issubclass(hint, one) or issubclass(one, hint)), None):
+            others = ""
+            if less := {field.name for field in dataclasses.fields(shared)} - {
+                f.name for f in dataclasses.fields(hint)
+            }:
+                others = f", without `{spelled(less.pop())}`"
+            elif hint is not shared:
+                others = f", with its own defaults ({changed(hint, shared)})"
             lines += [f"`{name}.*`: see [{section_of(shared)} options](#{section_of(shared)}-options){others}.", ""]
         else:
             lines += [

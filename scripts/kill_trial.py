@@ -70,7 +70,7 @@ def trials(inputs: Path) -> dict[str, Trial]:
     training = [str(CONFIGS / "quickstart_sft.py"), "--data.path", str(inputs / "examples.jsonl")]
     training += ["--data.batch-examples", "8", "--data.micro-batch-rows", "4", "--train.epochs", "6"]
     training += ["--mesh.fsdp", str(DEVICES), "--checkpoint.every-steps", "3", "--hosts.lost-after-seconds", "10"]
-    prompts = ["--model", str(BASE), "--input", str(inputs / "prompts.jsonl"), "--max-answer-tokens", "16"]
+    prompts = ["--model.path", str(BASE), "--input", str(inputs / "prompts.jsonl"), "--max-answer-tokens", "16"]
     return {
         "train": Trial(lambda out: [*training, "--run-dir", str(out / "run")], trained),
         "evaluate": Trial(lambda out: [*sweep, "--run-dir", str(out / "run")], evaluated),

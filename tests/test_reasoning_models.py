@@ -55,7 +55,9 @@ def test_generate_from_file_to_file_and_again(model, tmp_path, capsys):
     rows.append({"prompt_token_ids": rendered, "id": 3})
     rows.append({"prompt_token_ids": rendered[:-2], "id": 4})  # without the marker and its newline
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = [*("--model", str(model), "--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl"))]
+    command = [
+        *("--model.path", str(model), "--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl"))
+    ]
     command += [*SIZES, "--budget.max-thinking-tokens", "20"]
     with pytest.raises(UserError, match=r"is not one token.*--format\.think-start"):
         generate.main(command)
@@ -83,7 +85,9 @@ def test_generate_from_file_to_file_and_again(model, tmp_path, capsys):
             generate.main([*command, *FORMAT])
     finally:
         declare(model, [257, DECLARED])
-    generate.main(["--model", str(model), "--prompt", QUESTION, *SIZES, *FORMAT, "--budget.max-thinking-tokens", "20"])
+    generate.main(
+        ["--model.path", str(model), "--prompt", QUESTION, *SIZES, *FORMAT, "--budget.max-thinking-tokens", "20"]
+    )
     assert capsys.readouterr().out.rstrip("\n") == shown(records[0]["text"]).rstrip("\n")
 
 

@@ -7,7 +7,7 @@ in `s1_jax.config.curate`, those of lm-evaluation-harness in `s1_jax.config.lm_e
 from s1_jax.config.budget import S1, BudgetConfig, FormatConfig, SamplingConfig, StepConfig
 from s1_jax.config.endpoint import EndpointConfig, GradeConfig, JudgeConfig
 from s1_jax.config.evaluate import EvaluateConfig, SettingConfig, SweepConfig, TaskConfig
-from s1_jax.config.model import HostsConfig, MeshConfig, ModelSource, StoredConfig
+from s1_jax.config.model import DecodeModelSource, HostsConfig, MeshConfig, ModelSource, StoredConfig
 from s1_jax.config.model_config import ModelConfig
 from s1_jax.config.rope_config import RopeScaling
 from s1_jax.config.search import RewardsConfig, SearchConfig
@@ -18,6 +18,7 @@ __all__ = [
     "BudgetConfig",
     "CheckpointConfig",
     "DataConfig",
+    "DecodeModelSource",
     "EndpointConfig",
     "EvaluateConfig",
     "FormatConfig",

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from s1_jax.config.budget import S1, BudgetConfig, FormatConfig, SamplingConfig, StepConfig
-from s1_jax.config.model import HostsConfig, MeshConfig, ModelSource, StoredConfig
+from s1_jax.config.model import DecodeModelSource, HostsConfig, MeshConfig, ModelSource, StoredConfig
 from s1_jax.config.options import Count, Options, Place, Seed, Whole
 from s1_jax.config.search import MethodName, RewardsConfig, SearchConfig
 from s1_jax.config.types import Bias, Drafted, Grace, Limit, Rows, Samples, Switch
@@ -83,7 +83,7 @@ class EvaluateConfig(Options):
     """`python -m s1_jax.evaluate`: a sweep of budgets over a task."""
 
     run_dir: Place = "runs/sweep"
-    model: ModelSource = ModelSource()
+    model: DecodeModelSource = DecodeModelSource()
     task: TaskConfig = TaskConfig()
     sweep: SweepConfig = SweepConfig()
     sampling: SamplingConfig = SamplingConfig()  # of the grid
@@ -105,6 +105,8 @@ class EvaluateConfig(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.model, ModelSource):  # of a config file: its `remat` says nothing here
+            object.__setattr__(self, "model", self.model.for_decoding())
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"seeds {self.seeds}: give one at least, and each once")
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from s1_jax.config.budget import S1, BudgetConfig, FormatConfig, SamplingConfig
-from s1_jax.config.model import StoredConfig
+from s1_jax.config.model import DecodeModelSource, MeshConfig, StoredConfig
 from s1_jax.config.options import Count, Options, Place, Seed, Whole
 from s1_jax.config.types import Drafted, Rows
 
@@ -15,20 +14,29 @@ from s1_jax.config.types import Drafted, Rows
 class GenerateConfig(Options):
     """Options of `python -m s1_jax.generate`."""
 
-    model: Place  # folder or hub id in Hugging Face layout
-    input: Place | None = None  # prompts, one JSON object a line
-    output: Place | None = None  # records, one JSON object a line; an unfinished one is gone on with
-    prompt: str | None = None  # one user message instead of files: streams to the terminal
+    input: Place | None = None
+    """File of prompts, one JSON object a line; needs --output."""
+    output: Place | None = None
+    """File of records to write, one JSON object a line. If it is not finished, the same command resumes it."""
+    prompt: str | None = None
+    """One user message, in place of --input and --output; its answer streams to the terminal."""
+    model: DecodeModelSource = DecodeModelSource()
     budget: BudgetConfig = BudgetConfig()
     sampling: SamplingConfig = SamplingConfig()
-    thinking: bool = True  # off: no start marker and no budget, the model answers at once
-    # none: a quarter of max_model_len, at most 1024; of a run without forcing it bounds thinking and answer together
+    thinking: bool = True
+    """Append the start marker of thinking. Without thinking there is no budget, and the model answers at once."""
     max_answer_tokens: Whole | None = None
-    max_model_len: Count | None = None  # tokens of prompt, thinking and answer together; none: the model's
-    format: FormatConfig = S1
+    """Maximum number of answer tokens; none is a quarter of max_model_len, at most 1024. Without forcing it limits
+    thinking and answer together, and none is no limit."""
+    max_model_len: Count | None = None
+    """Maximum number of tokens of prompt, thinking and answer together; none is the model's context."""
     batch_size: Rows = 8
-    # looked up in prompt and thinking, and checked by one pass of the model; no token changes
+    """Number of prompts decoded at a time, rounded up to a multiple of the devices that share the batch."""
     draft_tokens: Drafted = 0
+    """Draft this many tokens per step by prompt lookup and verify them in one forward pass; 0 turns it off. The output
+    is the same, except where two tokens tie within rounding."""
     seed: Seed = 0
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of products
+    """Sampling seed; greedy decoding (temperature 0) does not use it."""
+    format: FormatConfig = S1
     stored: StoredConfig = StoredConfig()
+    mesh: MeshConfig = MeshConfig()

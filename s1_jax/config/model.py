@@ -10,14 +10,26 @@ from s1_jax.config.types import Devices
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelSource(Options, section="model"):
+class DecodeModelSource(Options, section="model"):
+    """The model to decode with."""
+
+    path: Place = "Qwen/Qwen2.5-0.5B-Instruct"
+    """Model folder or hub id, in Hugging Face layout."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of matrix products; auto is float32 on CPU and bfloat16 on TPU and GPU."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSource(DecodeModelSource, section="model"):
     """The model to start from."""
 
-    path: Place = "Qwen/Qwen2.5-0.5B-Instruct"  # folder or hub id in Hugging Face layout
-    # compute type; auto: bfloat16 on TPU and GPU, float32 on CPU
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    # what the backward pass recomputes (training only): s1_jax.model.qwen2.REMAT_POLICIES
     remat: Literal["none", "minimal", "up", "mlp", "full", "offload"] = "full"
+    """What the backward pass recomputes instead of keeping. From none to full, less memory is used and more is computed
+    again; offload is full with the layers' inputs in host memory."""
+
+    def for_decoding(self) -> DecodeModelSource:
+        """Return the same model without the options of training."""
+        return DecodeModelSource(self.path, self.dtype)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,12 +17,13 @@ import sys
 import threading
 import typing
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, suppress
 from io import StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, TypeVar
 
+import docstring_parser
 import tyro
 
 from s1_jax.config import shipped
@@ -87,7 +88,7 @@ def parse(cls: type[T], argv: list[str], prog: str, default: T | None = None, de
     """`argv` as a `cls`, starting from `default`. Raises UserError with one line that names the nearest option."""
     said = StringIO()
     try:
-        with redirect_stderr(said):
+        with redirect_stderr(said), lines_of_texts_joined():
             kwargs: dict[str, Any] = {} if default is None else {"default": default}
             config = tyro.cli(cls, args=argv, prog=prog, description=description, **kwargs)
     except SystemExit as stop:
@@ -96,6 +97,29 @@ def parse(cls: type[T], argv: list[str], prog: str, default: T | None = None, de
         raise UserError(_one_line(said.getvalue(), cls, argv, prog)) from None
     check_texts(config)
     return config
+
+
+@contextmanager
+def lines_of_texts_joined() -> Iterator[None]:
+    """Within: tyro reads the text below a field as one paragraph; by itself it breaks where an indented line begins."""
+    read: Any = docstring_parser.parse_from_object
+
+    def joined(of: Any) -> Any:
+        found = read(of)
+        for text in found.params:
+            text.description = text.description and " ".join(text.description.split())
+        return found
+
+    docstring_parser.parse_from_object = joined  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        docstring_parser.parse_from_object = read
+
+
+def renamed(argv: list[str], names: Mapping[str, str]) -> list[str]:
+    """Return the command line with options under their present names; `names` maps each former name to the present."""
+    return [names.get(name, name) + arg.removeprefix(name) for arg in argv for name in [arg.split("=")[0]]]
 
 
 def parse_with_file(cls: type[T], argv: list[str], prog: str, description: str | None = None) -> T:

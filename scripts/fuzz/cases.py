@@ -41,7 +41,7 @@ CURATE = [
     "--tokenizer",
     "model",
 ]
-GENERATE = ["--model", "model", "--input", "prompts.jsonl", "--output", "out.jsonl", "--max-answer-tokens", "2"]
+GENERATE = ["--model.path", "model", "--input", "prompts.jsonl", "--output", "out.jsonl", "--max-answer-tokens", "2"]
 REPLY = {
     "choices": [{"message": {"content": "yes", "reasoning_content": "hm"}, "finish_reason": "stop"}],
     "usage": {"prompt_tokens": 3, "completion_tokens": 4},
@@ -262,7 +262,7 @@ class Maker:
 
     def whole(self) -> Case:
         """A command that decodes, with options that may be right."""
-        argv = ["--model", "model", "--prompt", "1 + 1 =", "--max-answer-tokens", "2", "--max-model-len", "128"]
+        argv = ["--model.path", "model", "--prompt", "1 + 1 =", "--max-answer-tokens", "2", "--max-model-len", "128"]
         names = self.names_of("generate", [])
         return Case(
             "whole", "generate", [*argv, self.draws.choice(names), self.draws.choice(["0", "1", "2", "0.5", "4"])]
@@ -280,7 +280,8 @@ class Maker:
 
     def generate(self) -> Case:
         """Many prompts."""
-        return Case("options", "generate", ["--model", "headless", "--input", "prompts.jsonl", "--output", "out.jsonl"])
+        argv = ["--model.path", "headless", "--input", "prompts.jsonl", "--output", "out.jsonl"]
+        return Case("options", "generate", argv)
 
     def curate(self) -> Case:
         """The first stage of curation."""

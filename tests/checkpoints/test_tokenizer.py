@@ -228,7 +228,7 @@ def test_a_command_ends_with_code_2(tmp_path, capsys):
     shutil.copytree(TINY_BASE, folder)
     BROKEN["untagged"][0](folder)
     with pytest.raises(SystemExit) as end:
-        run_main(lambda: generate.main(["--model", str(folder), "--prompt", "1 + 1"]))
+        run_main(lambda: generate.main(["--model.path", str(folder), "--prompt", "1 + 1"]))
     said = capsys.readouterr().err
     assert end.value.code == 2
     assert said.count("\n") == 1 and str(folder) in said and "tokenizer.json" in said

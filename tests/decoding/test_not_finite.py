@@ -181,7 +181,7 @@ def test_commands_end_with_one_line(tmp_path):
         file.seek(norm.offset)
         file.write(b"\xff" * DTYPES[norm.dtype].itemsize)
     with pytest.raises(RunError, match="^--prompt: the model's logits are not finite at step 1; "):
-        generate.main(["--model", str(folder), "--prompt", "hi"])
+        generate.main(["--model.path", str(folder), "--prompt", "hi"])
     run_dir = tmp_path / "run"
     options = ["--model.path", str(folder), "--run-dir", str(run_dir)]
     with pytest.raises(RunError, match="^problem .*: the model's logits are not finite at step 1; "):

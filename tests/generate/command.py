@@ -6,6 +6,7 @@ import json
 from functools import cache
 
 import s1_jax
+from s1_jax.config import S1, StoredConfig
 from tests.records.json_schema import assert_records
 
 V, IM_END = 264, 258
@@ -38,13 +39,20 @@ FIELDS = [
 _loaded = cache(s1_jax.load_model)
 
 
-def loaded(path, dtype="float32", *given, mesh=None, **options):
+def loaded(path, dtype="float32", stored=StoredConfig(), *, mesh=None, format=S1):
     """`load_model`, on one device, which compiles sooner; models stay compiled from test to test."""
-    return _loaded(path, dtype, *given, **options)
+    return _loaded(path, "float32" if dtype == "auto" else dtype, stored, format=format)
 
 
 def arguments(folder, tmp_path, *flags):
-    paths = ("--model", str(folder), "--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl"))
+    paths = (
+        "--model.path",
+        str(folder),
+        "--input",
+        str(tmp_path / "in.jsonl"),
+        "--output",
+        str(tmp_path / "out.jsonl"),
+    )
     return [*paths, "--max-answer-tokens", "4", *flags]
 
 

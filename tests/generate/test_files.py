@@ -11,8 +11,9 @@ import time
 
 import pytest
 
+from s1_jax.data.prompts import read_prompts
 from s1_jax.errors import UserError
-from s1_jax.generate import main, read_rows
+from s1_jax.generate import main
 from tests.generate.command import FIELDS, ROWS, arguments, output
 from tests.runs import PATIENCE
 
@@ -84,7 +85,7 @@ def test_bad_rows_name_file_line_and_field(folder, tmp_path, line, message):
 def test_blank_lines_and_line_separators_inside_text_are_no_rows(tmp_path):
     path = tmp_path / "in.jsonl"
     path.write_text(json.dumps({"prompt": "a\u2028b"}, ensure_ascii=False) + "\n\n", encoding="utf-8")
-    assert [row for _, row in read_rows(path)] == [{"prompt": "a\u2028b"}]
+    assert [row for _, row in read_prompts(path)] == [{"prompt": "a\u2028b"}]
 
 
 def test_a_killed_run_goes_on(run, tmp_path):
@@ -115,7 +116,7 @@ def test_an_output_of_another_command_is_not_touched(run, tmp_path):
         ),
         (ROWS[:2], ("--seed", "1"), "its seed differs"),
         (ROWS[:2], ("--sampling.temperature", "1"), "its temperature differs"),
-        (ROWS[:2], ("--dtype", "bfloat16"), "its dtype differs"),
+        (ROWS[:2], ("--model.dtype", "bfloat16"), "its dtype differs"),
         (ROWS[1:3], (), "its prompt_token_ids differs"),
         (ROWS[:1], (), "holds 2 lines, more than the 1 prompts"),
     ):

@@ -9,6 +9,7 @@ import torch
 from lm_eval.api.instance import Instance
 
 import s1_jax
+from s1_jax.config import S1, StoredConfig
 
 TOLERANCE = 1e-4  # of a log-likelihood: float32 through every layer, sums in another order
 V, MAX_LENGTH = 264, 128
@@ -17,9 +18,9 @@ ROWS = 4
 _loaded = cache(s1_jax.load_model)
 
 
-def loaded(path, dtype="float32", *given, mesh=None, **options):
+def loaded(path, dtype="float32", stored=StoredConfig(), *, mesh=None, format=S1):
     """`load_model`, on one device, which compiles sooner; models stay compiled from test to test."""
-    return _loaded(path, dtype, *given, **options)
+    return _loaded(path, "float32" if dtype == "auto" else dtype, stored, format=format)
 
 
 def requests(kind, *arguments):

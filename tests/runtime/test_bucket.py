@@ -119,7 +119,7 @@ def test_generate_reads_and_goes_on_there(bucket, model, capsys):
     prompts = [json.dumps({"id": i, "prompt": f"What is {i} + {i}?"}) for i in range(3)]
     bucket.put("in.jsonl", "\n".join(prompts).encode())
     bucket.put("out/large.bin", b"another's")
-    arguments = ["--model", model, "--input", f"{ROOT}/in.jsonl", "--output", f"{ROOT}/out/records.jsonl"]
+    arguments = ["--model.path", model, "--input", f"{ROOT}/in.jsonl", "--output", f"{ROOT}/out/records.jsonl"]
     arguments += ["--budget.max-thinking-tokens", "8", "--max-answer-tokens", "4", "--max-model-len", "256"]
     generate.main(arguments)
     whole = bucket.read("out/records.jsonl")

@@ -139,11 +139,11 @@ COMMANDS = {
     "grade": (grade, "run", lambda path: [path]),
     "train": (train, "run", lambda path: ["--run-dir", path]),
     "curate": (curate, "run", lambda path: ["--run-dir", path, "--collect.sources", "synthetic"]),
-    "generate": (generate, "out", lambda path: ["--model", "nowhere", "--input", "in.jsonl", "--output", path]),
+    "generate": (generate, "out", lambda path: ["--model.path", "nowhere", "--input", "in.jsonl", "--output", path]),
     "generate beside evaluate": (
         generate,
         "run/records.jsonl",
-        lambda path: ["--model", "nowhere", "--input", "in.jsonl", "--output", path],
+        lambda path: ["--model.path", "nowhere", "--input", "in.jsonl", "--output", path],
     ),
     "convert": (convert, "out", lambda path: ["--source", "nowhere", "--target", path]),
 }

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from s1_jax import convert, curate, evaluate, generate, train
+from s1_jax.data.prompts import read_prompts
 from s1_jax.errors import UserError
-from s1_jax.generate import read_rows
 from s1_jax.records.lines import read_records, record_line
 from s1_jax.runtime.texts import check_texts, is_unicode
 
@@ -30,10 +30,10 @@ OPTIONS = [
     (curate, ["--collect.paths", HALF], "--collect.paths"),
     (curate, ["--generate.teacher.model", HALF], "--generate.teacher.model"),
     (convert, ["--source", "a", "--target", HALF], "--target"),
-    (generate, ["--model", "m", "--prompt", HALF], "--prompt"),
+    (generate, ["--model.path", "m", "--prompt", HALF], "--prompt"),
     (
         generate,
-        ["--model", "m", "--input", "i", "--output", "o", "--budget.ignore-string", HALF],
+        ["--model.path", "m", "--input", "i", "--output", "o", "--budget.ignore-string", HALF],
         "--budget.ignore-string",
     ),
 ]
@@ -75,7 +75,7 @@ def test_a_row_of_prompts(tmp_path, row):
     path.write_text(json.dumps({"prompt": "x"}) + "\n" + json.dumps(row) + "\n")
     field = list(row)[-1]
     with pytest.raises(UserError, match=f"^{path}, line 2: field '{field}' must be a string of valid Unicode"):
-        list(read_rows(path))
+        list(read_prompts(path))
 
 
 def test_bytes_of_a_command_line_that_are_no_utf_8():
