@@ -11,7 +11,7 @@ with 74 thinking tokens on average beside 53 of 1,000 random ones.
 
 from importlib.resources import files
 
-from s1_jax.config.curate import CollectConfig, CurateConfig, DecontaminateConfig, EndpointConfig, GenerateConfig
+from s1_jax.config.curate import CollectConfig, CurateConfig, DecontaminateConfig, EndpointConfig, GenerateStageConfig
 
 BASE = str(files("s1_jax") / "assets" / "tiny_base")
 
@@ -23,7 +23,7 @@ def get_config() -> CurateConfig:
         collect=CollectConfig(sources=("synthetic",), limit=3000),
         # all questions are made of the same words, so that only long runs of them say that two are one
         decontaminate=DecontaminateConfig(tasks=("synthetic",), words=16, near_duplicates=None),
-        generate=GenerateConfig(
+        generate=GenerateStageConfig(
             # drawn, so that it thinks long now and then
             teacher=EndpointConfig("runs/quickstart/sft/hf", temperature=1.0, max_tokens=200, concurrent=64),
             solvers=(EndpointConfig(BASE, max_tokens=200, concurrent=64),),

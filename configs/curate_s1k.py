@@ -20,8 +20,8 @@ from s1_jax.config.curate import (
     CurateConfig,
     DecontaminateConfig,
     EndpointConfig,
-    GenerateConfig,
-    GradeConfig,
+    GenerateStageConfig,
+    GradeStageConfig,
     WriteConfig,
 )
 from s1_jax.curation.sources import PUBLIC
@@ -57,7 +57,7 @@ def get_config() -> CurateConfig:
         collect=CollectConfig(sources=tuple(PUBLIC)),
         # "where m and n are relatively prime positive integers" does not make two questions one (docs/guides/curate.md)
         decontaminate=DecontaminateConfig(common=10),
-        generate=GenerateConfig(teacher, solvers=(smaller, larger)),
-        grade=GradeConfig(judge=larger),
+        generate=GenerateStageConfig(teacher, solvers=(smaller, larger)),
+        grade=GradeStageConfig(judge=larger),
         write=WriteConfig(name="s1k", compare_with="simplescaling/s1K"),
     )

@@ -96,7 +96,7 @@ def get_config():
         tokenizer="BASE",
         collect=CollectConfig(sources=("synthetic",), limit=QUESTIONS),
         decontaminate=DecontaminateConfig(tasks=("synthetic",), words=16, near_duplicates=None),
-        generate=GenerateConfig(EndpointConfig("teacher", **who), (EndpointConfig("solver", **who),)),
+        generate=GenerateStageConfig(EndpointConfig("teacher", **who), (EndpointConfig("solver", **who),)),
         select=SelectConfig(method="random", size=50),
     )
 """

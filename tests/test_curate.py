@@ -25,7 +25,7 @@ def get_config():
         tokenizer=str(files("s1_jax") / "assets" / "tiny_base"),
         collect=CollectConfig(sources=("synthetic",), limit=40),
         decontaminate=DecontaminateConfig(tasks=("synthetic",), words=16, near_duplicates=None),
-        generate=GenerateConfig(EndpointConfig("teacher", **who), (EndpointConfig("solver", **who),)),
+        generate=GenerateStageConfig(EndpointConfig("teacher", **who), (EndpointConfig("solver", **who),)),
         select=SelectConfig(size=10),
     )
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from s1_jax.config.options import Count, Options, Share, Whole
+from s1_jax.config.options import Count, Options, UnitInterval, Whole
 from s1_jax.config.types import Bias, Grace, Temperature, TopP
 from s1_jax.errors import UserError
 
@@ -15,14 +15,17 @@ S1_END_MARKERS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
 
 @dataclasses.dataclass(frozen=True)
 class FormatConfig(Options, section="format"):
-    """How a model marks where its thinking and its answer begin; the defaults are s1's (data/chat.py)."""
+    """How a model marks where its thinking and its answer begin; the defaults are s1's."""
 
-    think_start: str = "<|im_start|>think"  # opens the thinking; appended to prompts that do not end in it
-    answer_start: str = S1_ANSWER_START  # opens the answer; appended where thinking ends
-    final_answer: str = "\nFinal Answer:"  # appended to that where thinking is cut
-    # what ends the thinking where the model writes it, besides its stop tokens; left at s1's beside another
-    # answer_start, it is that answer_start
+    think_start: str = "<|im_start|>think"
+    """Marker that opens the thinking. It is appended to each prompt that does not end in it."""
+    answer_start: str = S1_ANSWER_START
+    """Marker that opens the answer. It is appended when thinking ends."""
+    final_answer: str = "\nFinal Answer:"
+    """Text appended after answer_start when thinking is cut at its maximum."""
     end_markers: tuple[str, ...] = S1_END_MARKERS
+    """Markers that end the thinking when the model generates them; stop tokens end it too. If answer_start is changed
+    and these are not, answer_start is the only one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,19 +43,26 @@ S1 = FormatConfig()
 
 @dataclasses.dataclass(frozen=True)
 class BudgetConfig(Options):
-    """Budget forcing of one row (paper section 3.1)."""
+    """Budget forcing: how long the model may think (paper section 3.1)."""
 
-    min_thinking_tokens: Whole = 1  # the end of thinking cannot be drawn before
-    # the end of thinking is forced here; without forcing, a run ends here unless its answer has begun
+    min_thinking_tokens: Whole = 1
+    """Minimum number of thinking tokens; the end-of-thinking marker is masked until they have been generated."""
     max_thinking_tokens: Whole | None = None
-    num_ignore: Whole = 0  # how many drawn ends are discarded
-    ignore_string: str | tuple[str, ...] = "Wait"  # what follows a discarded end; several take turns
-    # off: the model writes on freely after the start marker, until max_thinking_tokens; where none is given,
-    # max_answer_tokens, as far as it is given, bounds all that it writes
+    """Maximum number of thinking tokens; thinking is cut there and the answer begins. None is as many as fit into the
+    context. Without forcing, the run ends there unless its answer has begun."""
+    num_ignore: Whole = 0
+    """Suppress the first num_ignore end-of-thinking markers and append ignore_string each time."""
+    ignore_string: str | tuple[str, ...] = "Wait"
+    """String appended in place of a suppressed end marker. Several strings take turns. An empty one appends nothing,
+    and the next token is sampled again."""
     forcing: bool = True
-    newline_grace: Grace = 0.0  # share of the maximum that thinking may pass it by, to the end of a line
-    # added to the logits of end markers: nothing when thinking begins, in even steps all of it at the maximum
+    """Enforce the budget. Without forcing the model generates freely, up to max_thinking_tokens, or else up to
+    max_answer_tokens for thinking and answer together."""
+    newline_grace: Grace = 0.0
+    """Let thinking overrun the maximum by up to this fraction of it (0 to 0.1) so that it can finish its line."""
     end_bias: Bias = 0.0
+    """Value added to the logits of end markers. It grows linearly from 0 to this at max_thinking_tokens, which it
+    needs; 0 turns it off."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,20 +82,26 @@ class BudgetConfig(Options):
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig(Options):
-    """How a token is drawn; temperature 0 is greedy."""
+    """How the next token is sampled."""
 
     temperature: Temperature = 0.0
-    top_k: Whole = 0  # 0: all
+    """Sampling temperature; 0 is greedy decoding."""
+    top_k: Whole = 0
+    """Sample from only this many most likely tokens; 0 is all of them."""
     top_p: TopP = 1.0
-    min_p: Share = 0.0
+    """Sample from only the most likely tokens whose probabilities add up to this; 1 is all of them."""
+    min_p: UnitInterval = 0.0
+    """Sample from only tokens that are at least this fraction as likely as the most likely one; 0 is all of them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StepConfig(Options):
-    """Where the steps of a search end: behind a separator, after so many tokens, or, at the latest, with the run."""
+    """Where a step of a search ends: after a separator, after max_step_tokens, or with the run."""
 
-    separator: str | None = "\n\n"  # none: no text ends a step
+    separator: str | None = "\n\n"
+    """Text that ends a step; with None no text does."""
     max_step_tokens: Count | None = None
+    """Maximum number of tokens of a step; None is no limit."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,8 +10,12 @@ from s1_jax.config.options import Options, Place
 
 @dataclass(frozen=True)
 class ConvertConfig(Options):
-    """What to convert."""
+    """Options of `python -m s1_jax.convert`."""
 
-    source: Place  # folder or hub id in Hugging Face layout; or a training run, its checkpoints/, or an Orbax folder
-    target: Place  # folder to write; must not exist
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None  # type to store; none: that of the source
+    source: Place
+    """Model to convert: a folder or hub id in Hugging Face layout, a training run, its checkpoints folder, or an Orbax
+    checkpoint."""
+    target: Place
+    """Folder to write, which must not exist."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Type to store the weights in; None keeps the type of the source."""

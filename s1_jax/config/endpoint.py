@@ -16,27 +16,44 @@ from s1_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class EndpointConfig(Options):
-    """A model that answers questions: behind an endpoint in OpenAI's form, or decoded here."""
+    """A model that answers questions, behind an endpoint in OpenAI's form or decoded here."""
 
-    model: str = ""  # its name at the endpoint, or a folder or hub id where there is none
-    base_url: str | None = None  # of an endpoint that speaks OpenAI's protocol, up to and with /v1; none: decoded here
-    key_variable: str = "OPENAI_API_KEY"  # the environment variable with the key, if it needs one
-    # None: the request has none, for endpoints that refuse one; decoded here: greedy
+    model: str = ""
+    """Name of the model at the endpoint. Without base_url it is the folder or hub id of a model that is decoded here;
+    empty is no model."""
+    base_url: str | None = None
+    """URL of an endpoint that speaks OpenAI's protocol, up to and including /v1. With None the model is decoded
+    here."""
+    key_variable: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the endpoint's key, never the key itself. It may be unset if the
+    endpoint needs no key."""
     temperature: Temperature | None = 0.0
-    max_tokens: Count = 16_384  # of one answer, thinking included
-    concurrent: Annotated[int, Range(1, 1000)] = 16  # requests at a time; decoded here: rows of the batch
-    requests_per_minute: Annotated[int, Range(1, 10**6)] = 600  # at most
-    timeout_seconds: Annotated[float, Range(0, 86_400, above=True)] = 600.0  # of one request
-    attempts: Annotated[int, Range(1, 100)] = 8  # at one request, ever longer apart
-    thinking: Switch = True  # decoded here: after the start marker of `format`; false for plain instruct models
-    mesh: MeshConfig = MeshConfig()  # decoded here
-    # read and written, for the cost that is shown
+    """Sampling temperature; 0 is greedy. None leaves it out of the request, for endpoints that refuse one; a model
+    decoded here is then greedy."""
+    max_tokens: Count = 16_384
+    """Maximum number of tokens of one reply, thinking included."""
+    concurrent: Annotated[int, Range(1, 1000)] = 16
+    """Number of requests at a time; rows of the batch if the model is decoded here."""
+    requests_per_minute: Annotated[int, Range(1, 10**6)] = 600
+    """Maximum number of requests per minute to an endpoint."""
+    timeout_seconds: Annotated[float, Range(0, 86_400, above=True)] = 600.0
+    """Seconds after which a request to an endpoint is given up and tried again."""
+    attempts: Annotated[int, Range(1, 100)] = 8
+    """Maximum number of attempts at one request, with growing pauses between them."""
+    thinking: Switch = True
+    """Let a model that is decoded here think first, after the start marker of its format; false is for plain instruct
+    models."""
+    mesh: MeshConfig = MeshConfig()
+    """Devices of a model that is decoded here."""
     dollars_per_million_tokens: tuple[NotNegative, NotNegative] = (0.0, 0.0)
-    # the request's field for max_tokens; auto: max_tokens, and the newer name where the endpoint asks for it; none: the
-    # request has no limit but the endpoint's own
+    """Price in dollars of a million tokens read and of a million written, for the cost that is shown."""
     max_tokens_field: Literal["auto", "max_tokens", "max_completion_tokens", "none"] = "auto"
-    plain_http: Switch = False  # allow http:// to other machines: the key, prompts and replies go there unencrypted
-    format: FormatConfig = S1  # decoded here: how the model marks its thinking
+    """Name of the request's field for max_tokens. auto is max_tokens, and max_completion_tokens if the endpoint asks
+    for it; none leaves the limit out."""
+    plain_http: Switch = False
+    """Allow http:// to another machine, over which key, prompts and replies travel unencrypted."""
+    format: FormatConfig = S1
+    """How a model that is decoded here marks its thinking."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,10 +75,12 @@ class EndpointConfig(Options):
 
 @dataclasses.dataclass(frozen=True)
 class JudgeConfig(EndpointConfig, section="judge"):
-    """An LLM that decides on answers which no rule could; without a model the rules alone decide."""
+    """An LLM that grades answers which no rule could; without a model the rules alone decide."""
 
-    max_tokens: Count = 4096  # of one answer, thinking included: a judge that reasons needs room before its yes or no
-    requests_per_minute: Annotated[int, Range(1, 10**6)] = 60  # at most
+    max_tokens: Count = 4096
+    """Maximum number of tokens of one reply, thinking included; a judge that reasons needs room before its verdict."""
+    requests_per_minute: Annotated[int, Range(1, 10**6)] = 60
+    """Maximum number of requests per minute to an endpoint."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,3 +88,4 @@ class GradeConfig(Options):
     """Options of `python -m s1_jax.grade RUN_DIR`."""
 
     judge: JudgeConfig = JudgeConfig()
+    """The judge of answers that the rules leave open."""

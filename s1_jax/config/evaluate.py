@@ -17,26 +17,40 @@ from s1_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class TaskConfig(Options, section="task"):
-    """The problems and the rule that grades them."""
+    """The problems, and with them the rules that grade their answers."""
 
-    name: str = "synthetic"  # a key of s1_jax.tasks.TASKS
-    path: Place | None = None  # file, folder or hub id; none: the task's own data set on the hub
-    limit: Limit | None = None  # only the first so many problems (synthetic: how many are made; none: 500)
-    seed: Seed = 0  # of the problems that are made (synthetic), of the order of choices (gpqa_diamond)
-    no_letter_is_a: Switch = False  # gpqa_diamond: an answer that names no letter is A, as in the reference
+    name: str = "synthetic"
+    """Name of the task: aime24, aime24_figures, aime25, math500, gpqa_diamond, gsm8k, synthetic, or jsonl for problems
+    of your own."""
+    path: Place | None = None
+    """File, folder or hub id with the problems; with None the task reads its own data set from the hub."""
+    limit: Limit | None = None
+    """Use the first problems only, at most this many; with None all of them. The synthetic task makes this many, 500
+    with None."""
+    seed: Seed = 0
+    """Seed of the problems that synthetic makes, and of the order of choices in gpqa_diamond."""
+    no_letter_is_a: Switch = False
+    """Count an answer of gpqa_diamond that names no letter as A, as the paper's code does."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SettingConfig(Options):
-    """One run over the task beside the grid: majority voting, no forcing, another minimum."""
+    """One setting beside the grid, such as majority voting, no forcing or another minimum."""
 
     budget: BudgetConfig = BudgetConfig()
+    """Thinking budget of this setting."""
     sampling: SamplingConfig = SamplingConfig()
+    """Sampling of this setting."""
     samples: Samples = 1
-    instruction: str | None = None  # behind the question: "token N", "step N", "short", "long" (config/instructions.py)
-    max_tries: Count = 1  # rejection sampling: drawn again until thinking ends by itself, at most so often
-    search: SearchConfig | None = None  # several runs, of which one is chosen
-    reward: Literal["process", "outcome"] | None = None  # which of `rewards` scores them; none: they vote
+    """Samples per problem and seed."""
+    instruction: str | None = None
+    """Instruction on length appended to the question: token N, step N, short or long."""
+    max_tries: Count = 1
+    """Maximum number of times thinking is sampled again until it ends by itself (rejection sampling); 1 is once."""
+    search: SearchConfig | None = None
+    """Search over several runs per problem, of which one answer is chosen; None is a plain run."""
+    reward: Literal["process", "outcome"] | None = None
+    """Which reward model of --rewards scores the runs of the search; with None they vote."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,23 +70,40 @@ class SettingConfig(Options):
 
 @dataclasses.dataclass(frozen=True)
 class SweepConfig(Options, section="sweep"):
-    """The grid instructions x max_thinking_tokens x num_ignore x ignore_strings, and single settings beside it."""
+    """The grid of settings: instructions x max_thinking_tokens x num_ignore x ignore_strings."""
 
-    max_thinking_tokens: tuple[Whole | None, ...] = (None,)  # on the command line: 16 32 64 None
+    max_thinking_tokens: tuple[Whole | None, ...] = (None,)
+    """Maximum numbers of thinking tokens, such as 16 32 64 None; None is no maximum."""
     num_ignore: tuple[Whole, ...] = (0,)
+    """Numbers of end-of-thinking markers to suppress, such as 0 2 4."""
     ignore_strings: tuple[str, ...] = ("Wait",)
+    """Strings appended in place of a suppressed end marker; each one makes settings of its own."""
     min_thinking_tokens: Whole = 1
+    """Minimum number of thinking tokens of every setting; the end-of-thinking marker is masked until they have been
+    generated."""
     newline_grace: Grace = 0.0
-    end_bias: Bias = 0.0  # of runs with a maximum; each such run is decoded by itself
-    # what the question asks of the thinking: None "token 2048" "step 32" short long
+    """Let thinking overrun its maximum by up to this fraction of it (0 to 0.1) so that it can finish its line."""
+    end_bias: Bias = 0.0
+    """Value added to the logits of end markers, growing linearly from 0 to this at the maximum; settings without a
+    maximum have none. Each setting with a bias is decoded by itself."""
     instructions: tuple[str | None, ...] = (None,)
-    max_tries: Count = 1  # more: rejection sampling, a run is drawn again until its thinking ends within the maximum
-    # each of these too, under each budget of the grid, with the options of `search`: best_of_n beam dvts rebase mcts
+    """Instructions on length appended to the question, such as None "token 2048" "step 32" short long; None is no
+    instruction."""
+    max_tries: Count = 1
+    """Sample thinking again, at most this many times in all, until it ends by itself within the maximum (rejection
+    sampling); 1 is once."""
     methods: tuple[MethodName, ...] = ()
-    widths: tuple[Rows, ...] = (16,)  # of each method
-    shared_trace: Switch = True  # settings that think alike are one run, read at several points; false: each by itself
-    scaling: Literal["within", "across"] = "across"  # the Scaling metric within one ignore count, or across all runs
-    extra: Annotated[tuple[SettingConfig, ...], tyro.conf.Suppress] = ()  # set in config files only
+    """Search methods to run under each budget too, with the options of --search: best_of_n beam dvts rebase mcts."""
+    widths: tuple[Rows, ...] = (16,)
+    """Widths of each search method, in runs per problem (see --search.width)."""
+    shared_trace: Switch = True
+    """Decode settings that think alike once and read them off at several points; false decodes each setting by itself.
+    The records are the same, except where two tokens tie within rounding."""
+    scaling: Literal["within", "across"] = "across"
+    """Pairs of runs that the Scaling metric compares: all of them (across), or those with the same number of ignored
+    markers (within)."""
+    extra: Annotated[tuple[SettingConfig, ...], tyro.conf.Suppress] = ()
+    """Settings beside the grid, given in a config file."""
 
 
 DEFAULT_ANSWER_TOKENS = 512
@@ -80,27 +111,39 @@ DEFAULT_ANSWER_TOKENS = 512
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig(Options):
-    """`python -m s1_jax.evaluate`: a sweep of budgets over a task."""
+    """Options of `python -m s1_jax.evaluate`: a sweep of thinking budgets over a task."""
 
     run_dir: Place = "runs/sweep"
+    """Folder of the run: its config, records, figures and report. The same command resumes it."""
     model: DecodeModelSource = DecodeModelSource()
     task: TaskConfig = TaskConfig()
     sweep: SweepConfig = SweepConfig()
-    sampling: SamplingConfig = SamplingConfig()  # of the grid
-    samples: Samples = 1  # of the grid, per problem and seed
-    seeds: tuple[Seed, ...] = (0,)  # of what is drawn; settings at temperature 0 are decoded under the first alone
-    # none: 512, and as much as fits of a run without forcing, of which it bounds thinking and answer together
+    sampling: SamplingConfig = SamplingConfig()
+    """Sampling of every setting of the grid."""
+    samples: Samples = 1
+    """Samples per problem and seed, for every setting of the grid."""
+    seeds: tuple[Seed, ...] = (0,)
+    """Sampling seeds. Greedy settings use only the first."""
     max_answer_tokens: Whole | None = None
-    max_model_len: Count | None = None  # none: the model's max_position_embeddings
+    """Maximum number of answer tokens; None is 512. Without forcing it limits thinking and answer together, and None is
+    no limit."""
+    max_model_len: Count | None = None
+    """Maximum number of tokens of prompt, thinking and answer together; None is the model's context."""
     batch_size: Rows = 64
-    # looked up in prompt and thinking, and checked by one pass of the model; no token changes
+    """Number of runs decoded at a time, rounded up to a multiple of the devices that share the batch."""
     draft_tokens: Drafted = 0
+    """Draft this many tokens per step by prompt lookup and verify them in one forward pass; 0 turns it off. The output
+    is the same, except where two tokens tie within rounding."""
     format: FormatConfig = S1
-    search: SearchConfig = SearchConfig()  # options of sweep.methods
-    steps: StepConfig = StepConfig()  # of searches
+    search: SearchConfig = SearchConfig()
+    """Options of the methods in --sweep.methods."""
+    steps: StepConfig = StepConfig()
+    """Where a step of a search ends."""
     rewards: RewardsConfig = RewardsConfig()
     stored: StoredConfig = StoredConfig()
-    mesh: MeshConfig = MeshConfig()  # over the devices of one process; several take problems in turn
+    mesh: MeshConfig = MeshConfig()
+    """Devices of one process. If they are enough for the mesh, each process decodes its own problems; otherwise all
+    processes share one model."""
     hosts: HostsConfig = HostsConfig()
 
     def __post_init__(self) -> None:

@@ -26,10 +26,10 @@ class GenerateConfig(Options):
     thinking: bool = True
     """Append the start marker of thinking. Without thinking there is no budget, and the model answers at once."""
     max_answer_tokens: Whole | None = None
-    """Maximum number of answer tokens; none is a quarter of max_model_len, at most 1024. Without forcing it limits
-    thinking and answer together, and none is no limit."""
+    """Maximum number of answer tokens; None is a quarter of max_model_len, at most 1024. Without forcing it limits
+    thinking and answer together, and None is no limit."""
     max_model_len: Count | None = None
-    """Maximum number of tokens of prompt, thinking and answer together; none is the model's context."""
+    """Maximum number of tokens of prompt, thinking and answer together; None is the model's context."""
     batch_size: Rows = 8
     """Number of prompts decoded at a time, rounded up to a multiple of the devices that share the batch."""
     draft_tokens: Drafted = 0

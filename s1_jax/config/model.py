@@ -34,31 +34,44 @@ class ModelSource(DecodeModelSource, section="model"):
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig(Options, section="mesh"):
-    """Devices along each mesh axis; -1 takes what the others leave."""
+    """Number of devices along each mesh axis."""
 
     data: Devices = 1
+    """Copies of the model, each with its own part of the batch. It is the only axis that may cross slices."""
     fsdp: Devices = -1
+    """Devices that share one copy of the weights, each with its own part of the batch. One axis may be -1, which takes
+    the devices that the others leave."""
     context: Devices = 1
+    """Devices that share the length of each row in training. In decoding it shares weights and batch, as fsdp does."""
     tensor: Devices = 1
+    """Devices that share each layer's heads, its MLP and the vocabulary."""
 
 
 @dataclasses.dataclass(frozen=True)
 class HostsConfig(Options, section="hosts"):
-    """Several processes as one run, one a host of a TPU slice."""
+    """How several processes form one run, one process on each host of a TPU slice."""
 
-    # auto: all hosts of a TPU slice, elsewhere this process alone; none: alone; or HOST:PORT,COUNT,INDEX
     processes: str = "auto"
-    start_seconds: Count = 300  # at the start so long the others are waited for
-    lost_after_seconds: Count = 100  # a process that says nothing for so long ends the others
-    stall_seconds: Whole = 1800  # a run in which nothing moves for so long ends (exit code 70); 0: never
+    """Processes of the run. auto is all hosts of a TPU slice, and elsewhere this process alone; none is this process
+    alone. HOST:PORT,COUNT,INDEX gives the address of the first process, their number and the index of this one."""
+    start_seconds: Count = 300
+    """Wait this many seconds for the other processes at the start."""
+    lost_after_seconds: Count = 100
+    """If one process is silent for this many seconds, the others exit with code 70."""
+    stall_seconds: Whole = 1800
+    """If the run makes no progress for this many seconds, it exits with code 70; 0 turns this off."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StoredConfig(Options, section="stored"):
-    """What weights and cache are kept in while decoding; products are made in the compute type."""
+    """What weights and cache are kept in while decoding; matrix products have the type of model.dtype."""
 
-    weights: Literal["auto", "float32", "bfloat16", "int8"] = "auto"  # auto: the compute type; int8: layers' kernels
-    cache: Literal["auto", "float32", "bfloat16", "int8"] = "auto"  # auto: the compute type; int8: a scale a head
+    weights: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    """Type that weights are kept in; auto is the type of matrix products. int8 keeps each layer's matrices in 8 bits,
+    with one scale per output; embedding and output head stay as they are."""
+    cache: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    """Type that the KV cache is kept in; auto is the type of matrix products. int8 keeps one scale per token and
+    head."""
 
     def resolved(self, compute: str) -> StoredConfig:
         """With `compute`, the compute type's name, in place of auto."""

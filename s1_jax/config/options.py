@@ -62,7 +62,7 @@ Seed = Annotated[int, Range(0, 2**32 - 1)]  # what grain, NumPy and JAX take
 NotNegative = Annotated[float, Range(0)]
 Positive = Annotated[float, Range(0, above=True)]
 BelowOne = Annotated[float, Range(0, 1, below=True)]
-Share = Annotated[float, Range(0, 1)]
+UnitInterval = Annotated[float, Range(0, 1)]
 Place = Annotated[str, Filled()]  # a path or a hub id
 
 

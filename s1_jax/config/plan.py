@@ -11,20 +11,29 @@ from s1_jax.config.train import TrainConfig
 
 @dataclasses.dataclass(frozen=True)
 class PlanConfig(TrainConfig):
-    """The options of the run that is planned, and these."""
+    """The options of the training run that is planned, and these."""
 
-    topology: str | None = None  # the slice: v5p:4x4x2, v5e:16x16, v6e:8x8, or its name for gcloud, such as v5p-64
-    lengths: Place | None = None  # JSON file of token counts, one an example, in the place of the data set
-    full: bool = False  # in its place: 16 examples of data.max_length tokens each, the most a step can hold
-    json: bool = False  # print one JSON object and nothing else
-    search: bool = False  # try meshes, rows and remat policies, and rank them
-    search_limit: Count = 12  # how many programs a search compiles at most
+    topology: str | None = None
+    """Slice to plan for, such as v5p:4x4x2, v5e:16x16 or v6e:8x8, or its name at Google Cloud, such as v5p-64."""
+    lengths: Place | None = None
+    """JSON file with the number of tokens of each example, used in place of the data set."""
+    full: bool = False
+    """Plan with 16 examples of data.max_length tokens, the most a step can hold, in place of the data set."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
+    search: bool = False
+    """Try meshes, rows and remat policies, and rank them by the time of a step."""
+    search_limit: Count = 12
+    """Maximum number of programs that a search compiles; each takes a minute or two."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodePlanConfig(EvaluateConfig):
     """The options of the sweep that is planned, and these."""
 
-    topology: str | None = None  # the slice: v5p:4x4x2, v5e:16x16, v6e:8x8, or its name for gcloud, such as v6e-8
-    rows: bool = False  # find how many rows fit, and plan with so many instead of batch_size
-    json: bool = False  # print one JSON object and nothing else
+    topology: str | None = None
+    """Slice to plan for, such as v5p:4x4x2, v5e:16x16 or v6e:8x8, or its name at Google Cloud, such as v6e-8."""
+    rows: bool = False
+    """Find how many rows fit into memory and plan with that many, in place of batch_size."""
+    json: bool = False
+    """Print one JSON object and nothing else."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from s1_jax.config.options import Count, NotNegative, Options, Place, Positive, Share
+from s1_jax.config.options import Count, NotNegative, Options, Place, Positive, UnitInterval
 from s1_jax.config.types import Rows, Softness
 from s1_jax.errors import UserError
 
@@ -14,24 +14,36 @@ MethodName = Literal["best_of_n", "beam", "dvts", "rebase", "mcts"]
 
 @dataclasses.dataclass(frozen=True)
 class SearchConfig(Options, section="search"):
-    """One method that spends several runs on a problem (s1_jax/search); each reads some of these, see `READ_BY`."""
+    """One method that spends several runs on a problem; each method reads some of these options."""
 
     method: MethodName = "best_of_n"
-    # runs (best_of_n), candidates in each step (beam), runs of all subtrees (dvts), budget (rebase), rollouts (mcts)
+    """Method of the search: best_of_n, beam, dvts, rebase or mcts."""
     width: Rows = 16
-    branch: Rows = 4  # beam: candidates for each one that grows on; dvts: runs of each subtree
-    # what the scores of a run's steps come to when it is weighed against others
+    """Size of the search: runs (best_of_n), candidates per step (beam), runs of all subtrees (dvts), runs (rebase) or
+    rollouts (mcts)."""
+    branch: Rows = 4
+    """Candidates for each beam that goes on (beam), or runs of each subtree (dvts), which must divide the width."""
     path_score: Literal["last", "min", "mean", "product"] = "last"
-    # whose answer is taken: the best run's; the one with most weight; the most common
+    """How the scores of a run's steps become one score: the last, the lowest, their mean or their product."""
     vote: Literal["best", "weighted", "majority"] = "weighted"
-    reads: Literal["all", "answer"] = "all"  # what of a run an outcome model reads
-    max_steps: Count | None = None  # a run with more steps is given up; none: its budget is what ends it
-    score_temperature: Softness = 0.2  # REBASE: of the softmax over scores
-    exploration: NotNegative = 1.0  # MCTS: weight of what was seldom visited, beside values between 0 and 1
-    widening: Positive = 1.0  # MCTS: a node may have ceil(widening * visits ** widening_power) children
-    widening_power: Share = 0.5
-    max_nodes: Count = 4096  # MCTS: steps in all; where they are used up, the search ends
-    problems_at_a_time: Rows = 16  # that share a batch
+    """How the answer is chosen: that of the best run, the one with the largest sum of scores, or the most common
+    one."""
+    reads: Literal["all", "answer"] = "all"
+    """What an outcome reward model reads of a run: all of it, or its answer."""
+    max_steps: Count | None = None
+    """Maximum number of steps of a run, after which it is given up; with None only its budget ends it."""
+    score_temperature: Softness = 0.2
+    """Temperature of the softmax over scores (rebase); lower values give the best steps more of the runs."""
+    exploration: NotNegative = 1.0
+    """Weight of steps that were rarely visited, compared with values between 0 and 1 (mcts)."""
+    widening: Positive = 1.0
+    """Factor c in the maximum number of children of a node, ceil(c * visits ** widening_power) (mcts)."""
+    widening_power: UnitInterval = 0.5
+    """Exponent in the maximum number of children of a node (mcts); 0 keeps it constant."""
+    max_nodes: Count = 4096
+    """Maximum number of steps of one tree, after which its search ends (mcts)."""
+    problems_at_a_time: Rows = 16
+    """Number of problems whose searches share a batch."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,11 +72,17 @@ READ_BY: dict[str, tuple[str, ...]] = {
 class RewardsConfig(Options, section="rewards"):
     """The reward models of searches."""
 
-    process: Place | None = None  # folder or hub id of one that scores steps
-    outcome: Place | None = None  # of one that scores whole runs
-    max_length: Count | None = None  # tokens of a text that is scored; none: the model's context
-    batch_size: Rows = 16  # texts read at a time
-    slots: Rows = 64  # texts kept, of which others may go on
+    process: Place | None = None
+    """Folder or hub id of a reward model that scores steps; beam, dvts, rebase and mcts need one."""
+    outcome: Place | None = None
+    """Folder or hub id of a reward model that scores whole runs; best_of_n may use one."""
+    max_length: Count | None = None
+    """Maximum number of tokens of a text that is scored; None is the reward model's context."""
+    batch_size: Rows = 16
+    """Number of texts that a reward model reads at a time."""
+    slots: Rows = 64
+    """Number of texts kept in a reward model's cache, so that a text which continues one of them is not read from the
+    start; at least batch_size."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

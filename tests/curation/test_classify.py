@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from s1_jax.config.curate import CurateConfig, EndpointConfig, GradeConfig
+from s1_jax.config.curate import CurateConfig, EndpointConfig, GradeStageConfig
 from s1_jax.curation import classify as module
 from s1_jax.curation.answers import Answer
 from s1_jax.curation.classify import DOMAINS, UNKNOWN, classify, code_of, field_prompt
@@ -12,7 +12,7 @@ from s1_jax.curation.stages import Source
 from s1_jax.errors import RunError
 from s1_jax.runtime.progress import progress_bar
 
-JUDGED = CurateConfig(grade=GradeConfig(judge=EndpointConfig(model="judge")))
+JUDGED = CurateConfig(grade=GradeStageConfig(judge=EndpointConfig(model="judge")))
 QUESTIONS = ["How many primes?", "How many trees?", "What is red?"]
 
 
@@ -96,7 +96,7 @@ def test_a_question_without_a_reply_is_unknown(tmp_path, judge, capsys):
 
 
 @pytest.mark.parametrize(
-    "config", [CurateConfig(), CurateConfig(grade=GradeConfig(JUDGED.grade.judge, classify=False))]
+    "config", [CurateConfig(), CurateConfig(grade=GradeStageConfig(JUDGED.grade.judge, classify=False))]
 )
 def test_without_a_judge_the_pools_own_or_the_source(tmp_path, judge, config):
     assert classified(tmp_path, config, domain=("primes", None, None)) == ["primes", "trees", UNKNOWN]

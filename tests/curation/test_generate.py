@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from s1_jax.config.curate import CurateConfig, EndpointConfig, GenerateConfig
+from s1_jax.config.curate import CurateConfig, EndpointConfig, GenerateStageConfig
 from s1_jax.curation.answers import ask_all
 from s1_jax.curation.generate import NO_ATTEMPT, NO_TRACE, generate, generate_inputs
 from s1_jax.curation.stages import Made, Stage, run_stages
@@ -55,7 +55,7 @@ def test_a_teacher_and_two_solvers(tmp_path, server):
 
     server.says = says
     models = [dataclasses.replace(endpoint(server, name), concurrent=1) for name in ("teacher", "small", "large")]
-    table = run(tmp_path, GenerateConfig(models[0], tuple(models[1:])))
+    table = run(tmp_path, GenerateStageConfig(models[0], tuple(models[1:])))
     assert table["thinking"] == ["3+4", None, None, "3+4"] and table["attempt"] == ["7", None, None, "7"]
     assert table["error"] == [None, NO_TRACE, "cut off at its last token", None]
     assert table["solver_1"] == ["cut"] * 4 and table["solver_1_error"] == [None] * 4
@@ -66,17 +66,17 @@ def test_a_teacher_and_two_solvers(tmp_path, server):
 
 def test_without_a_teacher_rows_keep_what_they_came_with(tmp_path):
     columns = {"thinking": ["hm", None, "  ", "hm"], "attempt": ["7", "8", "9", None]}
-    table = run(tmp_path, GenerateConfig(), columns)
+    table = run(tmp_path, GenerateStageConfig(), columns)
     assert table["error"] == [None, NO_TRACE, NO_TRACE, NO_ATTEMPT]
     assert {name: table[name] for name in columns} == columns
-    assert run(tmp_path / "none", GenerateConfig())["error"] == [NO_TRACE] * 4
+    assert run(tmp_path / "none", GenerateStageConfig())["error"] == [NO_TRACE] * 4
     nulls = {name: pa.nulls(4, pa.string()) for name in columns}
-    assert run(tmp_path / "nulls", GenerateConfig(), nulls)["error"] == [NO_TRACE] * 4
+    assert run(tmp_path / "nulls", GenerateStageConfig(), nulls)["error"] == [NO_TRACE] * 4
 
 
 def test_a_failed_stage_leaves_no_table_and_goes_on(tmp_path, server):
     server.says = lambda prompt: (500, "")
-    options = GenerateConfig(endpoint(server, "m"))
+    options = GenerateStageConfig(endpoint(server, "m"))
     with pytest.raises(RunError, match="teacher: m answers none of 3 prompts"):
         run(tmp_path, options)
     assert not (tmp_path / "2_generate.parquet").exists()
@@ -117,7 +117,7 @@ def test_other_weights_under_the_same_name_are_another_model(tmp_path, start):
     folder = tmp_path / "model"
     who = EndpointConfig(str(folder), max_tokens=8, concurrent=4)
     elsewhere = EndpointConfig("m", "http://127.0.0.1:9/v1"), EndpointConfig("org/hub-id")
-    config = CurateConfig(generate=GenerateConfig(who, elsewhere))
+    config = CurateConfig(generate=GenerateStageConfig(who, elsewhere))
     assert generate_inputs(config) == []
     shutil.copytree(start / "model", folder)
     ask(tmp_path, who, QUESTIONS)

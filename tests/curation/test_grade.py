@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from s1_jax.config.curate import CurateConfig, EndpointConfig, GradeConfig
+from s1_jax.config.curate import CurateConfig, EndpointConfig, GradeStageConfig
 from s1_jax.curation import grade as module
 from s1_jax.curation.answers import Answer
 from s1_jax.curation.grade import (
@@ -28,7 +28,7 @@ from tests.curation.stand_in_endpoint import StandInEndpoint
 
 OPEN = Grade(None, "none", True)
 RIGHT = {by: Grade(True, by) for by in ("number", "text", "math", "letter")}
-JUDGED = CurateConfig(grade=GradeConfig(judge=EndpointConfig(model="judge")))
+JUDGED = CurateConfig(grade=GradeStageConfig(judge=EndpointConfig(model="judge")))
 ROWS = [  # question, solution, attempt, solver_1
     ("What is 1 + 1?", "It is $\\boxed{2}$.", "\\boxed{2}", "\\boxed{3}"),
     ("Half of one?", "\\boxed{\\frac{1}{2}}", "\\boxed{\\frac13}", "\\boxed{0.5}"),
@@ -168,7 +168,7 @@ def test_a_judge_at_an_endpoint_is_asked_once(tmp_path):
     folder.mkdir()
     with StandInEndpoint() as endpoint:
         endpoint.says = lambda prompt: "Whole.\nYes" if "Prove" in prompt else (400, "{}")
-        config = CurateConfig(grade=GradeConfig(judge=EndpointConfig("judge", endpoint.url)))
+        config = CurateConfig(grade=GradeStageConfig(judge=EndpointConfig("judge", endpoint.url)))
         columns = graded(folder, config=config)
         assert columns["graded_by"] == ["number", "math", "judge", "no solution", "no answer"]
         assert columns["correct"] == [True, False, True, None, None] and len(endpoint.asked) == 2
@@ -216,7 +216,9 @@ def test_what_no_rule_decided_is_not_remembered(tmp_path, judge):
 
 def test_a_judge_that_is_decoded_here_counts_by_its_weights(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"")
-    assert grade_inputs(CurateConfig(grade=GradeConfig(judge=EndpointConfig(str(tmp_path))))) == [*tmp_path.iterdir()]
+    assert grade_inputs(CurateConfig(grade=GradeStageConfig(judge=EndpointConfig(str(tmp_path))))) == [
+        *tmp_path.iterdir()
+    ]
     assert grade_inputs(CurateConfig()) == grade_inputs(JUDGED) == []
 
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from s1_jax.config import DataConfig
-from s1_jax.config.curate import CurateConfig, EndpointConfig, GenerateConfig, SelectConfig, WriteConfig
+from s1_jax.config.curate import CurateConfig, EndpointConfig, GenerateStageConfig, SelectConfig, WriteConfig
 from s1_jax.curation import write as module
 from s1_jax.curation.filter import filter
 from s1_jax.curation.select import select
@@ -61,7 +61,7 @@ def test_the_card(tmp_path):
     compared = tmp_path / "others.jsonl"
     compared.write_text(json.dumps({"question": made_up(200, 4)["question"][0]}) + "\n")
     options = WriteConfig(compare_with=str(compared), licence="cc-by-4.0")
-    rows = written(tmp_path, generate=GenerateConfig(teacher=teacher), write=options)
+    rows = written(tmp_path, generate=GenerateStageConfig(teacher=teacher), write=options)
     card = (tmp_path / "dataset" / "README.md").read_text()
     assert card.startswith("---\nlicense: cc-by-4.0\n")
     for line in (
