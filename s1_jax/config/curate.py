@@ -41,8 +41,8 @@ class DecontaminateConfig(Options, section="decontaminate"):
     words: Count = 8
     """Number of words in a row that a question and a problem must share for the question to be dropped."""
     common: Count | None = None
-    """Pass over sequences of words that more than this many questions have; None counts all of them, as the paper's
-    code does."""
+    """Ignore word sequences that occur in more than this many questions; None counts all of them, as the paper's code
+    does."""
     near_duplicates: Similarity | None = 0.5
     """Drop a question that shares no such words but has at least this Jaccard similarity with a problem; None does not
     look for them."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 
 import s1_jax
+from s1_jax import api
 from s1_jax.decoding.host.slots import rows_at_a_time
 from s1_jax.errors import UserError
 from s1_jax.runtime.compilation import CompilationWatch
@@ -141,3 +145,12 @@ def test_generate_samples_by_seed(model):
 def test_a_budget_that_is_wrong(model, budget, message):
     with pytest.raises(UserError, match=message):
         model.generate(["hi"], budget=budget)
+
+
+def test_the_public_names_are_there_and_cost_nothing_before_they_are_used():
+    for name in s1_jax.__all__:
+        assert getattr(s1_jax, name) is getattr(api, name)
+    with pytest.raises(AttributeError, match="has no attribute 'load_models'"):
+        s1_jax.load_models  # noqa: B018
+    lazy = "import sys, s1_jax; assert 'jax' not in sys.modules and 'transformers' not in sys.modules"
+    subprocess.run([sys.executable, "-c", lazy], check=True)
