@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 import pytest
 
 from s1_jax import evaluate
+from s1_jax.checkpoints import hf
 from s1_jax.config import BudgetConfig, EvaluateConfig, SettingConfig, TaskConfig
 from s1_jax.errors import UserError
 from s1_jax.evaluation import decode
@@ -110,7 +111,7 @@ def run_dir(finished, tmp_path):
 @pytest.fixture
 def no_weights(monkeypatch):
     """Loading weights is an error."""
-    monkeypatch.setattr(decode.hf, "load_params", lambda *_, **__: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr(hf, "load_params", lambda *_, **__: pytest.fail("the weights were loaded"))
 
 
 def test_one_record_per_problem_and_setting(finished):
