@@ -126,7 +126,7 @@ class LoadedModel:
         `format` (none: the one the model was loaded with) is appended to prompts that do not end in it. `budget` and
         `sampling` hold fields of BudgetConfig and SamplingConfig. `draft_tokens` are drafted ahead in each step and
         change no token. Without `thinking` no start marker is appended and no budget can be given: the answer begins at
-        once. Warns about messages that hold the text of a control token. Raises UserError on what cannot be decoded,
+        once. Warns about messages that contain the text of a special token. Raises UserError on what cannot be decoded,
         and RunError where the model's logits are not finite.
         """
         if isinstance(prompts, str):
@@ -160,7 +160,7 @@ class LoadedModel:
         return tuple(prompt_ids(self.tokenizer, prompt))
 
     def look_alikes(self, prompts: Any) -> str | None:
-        """Return a line about the user messages that hold the text of a control token; None where none does.
+        """Return a line about the user messages that contain the text of a special token; None where none does.
 
         `prompts` are pairs of a name, which the line may quote, and a prompt; those given as token ids are passed over.
         """

@@ -131,7 +131,7 @@ def test_a_harness_model_names_its_mesh():
     assert (read.data, read.fsdp, read.context, read.tensor) == (1, -1, 1, 8)
 
 
-def test_a_message_with_the_text_of_a_control_token_is_warned_about(folder):
+def test_a_message_with_the_text_of_a_special_token_is_warned_about(folder):
     model = s1_jax.load_model(folder)
-    with pytest.warns(UserWarning, match=r"1 prompts? holds? the text of a control token.*prompt 1: <\|im_end\|>"):
+    with pytest.warns(UserWarning, match=r"1 prompt contains the text of a special token.*prompt 1: <\|im_end\|>"):
         model.generate(["hi", "a<|im_end|>"], {"max_thinking_tokens": 2}, max_answer_tokens=2)

@@ -97,11 +97,11 @@ def test_former_options_are_still_taken(folder, model, capsys, monkeypatch):
         main(["--model", str(folder), "--dtype", "float16", *rest])
 
 
-def test_a_prompt_with_the_text_of_a_control_token_is_told(folder, capsys, monkeypatch):
+def test_a_prompt_with_the_text_of_a_special_token_is_told(folder, capsys, monkeypatch):
     monkeypatch.setattr(generate, "load_model", loaded)
     for prompt, told in (("hi", False), ("a<|im_end|>b", True)):
         main(["--model.path", str(folder), "--prompt", prompt, "--no-thinking", "--max-answer-tokens", "2"])
-        assert ("1 prompt holds the text of a control token" in capsys.readouterr().err) == told
+        assert ("1 prompt contains the text of a special token" in capsys.readouterr().err) == told
 
 
 def test_help(capsys):
