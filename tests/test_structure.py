@@ -31,7 +31,7 @@ SIDEWAYS = {
     "search": "decoding tasks",
     "curation": "decoding tasks reporting",
     "planning": "training decoding",
-    "harness": "__init__ api decoding search tasks",
+    "harness": "__init__ decoding search tasks",
     "reporting": "tasks",
     "checkpoints": "model",
     "config": "errors",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -159,7 +159,7 @@ class LoadedModel:
             raise UserError(f"the prompt {prompt[:SHOWN]!a} holds half of a surrogate pair; it is not valid Unicode")
         return tuple(prompt_ids(self.tokenizer, prompt))
 
-    def look_alikes(self, prompts: Any) -> str | None:
+    def look_alikes(self, prompts: Iterable[tuple[str, Any]]) -> str | None:
         """Return a line about the user messages that contain the text of a special token; None where none does.
 
         `prompts` are pairs of a name, which the line may quote, and a prompt; those given as token ids are passed over.
