@@ -1,7 +1,7 @@
-"""EleutherAI's lm-evaluation-harness on this project's engine: `python -m s1_jax.lm_eval --model s1_jax ...`.
+"""Run EleutherAI's lm-evaluation-harness on this engine: `python -m s1_jax.lm_eval --model s1_jax ...`.
 
-The harness has no plugins: this command makes the model `s1_jax` known to it and hands over to its own command line, of
-which all options and subcommands work as always. In Python `register()` does the same for `lm_eval.simple_evaluate`.
+The harness has no plugins. So this command registers the model `s1_jax` and then runs the harness's own command line,
+with all of its options and subcommands. In Python, `register()` does the same for `lm_eval.simple_evaluate`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ NAME, TARGET = "s1_jax", "s1_jax.harness.model:S1JaxLM"
 
 
 def register() -> None:
-    """Makes the model known to the harness; twice is as good as once. Raises UserError where it is not installed."""
+    """Register the model with the harness, if it is not yet. Raises UserError if the harness is not installed."""
     try:
         import lm_eval.models  # noqa: F401, which registers the harness's own
         from lm_eval.api.registry import model_registry
@@ -26,7 +26,7 @@ def register() -> None:
 
 
 def main() -> None:
-    """The harness's command line."""
+    """Run the command line of the harness."""
     os.environ.setdefault("DISABLE_MULTIPROC", "1")  # its bootstrap would fork a process that has JAX's threads
     register()
     from lm_eval.__main__ import cli_evaluate

@@ -1,7 +1,8 @@
-"""Every option of the project, as frozen dataclasses that check themselves: one module per command.
+"""Options of every command as frozen dataclasses that check themselves, in one module per command.
 
 Config files import from here. `s1_jax.runtime.cli` turns command lines into these classes. The options of curation are
-in `s1_jax.config.curate`, those of lm-evaluation-harness in `s1_jax.config.lm_eval`.
+in `s1_jax.config.curate`, and those of lm-evaluation-harness are in `s1_jax.config.lm_eval`. The text below a field is
+its text in `--help` and in the command-line reference.
 """
 
 from s1_jax.config.budget import S1, BudgetConfig, FormatConfig, SamplingConfig, StepConfig

@@ -76,7 +76,7 @@ class BudgetConfig(Options):
 
     @property
     def grace_tokens(self) -> int:
-        """How many tokens thinking may go on behind the maximum, at most."""
+        """Return the maximum number of tokens by which thinking may overrun its maximum."""
         return int((self.max_thinking_tokens or 0) * self.newline_grace)
 
 

@@ -1,4 +1,4 @@
-"""Options of `python -m s1_jax.curate`, a section a stage."""
+"""Options of `python -m s1_jax.curate`, with one section for each stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which base URLs of endpoints are taken: none that holds a secret, and no unencrypted way to another machine."""
+"""Checks of an endpoint's base URL: it may hold no secret, and unencrypted requests stay on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LONGEST_LABEL = 63  # characters between two dots of a host's name
 
 
 def url_mistake(url: str) -> str | None:
-    """What is wrong with a base URL, without any part of it that may be secret; None where it is fine."""
+    """Return what is wrong with a base URL, without quoting any part that may be secret; None if it is fine."""
     if not (url.isascii() and url.isprintable() and " " not in url and "\\" not in url):
         return "holds characters that no URL has; write them percent-encoded, and a host's name in its ASCII form"
     try:
@@ -27,12 +27,12 @@ def url_mistake(url: str) -> str | None:
 
 
 def is_unencrypted(url: str) -> bool:
-    """Whether what is sent to a URL leaves this machine unencrypted."""
+    """Return whether requests to a URL leave this machine unencrypted."""
     return urlsplit(url).scheme == "http" and not is_here(url)
 
 
 def is_here(url: str) -> bool:
-    """Whether a URL's host is this machine by its very name: localhost, 127.0.0.0/8, ::1."""
+    """Return whether the name of a URL's host can only be this machine: localhost, 127.0.0.0/8 or ::1."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -155,5 +155,5 @@ class EvaluateConfig(Options):
 
     @property
     def answer_tokens(self) -> int:
-        """`max_answer_tokens`, or its default."""
+        """Return `max_answer_tokens`, or its default if it is None."""
         return DEFAULT_ANSWER_TOKENS if self.max_answer_tokens is None else self.max_answer_tokens

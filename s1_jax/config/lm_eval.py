@@ -48,12 +48,12 @@ class HarnessConfig(Options):
 
     @property
     def mesh(self) -> MeshConfig:
-        """The mesh that the arguments name."""
+        """Return the mesh that the arguments give."""
         return MeshConfig(self.data, self.fsdp, self.context, self.tensor)
 
     @property
     def rows(self) -> int:
-        """The batch size as a number."""
+        """Return the batch size as a number, also if it is auto."""
         return self.max_batch_size if self.batch_size == "auto" else self.batch_size
 
 
@@ -111,6 +111,6 @@ class KeywordConfig(Options):
 
     @property
     def thinks(self) -> bool:
-        """Whether there is thinking before the answer."""
+        """Return whether any keyword asks for thinking before the answer."""
         names = (field.name for field in dataclasses.fields(self) if "thinking" in field.name)
         return bool(self.rejection_sample) or any(getattr(self, name) is not None for name in names)

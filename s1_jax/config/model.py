@@ -1,4 +1,4 @@
-"""The model, the devices it lies on, and how it is stored while it decodes."""
+"""The model, the devices that hold it, and the types it is stored in while decoding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from s1_jax.config.types import Devices
 
 @dataclasses.dataclass(frozen=True)
 class DecodeModelSource(Options, section="model"):
-    """The model to decode with."""
+    """The model to decode with, and the type of its matrix products."""
 
     path: Place = "Qwen/Qwen2.5-0.5B-Instruct"
     """Model folder or hub id, in Hugging Face layout."""
@@ -21,7 +21,7 @@ class DecodeModelSource(Options, section="model"):
 
 @dataclasses.dataclass(frozen=True)
 class ModelSource(DecodeModelSource, section="model"):
-    """The model to start from."""
+    """The model to start from, and what its training recomputes."""
 
     remat: Literal["none", "minimal", "up", "mlp", "full", "offload"] = "full"
     """What the backward pass recomputes instead of keeping. From none to full, less memory is used and more is computed
@@ -74,6 +74,6 @@ class StoredConfig(Options, section="stored"):
     head."""
 
     def resolved(self, compute: str) -> StoredConfig:
-        """With `compute`, the compute type's name, in place of auto."""
+        """Return the same config with `compute`, the name of the compute type, in place of auto."""
         kept: Any = [compute if name == "auto" else name for name in (self.weights, self.cache)]
         return StoredConfig(*kept)

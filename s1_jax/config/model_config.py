@@ -1,7 +1,7 @@
-"""A Qwen2.5 model's sizes and settings, from and to Hugging Face's `config.json`.
+"""Sizes and settings of a Qwen2.5 model, read from and written to Hugging Face's `config.json`.
 
-`ModelConfig` carries the keys of that file, so nothing needs translating. What is read, and what a null or an absent
-key means, follows transformers' Qwen2Config.
+The fields of `ModelConfig` are the keys of that file. Which keys are read, and what a null or an absent key means,
+follows transformers' Qwen2Config.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WINDOW, WINDOWED_FROM = 4096, 28  # transformers' sliding_window and max_window_
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """A Qwen2.5 dense model: the fields of its Hugging Face `config.json` that change what is computed."""
+    """Fields of the `config.json` of a Qwen2.5 dense model that change what is computed."""
 
     vocab_size: int
     hidden_size: int
@@ -54,21 +54,21 @@ class ModelConfig:
 
     @property
     def head_dim(self) -> int:
-        """H."""
+        """Return H, the size of one attention head."""
         return self.hidden_size // self.num_attention_heads
 
     @property
     def context_length(self) -> int:
-        """Number of positions the model is made for, YaRN's stretch included."""
+        """Return the number of positions that the model supports, with YaRN where it has it."""
         if (scaling := self.rope_scaling) is None:
             return self.max_position_embeddings
         return max(self.max_position_embeddings, int(scaling.factor * scaling.original_max_position_embeddings))
 
     @classmethod
     def from_dict(cls, values: Any, source: str = "config.json") -> ModelConfig:
-        """Reads the contents of a `config.json` of transformers 4 or 5.
+        """Read the contents of a `config.json` written by transformers 4 or 5.
 
-        Raises UserError on what this model cannot compute and on values of another type; `source` is the file it names.
+        Raises UserError naming `source`, the file, on settings that are not supported and on values of a wrong type.
         """
         fields = Fields(values, source)
         if (model_type := fields.text("model_type", "qwen2")) != "qwen2":
@@ -120,7 +120,7 @@ class ModelConfig:
         return config
 
     def to_dict(self) -> dict[str, Any]:
-        """The contents of a `config.json` that transformers, old and new, reads as this model."""
+        """Return the contents of a `config.json` that transformers 4 and 5 read as this model."""
         values = dataclasses.asdict(self)
         if self.rope_scaling is not None:
             kept = {k: v for k, v in values["rope_scaling"].items() if v is not None and (k, v) != ("truncate", True)}

@@ -1,4 +1,4 @@
-"""Typed reading of one JSON object, such as a model's `config.json`: every refusal names file, field and value."""
+"""Typed reading of one JSON object, such as a model's `config.json`; every error names file, field and value."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ REQUIRED: Any = object()  # the default of a field that must be there
 
 
 class Fields:
-    """The values of one JSON object, each read by name and type.
+    """Reader of the values of one JSON object, each by its name and type.
 
-    A field that is absent takes the default; one without a default is required. `null` is a value like another, and
-    refused unless the method says otherwise. `source` opens every error: the file, and the field the object is in.
+    A field that is absent takes the default; a field without a default is required. `null` is refused unless the method
+    says otherwise. `source` opens every error: the file, and the field that the object is in.
     """
 
     def __init__(self, values: Any, source: str):
@@ -32,7 +32,10 @@ class Fields:
     def integer(
         self, name: str, default: Any = REQUIRED, least: int = 1, most: int = LARGEST, null: Any = REQUIRED
     ) -> Any:
-        """A whole number from `least` to `most`, or `null` in place of a null. Raises UserError, as all methods do."""
+        """Return a whole number from `least` to `most`, or `null` in place of a null.
+
+        Raises UserError on any other value, as all methods do.
+        """
         value = self._get(name, default)
         if value is None and null is not REQUIRED:
             return null
@@ -43,7 +46,7 @@ class Fields:
     def number(
         self, name: str, default: Any = REQUIRED, least: float = 0.0, above: bool = False, most: float = MOST
     ) -> float:
-        """A finite number of at least `least`, or where `above` is true of more than that, up to `most`."""
+        """Return a finite number from `least` (above it, if `above` is true) to `most`."""
         value = self._get(name, default)
         fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= most
         if not fits or not (value > least if above else value >= least):  # a NaN is neither
@@ -52,28 +55,28 @@ class Fields:
         return value
 
     def flag(self, name: str, default: Any = REQUIRED) -> bool:
-        """True or false."""
+        """Return a value that is true or false."""
         value = self._get(name, default)
         if not isinstance(value, bool):
             self.refuse(name, value, "it must be true or false")
         return value
 
     def text(self, name: str, default: Any = REQUIRED) -> str:
-        """A string."""
+        """Return a value that is a string."""
         value = self._get(name, default)
         if not isinstance(value, str):
             self.refuse(name, value, "it must be a string")
         return value
 
     def texts(self, name: str) -> list[str] | None:
-        """A list of strings; None where it is absent or null."""
+        """Return a list of strings, or None if it is absent or null."""
         value = self._get(name, None)
         if value is not None and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
             self.refuse(name, value, "it must be a list of strings")
         return value
 
     def integers(self, name: str, count: int | None = None) -> tuple[int, ...]:
-        """A list of whole numbers from 0 on that a file's size can have; `count` of them where that is given."""
+        """Return a list of whole numbers that can be sizes within a file; if `count` is given, exactly that many."""
         value = self._get(name, REQUIRED)
         fits = isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
         if not fits or (count is not None and len(value) != count):
@@ -82,18 +85,18 @@ class Fields:
         return tuple(value)
 
     def section(self, name: str) -> Fields:
-        """The object of that name; an empty one where it is absent or null."""
+        """Return the object of that name, or an empty one if it is absent or null."""
         value = self._get(name, None)
         if value is not None and not isinstance(value, Mapping):
             self.refuse(name, value, "it must be an object")
         return Fields(value or {}, f"{self.source}: {name}")
 
     def given(self, name: str) -> bool:
-        """Whether a field is there and not null."""
+        """Return whether a field is present and not null."""
         return self.values.get(name) is not None
 
     def refuse(self, name: str, value: Any, why: str) -> NoReturn:
-        """Raises the UserError of a field that cannot be."""
+        """Raise the UserError of a field whose value is refused."""
         raise UserError(f"{self.source}: {name} is {_shown(value)}; {why}")
 
     def _get(self, name: str, default: Any) -> Any:

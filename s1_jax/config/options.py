@@ -1,7 +1,7 @@
-"""Options that check themselves: a dataclass of typed fields, refused where a value is of another type or out of range.
+"""Options that check themselves: dataclasses that refuse values of a wrong type or out of range.
 
-Command line, config file, the Python API and the fields of a request all make the same dataclasses, so a value that
-cannot be is refused in all of them by one line that names the field and the value.
+Command lines, config files, the Python API and the fields of a request all become these dataclasses. So each of them
+refuses a wrong value in the same line, which names the field and the value.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SHOWN = 60  # characters of a value that an error repeats
 
 @dataclass(frozen=True)
 class Range:
-    """What a number may be: from `least` to `most`; with `above` more than `least`, with `below` less than `most`."""
+    """Range of a number, from `least` to `most`: above `least` if `above` is true, below `most` if `below` is true."""
 
     least: float = -math.inf
     most: float = math.inf
@@ -47,7 +47,7 @@ class Range:
 
 
 class Filled:
-    """What a string must be that names a place: not blank, and without a character that no path can have."""
+    """Condition on a path or hub id: it is not blank and has no character that no path can have."""
 
     def __contains__(self, text: str) -> bool:
         return bool(text.strip()) and "\0" not in text
@@ -67,10 +67,10 @@ Place = Annotated[str, Filled()]  # a path or a hub id
 
 
 class Options:
-    """Base of a frozen dataclass of options: checks each field's type and range when it is made.
+    """Base of a frozen dataclass of options, which checks the type and range of each field when it is made.
 
-    `class A(Options, section="a")` has its fields called `a.name` in messages. A subclass that checks more does so in
-    its own `__post_init__`, behind this one.
+    In messages the fields of `class A(Options, section="a")` are called `a.name`. A subclass that checks more does so
+    in its own `__post_init__`, after this one.
     """
 
     section: ClassVar[str] = ""
@@ -128,7 +128,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def wanted(hint: Any) -> str:
-    """What a value of this type must be, to follow "it must be"."""
+    """Return what a value of this type must be, as the end of the sentence "it must be ..."."""
     kind, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
     if kind is Annotated:
         extras = [str(extra) for extra in arguments[1:] if isinstance(extra, OURS)]

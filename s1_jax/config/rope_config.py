@@ -1,4 +1,4 @@
-"""Rotary positions by a model's `config.json`, read as transformers reads them for Qwen2.
+"""Settings of rotary positions in a model's `config.json`, read as transformers reads them for Qwen2.
 
 Traps, all of them transformers' rules: where `rope_scaling` and `rope_parameters` are both there, `rope_scaling` wins
 whole; a `rope_theta` within it wins over the one beside it; `rope_type` wins over `type`; an
@@ -45,7 +45,7 @@ class RopeScaling:
 def read_rope(
     config: Fields, head_dim: int, max_position_embeddings: int, layer_types: Iterable[str]
 ) -> tuple[float, RopeScaling | None]:
-    """theta, and the scaling; None where the settings come to plain RoPE. Raises UserError on what is neither."""
+    """Return theta and the scaling, which is None for plain RoPE. Raises UserError on any other scaling."""
     scaling, parameters = config.section("rope_scaling"), config.section("rope_parameters")
     rope = scaling if scaling.values else parameters
     if nested := [key for key in rope.values if key in set(layer_types)]:

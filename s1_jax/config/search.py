@@ -54,7 +54,7 @@ class SearchConfig(Options, section="search"):
 
     @property
     def by_steps(self) -> bool:
-        """Whether runs grow by steps; else they are plain runs."""
+        """Return whether runs grow step by step; otherwise they are plain runs."""
         return self.method != "best_of_n"
 
 

@@ -9,24 +9,24 @@ NEAR_NAMES = 3  # suggested for an unknown one
 
 
 def folder() -> Path:
-    """The folder of the shipped config files. A wheel has them at s1_jax/configs (setup.py)."""
+    """Return the folder of the shipped config files, which is s1_jax/configs in a wheel (setup.py)."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
 
 
 def names() -> list[str]:
-    """The names of the shipped configs, sorted: `quickstart_sft` and so on."""
+    """Return the sorted names of the shipped configs, such as `quickstart_sft`."""
     return sorted(path.stem for path in folder().glob("*.py"))
 
 
 def find(name: str) -> Path | None:
-    """The file of the shipped config of this name; None where there is none."""
+    """Return the file of the shipped config of this name, or None if there is none."""
     return folder() / f"{name}.py" if name in names() else None
 
 
 def near(argument: str) -> str:
-    """What to write instead of a config file or name that does not exist, as a clause of an error message."""
+    """Return what to write instead of a config that does not exist, as a clause of an error message."""
     known, stem = names(), Path(argument).stem
     close = [stem] if stem in known else difflib.get_close_matches(stem, known, n=NEAR_NAMES)
     if not close:

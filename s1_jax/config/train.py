@@ -61,7 +61,7 @@ class DataConfig(Options, section="data"):
 
     @property
     def capacities(self) -> tuple[int, ...]:
-        """The row lengths T to choose from, ascending."""
+        """Return the lengths T that packed rows may have, ascending."""
         return self.row_lengths or (self.max_length,)
 
 

@@ -1,4 +1,4 @@
-"""Requests of the harness on the engine: all of them in one run, apart only where the engine itself must differ."""
+"""Generation for the harness: all requests are decoded in one run of each engine that they need."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Asked(NamedTuple):
-    """One text to generate, as the harness asks for it."""
+    """A request of the harness for one text."""
 
     name: str  # how errors call it
     context: str
@@ -42,10 +42,11 @@ class _Run(NamedTuple):
 def generate(
     model: LoadedModel, config: HarnessConfig, asked: Sequence[Asked], progress: Progress | None = None
 ) -> Iterator[tuple[int, str]]:
-    """Texts with their places, as they are done: start marker, thinking, end marker and answer, or the answer alone.
+    """Yield the index of each request and its text, as they are done.
 
-    The stop token is not part of them, nor what comes from the first of the `until` strings in the answer on. Raises
-    UserError on keywords that are wrong, and on what the engine cannot decode, before anything is.
+    A text is start marker, thinking, end marker and answer, or the answer alone. It ends before the stop token, and
+    before the first of the `until` strings in the answer. Raises UserError on wrong keywords, and on requests that the
+    engine cannot decode, before anything is decoded.
     """
     keywords = []
     for one in asked:
@@ -70,7 +71,7 @@ def generate(
 
 
 def text_of(model: LoadedModel, record: Mapping[str, Any], until: Sequence[str]) -> str:
-    """A record's text without the stop token, its answer up to the first of the `until` strings."""
+    """Return a record's text without the stop token, with its answer up to the first of the `until` strings."""
     text = written(record)
     answer = model.tokenizer.decode(record["answer_token_ids"], skip_special_tokens=False)
     before = text[: len(text) - len(answer)]

@@ -1,4 +1,4 @@
-"""What the harness gives as keywords, checked, and what it means for the engine: format, budget and sampling."""
+"""Arguments and keywords from the harness, checked and turned into format, budget and sampling for the engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WHERE = "gen_kwargs"
 
 
 def read_model_args(given: Mapping[str, Any]) -> HarnessConfig:
-    """The model's arguments. Raises UserError on unknown or unfit ones."""
+    """Read the model's arguments from the harness. Raises UserError on unknown names and wrong values."""
     if given.get("device") is not None:
         raise UserError(
             "model_args: JAX chooses the device; set the environment variable JAX_PLATFORMS (cpu, tpu, cuda)"
@@ -36,9 +36,9 @@ def read_model_args(given: Mapping[str, Any]) -> HarnessConfig:
 
 
 def read_keywords(given: Mapping[str, Any], config: HarnessConfig) -> KeywordConfig:
-    """A request's keywords, those that are not given as `config` has them. Raises UserError on unknown or unfit ones.
+    """Read a request's keywords, with the defaults of `config`. Raises UserError on unknown names and wrong values.
 
-    Other names of max_gen_toks, and what do_sample and temperature mean together, are the harness's business.
+    The harness itself resolves other names of max_gen_toks, and do_sample together with temperature.
     """
     given = {name: value for name, value in given.items() if value is not None}
     try:
@@ -56,7 +56,7 @@ def read_keywords(given: Mapping[str, Any], config: HarnessConfig) -> KeywordCon
 
 
 def format_of(keywords: KeywordConfig, eos: str | None) -> FormatConfig:
-    """How thinking is marked. Besides its own markers, stop tokens end it, and `until` where that is asked for."""
+    """Return how thinking is marked: its markers and stop tokens end it, and so does `until` if that is asked for."""
     own = keywords.until_thinking
     if own is None:
         own = S1.end_markers[0] if keywords.thinking_end is None else keywords.thinking_end
@@ -70,7 +70,7 @@ def format_of(keywords: KeywordConfig, eos: str | None) -> FormatConfig:
 
 
 def budget_of(keywords: KeywordConfig, auto: int) -> BudgetConfig:
-    """The budget; `auto` is the number that the word stands for. Raises UserError on one that cannot be."""
+    """Return the thinking budget, with the number `auto` in place of that word. Raises UserError on a wrong one."""
     most = keywords.max_tokens_thinking
     if most == "auto" and auto < 1:
         raise UserError(
@@ -90,7 +90,7 @@ def budget_of(keywords: KeywordConfig, auto: int) -> BudgetConfig:
 
 
 def sampling_of(keywords: KeywordConfig) -> tuple[SamplingConfig, SamplingConfig | None]:
-    """Sampling of the answer, and that of thinking where it differs. Raises UserError on settings that cannot be."""
+    """Return the sampling of the answer, and that of the thinking if it differs. Raises UserError on wrong settings."""
     names = [field.name for field in dataclasses.fields(SamplingConfig)]
     shared = {name: getattr(keywords, name) for name in names}
     own = {name: value for name in names if (value := getattr(keywords, f"{name}_thinking")) is not None}
@@ -102,7 +102,7 @@ def sampling_of(keywords: KeywordConfig) -> tuple[SamplingConfig, SamplingConfig
 
 
 def tries_of(keywords: KeywordConfig) -> int:
-    """How often thinking is drawn, at most."""
+    """Return the maximum number of times that thinking is sampled."""
     return MOST_TRIES if keywords.rejection_sample is True else max(int(keywords.rejection_sample), 1)
 
 

@@ -1,4 +1,4 @@
-"""The model `s1_jax` as the harness sees it."""
+"""The class that the harness uses as its model `s1_jax`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from s1_jax.runtime.cli import StopFlag
 
 
 class S1JaxLM(TemplateLM):
-    """A model over a mesh of devices; its arguments are those of HarnessConfig."""
+    """A model of the harness on a mesh of devices; its arguments are the fields of HarnessConfig."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__()
@@ -43,22 +43,22 @@ class S1JaxLM(TemplateLM):
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None) -> S1JaxLM:
-        """From `key=value,...`; see `create_from_arg_obj`."""
+        """Create the model from `key=value,...`; see `create_from_arg_obj`."""
         return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
 
     @classmethod
     def create_from_arg_obj(
         cls, arg_dict: Mapping[str, Any], additional_config: Mapping[str, Any] | None = None
     ) -> S1JaxLM:
-        """From the model's arguments, which win over the harness's own options: it always gives a batch_size, even 1.
+        """Create the model from its arguments, which win over the harness's own options.
 
-        It always gives a device too, PyTorch's, which is none of JAX's business.
+        The harness always gives a batch_size, 1 by default, and a PyTorch device, which is dropped.
         """
         options = {name: value for name, value in (additional_config or {}).items() if name != "device"}
         return cls(**{**options, **arg_dict})
 
     def get_model_info(self) -> dict[str, Any]:
-        """What the harness's results say of the model: its arguments as they were understood."""
+        """Return what the harness's results say about the model: its arguments with their resolved values."""
         resolved = {"dtype": self.model.dtype.name, "max_length": self.max_length, "batch_size": self.arguments.rows}
         return {"s1_jax_version": __version__, "s1_jax": dataclasses.asdict(self.arguments) | resolved}
 
@@ -66,25 +66,25 @@ class S1JaxLM(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
-        """The token that ends a text."""
+        """Return the token that ends a text."""
         return end_id(self.tokenizer)
 
     @property
     def prefix_token_id(self) -> int:
-        """The token that stands before a text without a context."""
+        """Return the token put before a text without a context."""
         return prefix_id(self.tokenizer)
 
     @property
     def tokenizer_name(self) -> str:
-        """What requests are cached under, besides the chat template."""
+        """Return the name that requests are cached under, together with the chat template."""
         return self.tokenizer.name_or_path.replace("/", "__")
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Ids of a text; see `encoding.text_ids`."""
+        """Return the token ids of a text; see `encoding.text_ids`."""
         return text_ids(self.tokenizer, string, add_special_tokens)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The text of a conversation. Raises UserError where the tokenizer has no chat template, or it fails."""
+        """Render a conversation as text. Raises UserError if the tokenizer has no chat template, or if it fails."""
         return rendered(
             self.tokenizer,
             chat_history,
@@ -95,7 +95,7 @@ class S1JaxLM(TemplateLM):
     # What the harness asks for
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Texts, in the requests' order; each goes to the harness's cache as it is done."""
+        """Generate a text for each request, in their order; each goes to the harness's cache when it is done."""
         asked = [Asked(f"{r.task_name} document {r.doc_id}", *r.args) for r in requests]
         texts = [""] * len(asked)
         can_stop = threading.current_thread() is threading.main_thread()
@@ -115,7 +115,7 @@ class S1JaxLM(TemplateLM):
         return texts
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Log-likelihoods of whole texts, each token seen once, in windows of `max_length`."""
+        """Return the log-likelihoods of whole texts, in windows of `max_length` that count each token once."""
         windows = [
             (place, window)
             for place, request in enumerate(requests)

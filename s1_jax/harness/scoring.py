@@ -1,6 +1,6 @@
-"""Log-likelihoods of continuations, in batches of like lengths, so that few programs are compiled.
+"""Log-likelihoods of continuations, in batches of similar lengths, so that few programs are compiled.
 
-Letters: B rows, T tokens of the longest (bucketed), K scored places of a batch, D hidden_size, V vocabulary.
+Letters: B rows, T tokens of the longest (bucketed), K scored positions of a batch, D hidden_size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ CHUNK = 64  # places whose [V] float32 logits exist at one time; T is a multiple
 
 
 class Pair(NamedTuple):
-    """Token ids of a context and of what follows it; neither is empty."""
+    """Token ids of a context and of its continuation, neither of them empty."""
 
     context: Sequence[int]
     continuation: Sequence[int]
 
 
 class Score(NamedTuple):
-    """What the model makes of a continuation."""
+    """How likely the model finds a continuation."""
 
     log_likelihood: float  # natural logarithm, the sum over its tokens
     is_greedy: bool  # each token is the likeliest one there
@@ -45,7 +45,7 @@ class _Row(NamedTuple):
 
 
 class Scorer:
-    """Scores pairs under one model, `batch_size` rows at a time where they are short."""
+    """Scorer of pairs under one model; short ones are computed `batch_size` rows at a time."""
 
     def __init__(self, model: LoadedModel, batch_size: int, max_length: int) -> None:
         self._model, self._batch_size, self._max_length = model, batch_size, max_length
@@ -53,11 +53,11 @@ class Scorer:
 
     @property
     def programs(self) -> int:
-        """How many programs have been compiled."""
+        """Return the number of programs that have been compiled."""
         return self._program.jitted._cache_size()
 
     def score(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Score]]:
-        """Scores of the pairs with their places, longest first.
+        """Yield the index and the score of each pair, longest first.
 
         A context that is too long loses its beginning. Raises UserError on a continuation longer than `max_length`, and
         RunError naming the first pair of a batch whose log-likelihood is not finite.
@@ -130,9 +130,10 @@ def score_places(
     targets: jax.Array,
     count: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Log-probabilities float32 [K] of `targets` [K] behind `places` [K] of `rows` [K], and whether each is likeliest.
+    """Return log-probabilities float32 [K] of the `targets` [K] that follow `places` [K] in `rows` [K].
 
-    `token_ids` [B, T] are right-padded rows of `lengths` [B]; only the first `count` [] of the K are computed.
+    The second result [K] says whether each target is the most likely token there. `token_ids` [B, T] are right-padded
+    rows of `lengths` [B]. Only the first `count` [] of the K are computed.
     """
     B, T = token_ids.shape
     positions = jnp.broadcast_to(jnp.arange(T), (B, T))
