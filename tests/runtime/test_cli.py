@@ -89,7 +89,7 @@ def test_help_is_for_a_newcomer(capsys):
         parse_with_file(TrainConfig, ["--help"], "python -m s1_jax.train")
     assert stop.value.code == 0
     said = capsys.readouterr().out
-    for words in ("CONFIG.py", "--optim.peak-lr", "--run-dir", "warm-up and cosine to zero"):
+    for words in ("CONFIG.py", "--optim.peak-lr", "--run-dir", "linear warm-up and a cosine decay"):
         assert words in said
 
 
