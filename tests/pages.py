@@ -11,7 +11,7 @@ from typing import NamedTuple
 from markdown_it import MarkdownIt
 
 PROJECT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
+PAGES = sorted([*PROJECT.glob("*.md"), PROJECT / "benchmarks" / "README.md", *(PROJECT / "docs").rglob("*.md")])
 MARK = re.compile(r"<!-- (needs|not run): (.+) -->\s*$")
 NEEDS = ("tpu", "gpu", "account", "network")  # what a test machine has not
 ASSIGNED = re.compile(r"\w+=.*", re.DOTALL)  # VARIABLE=value before a command
