@@ -24,13 +24,13 @@ from s1_jax.config import GradeConfig, JudgeConfig, TaskConfig
 from s1_jax.curation.replies import dollars, replies_of
 from s1_jax.errors import RunError, UserError
 from s1_jax.evaluation.grading import graded
+from s1_jax.evaluation.votes import with_classes
 from s1_jax.records import Record, make
 from s1_jax.records.check import TO_GRADE
 from s1_jax.records.lines import cut_torn_line, read_records, record_line
 from s1_jax.records.results import read_run
 from s1_jax.records.verdicts import UNDECIDED
 from s1_jax.reporting.report import report
-from s1_jax.reporting.votes import with_classes
 from s1_jax.runtime.cli import StopFlag, parse, program, resumable, run_main
 from s1_jax.runtime.endpoint import NoAnswer
 from s1_jax.runtime.files import appended, write_whole

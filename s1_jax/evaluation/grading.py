@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from s1_jax.evaluation.votes import with_classes
 from s1_jax.records import Record, make
 from s1_jax.records.lines import record_line
 from s1_jax.records.options import format_of
 from s1_jax.records.results import read_results
-from s1_jax.reporting.votes import with_classes
 from s1_jax.runtime.files import write_whole
 from s1_jax.runtime.storage import Mirror
 from s1_jax.tasks import Rules

@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from s1_jax.config import TaskConfig
+from s1_jax.evaluation.votes import with_classes
 from s1_jax.reporting.summary import summarize
 from s1_jax.reporting.table import format_report
-from s1_jax.reporting.votes import with_classes
 from s1_jax.search.vote import Leaf, decide
 from s1_jax.tasks import load_rules
 from s1_jax.tasks.classes import grader_classes, text_classes
