@@ -123,16 +123,14 @@ class Engine:
         """The number of programs that have been compiled."""
         return self.programs.count()
 
-    def run(self, requests: Sequence[Request], progress: Progress | None = None) -> Iterator[dict[str, Any]]:
+    def run(self, requests: Sequence[Request], progress: Progress | None = None) -> Iterator[Record]:
         """Decode each request by itself, and give the records in order, each as soon as all before it are done.
 
         Raises as `decode` does.
         """
         return _in_order(self.decode(plan_alone(requests), progress))
 
-    def run_shared(
-        self, requests: Sequence[Request], progress: Progress | None = None
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
+    def run_shared(self, requests: Sequence[Request], progress: Progress | None = None) -> Iterator[tuple[int, Record]]:
         """Decode requests together where one begins as another does, and give the records with the requests' indices.
 
         The records are those of `run`, except where two tokens tie within rounding. They come as they are done, in no
@@ -140,7 +138,7 @@ class Engine:
         """
         return self.decode(plan_shared(requests), progress)
 
-    def decode(self, plan: Plan, progress: Progress | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    def decode(self, plan: Plan, progress: Progress | None = None) -> Iterator[tuple[int, Record]]:
         """Decode the runs of a plan, and give the records with the indices of their requests, as they are done.
 
         Raises UserError naming the first request that cannot be decoded, before any is, and RunError naming the first
@@ -150,7 +148,7 @@ class Engine:
             self.check(request)
         return self._decode(plan, progress)
 
-    def stream(self, request: Request) -> Iterator[Piece | dict[str, Any]]:
+    def stream(self, request: Request) -> Iterator[Piece | Record]:
         """Give the pieces of one request's tokens as they are decoded, then its record, as `run` gives it.
 
         The tokens of the pieces, joined, are those of the record's `text`. A token that may turn out to begin an end
@@ -180,7 +178,7 @@ class Engine:
         self.decoded_tokens += trace.num_decoded
         yield from (record for _, record in self._records(plan, SharedTrace(plan, 0, trace, self._is_newline)))
 
-    def _decode(self, plan: Plan, progress: Progress | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _decode(self, plan: Plan, progress: Progress | None) -> Iterator[tuple[int, Record]]:
         if not plan.requests:
             return
         slots = self._slots(plan)
@@ -316,9 +314,9 @@ class Engine:
         if ended:
             slots.end(ended)
 
-    def _records(self, plan: Plan, trunk: SharedTrace) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _records(self, plan: Plan, trunk: SharedTrace) -> Iterator[tuple[int, Record]]:
         """Make the records of the requests that share a trunk; text is made once for each branch point."""
-        outcomes: dict[BranchPoint, dict[str, Any]] = {}
+        outcomes: dict[BranchPoint, Record] = {}
         for index, (point, ignores_used) in trunk.cuts:
             request = plan.requests[index]
             if point not in outcomes:
@@ -349,9 +347,9 @@ def _need_forcing(budget: BudgetConfig) -> list[str]:
     return [name for name, value in given.items() if value]
 
 
-def _in_order(records: Iterator[tuple[int, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+def _in_order(records: Iterator[tuple[int, Record]]) -> Iterator[Record]:
     """Put records in the order of their indices, each held back until all before it are there."""
-    held: dict[int, dict[str, Any]] = {}
+    held: dict[int, Record] = {}
     following = 0
     for index, record in records:
         held[index] = record

@@ -9,7 +9,6 @@ side by side, each for as long as its step takes: see growth.py.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +27,7 @@ from s1_jax.decoding.host import stops
 from s1_jax.decoding.host.pages import Pool
 from s1_jax.decoding.host.slots import Block
 from s1_jax.errors import UserError
+from s1_jax.records import Record
 from s1_jax.sharding import to_host
 
 STEP_APART = 2**20  # distance of the sample numbers of a request's nodes, more than the samples of any problem
@@ -123,7 +123,7 @@ class Tree:
         """Count the tokens recorded in the node's own step."""
         return len(self._nodes[node].trace.tokens)
 
-    def record(self, node: int) -> dict[str, Any]:
+    def record(self, node: int) -> Record:
         """Make the record of a node that has ended, as `Engine.run` does. Raises ValueError where it has not."""
         if not self.ended(node):
             raise ValueError(f"node {node} has not ended")
