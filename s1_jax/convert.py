@@ -1,11 +1,11 @@
-"""Between Hugging Face and Orbax: `python -m s1_jax.convert --source DIR --target DIR [--dtype bfloat16]`.
+"""Convert a model between the layouts of Hugging Face and Orbax: `python -m s1_jax.convert --source DIR --target DIR`.
 
-The direction follows from the source:
+The source decides the direction:
 
-- a folder in Hugging Face layout (config.json, model.safetensors) or a hub id becomes an Orbax folder of the
-  parameters, with config.json and the tokenizer's files beside them;
-- such an Orbax folder, a training run's folder, or its checkpoints/ becomes a folder in Hugging Face layout, made from
-  the newest step.
+- A folder or hub id in Hugging Face layout (config.json, model.safetensors) becomes an Orbax folder of the parameters,
+  with config.json and the tokenizer's files beside them.
+- Such an Orbax folder, the folder of a training run or its checkpoints/ becomes a folder in Hugging Face layout, made
+  from the latest step.
 """
 
 from __future__ import annotations

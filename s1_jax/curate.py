@@ -1,9 +1,10 @@
-"""Makes a data set of chosen examples: `python -m s1_jax.curate CONFIG.py [--section.option value ...]`.
+"""Make a data set of reasoning examples, as s1K was made: `python -m s1_jax.curate CONFIG.py [--option value ...]`.
 
-Stages, each a Parquet file in `run_dir`: collect, decontaminate, generate, grade, classify, measure, filter, select,
-write. Stopped, the same command goes on: whole stages are not made again, and no answer that a model gave is asked for
-twice. A changed option makes its stage and all behind it anew; `--again-from STAGE` does without a change, and
-`--until STAGE` stops early. It ends with a funnel: the rows that every rule left.
+The stages are collect, decontaminate, generate, grade, classify, measure, filter, select and write. Each writes a
+Parquet file into `run_dir`. If the command is stopped, the same command resumes it: finished stages are not repeated,
+and no model is asked the same question twice. If an option changes, its stage and all later ones are made again;
+`--again-from STAGE` does so without a change, and `--until STAGE` stops early. The command ends with a table of the
+rows that were left after each rule.
 """
 
 from __future__ import annotations

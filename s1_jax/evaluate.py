@@ -1,10 +1,11 @@
-"""A sweep of thinking budgets over a task: `python -m s1_jax.evaluate [CONFIG.py] [--section.option value ...]`.
+"""Sweep thinking budgets over a task: `python -m s1_jax.evaluate [CONFIG.py] [--section.option value ...]`.
 
-Writes into `run_dir`: config.json, records.jsonl as they come, then summary.json, scaling.png and .svg, methods.png and
-.svg where there are searches, and report.html to read traces in. The same command goes on where a stopped one left off.
-A later sweep of the same model and task adds its settings to the same records, and the report covers them all.
-`python -m s1_jax.evaluate RUN_DIR` reports again from the records alone; `--compare RUN_A RUN_B [COMPARE.json]` sets
-two runs beside each other, and `--parity RUN_DIR` one beside the paper's tables.
+Writes config.json, records.jsonl, summary.json, the figures (scaling.png, methods.png) and report.html, a page to read
+traces in, into `run_dir`. If the sweep is stopped, the same command resumes it. A later sweep of the same model and
+task may add settings to the same folder; the report then covers all of them.
+
+`python -m s1_jax.evaluate RUN_DIR` makes the report again from the records alone. With
+`--compare RUN_A RUN_B [COMPARE.json]` it compares two runs, and with `--parity RUN_DIR` a run with the paper's tables.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Grades the records of a run again: `python -m s1_jax.grade RUN_DIR [--judge.option value ...]`.
+"""Grade the records of a run again: `python -m s1_jax.grade RUN_DIR [--judge.option value ...]`.
 
-The rules are those of the task in the run's config.json, and need nothing but the records: no model, no network. With
---judge.model, an LLM decides on the answers that the rules leave open: at an endpoint (--judge.base-url URL
---judge.model NAME), or decoded here (--judge.model DIR_OR_HUB_ID alone). What it said is kept in judge.jsonl, and never
-asked again: without these options the rules alone decide, with them again its verdicts are back at once. Then
-records.jsonl is replaced as a whole, and the report made again. It does not run while a sweep writes into the folder.
+The rules are those of the run's task. They need only the records, no model and no network. With --judge.model, an LLM
+grades the answers that the rules leave open. It is a model at an endpoint (--judge.base-url URL --judge.model NAME), or
+one that is decoded here (--judge.model DIR_OR_HUB_ID alone). Its replies are kept in judge.jsonl, so no question is
+asked twice. Without a judge the rules alone decide.
+
+Afterwards records.jsonl is replaced, and the report is made again. A folder that a sweep is writing to is refused.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""What a training run or a sweep needs on a TPU slice, before anyone owns one.
+"""Plan a training run or a sweep for a TPU slice that you do not have.
 
     python -m s1_jax.plan CONFIG.py --topology v5p:4x4x2 [the run's own options]
 
-Takes the config of a run and its options and compiles what it would run with the real TPU compiler on this machine (a
-minute or two for each program; no TPU needed). Of a training run it tells: does its step fit into the chips' memory,
-how much does it compute and send, how long must a step and the whole run take. Of a sweep (python -m s1_jax.evaluate):
-how many rows fit, what a decoding step reads and sends, how many tokens a second that makes. Times are bounds at 75% of
-the chips' matmul peak and full memory and interconnect speed, with everything overlapped and with nothing; FLOPs are of
-all chips together.
+Compiles the run's programs with the real TPU compiler on this machine, which needs no TPU; each takes a minute or two.
+For a training run it prints whether the step fits into the chips' memory, how much it computes and sends, and how long
+a step and the whole run take at least. For a sweep (a config of s1_jax.evaluate) it prints how many rows fit, what a
+decoding step reads and sends, and the tokens per second.
+
+Times are bounds at 75% of the chips' peak in matrix products and full memory and interconnect bandwidth, with
+everything overlapped and with nothing overlapped. FLOPs are those of all chips together.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Supervised fine-tuning: `python -m s1_jax.train [CONFIG.py] [--section.option value ...]`.
+"""Fine-tune a model on reasoning examples: `python -m s1_jax.train [CONFIG.py] [--section.option value ...]`.
 
-Writes into `run_dir`: config.json, metrics.jsonl, tensorboard/, checkpoints/, profile/ where asked for and, at the end,
-hf/ (Hugging Face layout). The same command goes on where a stopped run left off, to the same bits.
+Writes config.json, metrics.jsonl, tensorboard/, checkpoints/ and, at the end, the model in Hugging Face layout (hf/)
+into `run_dir`. If the run is stopped, the same command resumes it, and the result is the same to the bit.
 """
 
 from __future__ import annotations

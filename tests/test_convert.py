@@ -125,7 +125,7 @@ def test_run_cut_off_by_a_damaged_step_names_it(source, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--help"], 0, "Between Hugging Face and Orbax"),
+        (["--help"], 0, "Convert a model between the layouts of Hugging Face and Orbax"),
         (["--source", "none", "--target", "out"], 2, "error: no folder none; a model is a folder with"),
         (["--source", "none", "--targt", "out"], 2, "error: unknown option --targt; did you mean --target?"),
     ],
