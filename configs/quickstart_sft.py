@@ -1,6 +1,6 @@
 """Fine-tunes the shipped tiny model on 1,000 generated examples.
 
-    python scripts/make_quickstart_data.py --output runs/quickstart/examples.jsonl
+    python -m s1_jax.quickstart --until examples
     python -m s1_jax.train configs/quickstart_sft.py
 
 Hardware: 2 CPU cores, about 40 seconds. Expected: the loss falls from 0.75 to below 0.05, and runs/quickstart/sft/hf

@@ -38,12 +38,14 @@ from s1_jax.config.generate import GenerateConfig
 from s1_jax.config.lm_eval import HarnessConfig, KeywordConfig
 from s1_jax.config.options import wanted
 from s1_jax.config.plan import PlanConfig
+from s1_jax.config.quickstart import QuickstartConfig
 from s1_jax.decoding.engine import Engine
 from s1_jax.errors import RunError, UserError
 from s1_jax.records.page import records_page
 
 PROJECT = Path(__file__).resolve().parents[1]
 COMMANDS = {
+    "quickstart": QuickstartConfig,
     "train": TrainConfig,
     "plan": PlanConfig,
     "evaluate": EvaluateConfig,

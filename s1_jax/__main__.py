@@ -15,6 +15,7 @@ from s1_jax.runtime.signals import end_at_once
 from s1_jax.runtime.terminal import say
 
 COMMANDS = {  # the modules of the package that are commands, `_` written as `-`
+    "quickstart": "Fine-tune a tiny model and draw its test-time scaling plot: offline, in two minutes.",
     "train": "Fine-tune a model on reasoning examples.",
     "plan": "Compile a run for a TPU slice that you do not have: does it fit, how long does it take.",
     "generate": "Decode prompts under a thinking budget, from a file or to the terminal.",
@@ -28,7 +29,7 @@ USAGE = "usage: s1-jax COMMAND [arguments ...]"
 
 
 def main() -> None:
-    """Runs the command that the first argument names. Exits with code 2 where there is none of that name."""
+    """Run the command that the first argument names. Exits with code 2 where there is none of that name."""
     end_at_once()  # signals are heard from here on; a command's own module hears them while it runs
     first = sys.argv[1] if len(sys.argv) > 1 else None
     if first in ("-h", "--help"):

@@ -37,6 +37,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from s1_jax.data.synthetic import generate_examples
+
 PROJECT = Path(__file__).resolve().parents[1]
 BASE = PROJECT / "s1_jax" / "assets" / "tiny_base"
 EXPECTED = {"SIGTERM": 75, "SIGINT": 130}  # exit codes, or 0 where it was about to end
@@ -136,9 +138,8 @@ def make_inputs(inputs: Path) -> None:
     inputs.mkdir()
     config = CURATION.replace("PORT", str(teacher())).replace("BASE", str(BASE)).replace("QUESTIONS", str(QUESTIONS))
     (inputs / "curate.py").write_text(config)
-    make = [sys.executable, str(PROJECT / "scripts" / "make_quickstart_data.py")]
-    examples = ["--output", str(inputs / "examples.jsonl"), "--examples", str(EXAMPLES)]
-    subprocess.run([*make, *examples], check=True, stdout=subprocess.DEVNULL)
+    examples = "".join(json.dumps(row) + "\n" for row in generate_examples(0, EXAMPLES))
+    (inputs / "examples.jsonl").write_text(examples)
     prompts = [json.dumps({"id": i, "prompt": f"{i} + {i} ="}) + "\n" for i in range(PROMPTS)]
     (inputs / "prompts.jsonl").write_text("".join(prompts))
     sweep = trials(inputs)["evaluate"]

@@ -7,10 +7,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/_venv.sh
 
 ensure_venv base curate
-.venv/bin/python scripts/make_quickstart_data.py --output runs/quickstart/examples.jsonl
 
 say "Step 1 of 4: the teacher, which is the quickstart's model."
-.venv/bin/python -m s1_jax.train configs/quickstart_sft.py
+.venv/bin/python -m s1_jax.quickstart --until train
 
 say "Step 2 of 4: questions, traces, and 1,000 of them chosen at random, then as s1K was."
 for method in random s1k; do

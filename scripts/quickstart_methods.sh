@@ -7,10 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/_venv.sh
 
 ensure_venv base
-.venv/bin/python scripts/make_quickstart_data.py --output runs/quickstart/examples.jsonl
+.venv/bin/python -m s1_jax.quickstart --until train
 
-say "Step 1 of 2: fine-tuning the tiny model on 1,000 examples."
-.venv/bin/python -m s1_jax.train configs/quickstart_sft.py
-
-say "Step 2 of 2: every method on 100 held-out problems."
+say "Then every method on 100 held-out problems."
 .venv/bin/python -m s1_jax.evaluate configs/quickstart_methods.py

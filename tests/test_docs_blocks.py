@@ -221,14 +221,7 @@ def prepared(tmp_path_factory) -> Path:
         (folder / ".venv" / "bin" / name).chmod(0o755)
     shutil.copytree(str(files("s1_jax") / "assets" / "tiny_base"), folder / "runs" / "quickstart" / "sft" / "hf")
     made = folder / "runs" / "quickstart" / "examples.jsonl"
-    subprocess.run(
-        [sys.executable, PROJECT / "scripts" / "make_quickstart_data.py", "--output", made],
-        cwd=PROJECT,
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
-        check=True,
-        capture_output=True,
-        timeout=PATIENCE,
-    )
+    importlib.import_module("s1_jax.quickstart").main(["--run-dir", str(made.parent), "--until", "examples"])
     made.write_text("".join(made.read_text().splitlines(keepends=True)[:EXAMPLES]))
     before = Path.cwd()
     try:

@@ -46,7 +46,7 @@ def test_the_installed_script_is_this_main():
 
 
 def test_every_entry_point_is_a_command():
-    modules = [path for path in (PROJECT / "s1_jax").glob("*.py") if "\n    run_main(main)\n" in path.read_text()]
+    modules = [path for path in (PROJECT / "s1_jax").glob("*.py") if "\n    run_main(main)" in path.read_text()]
     assert {path.stem.replace("_", "-") for path in modules} == set(COMMANDS)
 
 

@@ -18,7 +18,7 @@ STILL_TOO_LONG = {"scripts/fuzz_inputs.py"}  # shrinks
 # From the top of the house to its ground. A room imports from the bands below its own, and from nothing beside or above
 # it but what SIDEWAYS lists.
 BANDS = {
-    "commands": "__main__ train evaluate generate serve grade plan curate convert lm_eval",
+    "commands": "__main__ quickstart train evaluate generate serve grade plan curate convert lm_eval",
     "api": "__init__ api",
     "work": "evaluation serving training decoding search tasks curation planning harness reporting",
     "substance": "records model data checkpoints",
@@ -26,6 +26,7 @@ BANDS = {
 }
 SIDEWAYS = {
     "__main__": "__init__",
+    "quickstart": "train evaluate",
     "__init__": "api",
     "evaluation": "decoding search tasks reporting",
     "search": "decoding tasks",
