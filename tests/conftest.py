@@ -23,6 +23,8 @@ import jax
 import pytest
 import torch
 
+from tests.fifths import pytest_addoption, pytest_collection_modifyitems  # noqa: F401, which pytest finds here
+
 # A suite started in the background by a script inherits Ctrl-C as ignored, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
