@@ -4,6 +4,7 @@ and the shared data.
 
 import json
 import os
+import shutil
 import signal
 import tempfile
 from pathlib import Path
@@ -124,3 +125,44 @@ def sweep_alone(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("sweep") / "run"
     evaluate.main([*SWEEP, "--run-dir", str(run_dir)])
     return records_by_key(run_dir)
+
+
+@pytest.fixture(scope="session")
+def sweep_folder(tmp_path_factory, tiny_model):
+    """A model in Hugging Face layout, another one, five problems, and the config files of sweeps over them."""
+    from tests.sweeps import CONFIG, EXTRA, PROBLEMS
+    from tests.tokenizer import byte_tokenizer
+
+    folder = tmp_path_factory.mktemp("evaluate")
+    for name, seed in (("model", 0), ("other_model", 1)):
+        made = tiny_model(seed=seed, vocab_size=len(byte_tokenizer()), tie_word_embeddings=True)
+        made.torch_model.save_pretrained(folder / name)
+        byte_tokenizer().save_pretrained(folder / name)
+    rows = [{"id": i, "problem": f"{i}+{i}=?", "answer": 2 * i} for i in range(PROBLEMS)]
+    (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "config.py").write_text(CONFIG)
+    (folder / "extra.py").write_text(EXTRA)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished_sweep(sweep_folder):
+    """A run_dir in which all of GRID is done."""
+    from tests.sweeps import GRID, evaluated
+
+    evaluated(sweep_folder, sweep_folder / "finished", *GRID)
+    return sweep_folder / "finished"
+
+
+@pytest.fixture
+def sweep_copy(finished_sweep, tmp_path):
+    """A copy of `finished_sweep` to work on."""
+    return shutil.copytree(finished_sweep, tmp_path / "run")
+
+
+@pytest.fixture
+def no_weights(monkeypatch):
+    """Loading weights is an error."""
+    from s1_jax.checkpoints import hf
+
+    monkeypatch.setattr(hf, "load_params", lambda *_, **__: pytest.fail("the weights were loaded"))

@@ -1,10 +1,15 @@
 """Made-up records, with every field that reports read."""
 
+import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from s1_jax.config import SearchConfig
+from s1_jax.config import EvaluateConfig, SearchConfig, TaskConfig
 from s1_jax.data.chat import ANSWER_START, FINAL_ANSWER, THINK_START
+from s1_jax.records.lines import record_line
 from s1_jax.records.options import search_fields
+from s1_jax.runtime.cli import to_json
 
 
 def record(problem_id: Any, correct: bool, tokens: int, **fields: Any) -> dict[str, Any]:
@@ -94,3 +99,12 @@ def searched(problem_id: Any, correct: bool, width: int, seconds: float = 1.0, *
         "reward_seconds": 0.25 * seconds,
     }
     return record(problem_id, correct, 40, temperature=1.0) | search_fields(search) | used | fields
+
+
+def write_run(folder: Path, records: Iterable[dict[str, Any]], **config: Any) -> Path:
+    """A run folder with these records and the config of a sweep over a file of problems."""
+    folder.mkdir(exist_ok=True)
+    written = json.loads(to_json(EvaluateConfig(task=TaskConfig("jsonl", "problems.jsonl")))) | config
+    (folder / "config.json").write_text(json.dumps(written))
+    (folder / "records.jsonl").write_text("".join(map(record_line, records)))
+    return folder

@@ -9,14 +9,12 @@ from xml.etree import ElementTree
 import pytest
 
 from s1_jax import evaluate, grade
-from s1_jax.config import S1, EvaluateConfig, TaskConfig
+from s1_jax.config import S1
 from s1_jax.errors import UserError
-from s1_jax.records.lines import record_line
 from s1_jax.records.results import read_results, read_run
-from s1_jax.reporting import compare, parity, report
+from s1_jax.reporting import compare, parity
 from s1_jax.reporting.traces import by_problem
-from s1_jax.runtime.cli import to_json
-from tests.reporting.made_up import searched, spoken
+from tests.reporting.made_up import searched, spoken, write_run
 
 TEXT_OR = "it must be a string"
 COUNT = "it must be a whole number of 0 or more"
@@ -96,14 +94,6 @@ CONFIGS = (
     ("task", {"name": "jsonl", "path": 5}, "config.json: task: path is 5; it must be a string or null"),
     ("task", {"name": "gpqa_diamond", "no_letter_is_a": "no"}, "no_letter_is_a is 'no'; it must be true or false"),
 )
-
-
-def write_run(folder, records, **config):
-    folder.mkdir(exist_ok=True)
-    written = json.loads(to_json(EvaluateConfig(task=TaskConfig("jsonl", "problems.jsonl")))) | config
-    (folder / "config.json").write_text(json.dumps(written))
-    (folder / "records.jsonl").write_text("".join(map(record_line, records)))
-    return folder
 
 
 def records_of(count=3):
@@ -246,18 +236,3 @@ def test_an_id_of_any_length_is_sorted_as_a_number(tmp_path):
     wanted = ["a0", "a2", "a10", "a010", f"a{long}", f"a1{long}", "b"]
     assert [of[0]["problem_id"] for of in by_problem([spoken(name, "x") for name in names])] == wanted
     evaluate.main([str(write_run(tmp_path / "run", [spoken(name, "x") for name in names]))])
-
-
-@pytest.mark.parametrize("fails", ["save_scaling_plot", "save_methods_plot", "save_report"])
-def test_what_cannot_be_drawn_is_told_and_the_rest_is_there(tmp_path, monkeypatch, capsys, fails):
-    def fail(*_):
-        raise ValueError("no such sign\nand more")
-
-    files = {"save_scaling_plot": "scaling.png", "save_methods_plot": "methods.png", "save_report": "report.html"}
-    monkeypatch.setattr(report, fails, fail)
-    folder = write_run(tmp_path / "run", [searched(i, True, 4) for i in range(3)])
-    evaluate.main([str(folder)])
-    said = capsys.readouterr()
-    assert said.err == f"{files[fails]} could not be made (ValueError: no such sign and more); the rest is there\n"
-    assert {path.name for path in folder.iterdir()} & set(files.values()) == set(files.values()) - {files[fails]}
-    assert (folder / "summary.json").exists() and str(folder / files[fails]) not in said.out
