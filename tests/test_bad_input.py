@@ -267,4 +267,4 @@ def test_places_that_cannot_be_written(command, options, said, tmp_path, monkeyp
         run_main(lambda: import_module(f"s1_jax.{command}").main(argv))
     printed = capsys.readouterr().err
     assert ended.value.code == 2 and printed.startswith("error: ") and printed.count("\n") == 1, printed
-    assert "the same command goes on" not in printed
+    assert "Run the same command" not in printed

@@ -61,7 +61,7 @@ def test_a_seed_makes_the_same_inputs_and_leaves_the_valid_ones_alone(base, tmp_
         (0, "fine\n", "", None),
         (2, "", "error: no folder x\n", None),
         (1, "", "warning: y\nerror: no space left\n", None),
-        (75, "", "told to end\n", None),
+        (75, "", "received SIGTERM\n", None),
         (130, "", "interrupted\n", None),
         (3, "", "error: x\n", "exit code 3"),
         (-9, "", "", "exit code -9"),

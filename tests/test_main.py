@@ -100,4 +100,4 @@ def test_signals_are_heard_while_the_command_is_imported(number, tmp_path):
             code, _, err = ended(process)
         finally:
             process.kill()
-    assert (code, err) == {signal.SIGINT: (130, "interrupted\n"), signal.SIGTERM: (75, "told to end\n")}[number]
+    assert (code, err) == {signal.SIGINT: (130, "interrupted\n"), signal.SIGTERM: (75, "received SIGTERM\n")}[number]

@@ -96,7 +96,7 @@ def test_ctrl_c_saves_the_step_it_is_in(start, undisturbed, tmp_path):
     process.send_signal(signal.SIGINT)
     (tmp_path / "go").touch()
     _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130 and "the same command goes on" in err and "Traceback" not in err
+    assert process.returncode == 130 and "Run the same command" in err and "Traceback" not in err
     stopped_at = rows(tmp_path / "run")[-1]["step"]
     assert stopped_at == 2
     train.main(arguments)
@@ -256,7 +256,7 @@ def test_watching_changes_no_bit(watched, undisturbed):
     [
         (["--optim.peak-lr", "0.5"], r"holds a run with other options .optim.peak_lr was 0.001, is 0.5"),
         (["--optim.peek-lr", "0.5"], r"unknown option --optim.peek-lr; did you mean --optim.peak-lr\?"),
-        (["--run-dir", "s3://bucket/run"], "s3://bucket/run: of URLs only gs://BUCKET/FOLDER is known"),
+        (["--run-dir", "s3://bucket/run"], "s3://bucket/run: the only URLs that can be paths are gs://BUCKET/FOLDER"),
         (["--train.epochs", "many"], r"epochs"),
         (["--data.path", "nowhere.jsonl", "--run-dir", "elsewhere"], r"nowhere.jsonl"),
         (["--model.path", "./nowhere", "--run-dir", "elsewhere"], r"no folder ./nowhere"),

@@ -1,4 +1,4 @@
-"""How a command line becomes a config, and how an entry point ends.
+"""The command line: parsing it into a config, and ending an entry point with one line and an exit code.
 
 A config file is Python with a `get_config()`. The command line names it by its path or, if it ships with s1_jax, by
 its name; `--section.name value` overrides one field of what it returns.
@@ -39,13 +39,13 @@ from s1_jax.runtime.texts import check_texts
 
 T = TypeVar("T")
 
-ENDS: tuple[type[BaseException], ...] = (Exception, *RAISED)  # not SystemExit: --help has said all
-GOES_ON = "what was done is kept, the same command goes on from there"
-OF_OPTION = re.compile(r"(?:Error parsing|for argument) '?(--[\w./-]+)")  # in what tyro says of a value: --name/--alias
+ENDS: tuple[type[BaseException], ...] = (Exception, *RAISED)  # not SystemExit, by which --help ends
+RESUME = "finished work is saved. Run the same command to resume."
+OF_OPTION = re.compile(r"(?:Error parsing|for argument) '?(--[\w./-]+)")  # in tyro's message on a value: --name/--alias
 MISTAKES = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 MISTAKEN = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.ENXIO, errno.ENODEV)
 
-before_exit: list[Callable[[int], None]] = []  # told the exit code that `run_main` ends with
+before_exit: list[Callable[[int], None]] = []  # called with the exit code before `run_main` ends
 
 
 def program(command: str) -> str:
@@ -71,12 +71,12 @@ def load_config(path: str | Path) -> Any:
         exec(compile(path.read_bytes(), str(path), "exec"), namespace)
         if "get_config" in namespace:
             return namespace["get_config"]()
-    except RAISED:  # Ctrl-C, which may come here too
+    except RAISED:  # Ctrl-C, which may arrive here too
         raise
-    except BaseException as error:  # SystemExit too: no config file ends a command
+    except BaseException as error:  # SystemExit too: no config file may end a command
         try:
             said = " ".join(str(error).split())
-        except Exception:  # an exception of its own, whose text fails
+        except Exception:  # the file raised an exception whose text cannot be made
             said = "it cannot say why"
         raise UserError(
             f"{path}: {said if isinstance(error, UserError) else f'{type(error).__name__}: {said}'}"
@@ -85,7 +85,10 @@ def load_config(path: str | Path) -> Any:
 
 
 def parse(cls: type[T], argv: list[str], prog: str, default: T | None = None, description: str | None = None) -> T:
-    """`argv` as a `cls`, starting from `default`. Raises UserError with one line that names the nearest option."""
+    """Parse `argv` into a `cls`, starting from `default`.
+
+    Raises UserError with one line, which suggests the nearest option for an unknown one.
+    """
     said = StringIO()
     try:
         with redirect_stderr(said), lines_of_texts_joined():
@@ -143,32 +146,32 @@ def parse_with_file(cls: type[T], argv: list[str], prog: str, description: str |
 
 
 def to_json(config: Any) -> str:
-    """A resolved config as JSON, to be saved beside every result."""
+    """Format a resolved config as JSON, which is saved beside every result."""
     return json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n"
 
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Within: what is done is kept, and the same command goes on from there; `run_main` says so where it is stopped."""
+    """Context of work that the same command can resume; if it is stopped here, `run_main` says so."""
     try:
         yield
     except BaseException as error:
-        if not isinstance(error, UserError | RunError):  # which say themselves what is to be said
-            error.add_note(GOES_ON)
+        if not isinstance(error, UserError | RunError):  # these say themselves what to do
+            error.add_note(RESUME)
         raise
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Runs an entry point, and ends the process with one line where it fails.
+    """Run an entry point and end the process, with one line on standard error if it fails.
 
-    Exit codes: 2 after UserError or a place that cannot be read or written, 1 after RunError or what is nobody's
-    mistake, 130 after Ctrl-C, 75 after SIGTERM or a preemption: start it again.
+    Exit codes: 2 after UserError or a path that cannot be read or written, 1 after RunError or a full disk, 130 after
+    Ctrl-C, 75 after SIGTERM or a preemption, which means: start it again.
     """
     with RaisedInMain() as heard:
         try:
             keep_compiled_programs()
             if isinstance(sys.stdout, TextIOWrapper):
-                # piped, lines would come after what stderr shows meanwhile; a text may not fit the terminal's encoding
+                # in a pipe, lines would come late; and a text may not fit the terminal's encoding
                 sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
             warnings.showwarning = say_warning
             threading.excepthook = say_of_thread
@@ -181,7 +184,7 @@ def run_main(main: Callable[[], int | None]) -> None:
             code, said = end
             heard.over(code)
     if said:
-        with suppress(OSError):  # standard error on a full disk
+        with suppress(OSError):  # standard error may be on a full disk
             say(in_a_line(said), file=sys.stderr, flush=True)
     for tell in before_exit:
         tell(code)
@@ -190,17 +193,17 @@ def run_main(main: Callable[[], int | None]) -> None:
 
 
 def end_of(error: BaseException) -> tuple[int, str] | None:
-    """The exit code and the line of an error that a command may end with; None for a fault of ours."""
+    """Return the exit code and the line for an error; None for a bug, which keeps its traceback."""
     if isinstance(error, UserError):
         return 2, f"error: {error}"
     if isinstance(error, RunError):
         return 1, f"error: {error}"
-    kept = f"; {GOES_ON}" if GOES_ON in getattr(error, "__notes__", ()) else ""
+    kept = f"; {RESUME}" if RESUME in getattr(error, "__notes__", ()) else ""
     if (stop := stop_of(error)) is not None:
         return stop.exit_code, stop.line + kept
     if isinstance(error, OSError) and (isinstance(error, MISTAKES) or error.errno in MISTAKEN):
         return 2, f"error: {_of_system(error)}"
-    if (reason := explained(error)) is not None:  # of a bucket's client, some of whose errors are OSErrors
+    if (reason := explained(error)) is not None:  # of a bucket's client; some of its errors are OSErrors
         return 1, f"error: {reason}{kept}"
     if isinstance(error, OSError):  # a full disk
         return 1, f"error: {_of_system(error)}{kept}"
@@ -208,22 +211,23 @@ def end_of(error: BaseException) -> tuple[int, str] | None:
 
 
 def say_of_thread(failed: threading.ExceptHookArgs) -> None:
-    """In place of `threading.excepthook`: one line on a library's thread that met a full disk, and no traceback.
+    """Replace `threading.excepthook`: an OSError in a library's thread is one line without a traceback.
 
-    What the main thread needs of it, it finds out by itself; a thread's fault of ours keeps its traceback.
+    The main thread finds out by itself if it depends on that thread. Other errors keep their traceback.
     """
     if isinstance(failed.exc_value, OSError):
-        with suppress(OSError):  # the disk behind standard error, too
-            say(f"warning: in the background: {in_a_line(_of_system(failed.exc_value))}", file=sys.stderr)
+        with suppress(OSError):  # standard error may be on the full disk
+            say(f"warning: in a background thread: {in_a_line(_of_system(failed.exc_value))}", file=sys.stderr)
     else:
         threading.__excepthook__(failed)
 
 
 def flush_output() -> None:
-    """Writes out what standard output still holds; drops it where its reader is gone or its disk is full, of which
-    Python would complain once more while it ends.
+    """Flush standard output, and drop what cannot be written.
+
+    If the reader is gone or the disk is full, Python would complain a second time while it ends.
     """
-    if sys.stdout is None:  # it was closed from the start
+    if sys.stdout is None:  # it was closed when the process started
         return
     try:
         sys.stdout.flush()
@@ -232,12 +236,12 @@ def flush_output() -> None:
 
 
 def option_names(cls: type) -> list[str]:
-    """All option names of a (nested) config dataclass, as the command line spells them."""
+    """Return all option names of a (nested) config dataclass, as the command line spells them."""
     return list(option_types(cls))
 
 
 def option_types(cls: type, prefix: str = "--") -> dict[str, Any]:
-    """The types of these options by name."""
+    """Return the types of these options by option name."""
     hints = typing.get_type_hints(cls, include_extras=True)
     found: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
@@ -251,7 +255,7 @@ def option_types(cls: type, prefix: str = "--") -> dict[str, Any]:
 
 
 def _one_line(said: str, cls: type, argv: list[str], prog: str) -> str:
-    """What tyro says in several lines, of which some say a thing twice."""
+    """Shorten tyro's message, which has several lines and repeats itself, to one line."""
     types = option_types(cls)
     for arg in argv:
         name = arg.split("=")[0].replace("_", "-")
@@ -279,7 +283,7 @@ def _name_in(arg: str) -> str:
 
 
 def _values_of(option: str, argv: list[str]) -> list[str]:
-    """What the command line gives as an option's values, cut where it is long."""
+    """Return the values that the command line gives to an option, long ones cut."""
     at = max(i for i, arg in enumerate(argv) if _name_in(arg) == option)
     _, equals, value = argv[at].partition("=")
     values = [value] if equals else list(itertools.takewhile(lambda arg: not arg.startswith("--"), argv[at + 1 :]))
@@ -287,6 +291,6 @@ def _values_of(option: str, argv: list[str]) -> list[str]:
 
 
 def _of_system(error: OSError) -> str:
-    """What the system says, behind the file it says it of."""
+    """Return the system's message, after the name of the file that it is about."""
     said = error.strerror or one_line(error)
     return said if error.filename is None else f"{error.filename}: {said}"

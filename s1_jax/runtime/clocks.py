@@ -1,4 +1,4 @@
-"""Time as a process saw it pass."""
+"""Clocks that count only the time in which this process was running."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 
 class AwakeTime:
-    """Seconds that passed while this process was running.
+    """Clock of the seconds that passed while this process was running.
 
-    While it is stopped (Ctrl-Z, a suspended machine) it cannot look, and no one is late: of the time between two looks
-    at most `longest` seconds count.
+    While the process is stopped (Ctrl-Z, a suspended machine) it cannot look at the clock. So at most `longest` seconds
+    between two looks count.
     """
 
     def __init__(self, longest: float, now: Callable[[], float] = time.monotonic) -> None:
@@ -18,7 +18,7 @@ class AwakeTime:
         self._passed, self._looked = 0.0, now()
 
     def look(self) -> float:
-        """The seconds since the start."""
+        """Return the seconds since the clock was made."""
         now = self._now()
         self._passed += min(now - self._looked, self._longest)
         self._looked = now

@@ -1,4 +1,4 @@
-"""Compiled programs: kept on disk for the next process, and watched while they are made."""
+"""Compiled programs: cached on disk for later processes, and observed while they compile."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-SHORTEST_KEPT = 0.3  # seconds of compilation: reading a program back takes a few hundredths
-PAUSE = 1.0  # seconds between two phases, or programs, that are told as one compilation
-CACHE_BYTES = 10 * 2**30  # then what was not used for longest goes
-PHASES = (  # JAX tells of the beginning of each as a scalar, and of its end as a duration
+SHORTEST_KEPT = 0.3  # seconds; programs that compile faster are not cached: reading one takes a few hundredths
+PAUSE = 1.0  # seconds; compilations closer together than this are reported as one
+CACHE_BYTES = 10 * 2**30  # above this, the programs that were not used for longest are deleted
+PHASES = (  # JAX reports the beginning of each as a scalar event, and its end as a duration event
     "/jax/core/compile/jaxpr_trace_duration",
     "/jax/core/compile/jaxpr_to_mlir_module_duration",
     COMPILED := "/jax/core/compile/backend_compile_duration",
@@ -20,14 +20,14 @@ PHASES = (  # JAX tells of the beginning of each as a scalar, and of its end as 
 
 
 def keep_compiled_programs() -> None:
-    """Has JAX keep what it compiles in the user's cache folder, `~/.cache/s1_jax/compiled`, for later processes.
+    """Make JAX cache compiled programs in `~/.cache/s1_jax/compiled`, for later processes.
 
-    What the user has set, in JAX's environment variables or in `jax.config`, stays as it is: a folder of their own, or
-    no cache. Nothing is kept, and nothing fails, where the folder cannot be written.
+    Settings of the user, in JAX's environment variables or in `jax.config`, have precedence: another folder, or no
+    cache. If the folder cannot be written, nothing is cached and nothing fails.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    import jax  # slow to import: not before an option of JAX's is to be set
+    import jax  # slow to import: only once an option of JAX has to be set
 
     options: Any = jax.config
     chosen = options.jax_compilation_cache_dir is not None or not options.jax_enable_compilation_cache
@@ -35,7 +35,7 @@ def keep_compiled_programs() -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     wanted = {
-        "jax_persistent_cache_min_compile_time_secs": (1.0, SHORTEST_KEPT),  # JAX's own value, and ours
+        "jax_persistent_cache_min_compile_time_secs": (1.0, SHORTEST_KEPT),  # (JAX's default, ours)
         "jax_compilation_cache_max_size": (-1, CACHE_BYTES),
     }
     for name, (default, value) in wanted.items():
@@ -44,33 +44,36 @@ def keep_compiled_programs() -> None:
 
 
 def _cache_folder() -> Path | None:
-    """The folder, made where it is not there; None where it cannot be written."""
+    """Return the cache folder, created if needed; None if it cannot be written."""
     try:
         caches = os.environ.get("XDG_CACHE_HOME")
         folder = (Path(caches) if caches else Path.home() / ".cache") / "s1_jax" / "compiled"
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # permissions alone do not tell: the file system may be read-only
+        with tempfile.TemporaryFile(dir=folder):  # a file system may be read-only whatever the permissions say
             return folder
-    except (OSError, RuntimeError):  # RuntimeError: nobody knows where home is
+    except (OSError, RuntimeError):  # RuntimeError: the home folder is unknown
         return None
 
 
 def power_of_two(size: int) -> int:
-    """The smallest power of two that is not below `size`: padded to it, arrays of all sizes need few programs."""
+    """Return the smallest power of two that is at least `size`; arrays padded to it need few programs."""
     return 1 << (size - 1).bit_length()
 
 
 class CompilationWatch:
-    """Within: whether a program is being compiled, since when, and how many have been, read from the cache or made.
+    """Context that observes whether a program is being compiled, for how long, and how many have been.
 
-    `spent` is the seconds that has taken. `begins` is called whenever a compilation begins.
+    `programs` counts programs that were compiled or read from the cache, `spent` the seconds this took. `begins` is
+    called whenever a compilation begins.
     """
 
     def __init__(self, begins: Callable[[], None] = lambda: None) -> None:
         self.programs, self.spent = 0, 0.0
         self._begins = begins
-        self._phases = 0  # under way, one in another
-        self._since = self._until = self._began_at = 0.0  # _since: of all that are told as one
+        self._phases = 0  # phases that have begun and not ended; they are nested
+        self._since = self._until = self._began_at = (
+            0.0  # _since: beginning of the compilations that are reported as one
+        )
 
     def __enter__(self) -> CompilationWatch:
         import jax
@@ -87,7 +90,7 @@ class CompilationWatch:
 
     @property
     def seconds(self) -> float | None:
-        """How long a program has been compiling; None: none is."""
+        """Seconds for which a program has been compiling; None while none is."""
         return time.monotonic() - self._since if self._phases else None
 
     def _began(self, event: str, value: float | int, **_: str | int) -> None:

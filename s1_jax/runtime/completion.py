@@ -1,4 +1,4 @@
-"""What an endpoint's JSON says: the reply, its thinking told from its answer, and the sentence of an error."""
+"""Parses an endpoint's JSON: the reply, split into thinking and answer, or the message of an error."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from s1_jax.runtime.json_input import loads
 
 LONGEST_COMPLAINT = 300  # characters of an endpoint's own words in an error
 MASK = "***"
-SHOWN_OF_A_KEY = 5  # characters of it that may be in an error by chance
-SHORTEST_SECRET = 8  # characters of a key that is hidden in replies: "EMPTY" is none, and a word that models write
-LONGEST_READ = 10_000  # characters of an endpoint's own words that are looked through
+SHOWN_OF_A_KEY = 5  # characters of a key that an error may contain by chance
+SHORTEST_SECRET = 8  # characters; shorter keys, such as "EMPTY", are no secrets and may occur in any reply
+LONGEST_READ = 10_000  # characters of an error message that are searched for the key
 LONGEST_FINISH = 40  # characters
-MOST_TOKENS = 10**12  # that a reply can have taken
+MOST_TOKENS = 10**12  # a larger count in a reply is an error
 
-# Pairs of marks that models put around their thinking. s1's last: an endpoint may drop its special tokens.
+# Pairs of markers that models put around their thinking. The last is s1's after an endpoint dropped special tokens.
 MARKS = (
     *((f"<{name}>", f"</{name}>") for name in ("think", "thinking", "thought", "reasoning")),
     ("[THINK]", "[/THINK]"),
@@ -25,7 +25,11 @@ MARKS = (
     ("<|im_start|>think", "<|im_start|>answer"),
     ("think\n", "\nanswer\n"),
 )
-CLOSES = ("</think>", "[/THINK]", "<|im_start|>answer")  # also where the chat template, not the text, has the opening
+CLOSES = (
+    "</think>",
+    "[/THINK]",
+    "<|im_start|>answer",
+)  # the opening marker may be in the chat template instead of the text
 ENDS = ("<|im_end|>", "<|endoftext|>")
 FINISHES = {
     "stop": ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed", "finished"),
@@ -33,7 +37,7 @@ FINISHES = {
     "content_filter": ("content_filter", "safety", "refusal", "recitation", "blocked", "prohibited_content"),
 }
 FINISH = {word: finish for finish, words in FINISHES.items() for word in words}
-FAILURES = ("error", "abort", "aborted", "cancelled")  # in place of a finish: the endpoint's own
+FAILURES = ("error", "abort", "aborted", "cancelled")  # finish reasons that mean the endpoint itself failed
 THINKING_FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
 COMPLAINT_FIELDS = (
     *("error", "message", "detail", "msg", "errors", "error_message", "reason", "title", "description"),
@@ -42,24 +46,25 @@ COMPLAINT_FIELDS = (
 
 
 class Reply(NamedTuple):
-    """What the model wrote; both texts may be empty."""
+    """Texts that the model wrote; both may be empty."""
 
     thinking: str
     text: str
     finish: str  # "stop", "length", "content_filter"
-    tokens_read: int  # 0: the endpoint does not say
+    tokens_read: int  # 0 if the endpoint does not report it
     tokens_written: int  # thinking included
 
     @property
     def whole(self) -> bool:
-        """Whether it ended by itself, with an answer."""
+        """Whether the reply ended by itself and has an answer."""
         return self.finish == "stop" and bool(self.text)
 
 
 def parse(completion: Any) -> Reply:
-    """A completion's reply; thinking is what the endpoint sets apart, or what stands between a model's marks.
+    """Parse a chat completion into a Reply.
 
-    Raises ValueError, LookupError, TypeError or AttributeError where it is none.
+    Thinking is what the endpoint reports as such, or the text between a model's thinking markers. Raises ValueError,
+    LookupError, TypeError or AttributeError if `completion` is not a chat completion.
     """
     choice = completion["choices"][0]
     message, usage = choice["message"], completion.get("usage") or {}
@@ -74,7 +79,7 @@ def parse(completion: Any) -> Reply:
         content = "".join(part["text"] for part in content if not _is_thinking(part) and "text" in part)
     if content is None and isinstance(refusal := message.get("refusal"), str) and refusal:
         content, finish = "", "content_filter"
-    if content is None and (given or finish != "stop"):  # ended before the answer began
+    if content is None and (given or finish != "stop"):  # the reply ended before the answer began
         content = ""
     if not isinstance(content, str):
         raise TypeError("content is no string")
@@ -84,7 +89,7 @@ def parse(completion: Any) -> Reply:
 
 
 def hidden(reply: Reply, key: str) -> Reply:
-    """The reply with MASK wherever the model wrote the key, in any case: replies go into files and data sets."""
+    """Replace the key by MASK in a reply, ignoring case, because replies are written to files and data sets."""
     if len(key) < SHORTEST_SECRET:
         return reply
     echoed = re.compile(re.escape(key), re.IGNORECASE)
@@ -93,7 +98,10 @@ def hidden(reply: Reply, key: str) -> Reply:
 
 
 def split_thinking(text: str, given: str = "") -> tuple[str, str]:
-    """Thinking and answer; `given` is thinking that was set apart. Thinking that never ends leaves no answer."""
+    """Split a text into thinking and answer; `given` is thinking that the endpoint reported separately.
+
+    If the thinking never ends, the answer is empty.
+    """
     parts, begin = [given] if given else [], 0
     while found := _opened(text, begin):
         thinking, begin = found
@@ -109,7 +117,7 @@ def split_thinking(text: str, given: str = "") -> tuple[str, str]:
 
 
 def complaint(body: bytes | str, key: str = "") -> str:
-    """What the body of an error says: one line without `key`; empty for nothing, and for a page of HTML."""
+    """Extract the message of an error's body as one line without `key`; empty if there is none or it is HTML."""
     text = body if isinstance(body, str) else body.decode("utf-8", "replace")
     try:
         said = _complaint(loads(text))
@@ -123,7 +131,7 @@ def complaint(body: bytes | str, key: str = "") -> str:
 
 
 def without_key(text: str, key: str) -> str:
-    """The text with nothing in it that tells of a key: neither the key, a part of it, nor one that is half masked."""
+    """Mask a key in a text: the key itself, any part of it, and words in which it is already half masked."""
     text = re.sub(r"\S+", lambda word: MASK if MASK in word[0] else word[0], text)
     text = re.sub(r"(?i)\bbearer\s+\S+", f"Bearer {MASK}", text)
     if len(key) <= SHOWN_OF_A_KEY:
@@ -136,7 +144,7 @@ def without_key(text: str, key: str) -> str:
 
 
 def _opened(text: str, begin: int) -> tuple[str, int] | None:
-    """Thinking, and where it ends, of a text that has an opening mark at `begin`; None for another."""
+    """Return the thinking that opens at `begin` and the index after it; None if no marker opens there."""
     for opening, close in MARKS:
         ignoring = re.IGNORECASE if opening.startswith("<") else re.NOFLAG
         if begun := re.compile(r"\s*" + re.escape(opening), ignoring).match(text, begin):
@@ -146,7 +154,7 @@ def _opened(text: str, begin: int) -> tuple[str, int] | None:
 
 
 def _without_ends(text: str) -> str:
-    """The text without end marks at its end. No regular expression: one tries every space of a long run of them."""
+    """Strip end markers from the end; without a regular expression, which is quadratic in a run of spaces."""
     end: int = len(text)
     found: str | None = text
     while found:
@@ -163,7 +171,7 @@ def _is_thinking(part: Mapping[str, Any]) -> bool:
 
 
 def _words(value: Any) -> str:
-    """A text, or the texts of parts; empty for what has none."""
+    """Return a text, or the joined texts of parts; empty if there is none."""
     if isinstance(value, str):
         return value
     if isinstance(value, Sequence):
@@ -175,7 +183,7 @@ def _words(value: Any) -> str:
 
 
 def _count(tokens: Any) -> int:
-    """A number of tokens; 0 where the endpoint does not say. Raises TypeError, ValueError."""
+    """Check a number of tokens; 0 if the endpoint does not report it. Raises TypeError, ValueError."""
     if tokens is None:
         return 0
     if isinstance(tokens, bool) or not isinstance(tokens, int | float) or tokens != int(tokens):
@@ -186,14 +194,14 @@ def _count(tokens: Any) -> int:
 
 
 def _complaint(value: Any) -> str:
-    """The sentence in an error's JSON, whatever its shape."""
+    """Find the message in an error's JSON, whatever its shape."""
     if isinstance(value, str):
         return value
     if isinstance(value, Sequence):
         return "; ".join(filter(None, map(_complaint, value)))
     if isinstance(value, Mapping):
         said = next((said for name in COMPLAINT_FIELDS if (said := _complaint(value.get(name)))), "")
-        # a router's own word, and that of the provider behind it
+        # the message of a router, followed by that of the provider behind it
         behind = value.get("metadata")
         raw = behind.get("raw") if isinstance(behind, Mapping) else None
         if isinstance(raw, str) and raw.strip():
@@ -205,5 +213,5 @@ def _complaint(value: Any) -> str:
 
 
 def _whole(text: str) -> str:
-    """The text without white space around it, and with no half of a surrogate pair, which no file takes."""
+    """Strip white space and replace lone surrogates, which cannot be written to a file."""
     return text.strip().encode("utf-8", "replace").decode()

@@ -1,7 +1,7 @@
-"""HTTP requests that have one deadline for all they do: connecting, TLS, sending, headers and body.
+"""HTTP requests with one deadline for everything: connecting, TLS, sending, headers and body.
 
-A socket's own timeout is one of each wait, so a peer that sends a byte now and then holds a request for ever. Here each
-wait gets what is left of the whole. Only the look-up of a host's name is the system's, which bounds it by itself.
+A socket's own timeout applies to each wait, so a peer that sends a byte now and then can hold a request for ever. Here
+each wait gets only the time that is left. The lookup of the host's name is bounded by the system alone.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ Clock = Callable[[], float]  # seconds
 
 
 def opener(clock: Clock, proxies: bool) -> Callable[..., Any]:
-    """A function of a request and a `timeout`, which covers all up to the last byte of the body; it gives the response.
+    """Return a function that sends a request and returns the response.
 
-    Redirects are not followed. `proxies`: the environment's are used. Raises as urllib does: HTTPError for a status
-    that is not 2xx, OSError, http.client.HTTPException, and ValueError for what it cannot make sense of.
+    Its argument `timeout` covers everything up to the last byte of the body. Redirects are not followed. `proxies` says
+    whether the proxies of the environment are used. The function raises as urllib does: HTTPError for a status that is
+    not 2xx, OSError, http.client.HTTPException, and ValueError for a response that cannot be parsed.
     """
     direct = [] if proxies else [urllib.request.ProxyHandler({})]
     return urllib.request.build_opener(_Http(clock), _Https(clock), _NoRedirect, *direct).open
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection that is over `timeout` seconds after it was made."""
+    """A connection that expires `timeout` seconds after it was made."""
 
     def __init__(self, host: str, *, timeout: float, clock: Clock, **options: Any) -> None:
         super().__init__(host, timeout=timeout, **options)
@@ -36,7 +37,7 @@ class _Connection(http.client.HTTPConnection):
         self.response_class = self._response  # type: ignore[assignment]
 
     def send(self, data: Any) -> None:
-        """All of some bytes, however slowly they are taken. Raises TimeoutError."""
+        """Send all of `data`, however slowly the peer accepts it. Raises TimeoutError."""
         if self.sock is None:
             self.connect()
         rest = memoryview(data)
@@ -51,7 +52,7 @@ class _Connection(http.client.HTTPConnection):
         return left
 
     def _connected(self, address: tuple[str, int], *rest: Any) -> socket.socket:
-        """A socket to the first of the host's addresses that answers; its timeout is what a TLS handshake has left."""
+        """Connect to the first address of the host that answers; the time left bounds a TLS handshake."""
         failed = OSError(f"{address[0]} has no address")
         for family, kind, protocol, _, place in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
             made = socket.socket(family, kind, protocol)
@@ -70,11 +71,11 @@ class _Connection(http.client.HTTPConnection):
 
 
 class _SecureConnection(_Connection, http.client.HTTPSConnection):
-    """The same by TLS. The handshake's C code takes the socket's timeout for the whole of it."""
+    """A connection over TLS, whose handshake in C applies the socket's timeout to the whole of it."""
 
 
 class _Reader(io.RawIOBase):
-    """What a socket receives, each wait within what is left; to a response it is the socket."""
+    """A reader that stands in for the socket of a response, and bounds each wait by the time left."""
 
     def __init__(self, sock: Any, left: Callable[[], float]) -> None:
         self._sock, self._left = sock, left
@@ -114,7 +115,7 @@ class _Https(urllib.request.HTTPSHandler):
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """The key is for the host that was named, not for where it points to, which is not even read."""
+    """Refuses redirects, because the key is meant only for the host that the user named."""
 
     def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> None:
         return None

@@ -1,4 +1,4 @@
-"""A model behind HTTP that speaks OpenAI's protocol: so many requests a minute, and again after what may pass."""
+"""Client of a model behind OpenAI's HTTP protocol, with a rate limit and retries."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from s1_jax.runtime.completion import Reply, complaint, hidden, parse, without_k
 from s1_jax.runtime.deadline import opener
 from s1_jax.runtime.json_input import loads
 
-LONGEST_REPLY = 2**25  # bytes: some 32K tokens of any script, escaped, many times over
+LONGEST_REPLY = 2**25  # bytes: far more than 32K tokens of any script, escaped
 PIECE = 2**16  # bytes read at a time
 LONGEST_PAUSE = 60.0  # seconds between two attempts
 LONGEST_ASKED = 300.0  # seconds between two attempts where the endpoint asks for a pause
-PASSING = {408, 409, 425, 429}  # statuses that another attempt may not meet; 5xx besides
-OF_THE_PROMPT = {400, 413, 422}  # statuses that say nothing of other prompts: too long, or not what it answers
-EMPTY_TRIES = 3  # at a prompt whose reply has no text
+PASSING = {408, 409, 425, 429}  # statuses that are worth another attempt, as all of 5xx are
+OF_THE_PROMPT = {400, 413, 422}  # statuses that concern this prompt alone: too long, or refused
+EMPTY_TRIES = 3  # attempts at a prompt whose reply has no text
 EMPTY = "an empty answer"
-POLL = 0.1  # seconds between two looks at whether to stop
-LONGEST_ERROR = 2**16  # bytes read of an error's body
-LIMIT, NEWER_LIMIT = "max_tokens", "max_completion_tokens"  # fields of a request; newer models refuse the first
-ADVICE = (  # where an endpoint that refuses a request names a field: how to have another one
+POLL = 0.1  # seconds between two checks whether to stop
+LONGEST_ERROR = 2**16  # bytes that are read of an error's body
+LIMIT, NEWER_LIMIT = "max_tokens", "max_completion_tokens"  # fields of a request; newer models refuse the first one
+ADVICE = (  # (field that an endpoint names when it refuses a request, the option that changes it)
     ("temperature", "the option temperature None leaves it out"),
     (LIMIT, "options: max_tokens, max_tokens_field"),
     (NEWER_LIMIT, "options: max_tokens, max_tokens_field"),
@@ -44,18 +44,21 @@ ADVICE = (  # where an endpoint that refuses a request names a field: how to hav
 
 
 class NoAnswer(RunError):
-    """A prompt without a reply; `for_all` where others would fare no better, `of_prompt` where it is this prompt's."""
+    """Reason why a prompt has no reply.
+
+    `for_all` says that no other prompt would get one either, `of_prompt` that the prompt itself was refused.
+    """
 
     def __init__(self, who: str, reason: str, for_all: bool, of_prompt: bool = False) -> None:
-        super().__init__(f"{who} does not answer ({reason}); what it said so far is kept")
+        super().__init__(f"{who} does not answer ({reason}); earlier replies are saved")
         self.reason, self.for_all, self.of_prompt = reason, for_all, of_prompt
 
 
 class Endpoint:
-    """The model; `name` is how errors call it. Several threads may ask at once, they share its limit and its pauses.
+    """Client of one model; `name` is what errors call it. Threads that ask at once share its rate limit and pauses.
 
-    Once there is `enough`, no further request is made, and what is under way comes yet. Raises UserError where the key
-    is one that no request can carry.
+    Once `enough` is set, no further request is made, and requests in progress still finish. Raises UserError if the key
+    holds characters that no request can carry.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class Endpoint:
             )
         self._who = without_key(f"{name} at {options.base_url}", self._key)
         self._url = options.base_url.rstrip("/") + "/chat/completions"
-        # a proxy is another machine: what is for this one does not go there
+        # a proxy is another machine, so requests to this machine bypass it
         self._open = opener(clock, proxies=not is_here(self._url))
         self._limit = LIMIT if options.max_tokens_field == "auto" else options.max_tokens_field
         self.enough = threading.Event()
@@ -81,9 +84,9 @@ class Endpoint:
         self._lock, self._next = threading.Lock(), -float("inf")
 
     def ask(self, prompt: str, *, temperature: float | None, max_tokens: int) -> Reply:
-        """The reply to one user message; a temperature of None is left out of the request.
+        """Return the reply to one user message; a temperature of None is left out of the request.
 
-        Raises NoAnswer where every attempt failed, or one for good; it has the endpoint's own words, and no key.
+        Raises NoAnswer if every attempt failed, or one failed for good; it quotes the endpoint, without the key.
         """
         asked: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]}
         asked |= {} if temperature is None else {"temperature": temperature}
@@ -106,7 +109,7 @@ class Endpoint:
                     for_all = not of_prompt
                     failure += advice(words) if of_prompt else ""
                     break
-            except (OSError, http.client.HTTPException, ValueError) as error:  # refused, cut off, timed out, no HTTP
+            except (OSError, http.client.HTTPException, ValueError) as error:  # refused, cut off, timed out, not HTTP
                 reason = getattr(error, "reason", error)
                 failure = type(reason if isinstance(reason, Exception) else error).__name__
             except _NoCompletion as error:
@@ -129,12 +132,12 @@ class Endpoint:
         concurrent: int,
         asked_to_stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[tuple[int, Reply | NoAnswer]]:
-        """Replies with the places of their prompts, as they come, `concurrent` of them under way at a time.
+        """Yield replies with the indices of their prompts, in order of arrival, `concurrent` requests at a time.
 
-        Ends at once when asked to stop, with what has come. The endpoint makes no further request after that.
+        When asked to stop, it yields the replies that have arrived and ends; no further request is made after that.
         """
         left, turn = iter(range(len(prompts))), threading.Lock()
-        # Not a SimpleQueue: a signal whose handling ends after the timeout of its `get` makes it wait for ever (3.11)
+        # not a SimpleQueue: its `get` waits for ever if a signal handler outlasts the timeout (Python 3.11)
         found: queue.Queue[tuple[int, Reply | NoAnswer] | BaseException | None] = queue.Queue()
 
         def work() -> None:
@@ -152,7 +155,7 @@ class Endpoint:
             found.put(None)
 
         threads = min(concurrent, len(prompts))
-        for _ in range(threads):  # daemons: an end of the process does not wait for what is under way
+        for _ in range(threads):  # daemons, so that the process can end without waiting for them
             threading.Thread(target=work, daemon=True).start()
         try:
             while threads and not (asked_to_stop() and found.empty()):
@@ -172,7 +175,7 @@ class Endpoint:
             self.enough.set()
 
     def _ask_again(self, prompt: str, temperature: float | None, max_tokens: int) -> Reply | NoAnswer:
-        """A reply that says something, or why there is none."""
+        """Return a reply that has a text, or why there is none."""
         try:
             for _ in range(EMPTY_TRIES):
                 reply = self.ask(prompt, temperature=temperature, max_tokens=max_tokens)
@@ -183,7 +186,7 @@ class Endpoint:
         return NoAnswer(self._who, EMPTY, for_all=False, of_prompt=True)
 
     def _take_turn(self) -> None:
-        """Waits until the limit allows a request, and for as long as any thread was told to."""
+        """Wait until the rate limit allows a request, and until a pause that the endpoint asked for is over."""
         while True:
             with self._lock:
                 now = self._clock()
@@ -194,7 +197,7 @@ class Endpoint:
             self._wait(wait)
 
     def _hold(self, seconds: float) -> None:
-        """No thread asks for so long."""
+        """Keep all threads from sending requests for this many seconds."""
         if seconds:
             with self._lock:
                 self._next = max(self._next, self._clock() + seconds)
@@ -205,7 +208,7 @@ class Endpoint:
             raise _Enough
 
     def _takes_newer_limit(self, status: int, said: bytes, limit: str) -> bool:
-        """Whether the endpoint refuses `max_tokens` for its newer name, which every request has from then on."""
+        """Whether the endpoint wants the newer name of `max_tokens`, which all later requests then use."""
         chosen = self._options.max_tokens_field == "auto" and limit == LIMIT
         if not (chosen and status in OF_THE_PROMPT and NEWER_LIMIT.encode() in said):
             return False
@@ -213,7 +216,7 @@ class Endpoint:
         return True
 
     def _said(self, error: urllib.error.HTTPError) -> bytes:
-        """The body of an error; empty where it cannot be read in time."""
+        """Return the body of an error; empty if it cannot be read in time."""
         try:
             return _read(error.fp, LONGEST_ERROR)
         except (OSError, http.client.HTTPException, AttributeError, ValueError):
@@ -236,7 +239,7 @@ class Endpoint:
 
 
 def _read(response: Any, most: int) -> bytes:
-    """The whole body, or somewhat more than `most` bytes of it."""
+    """Read the whole body, or at least `most` bytes of a longer one."""
     body = bytearray()
     while len(body) <= most and (piece := response.read1(PIECE)):
         body += piece
@@ -244,9 +247,9 @@ def _read(response: Any, most: int) -> bytes:
 
 
 def asked_pause(headers: Mapping[str, str] | Message) -> float:
-    """Seconds that a response's Retry-After asks for, as a number or as an HTTP date; 0 without one that can be read.
+    """Return the seconds of pause that a response's Retry-After asks for, as a number or an HTTP date; else 0.
 
-    A date counts from the response's own, where it has one: the two clocks may differ.
+    A date is compared with the response's own date if it has one, because the two clocks may differ.
     """
     value = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"[0-9]+(\.[0-9]*)?", value):
@@ -262,20 +265,25 @@ def advice(words: str) -> str:
 
 
 def _timestamp(date: str) -> float | None:
-    """Unix time of an HTTP date, of which one form names no zone."""
+    """Return the Unix time of an HTTP date; one form of such dates names no time zone."""
     try:
         parsed = parsedate_to_datetime(date)
         return parsed.replace(tzinfo=parsed.tzinfo or UTC).timestamp()
-    except (ValueError, OverflowError, TypeError, LookupError):  # the last two: dates that the parser trips over
+    except (
+        ValueError,
+        OverflowError,
+        TypeError,
+        LookupError,
+    ):  # the parser raises the last two on some malformed dates
         return None
 
 
 class _Enough(Exception):
-    """No further request is to be made."""
+    """Raised in a thread once no further request may be made."""
 
 
 class _NoCompletion(Exception):
-    """What came is no completion; it may be an error all the same."""
+    """Raised for a body that is not a completion; it may hold an error message instead."""
 
     def __init__(self, body: bytes) -> None:
         super().__init__()

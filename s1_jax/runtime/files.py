@@ -1,7 +1,7 @@
-"""Files that a restart reads are replaced whole: at any moment a name holds the old file or the new one, never a part.
+"""Atomic replacement of files: at any moment a name holds the whole old file or the whole new one.
 
-What is written goes into a temporary sibling first, whose name no other process has, and takes the file's name once it
-is on disk. Objects in a bucket appear whole anyway.
+The new contents go into a temporary file beside it, whose name is unique, and that file is renamed once it is on disk.
+Objects in a bucket appear whole anyway.
 """
 
 from __future__ import annotations
@@ -21,22 +21,25 @@ from s1_jax.runtime.json_input import read_object
 from s1_jax.runtime.storage import in_bucket
 
 TEMPORARY = ".partial"
-UNNAMED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # errors of a write, without the file's name
-KEPT_OF_NAME = 40  # characters: with those that are added, a name must stay below 255 bytes
+UNNAMED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # errors of a write, which do not name the file
+KEPT_OF_NAME = 40  # characters of the file's name in the temporary one, which must stay below 255 bytes
 
 
 def write_whole(path: Path, contents: str | bytes) -> None:
-    """Replaces a file, here or in a bucket, as a whole; text is UTF-8. Raises OSError; then the file is as before."""
+    """Replace a file, local or in a bucket, atomically; text is written as UTF-8.
+
+    Raises OSError, and then leaves the file as it was.
+    """
     with whole_file(path) as beside:
         beside.write_bytes(contents if isinstance(contents, bytes) else contents.encode())
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` at the end of the `with`; after an error it is removed.
+    """Yield a temporary path to write to, which replaces `path` at the end of the block; after an error it is removed.
 
-    In a bucket, and where `path` is a device or a pipe, it is `path` itself. Links are followed. What a killed process
-    left of an earlier try is removed. Raises OSError where the file cannot be put in its place.
+    In a bucket, and if `path` is a device or a pipe, the yielded path is `path` itself. Links are followed. Temporary
+    files of killed processes are removed. Raises OSError if `path` cannot be replaced.
     """
     if in_bucket(path) or (path.exists() and not path.is_file()):
         yield path
@@ -47,7 +50,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     beside = path.with_name(f"{begin}{uuid4().hex}{TEMPORARY}")
     try:
         with beside.open("wb") as file:
-            with suppress(OSError):  # a file system without locks: what a kill leaves of this one stays
+            with suppress(OSError):  # a file system without locks: a kill leaves this file behind
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield beside
             os.fsync(file.fileno())
@@ -56,21 +59,21 @@ def whole_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno is None or error.filename not in (None, str(beside)):
             raise
-        raise OSError(error.errno, error.strerror, str(path)) from None  # not the name that nobody knows
+        raise OSError(error.errno, error.strerror, str(path)) from None  # not the temporary name
     finally:
         beside.unlink(missing_ok=True)
 
 
 @contextmanager
 def appended(path: Path) -> Iterator[TextIO]:
-    """A local file opened to append UTF-8 text to. Raises OSError, which names the file, where it cannot be written."""
+    """Open a local file to append UTF-8 text to. Raises OSError that names the file if it cannot be written."""
     with named(path), path.open("a", encoding="utf-8") as file:
         yield file
 
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Gives a failed write within the `with`, such as one to a full disk, the name of the file."""
+    """Add the name of the file to a failed write within the block, for instance on a full disk."""
     try:
         yield
     except OSError as error:
@@ -80,10 +83,10 @@ def named(path: Path) -> Iterator[None]:
 
 
 def read_earlier(path: Path, bound: bool) -> dict[str, Any] | None:
-    """The JSON object that an earlier start wrote; None where there is no file, or a broken one that binds nothing.
+    """Read the JSON object that an earlier start wrote; None if there is no file, or a broken one that is not `bound`.
 
-    Earlier versions could leave half a file. Raises UserError, with what to do, where it is broken and `bound`: there
-    is more that goes by it.
+    Earlier versions could leave half a file. `bound` says that other files depend on this one: if it is broken then,
+    UserError is raised, with what to do.
     """
     if not path.exists():
         return None
@@ -92,11 +95,11 @@ def read_earlier(path: Path, bound: bool) -> dict[str, Any] | None:
     except UserError as error:
         if not bound:
             return None
-        raise UserError(f"{error}; bring it back, or remove it: the same command then writes it anew") from None
+        raise UserError(f"{error}; restore it, or remove it: the same command then writes it again") from None
 
 
 def sync_folder(folder: Path) -> None:
-    """Puts the names in a folder on disk, where its file system can do so."""
+    """Flush the names in a folder to disk, if its file system supports that."""
     with suppress(OSError):
         opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -106,7 +109,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _remove_leftovers(folder: Path, begin: str) -> None:
-    """Removes temporary files of processes that are gone: those that nobody holds a lock on."""
+    """Remove the temporary files of ended processes, which are those that nobody holds a lock on."""
     for path in folder.glob(f"{escape(begin)}{'?' * 32}{TEMPORARY}"):
         with suppress(OSError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

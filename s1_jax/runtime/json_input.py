@@ -1,9 +1,9 @@
-"""Reads JSON and JSONL that comes from outside, by one set of rules for all commands.
+"""Reads JSON and JSONL from outside, by one set of rules for all commands.
 
-Text is UTF-8, with or without a byte-order mark. Lines of a JSONL file end in a newline, perhaps with a carriage return
-before it, and nowhere else; blank lines are skipped. A key that occurs twice in an object, NaN, Infinity, a number that
-Python cannot hold and nesting deeper than MAX_DEPTH are mistakes. A mistake is one UserError that names file and line.
-Reading takes time in proportion to the text.
+Text is UTF-8, with or without a byte-order mark. A line of a JSONL file ends in a newline, perhaps after a carriage
+return, and in nothing else; blank lines are skipped. These are mistakes: a key that occurs twice in an object, NaN,
+Infinity, a number that Python cannot hold, and nesting deeper than MAX_DEPTH. A mistake raises one UserError that names
+file and line. Reading takes time in proportion to the length of the text.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import Any
 from s1_jax.errors import UserError
 from s1_jax.runtime.storage import check_input
 
-MAX_DEPTH = 200  # lists and objects inside each other; far below where Python's own recursion ends
+MAX_DEPTH = 200  # nested lists and objects; far below the limit of Python's recursion
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 SHOWN = 40  # characters of a key or number in a message
-BLANK = b"\xef\xbb\xbf \t\r\n"  # of a line without a row: a byte-order mark and white space
+BLANK = b"\xef\xbb\xbf \t\r\n"  # characters of a blank line: a byte-order mark and white space
 NO_OBJECT = "a {} where an object is needed"
 
 
 class DuplicateKey(ValueError):
-    """A key that occurs twice in one object."""
+    """Error of a key that occurs twice in one object."""
 
 
 def parse_json(text: str | bytes, where: str, ours: bool = False) -> Any:
-    """The value of one JSON text; `where` names it in messages, `ours` is as in `loads`. Raises UserError."""
+    """Parse one JSON text; `where` names it in messages, `ours` is as in `loads`. Raises UserError."""
     try:
         return loads(text, ours)
     except ValueError as error:
@@ -37,7 +37,7 @@ def parse_json(text: str | bytes, where: str, ours: bool = False) -> Any:
 
 
 def read_json(path: Path, ours: bool = False) -> Any:
-    """The value of a JSON file, here or in a bucket. Raises UserError where it is missing or not JSON."""
+    """Read a JSON file, local or in a bucket. Raises UserError if it is missing or not JSON."""
     check_input(path)
     try:
         contents = path.read_bytes()
@@ -49,7 +49,7 @@ def read_json(path: Path, ours: bool = False) -> Any:
 
 
 def read_object(path: Path, ours: bool = False) -> dict[str, Any]:
-    """A JSON file that holds an object, as configs do. Raises UserError where it is missing or holds anything else."""
+    """Read a JSON file that must hold an object. Raises UserError if it is missing or holds anything else."""
     value = read_json(path, ours)
     if not isinstance(value, dict):
         raise UserError(f"{path}: {NO_OBJECT.format(type(value).__name__)}")
@@ -57,7 +57,7 @@ def read_object(path: Path, ours: bool = False) -> dict[str, Any]:
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of each line of a JSONL file, here or in a bucket. Raises UserError."""
+    """Yield (line number, object) for each line of a JSONL file, local or in a bucket. Raises UserError."""
     check_input(path)
     try:
         lines = path.open("rb")
@@ -68,7 +68,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def parse_lines(lines: Iterable[bytes], where: str, ours: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of lines that were cut at b"\\n" alone; `where` names their file. Raises UserError."""
+    """Yield (line number, object) of lines that were split at newlines; `where` names the file. Raises UserError."""
     for number, line in enumerate(lines, start=1):
         if not line.strip(BLANK):
             continue
@@ -79,9 +79,9 @@ def parse_lines(lines: Iterable[bytes], where: str, ours: bool = False) -> Itera
 
 
 def loads(text: str | bytes, ours: bool = False) -> Any:
-    """The value of one JSON text, for callers with a message of their own. Raises ValueError that says what is wrong.
+    """Parse one JSON text, for callers that add their own words to the ValueError, which says what is wrong.
 
-    `ours`: this project wrote it, so NaN and Infinity may stand in it, as options and scores can have them.
+    `ours` says that this project wrote the text: then it may hold NaN and Infinity, as options and scores can.
     """
     if isinstance(text, bytes):
         if text.startswith(UTF16_MARKS):
@@ -99,7 +99,7 @@ def loads(text: str | bytes, ours: bool = False) -> Any:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
         raise ValueError(f"not JSON ({error.msg.removesuffix(' at')} at {place})") from None
-    # a text with few brackets cannot be deep, so most are not walked through
+    # a text with few brackets cannot be nested deeply, so the walk is rarely needed
     if text.count("[") + text.count("{") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
         raise too_deep
     return value
@@ -127,7 +127,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _int(digits: str) -> int:
     try:
         return int(digits)
-    except ValueError:  # of the digits that Python converts
+    except ValueError:  # more digits than Python converts
         raise ValueError(f"the number {_short(digits)} has {len(digits.lstrip('-')):,} digits, too many") from None
 
 
@@ -139,7 +139,7 @@ def _float(digits: str) -> float:
 
 
 def _constant(name: str) -> None:
-    raise ValueError(f"not JSON ({name} is no number there; null may stand for it)")
+    raise ValueError(f"not JSON ({name} is not a number in JSON; use null)")
 
 
 def _short(text: str) -> str:

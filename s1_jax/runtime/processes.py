@@ -1,6 +1,7 @@
-"""Several processes as one run: who takes part, what all must see alike, and an end where one of them is lost.
+"""Several processes as one run: how they find each other, agree on a value, wait for each other, and end together.
 
-A pod has a process a host. All run the same program and meet in every step; the first one writes what there is one of.
+A pod runs one process on each host. All run the same program and meet in every step. The first process writes the files
+of which there is only one.
 """
 
 from __future__ import annotations
@@ -31,23 +32,23 @@ from s1_jax.runtime.terminal import say
 
 FORM = "HOST:PORT,COUNT,INDEX, for instance 10.0.0.2:8476,4,0"
 LAST_PORT = 2**16 - 1
-LOST = 70  # exit code: another process is lost, or nothing has moved for too long
+LOST = 70  # exit code: another process is lost, or there was no progress for too long
 STDERR = 2  # its file descriptor
-KEPT = "What was saved is kept, the same command goes on from there"
+KEPT = "Saved work is kept. Run the same command on all hosts to resume."
 NOTICE = "http://{}/computeMetadata/v1/instance/preempted?wait_for_change=true&timeout_sec=60"
-METADATA_HOST = "GCE_METADATA_HOST"  # Google's own variable for another place of the metadata server
+METADATA_HOST = "GCE_METADATA_HOST"  # Google's own variable for another address of the metadata server
 
 
 def start_processes(config: HostsConfig) -> None:
-    """Makes this process one of several, before JAX is used for anything else.
+    """Join this process with the others of the run; call it before JAX is used for anything else.
 
-    Raises UserError where `config.processes` is of no form it may have, RunError where the others are not there.
+    Raises UserError if `config.processes` has none of its forms, RunError if the other processes are not found.
     """
     who, patience = config.processes, config.lost_after_seconds
     if who == "none" or (who == "auto" and not _on_tpu()):
         return
     options: dict[str, Any] = {"initialization_timeout": config.start_seconds}
-    # the second: one that ends by an error waits for the others, which wait for it
+    # the second: a process that ends with an error waits for the others, which wait for it
     options |= {"heartbeat_timeout_seconds": patience, "shutdown_timeout_seconds": patience}
     if who != "auto":
         address, count, index = _parse(who)
@@ -57,26 +58,28 @@ def start_processes(config: HostsConfig) -> None:
     if _platforms() == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        with Told(end_now):  # the call waits where Python cannot interrupt it, and nothing is begun yet
+        with Told(end_now):  # the call cannot be interrupted from Python, and no work has begun
             jax.distributed.initialize(**options)
-    except Exception as error:  # jaxlib's own, and its transport's
-        raise RunError(f"hosts.processes {who}: the others were not found: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # errors of jaxlib and of its transport
+        raise RunError(
+            f"hosts.processes {who}: the other processes were not found: {str(error).splitlines()[0]}"
+        ) from None
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes what there is one of."""
+    """Whether this process is the first, which writes the files of which there is one."""
     return jax.process_index() == 0
 
 
 def any_of(flag: bool) -> bool:
-    """Whether any process says so: the same answer in all of them. Each must ask."""
+    """Whether `flag` is set in any process. All processes must call it, and all get the same answer."""
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 
 
 def alike(digest: str) -> bool:
-    """Whether all processes have the same digest, in hexadecimal: the same answer in all of them. Each must ask."""
+    """Whether all processes pass the same hexadecimal digest. All must call it, and all get the same answer."""
     if jax.process_count() == 1:
         return True
     all_of_them = multihost_utils.process_allgather(np.frombuffer(bytes.fromhex(digest), np.uint8))
@@ -84,19 +87,19 @@ def alike(digest: str) -> bool:
 
 
 def meet(name: str) -> None:
-    """Waits for all processes at a point of this name."""
+    """Wait until all processes have reached the point of this name."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 def finish_together() -> None:
-    """Waits for all processes to have done what they began on their devices, so that none is left alone in it."""
+    """Wait until all processes have finished the work on their devices, so that no collective waits for ever."""
     jax.block_until_ready(jax.live_arrays())
-    meet("all is done that was begun")
+    meet("work on devices is finished")
 
 
 def watch_for_preemption(tell: Callable[[], None]) -> None:
-    """Calls `tell` once when Google's metadata server says that this VM is being preempted; nowhere but on a TPU VM."""
+    """Call `tell` once Google's metadata server reports that this TPU VM is being preempted; does nothing elsewhere."""
     host = os.environ.get(METADATA_HOST) or ("metadata.google.internal" if _on_tpu() else None)
     if host is None:
         return
@@ -115,11 +118,11 @@ def watch_for_preemption(tell: Callable[[], None]) -> None:
 
 
 class Watchdog:
-    """Within: ends the process where `tick` is not called for `seconds`, and says so on standard error.
+    """Context that ends the process with exit code LOST if `tick` is not called for `seconds`; 0 turns it off.
 
-    A lost host or an input pipeline that gives nothing leaves no trace but silence. The exit code is LOST; where
-    each thread stood is printed too. `seconds` of 0: never. Time in which the process itself was stopped, by Ctrl-Z or
-    a suspended machine, is nobody's silence and does not count.
+    A lost host or a stalled input pipeline shows itself only by silence. A line on standard error says so, followed by
+    the stack of each thread. Time in which the process itself was stopped, by Ctrl-Z or a suspended machine, does not
+    count.
     """
 
     def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
@@ -136,7 +139,7 @@ class Watchdog:
         self._left.set()
 
     def tick(self, doing: str) -> None:
-        """Something has moved; what comes now is called so in the message."""
+        """Note progress, and what the process does next, for the message."""
         self._doing, self._ticks = doing, self._ticks + 1
 
     def _watch(self) -> None:
@@ -149,13 +152,13 @@ class Watchdog:
             if (silent := passed - moved) > self._seconds:
                 try:
                     say(
-                        f"error: {self._doing}: nothing has moved for {silent:.0f} s (--hosts.stall-seconds); a host "
+                        f"error: {self._doing}: no progress for {silent:.0f} s (--hosts.stall-seconds); a host "
                         f"or the input may be lost. {KEPT}",
                         file=sys.stderr,
                         flush=True,
                     )
                     faulthandler.dump_traceback(all_threads=True)
-                finally:  # where the disk of a log is full, too
+                finally:  # even if the disk of the log is full
                     os._exit(LOST)
 
 
@@ -163,7 +166,7 @@ _ending_with: int | None = None
 
 
 def _leave(code: int, patience: float) -> None:
-    """Once `run_main` knows its exit code: it stands, whatever becomes of the others that JAX waits for at the end."""
+    """Make the exit code of `run_main` final, whatever happens to the other processes that JAX waits for at the end."""
     global _ending_with
     _ending_with = code
     if code:
@@ -174,7 +177,7 @@ def _leave(code: int, patience: float) -> None:
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _aborted(_: int) -> None:
-    """What follows abort(), by which JAX ends a process whose others are gone: a line of ours, and an exit code."""
+    """Print a line and exit with LOST after abort(), by which JAX ends a process that has lost the others."""
     try:
         if _ending_with is None:
             os.write(STDERR, f"error: another process is lost, or this one crashed: see above. {KEPT}\n".encode())
@@ -183,14 +186,14 @@ def _aborted(_: int) -> None:
 
 
 def _own_end_of_aborts() -> None:
-    """Through the C library: what is given to Python's `signal` runs later, and after abort() there is no later."""
+    """Handle SIGABRT through the C library, because Python runs its own handlers too late for abort()."""
     library = ctypes.CDLL(None)
     library.signal.argtypes = (ctypes.c_int, type(_aborted))
     library.signal(signal.SIGABRT, _aborted)
 
 
 def _parse(who: str) -> tuple[str, int, int]:
-    """Address, count and index of HOST:PORT,COUNT,INDEX. Raises UserError."""
+    """Parse HOST:PORT,COUNT,INDEX into address, count and index. Raises UserError."""
     found = re.fullmatch(r"(.*\S):([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9})", who)
     if found is None:
         raise UserError(f"hosts.processes {who!r} is neither auto nor none nor {FORM}")
@@ -208,5 +211,5 @@ def _on_tpu() -> bool:
 
 
 def _platforms() -> str:
-    """What JAX was told to run on; empty: what it finds."""
+    """Return the platforms that JAX was told to use; empty if it chooses by itself."""
     return jax.config.jax_platforms or ""  # type: ignore[attr-defined]

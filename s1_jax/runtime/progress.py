@@ -30,7 +30,7 @@ def clock_time(seconds: float) -> str:
 
 
 class _Bar(Progress):
-    """Remembers when a row was told of something new, so that the time left counts down from there."""
+    """A progress bar that notes when each row was last updated, so that the time left counts down from then."""
 
     def update(self, task_id: TaskID, **told: Any) -> None:
         super().update(task_id, **told)
@@ -43,7 +43,7 @@ class _Bar(Progress):
 
 
 class _Words(TextColumn):
-    """A text as it is: a name in brackets is no style, and nothing in it steers the terminal."""
+    """A column of plain text: brackets are no style, and control characters do not reach the terminal."""
 
     def render(self, task: Task) -> Text:
         return Text(in_a_line(self.text_format.format(task=task)))
@@ -51,7 +51,7 @@ class _Words(TextColumn):
 
 class _Elapsed(TimeElapsedColumn):
     def render(self, task: Task) -> Text:
-        return Text("elapsed ") + super().render(task)  # in one cell: a narrow terminal cannot part them
+        return Text("elapsed ") + super().render(task)  # in one cell, which a narrow terminal cannot split
 
 
 class _TimeLeft(TimeRemainingColumn):
@@ -68,7 +68,7 @@ class _TimeLeft(TimeRemainingColumn):
         return Text(clock_time(max(seconds - since, 0)), style="progress.remaining")
 
 
-BAR_COLUMNS = (  # where the terminal is narrow, bar and note give way
+BAR_COLUMNS = (  # in a narrow terminal, bar and note shrink first
     _Words("{task.description}", table_column=Column(min_width=11, no_wrap=True)),
     BarColumn(),
     MofNCompleteColumn(table_column=Column(min_width=9, no_wrap=True)),
@@ -79,15 +79,15 @@ BAR_COLUMNS = (  # where the terminal is narrow, bar and note give way
 
 
 def progress_bar(shown: bool = True) -> Progress:
-    """On standard error: what is being done, how much of it, time elapsed and left, and a `note` of the caller's.
+    """Make a progress bar on standard error: description, count, time elapsed and left, and the caller's `note`.
 
-    A caller that knows better than the speed so far gives `seconds_left` too; either way the time left counts down
-    between two updates. What is printed meanwhile comes above the bar in a terminal, and unchanged into the file where
-    standard output is one.
+    A caller with a better estimate than the speed so far passes `seconds_left`; either way the time left counts down
+    between two updates. Other output appears above the bar in a terminal, and unchanged in the file if standard output
+    is one.
     """
     return _Bar(
         *BAR_COLUMNS,
         disable=not shown,
         console=Console(stderr=True),
-        redirect_stdout=sys.stdout.isatty(),  # else rich would show on the terminal what is meant for the file
+        redirect_stdout=sys.stdout.isatty(),  # otherwise rich would print to the terminal what belongs into the file
     )

@@ -1,10 +1,10 @@
 """What Ctrl-C and SIGTERM do to a command, from its first line to its last.
 
-While a command is imported, which takes seconds, nothing is at stake: it ends at once. In its `main` both are
-exceptions, so that what is open is closed in order; within a StopFlag the first one lets the step under way end. Once
-the exit code is known, the command ends with it at once.
+While a command is still being imported, which takes seconds, it ends at once. In `main`, both signals raise exceptions,
+so that open files are closed in order; inside a StopFlag, the first signal lets the current step finish. Once the exit
+code is known, a signal ends the command at once with that code.
 
-Imports nothing slow: the package itself imports it, before all that is slow.
+This module imports nothing slow, because the package imports it before everything else.
 """
 
 from __future__ import annotations
@@ -25,38 +25,42 @@ from s1_jax.runtime.terminal import say
 END = b"\0"  # no signal's number
 STDERR = 2  # its file descriptor
 MAIN_THREAD = threading.main_thread().ident or 0
-AGAIN_SECONDS = 0.5  # after which it is looked whether an exception was lost
+AGAIN_SECONDS = 0.5  # between two checks whether the exception was lost
 
 
 class Terminated(BaseException):
-    """A command was told to end by its supervisor or its machine. As with KeyboardInterrupt, no library that catches
-    every Exception holds it up.
+    """Raised in `main` when SIGTERM asks the command to stop.
+
+    It is no Exception, like KeyboardInterrupt, so a library that catches every Exception cannot swallow it.
     """
 
 
 class Stop(NamedTuple):
-    """What is special about a signal."""
+    """How a signal is named, reported and raised."""
 
     name: str
     exit_code: int
-    line: str  # on standard error, where it ends the command
+    line: str  # the line on standard error when it ends the command
     raised: type[BaseException]
 
 
 STOPS: dict[int, Stop] = {
     signal.SIGINT: Stop("Ctrl-C", 130, "interrupted", KeyboardInterrupt),
-    signal.SIGTERM: Stop("SIGTERM", os.EX_TEMPFAIL, "told to end", Terminated),
+    signal.SIGTERM: Stop("SIGTERM", os.EX_TEMPFAIL, "received SIGTERM", Terminated),
 }
 RAISED = tuple(stop.raised for stop in STOPS.values())
 
 
 def stop_of(error: BaseException) -> Stop | None:
-    """The signal behind an exception; None where it is of another kind."""
+    """Return the signal that raised an exception; None for any other exception."""
     return next((stop for stop in STOPS.values() if isinstance(error, stop.raised)), None)
 
 
 def end_at_once(exit_code: int | None = None) -> None:
-    """From now on a signal ends the process: with this exit code, or else with its own and its line."""
+    """Make signals end the process at once from now on.
+
+    The exit code is `exit_code`; without it, it is the signal's own, and the signal's line is printed.
+    """
 
     def end(number: int, frame: object) -> None:
         if exit_code is not None:
@@ -65,11 +69,11 @@ def end_at_once(exit_code: int | None = None) -> None:
 
     for number in STOPS:
         signal.signal(number, end)
-    atexit.register(_ignore)  # the last moments of Python: the exit code stands
+    atexit.register(_ignore)  # while Python shuts down, the exit code stands
 
 
 def end_now(number: int) -> NoReturn:
-    """Ends the process as this signal does where nothing is at stake."""
+    """Print the signal's line and end the process with its exit code, without any cleanup."""
     with suppress(OSError):
         os.write(STDERR, f"{STOPS[number].line}\n".encode())
     os._exit(STOPS[number].exit_code)
@@ -81,16 +85,16 @@ def _ignore() -> None:
 
 
 class RaisedInMain:
-    """Within: Ctrl-C raises KeyboardInterrupt in the main thread and SIGTERM Terminated, also where a script's `&`, or
-    a supervisor, started the process with one of them ignored. `stop` is the last one that came.
+    """Context in which Ctrl-C raises KeyboardInterrupt in the main thread, and SIGTERM raises Terminated.
 
-    One that is lost, in a callback that can only drop it or in code that catches everything, is raised again. After
-    `over` a signal ends the process at once.
+    This holds even if a script's `&` or a supervisor started the process with these signals ignored. `stop` is the last
+    signal received. If the exception is lost, in a callback that can only drop it or in code that catches everything,
+    it is raised again. After `over`, a signal ends the process at once.
     """
 
     def __init__(self) -> None:
         self.stop: Stop | None = None
-        self._again = False  # what comes next is no second signal
+        self._again = False  # the next call of the handler is not a second signal
         self._over, self._turn = False, threading.Lock()
 
     def __enter__(self) -> RaisedInMain:
@@ -104,7 +108,7 @@ class RaisedInMain:
         sys.unraisablehook = self._hook_before
 
     def over(self, exit_code: int) -> None:
-        """The command is over and will end with this code, also where a signal comes now."""
+        """Note that the command ends with this code, even if a signal arrives now."""
         self._end()
         end_at_once(exit_code)
 
@@ -116,20 +120,20 @@ class RaisedInMain:
         again, self._again = self._again, False
         if again and _unwinding():
             return
-        if self.stop is None:  # not a threading.Thread, whose locks the main thread may hold just now
+        if self.stop is None:  # not a threading.Thread: the main thread may hold one of its locks right now
             _thread.start_new_thread(self._see_to_it, (number,))
         self.stop = STOPS[number]
         raise self.stop.raised
 
     def _see_to_it(self, number: int) -> None:
         ours = True
-        while ours:  # then a StopFlag has it
+        while ours:  # otherwise a StopFlag handles it
             time.sleep(AGAIN_SECONDS)
             with self._turn:
                 if self._over:
                     return
                 self._again = ours = signal.getsignal(number) == self._hear
-                signal.pthread_kill(MAIN_THREAD, number)  # which wakes it where it waits
+                signal.pthread_kill(MAIN_THREAD, number)  # wakes it if it waits
 
     def _drop(self, unraisable: Any) -> None:
         if not isinstance(unraisable.exc_value, RAISED):
@@ -137,7 +141,7 @@ class RaisedInMain:
 
 
 def _unwinding() -> bool:
-    """Whether the main thread is closing what is open, on its way out by one of our exceptions."""
+    """Whether one of our exceptions is already unwinding the main thread."""
     error = sys.exception()
     while error is not None and not isinstance(error, RAISED):
         error = error.__context__
@@ -145,15 +149,16 @@ def _unwinding() -> bool:
 
 
 class Told:
-    """Within: calls `tell` with the number of each of our signals, at once and in a thread of its own, also where a
-    compiled call keeps Python from handling it for minutes.
+    """Context in which `tell` is called at once with the number of each Ctrl-C or SIGTERM, in a separate thread.
+
+    Python runs signal handlers only between its own instructions, which a compiled call can delay for minutes.
     """
 
     def __init__(self, tell: Callable[[int], None]) -> None:
         self._tell = tell
 
     def __enter__(self) -> Told:
-        # the interpreter writes a signal's number here when it comes; its handlers run when Python code does again
+        # the interpreter writes the number of each signal here on arrival, long before it runs a handler
         self._heard, self._told = os.pipe()
         os.set_blocking(self._told, False)
         self._fd_before = signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)
@@ -163,7 +168,7 @@ class Told:
 
     def __exit__(self, *exc: object) -> None:
         signal.set_wakeup_fd(self._fd_before)
-        os.write(self._told, END)  # closing it is not enough where a forked process has it too
+        os.write(self._told, END)  # closing it is not enough if a forked process has it open too
         self._teller.join()
         for end in (self._told, self._heard):
             os.close(end)
@@ -178,13 +183,13 @@ class Told:
 
 
 class StopFlag:
-    """Within: the first Ctrl-C or SIGTERM only sets `asked`, so a step ends in order; a second interrupts.
+    """Context in which the first Ctrl-C or SIGTERM only sets `asked`, so that a step can finish; a second one raises.
 
-    That it was heard is printed to standard error at once, also within a compiled call, with what is waited for:
-    `waits_for`, which may be set anew at any time. What nobody has checked by the end is raised there.
+    A line on standard error acknowledges the signal at once, even during a compiled call, and names what the command
+    still waits for: `waits_for`, which may change at any time. A signal that nobody has checked is raised at the end.
     """
 
-    def __init__(self, waits_for: str = "what is under way") -> None:
+    def __init__(self, waits_for: str = "the work in progress") -> None:
         self.asked = False
         self.waits_for = waits_for
         self._raised: type[BaseException] = Terminated
@@ -203,7 +208,10 @@ class StopFlag:
             self.check()
 
     def check(self) -> None:
-        """Raises once asked, KeyboardInterrupt or Terminated: Python's own can get lost inside a compiled call."""
+        """Raise KeyboardInterrupt or Terminated if a signal has been received.
+
+        Python's own KeyboardInterrupt can get lost inside a compiled call.
+        """
         if self.asked:
             raise self._raised
 
@@ -215,7 +223,7 @@ class StopFlag:
         if not self._said:
             self._said = True
             with suppress(OSError):  # a log on a full disk
-                say(f"{STOPS[number].name} received; waiting for {self.waits_for}", file=sys.stderr, flush=True)
+                say(f"received {STOPS[number].name}; waiting for {self.waits_for}", file=sys.stderr, flush=True)
 
     def _ask(self, number: int, frame: object) -> None:
         if self.asked:

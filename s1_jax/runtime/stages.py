@@ -1,4 +1,4 @@
-"""What a command is doing while nothing comes of it yet: loading, compiling, and then how fast it decodes."""
+"""What a command shows before its first result: the stage it is in, such as loading or compiling."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ COMPILING = "compiling"
 
 
 class Stages:
-    """Within: says on standard error which stage the command is at; over with `done`, and where the block ends.
+    """Context that shows on standard error which stage the command is in, until `done` or the end of the block.
 
-    On a terminal it is one line that goes away, else a line for each stage. Only a terminal is told of stages in which
-    a mistake of the user's may still turn up, which is to be one line. Not `live`: a terminal shows something else.
+    On a terminal it is one line that disappears; elsewhere it is a line for each stage. `live` is false if the terminal
+    shows something else, such as a progress bar.
     """
 
     def __init__(self, console: Console | None = None, live: bool = True) -> None:
         self._console, self._live = console or Console(stderr=True), live
         self._stage, self._said = "", ""
-        self._told = False  # whether a stage has begun that all are told of
+        self._told = False  # whether the stage is shown outside a terminal too
         self._over = False
         self._watch = CompilationWatch(self._compiling)
         self._line = self._console.status(self)  # rich asks for the text with every frame
@@ -38,12 +38,15 @@ class Stages:
         self._watch.__exit__()
 
     def at(self, stage: str, quiet: bool = False) -> None:
-        """The stage that begins; `quiet`: for a terminal only."""
+        """Begin a stage; a `quiet` one is shown on a terminal only.
+
+        Stages in which a mistake of the user may still be found are quiet, so that the mistake is the only line.
+        """
         self._stage, self._told = stage, not quiet
         self._say(stage)
 
     def done(self) -> None:
-        """Nothing is said any more: what follows needs the terminal for itself."""
+        """Stop showing stages, because what follows needs the terminal for itself."""
         self._over = True
         self._line.stop()
 
@@ -61,7 +64,7 @@ class Stages:
 
 
 class LiveNote:
-    """The note of a progress bar: a text, and within the block that a program compiles, while one does."""
+    """The note of a progress bar: a text, or that a program is compiling, while one is."""
 
     def __init__(self, text: str = "") -> None:
         self.text = text
@@ -76,7 +79,7 @@ class LiveNote:
 
     @property
     def compiling(self) -> float:
-        """Seconds that compilation has taken: they tell nothing of the time left."""
+        """Seconds that compilation has taken, which say nothing about the time left."""
         return self._watch.spent
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
-"""Places in a bucket: `gs://BUCKET/FOLDER` wherever a path is taken.
+"""Paths in a Google Cloud Storage bucket: `gs://BUCKET/FOLDER` works wherever a path is taken.
 
 Objects appear whole or not at all, and cannot be appended to. So weights, checkpoints and data are read and written
-there directly, while the files a run appends to are written on this machine's disk and followed by copies (`mirrored`).
+there directly, while the files that a run appends to are written to the local disk and then copied (`mirrored`).
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from typing import Any, cast
 from s1_jax.errors import RunError, UserError
 
 BUCKETS = "gs://"
-COPY_SECONDS = 10.0  # what a kill loses at most of records and metrics
+COPY_SECONDS = 10.0  # a kill loses at most this much of records and metrics
 CHUNK = 2**25  # bytes of one read or write of a long object
-CLIENTS = ("aiohttp", "gcsfs", "google", "requests")  # packages whose errors tell that a bucket cannot be reached
+CLIENTS = ("aiohttp", "gcsfs", "google", "requests")  # packages whose errors mean that a bucket cannot be reached
 
 
 def as_path(place: str | Path) -> Path:
-    """A path on this machine, or in a bucket: then an etils.epath.Path, which has pathlib's methods, but for `stat`'s
-    fields (`size_of`), appending and locks.
+    """Make a path of text: a local Path, or for `gs://` an etils.epath.Path.
 
-    Raises UserError on an empty path or another kind of URL, and where the client of buckets is not installed.
+    The latter has pathlib's methods, except for the fields of `stat` (see `size_of`), appending and locks. Raises
+    UserError on an empty path or another kind of URL, and if the bucket client is not installed.
     """
     text = str(place)
-    if not text.strip():  # as a path it would be the current folder
+    if not text.strip():  # Path("") is the current folder
         raise UserError("an empty path; name a file or a folder")
     if "://" not in text:
         return Path(text).expanduser()
     if not text.startswith(BUCKETS) or not text[len(BUCKETS) :].split("/")[0]:
-        raise UserError(f"{text}: of URLs only gs://BUCKET/FOLDER is known")
+        raise UserError(f"{text}: the only URLs that can be paths are gs://BUCKET/FOLDER")
     _set_up_client(text)
     from etils import epath  # slow to import
 
@@ -47,14 +47,14 @@ def as_path(place: str | Path) -> Path:
 
 
 def in_bucket(path: Path) -> bool:
-    """Whether `as_path` made it of a URL."""
+    """Whether a path of `as_path` is in a bucket."""
     return str(path).startswith(BUCKETS)
 
 
 def check_input(path: Path) -> None:
-    """Raises UserError where `path` is a device or a pipe, which may never end or never begin: /dev/zero, a FIFO.
+    """Raise UserError if `path` is a device or a pipe, such as /dev/zero, from which reading may never end.
 
-    Whatever opens a file that a user has named asks this first. What is not there is for the reading to say.
+    Call it before opening any file that a user has named. A missing file passes; opening it fails later.
     """
     if not in_bucket(path) and path.exists() and not (path.is_file() or path.is_dir()):
         raise UserError(f"{path} is a device or a pipe; name a file")
@@ -67,7 +67,7 @@ def size_of(path: Path) -> int:
 
 
 def files_below(folder: Path) -> list[str]:
-    """All files of a folder and its subfolders, links followed, as sorted paths within it with "/" between."""
+    """List all files below a folder, following links, as sorted relative paths separated by "/"."""
     if in_bucket(folder):
         import fsspec
 
@@ -77,13 +77,15 @@ def files_below(folder: Path) -> list[str]:
     names, seen = [], set[str]()
     for here, folders, files in os.walk(folder, followlinks=True):
         seen.add(os.path.realpath(here))
-        folders[:] = [name for name in folders if os.path.realpath(os.path.join(here, name)) not in seen]  # a circle
+        folders[:] = [
+            name for name in folders if os.path.realpath(os.path.join(here, name)) not in seen
+        ]  # a link to a folder above
         names += [Path(here, name).relative_to(folder).as_posix() for name in files]
     return sorted(name for name in names if (folder / name).is_file())
 
 
 def read_ranges(path: Path, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-    """A file's bytes from each begin up to its end; in a bucket several are under way at once."""
+    """Read the byte ranges (begin, end) of a file; in a bucket, several at once."""
     if in_bucket(path):
         import fsspec
 
@@ -96,7 +98,7 @@ def read_ranges(path: Path, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
 
 
 def remove_folder(path: Path) -> None:
-    """Removes a folder with all it holds, where there is one."""
+    """Remove a folder with everything in it, if it exists."""
     if in_bucket(path):
         cast(Any, path).rmtree(missing_ok=True)
     else:
@@ -104,37 +106,40 @@ def remove_folder(path: Path) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, without more than the two lines that a bucket's client takes."""
+    """Return the message of an error on one line, made of at most its first two lines."""
     said = str(error).strip() or type(error).__name__
-    if isinstance(error, FileNotFoundError):  # of which the client gives the URL alone
+    if isinstance(error, FileNotFoundError):  # the bucket client gives only the URL
         said = f"not found: {said}"
     return " ".join(said.splitlines()[:2])
 
 
 def explained(error: BaseException) -> str | None:
-    """One line on a bucket that could not be reached; None for an error that is none of its client's."""
+    """Explain an error of the bucket client in one line; None for any other error."""
     if type(error).__module__.split(".")[0] not in CLIENTS:
         return None
     return f"the bucket cannot be reached: {one_line(error)}"
 
 
 class Mirror:
-    """Files on this machine whose copies follow into a bucket; where the place is no bucket, the place itself.
+    """A local folder whose files are copied to a folder in a bucket; for a local place, that folder itself.
 
-    `place` is what was named: what is large goes there directly. `local` is where small files are read and written.
+    `place` is the folder that the user named; large files go there directly. Small files are read and written in
+    `local`.
     """
 
     def __init__(self, place: Path, names: str):
         self.place, self._names = place, names
         self.local = place
         if in_bucket(place):
-            self.local = Path(tempfile.mkdtemp(prefix="s1_jax-"), place.name)  # some name a run by its folder
+            self.local = Path(
+                tempfile.mkdtemp(prefix="s1_jax-"), place.name
+            )  # keeps the name, which some code shows as the name of the run
             self.local.mkdir()
-        self._copied = dict[str, tuple[int, int]]()  # path within -> time and size when it was copied
+        self._copied = dict[str, tuple[int, int]]()  # relative path -> modification time and size of the copied version
         self._lock = threading.Lock()
 
     def fetch(self) -> None:
-        """Makes what lies directly in the place, as it is now, what lies here. What `keep` has not copied is lost."""
+        """Make the local files equal to those directly in the place; local changes since the last `keep` are lost."""
         if not in_bucket(self.place):
             return
         with self._lock:
@@ -148,42 +153,42 @@ class Mirror:
                 del self._copied[name]
 
     def keep(self) -> None:
-        """Copies what is new or has changed into the place, then removes there what was removed here."""
+        """Copy new and changed files to the place, then remove files there that were removed locally."""
         if not in_bucket(self.place):
             return
         with self._lock:
             found = {str(path.relative_to(self.local)): path for path in self.local.rglob("*") if path.is_file()}
             for name, path in found.items():
                 try:
-                    state = _state(path)  # before it is read: what is appended meanwhile goes with the next copy
+                    state = _state(path)  # taken before reading, so that later appends go with the next copy
                     if self._copied.get(name) != state:
                         with path.open("rb") as source, (self.place / name).open("wb") as target:
                             shutil.copyfileobj(source, target, CHUNK)
                         self._copied[name] = state
                 except FileNotFoundError:
                     if path.exists():
-                        raise  # it is the bucket that is not there
+                        raise  # the bucket is missing, not the file
             for name in self._copied.keys() - found.keys():
                 (self.place / name).unlink(missing_ok=True)
                 del self._copied[name]
 
     def remove(self) -> None:
-        """Removes what was written here, of a place in a bucket."""
+        """Remove the local copy of a place in a bucket."""
         if in_bucket(self.place):
             shutil.rmtree(self.local.parent, ignore_errors=True)
 
     def shown(self, path: Path) -> Path:
-        """The path, in the place, of a file that lies in `local`."""
+        """Return the path in the place of a file in `local`, to be shown to the user."""
         return self.place / path.relative_to(self.local)
 
 
 @contextmanager
 def mirrored(place: str | Path, names: str = "*") -> Iterator[Mirror]:
-    """A folder to read and append to files in, also in a bucket: within, copies follow every COPY_SECONDS.
+    """Open a folder, local or in a bucket, to read files and append to them.
 
-    Of what the folder holds, files directly in it whose names match `names` are brought here first. Raises UserError
-    where the bucket cannot be read, RunError where what was written here could not be copied in the end, and then
-    leaves it here and names the place.
+    For a bucket, files directly in the folder whose names match `names` are downloaded first, and changes are copied
+    back every COPY_SECONDS. Raises UserError if the bucket cannot be read. Raises RunError if the last copy fails; then
+    the files stay in a local folder that the error names.
     """
     mirror = Mirror(as_path(place), names)
     if not in_bucket(mirror.place):
@@ -211,14 +216,14 @@ def mirrored(place: str | Path, names: str = "*") -> Iterator[Mirror]:
 
 
 def _follow(mirror: Mirror, left: threading.Event) -> None:
-    """Copies until `left`; a bucket that cannot be reached for a while is warned about once."""
+    """Copy until `left` is set; warn once about a bucket that cannot be reached for a while."""
     warned = False
     while not left.wait(COPY_SECONDS):
         try:
             mirror.keep()
         except Exception as error:
             if not warned:
-                warnings.warn(f"{mirror.place} cannot be written now ({one_line(error)}); trying on", stacklevel=1)
+                warnings.warn(f"{mirror.place} cannot be written now ({one_line(error)}); retrying", stacklevel=1)
             warned = True
 
 
@@ -227,10 +232,10 @@ def _set_up_client(place: str) -> None:
         raise UserError(f"{place}: buckets need gcsfs, the extra gcs of this project: pip install 's1_jax[gcs]'")
     import fsspec
 
-    os.environ.setdefault("EPATH_USE_TF", "false")  # one client, also where TensorFlow happens to be installed
-    # it would answer from listings it made before other processes, or tensorstore, wrote
+    os.environ.setdefault("EPATH_USE_TF", "false")  # the same client even if TensorFlow is installed
+    # a cached listing would miss what other processes or tensorstore wrote
     fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # what it logs it also raises
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it also raises what it logs
 
 
 def _state(path: Path) -> tuple[int, int]:

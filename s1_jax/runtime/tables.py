@@ -8,7 +8,7 @@ from s1_jax.runtime.terminal import in_a_line
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as lines of equal columns under a ruled header; the first column to the left, the others to the right."""
+    """Format rows as a table with a ruled header; the first column is aligned left, the others right."""
     rows = [[in_a_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []

@@ -1,6 +1,6 @@
-"""Texts that files and tokenizers take: valid Unicode, which Python's strings need not be.
+"""Checks that text is valid Unicode, as files and tokenizers need it; Python's strings need not be.
 
-JSON can hold half of a surrogate pair, and bytes of a command line that are no UTF-8 become such halves.
+JSON can hold half of a surrogate pair, and bytes on a command line that are not UTF-8 become such halves.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SHOWN = 60  # characters of a text in a message
 
 
 def is_unicode(text: str) -> bool:
-    """False where half of a surrogate pair stands alone."""
+    """Whether a text is free of lone halves of surrogate pairs."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -24,9 +24,9 @@ def is_unicode(text: str) -> bool:
 
 
 def check_texts(value: Any, name: str = "") -> None:
-    """Raises UserError where a config, or a list or mapping in it, holds a text that is not valid Unicode.
+    """Raise UserError if a config, or a list or mapping in it, holds text that is not valid Unicode.
 
-    `name` is that of the option, empty for the config itself.
+    `name` is the name of the option; it is empty for the config itself.
     """
     if isinstance(value, str):
         if not is_unicode(value):

@@ -1,4 +1,4 @@
-"""A process that is asked line by line, for work that can hang, crash or fill the process that does it."""
+"""A worker process that answers line by line, for work that can hang, crash or exhaust its memory."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from typing import IO
 from s1_jax.errors import RunError
 from s1_jax.runtime.clocks import AwakeTime
 
-SECONDS_OF_A_START = 120.0  # less than one, where nothing else is running
-LOOK = 0.2  # seconds after which it is looked at the clock
-PIECE = 2**16  # bytes of one read
+SECONDS_OF_A_START = 120.0  # it takes less than one on an idle machine
+LOOK = 0.2  # seconds between two looks at the clock
+PIECE = 2**16  # bytes that one read returns at most
 
 
 class Worker:
-    """A process that says "ready", and answers each line with a line; a new one after it was ended.
+    """A process that prints "ready" and then answers each line with a line; after it was ended, a new one starts.
 
-    It runs the Python file and its arguments that `script` gives, starts at the first question and ends with its
-    standard input, so with this process. `what` is what errors call it.
+    It runs the Python file and the arguments that `script` returns. It starts with the first question, and ends with
+    its standard input, hence with this process. `what` is what errors call it.
     """
 
     def __init__(self, script: Callable[[], Sequence[str]], what: str) -> None:
@@ -34,20 +34,20 @@ class Worker:
         self._turn = threading.Lock()
 
     def ask_line(self, line: str, seconds: float) -> str | None:
-        """The worker's reply; None where it ended or gave none within `seconds`, and is ended.
+        """Return the worker's reply; None if it ended, or was ended because it gave none within `seconds`.
 
-        Raises RunError where it cannot be started.
+        Raises RunError if it cannot be started.
         """
         with self._turn:
             process = self._process or self._start()
             try:
                 return self._asked(process, line, seconds)
-            except BaseException:  # Ctrl-C, say: the reply would come to the next question
+            except BaseException:  # after Ctrl-C, the late reply would answer the next question
                 self.close()
                 raise
 
     def close(self) -> None:
-        """Ends the worker, and with it what it works on."""
+        """End the worker, whatever it is working on."""
         if self._process is not None:
             process, self._process = self._process, None
             with suppress(ProcessLookupError):
@@ -64,7 +64,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 bufsize=0,
-                start_new_session=True,  # Ctrl-C is for this process
+                start_new_session=True,  # so that Ctrl-C reaches only this process
             )
             try:
                 said = _line(process, SECONDS_OF_A_START)
@@ -91,7 +91,7 @@ class Worker:
 
 
 def _line(process: subprocess.Popen[bytes], seconds: float) -> str | None:
-    """The next line the process writes; None where it has ended, or writes none in time."""
+    """Return the next line that the process writes; None if it has ended or writes none in time."""
     output, clock, pieces = _end(process.stdout), AwakeTime(2 * LOOK), [b""]
     while not pieces[-1].endswith(b"\n"):
         ready, _, _ = select.select([output], [], [], LOOK)

@@ -104,7 +104,7 @@ def test_a_changed_problem_is_noticed(sweep_folder, sweep_copy, field, other):
 def test_a_config_that_is_cut_off_is_told_where_records_go_by_it_and_else_written_anew(sweep_folder, sweep_copy):
     path = sweep_copy / "config.json"
     path.write_text(path.read_text()[:100])
-    with pytest.raises(UserError, match=f"{path}: not JSON .*remove it: the same command then writes it anew"):
+    with pytest.raises(UserError, match=f"{path}: not JSON .*remove it: the same command then writes it again"):
         evaluated(sweep_folder, sweep_copy, *GRID)
     path.write_text('{"task": [], "model": 3}')
     with pytest.raises(UserError, match=f"{path}: model is 3; it must be an object"):

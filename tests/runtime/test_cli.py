@@ -19,7 +19,7 @@ from s1_jax.config.curate import CurateConfig
 from s1_jax.errors import RunError, UserError
 from s1_jax.runtime import signals
 from s1_jax.runtime.cli import (
-    GOES_ON,
+    RESUME,
     StopFlag,
     Terminated,
     load_config,
@@ -163,10 +163,10 @@ def system(number, *files):
     [
         (UserError("no such thing"), 2, "error: no such thing"),
         (RunError("it went wrong"), 1, "error: it went wrong"),
-        (system(errno.ENOSPC), 1, f"error: No space left on device; {GOES_ON}"),
-        (system(errno.ENOSPC, "a/b"), 1, f"error: a/b: No space left on device; {GOES_ON}"),
-        (system(errno.EIO, "a/b"), 1, f"error: a/b: Input/output error; {GOES_ON}"),
-        (ConnectionError("gone"), 1, f"error: gone; {GOES_ON}"),
+        (system(errno.ENOSPC), 1, f"error: No space left on device; {RESUME}"),
+        (system(errno.ENOSPC, "a/b"), 1, f"error: a/b: No space left on device; {RESUME}"),
+        (system(errno.EIO, "a/b"), 1, f"error: a/b: Input/output error; {RESUME}"),
+        (ConnectionError("gone"), 1, f"error: gone; {RESUME}"),
         (system(errno.ENOENT, "a/b"), 2, "error: a/b: No such file or directory"),
         (system(errno.EISDIR, "a/b"), 2, "error: a/b: Is a directory"),
         (system(errno.ENOTDIR, "a/b"), 2, "error: a/b: Not a directory"),
@@ -176,9 +176,9 @@ def system(number, *files):
         (system(errno.EROFS, "a/b"), 2, "error: a/b: Read-only file system"),
         (system(errno.ENAMETOOLONG, "a/b"), 2, "error: a/b: File name too long"),
         (system(errno.ELOOP, "a/b"), 2, "error: a/b: Too many levels of symbolic links"),
-        (HttpError({"code": 401}), 1, f"error: the bucket cannot be reached: , 401; {GOES_ON}"),
-        (KeyboardInterrupt(), 130, f"interrupted; {GOES_ON}"),
-        (Terminated(), 75, f"told to end; {GOES_ON}"),
+        (HttpError({"code": 401}), 1, f"error: the bucket cannot be reached: , 401; {RESUME}"),
+        (KeyboardInterrupt(), 130, f"interrupted; {RESUME}"),
+        (Terminated(), 75, f"received SIGTERM; {RESUME}"),
     ],
     ids=repr,
 )
@@ -188,7 +188,7 @@ def test_every_end_has_its_code_and_its_line(raised, code, said, capsys):
     def main():
         raise raised
 
-    for command, line in ((resumable()(main), said), (main, said.removesuffix(f"; {GOES_ON}"))):
+    for command, line in ((resumable()(main), said), (main, said.removesuffix(f"; {RESUME}"))):
         with pytest.raises(SystemExit) as ended:
             run_main(command)
         assert (ended.value.code, capsys.readouterr().err) == (code, line + "\n")
@@ -221,7 +221,7 @@ def test_signals_are_heard_while_a_command_is_imported(command, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(SLOW_IMPORT.format(seconds=PATIENCE))
     env = dict(os.environ, PYTHONPATH=os.pathsep.join([str(tmp_path), str(PROJECT)]))
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
-    for number, code, line in ((signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 75, "told to end\n")):
+    for number, code, line in ((signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 75, "received SIGTERM\n")):
         with subprocess.Popen([sys.executable, "-m", *command.split()], **pipes) as process:
             try:
                 assert process.stdout.readline() == "importing\n"
@@ -262,7 +262,7 @@ def test_a_signal_that_a_library_loses_is_raised_again(lose, capsys, monkeypatch
 
     with pytest.raises(SystemExit) as ended:
         run_main(main)
-    assert (ended.value.code, capsys.readouterr().err) == (75, "told to end\n")
+    assert (ended.value.code, capsys.readouterr().err) == (75, "received SIGTERM\n")
 
 
 def test_what_is_open_is_closed_in_order(capsys, monkeypatch):
@@ -282,7 +282,7 @@ def test_what_is_open_is_closed_in_order(capsys, monkeypatch):
 
     for command, code, line, times in (
         (main, 130, "interrupted\n", 1),
-        (lambda: main(signal.SIGTERM), 75, "told to end\n", 1),
+        (lambda: main(signal.SIGTERM), 75, "received SIGTERM\n", 1),
     ):
         with pytest.raises(SystemExit) as ended:
             run_main(command)
@@ -337,7 +337,7 @@ run_main(main)
         try:
             assert process.stdout.readline() == "waiting\n"
             process.send_signal(signal.SIGINT)
-            assert process.stderr.readline() == "Ctrl-C received; waiting for step 7, which is then saved\n"
+            assert process.stderr.readline() == "received Ctrl-C; waiting for step 7, which is then saved\n"
             assert process.poll() is None
             (tmp_path / "go").touch()
             process.wait(60)
@@ -372,7 +372,7 @@ run_main(main)
             said = process.communicate(timeout=PATIENCE)[1]
         finally:
             process.kill()
-    assert process.returncode == code and said in ("interrupted\n", "told to end\n")
+    assert process.returncode == code and said in ("interrupted\n", "received SIGTERM\n")
 
 
 def test_signals_are_told_once_and_by_their_names(capfd):
@@ -381,7 +381,7 @@ def test_signals_are_told_once_and_by_their_names(capfd):
             signal.raise_signal(number)
             assert stop.asked
             stop.check()
-        assert capfd.readouterr().err == f"{name} received; waiting for the rows under way\n"
+        assert capfd.readouterr().err == f"received {name}; waiting for the rows under way\n"
     with StopFlag() as outer, StopFlag() as inner:
         pass
     assert not outer.asked and not inner.asked and signal.set_wakeup_fd(-1) == -1

@@ -155,7 +155,7 @@ def test_half_a_config_of_an_earlier_start_binds_nothing_by_itself(tmp_path):
     for text in BROKEN:
         path.write_text(text)
         assert read_earlier(path, bound=False) is None
-        said = f"^{path}: .*; bring it back, or remove it: the same command then writes it anew$"
+        said = f"^{path}: .*; restore it, or remove it: the same command then writes it again$"
         with pytest.raises(UserError, match=said):
             read_earlier(path, bound=True)
 
@@ -171,7 +171,7 @@ def test_training_starts_over_half_a_config_where_nothing_was_saved(tmp_path):
             assert json.loads(path.read_text())["run_dir"] == str(tmp_path)
         (tmp_path / "checkpoints" / "2").mkdir(parents=True)
         path.write_text(BROKEN[1])
-        with pytest.raises(UserError, match="config.json: not JSON .*remove it: the same command then writes it anew"):
+        with pytest.raises(UserError, match="config.json: not JSON .*remove it: the same command then writes it again"):
             train.claim_run_dir(folder, config)
         path.write_text('{"model": "tiny"}')
         with pytest.raises(UserError, match="config.json: model is 'tiny'; it must be an object"):

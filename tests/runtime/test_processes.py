@@ -45,7 +45,7 @@ def test_one_of_four_that_is_told_to_end_ends_all_and_another_number_goes_on(sta
     (tmp_path / "go").touch()
     codes, outputs, errors = team.ends()
     assert codes == [os.EX_TEMPFAIL] * 4, errors
-    assert all("the same command goes on" in said and "Traceback" not in said for said in errors)
+    assert all("Run the same command" in said and "Traceback" not in said for said in errors)
     said = [line for out in outputs[1:] for line in out.splitlines() if not line.startswith("[Gloo]")]
     assert not said, "what there is one of, the first process says"
     (stopped_at,) = saved(run_dir)
@@ -95,7 +95,7 @@ def test_one_that_fails_ends_the_others_and_the_run_goes_on_to_the_same_bits(sta
     stalling = [*arguments, "--hosts.stall-seconds", str(STALL)]
     codes, outputs, errors = Team(2, stalling, first={1: NO_INPUT}).ends()
     assert codes == [LOST] * 2 and "going on from step 2" in outputs[0], errors
-    assert errors[1].startswith("error: step 5: waiting for the input of the next: nothing has moved for")
+    assert errors[1].startswith("error: step 5: waiting for the input of the next: no progress for")
     assert re.search("^error: (another process is lost|step 5: waiting for the devices)", errors[0], re.MULTILINE)
     assert saved(run_dir) == {2, 4}
     for part in (run_dir / "checkpoints" / "4" / "state").glob("ocdbt.process_1/d/*"):
@@ -201,7 +201,7 @@ def test_a_process_that_was_stopped_is_no_stall(monkeypatch, capfd):
         assert ended.wait(PATIENCE)
     over.set()
     assert looks[1] < 1 and resumed + 0.12 < looks[-1] < resumed + 0.3
-    assert "starting: nothing has moved for" in capfd.readouterr().err
+    assert "starting: no progress for" in capfd.readouterr().err
 
 
 def test_a_preemption_notice_is_told_once(monkeypatch):

@@ -22,7 +22,7 @@ def test_a_path_is_here_or_in_a_bucket(tmp_path, monkeypatch, bucket):
     path = as_path(f"{PLACE}/a/../b.json")
     assert in_bucket(path / "c") and str(as_path(PLACE) / "hf") == f"{PLACE}/hf" and path.suffix == ".json"
     for url in ("s3://x/y", "https://x/y", "gs://", "gs:///x"):
-        with pytest.raises(UserError, match=f"{url}: of URLs only gs://BUCKET/FOLDER is known"):
+        with pytest.raises(UserError, match=f"{url}: the only URLs that can be paths are gs://BUCKET/FOLDER"):
             as_path(url)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="buckets need gcsfs, the extra gcs of this project: pip install"):
@@ -129,7 +129,7 @@ def test_a_bucket_that_may_not_be_written_leaves_the_files_here(bucket, monkeypa
     bucket.fault = lambda method, path: 403 if "/upload/" in path else None
     with (
         pytest.raises(RunError, match="cannot be written .*; its files are in") as raised,
-        pytest.warns(UserWarning, match="cannot be written now .*; trying on") as warned,
+        pytest.warns(UserWarning, match="cannot be written now .*; retrying") as warned,
         mirrored(PLACE) as folder,
     ):
         (folder.local / "records.jsonl").write_text("1\n")

@@ -140,7 +140,7 @@ def test_a_full_disk_behind_tensorboard_is_one_line_and_no_hang(tmp_path, monkey
                 log._board_thread.join(PATIENCE)
     assert not log._board_thread.is_alive()
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 50
-    assert capsys.readouterr().err == "warning: in the background: No space left on device\n"
+    assert capsys.readouterr().err == "warning: in a background thread: No space left on device\n"
 
 
 def test_a_thread_that_fails_for_another_reason_keeps_its_traceback(monkeypatch, capsys):
