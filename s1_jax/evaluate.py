@@ -59,10 +59,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def evaluate(config: EvaluateConfig, settings: Sequence[SettingConfig], folder: Mirror) -> None:
-    """The whole evaluation, in the order things happen. Raises as `main` does."""
+    """Run the whole evaluation, in the order things happen. Raises as `main` does."""
     say: Callable[[str], None] = terminal.say if is_first() else lambda _: None
 
-    # All that is asked: every problem under every setting
+    # What is asked: every problem under every setting
     task = load_task(config.task)
     source = hf.resolve(config.model.path)
     config = with_model_defaults(config, source)
@@ -82,17 +82,17 @@ def evaluate(config: EvaluateConfig, settings: Sequence[SettingConfig], folder: 
             once = f"{greedy} of {len(settings)} settings are decoded once"
             say(f"at temperature 0 every seed gives the same records: {once}")
 
-    # What an earlier start has left to do
+    # What earlier starts have left to do
     claim_run_dir(folder, config, source, stop_tokens)
     left = unfinished(folder, rows)
     done = len(rows) - len(left)
     say(f"{task.name}: {size}, {done} of {len(rows)} records done")
 
-    # Decode it, each process its own problems where it has a model of its own, then report
+    # Decode it, each process its own problems if it has a model of its own; then report
     if own := own_rows(config.mesh, left):
         decode(config, folder.local, source, task, own)
     folder.keep()
-    meet("all is decoded")
+    meet("everything is decoded")
     if is_first():
         folder.fetch()
         gather(folder)

@@ -45,8 +45,8 @@ from s1_jax.tasks.classes import grader_classes
 from s1_jax.tasks.judge import decision, judge_prompt
 
 PROG = program("grade")
-REASONS_SHOWN = 3  # of prompts without a reply
-CUT = {  # finishes of replies that are not whole
+REASONS_SHOWN = 3  # reasons why prompts have no reply, the most frequent ones
+CUT = {  # finish reason of an incomplete reply -> how the message explains it
     "length": "cut off at its last token; --judge.max-tokens allows more",
     "content_filter": "stopped by a content filter",
 }
@@ -59,13 +59,13 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"usage: {PROG} RUN_DIR [--judge.option value ...]   (--help lists options)")
     run_dir, options = (None, argv) if argv[0].startswith("-") else (argv[0], argv[1:])
     config = parse(GradeConfig, options, f"{PROG} RUN_DIR", description=__doc__)
-    assert run_dir is not None  # --help has ended by now
+    assert run_dir is not None  # otherwise it was --help, which has exited
     with locked_folder(as_path(run_dir)), resumable(), mirrored(run_dir) as folder:
         grade(config, folder)
 
 
 def grade(config: GradeConfig, folder: Mirror) -> None:
-    """Reads, grades, writes and reports. Raises as `main` does."""
+    """Read, grade and write the records, then report. Raises as `main` does."""
     run_dir = folder.local
     before, of_run = read_run(run_dir, TO_GRADE)
     task = task_of(of_run, run_dir)
@@ -74,21 +74,21 @@ def grade(config: GradeConfig, folder: Mirror) -> None:
     rules = load_rules(task)
     after = grade_by_rules(rules, before)
 
-    # By a judge, what they leave open
+    # By a judge, for answers that the rules leave open
     if config.judge.model:
         after = grade_by_judge(config.judge, task, after, run_dir / "judge.jsonl")
 
     # Which answers are equal, for votes
     after = with_classes(after, grader_classes(rules))
 
-    # The records anew, then the report
+    # Write the records, then the report
     write_whole(run_dir / "records.jsonl", "".join(map(record_line, after)))
     say(changes(before, after))
     report(folder)
 
 
 def task_of(config: Mapping[str, Any], run_dir: Path) -> TaskConfig:
-    """The task that a run's config names. Raises UserError where it names none."""
+    """Return the task that a run's config names. Raises UserError if it names none."""
     options = config.get("task")
     if not options:
         raise UserError(f"{run_dir / 'config.json'} names no task")
@@ -97,7 +97,7 @@ def task_of(config: Mapping[str, Any], run_dir: Path) -> TaskConfig:
 
 
 def grade_by_rules(rules: Rules, records: Sequence[Record]) -> list[Record]:
-    """The records with what the rules find in their texts, and say of it."""
+    """Extract and grade the answers of records by the rules of their task, from the texts alone."""
     after = []
     with progress_bar() as bar:
         task = bar.add_task("by rules", total=len(records), note="")
@@ -108,10 +108,10 @@ def grade_by_rules(rules: Rules, records: Sequence[Record]) -> list[Record]:
 
 
 def grade_by_judge(config: JudgeConfig, task: TaskConfig, records: Sequence[Record], kept: Path) -> list[Record]:
-    """The records with the judge's verdicts on those that are open; a reply that is no yes or no leaves them undecided.
+    """Grade the open records by the judge; a reply that is neither yes nor no leaves a record undecided.
 
-    `kept` holds whole replies by a hash of model and prompt. Raises UserError where the problems cannot be read again,
-    RunError where the judge gives up.
+    `kept` is the file of complete replies, by a hash of model and prompt. Raises UserError if the problems cannot be
+    read, RunError if the judge fails.
     """
     problems = load_task(dataclasses.replace(task, limit=None)).problems
     questions = {str(problem.id): problem.question for problem in problems}
@@ -131,16 +131,16 @@ def grade_by_judge(config: JudgeConfig, task: TaskConfig, records: Sequence[Reco
 
 
 def is_open(record: Record) -> bool:
-    """Whether a judge may know better: no rule could read the answer, or two formulas were found to differ."""
+    """Whether a judge may decide better: no rule could read the answer, or the rules found two formulas to differ."""
     return record["graded_by"] in UNDECIDED or (record["graded_by"] == "math" and not record["correct"])
 
 
 def asked(config: JudgeConfig, prompts: Sequence[str], kept: Path) -> dict[str, str]:
-    """The judge's reply to every prompt it answers: what is kept of earlier starts, and what is asked now.
+    """Return the judge's reply to every prompt that it answers, saved ones included.
 
-    Whole replies alone are kept, each as it comes. A prompt that the judge refuses, or only begins to answer, has no
-    reply. Raises UserError where there is no such model, RunError where the judge fails or answers no prompt at all;
-    what was under way is kept first.
+    Only complete replies are saved, each as soon as it arrives. A prompt that the judge refuses, or only begins to
+    answer, has no reply. Raises UserError if there is no such model. Raises RunError if the judge fails or answers no
+    prompt at all, after replies in progress have been saved.
     """
     replies = kept_replies(kept)
     keys = {prompt: hashlib.sha256(json.dumps([config.model, prompt]).encode()).hexdigest() for prompt in prompts}
@@ -174,22 +174,23 @@ def asked(config: JudgeConfig, prompts: Sequence[str], kept: Path) -> dict[str, 
         where = f" at {config.base_url}" if config.base_url else ""
         raise RunError(f"the judge{where} answers none of {len(new):,} prompts ({reasons})")
     spent = f", ${cost:,.2f}" if cost else ""
-    say(f"judge: {len(prompts)} different answers were open, {len(new)} of them asked now{spent}")
+    say(f"judge: {len(prompts)} different answers to decide, {len(new)} of them asked now{spent}")
     if none:
-        say(f"judge: {none.total():,} have no whole reply and stay undecided ({reasons})")
+        say(f"judge: {none.total():,} have no complete reply and stay undecided ({reasons})")
     return {prompt: replies[key] for prompt, key in keys.items() if key in replies}
 
 
 def kept_replies(path: Path) -> dict[str, str]:
-    """The replies of earlier starts by their keys. Earlier versions also kept what was cut off, and did not say so:
-    of theirs, only a reply that decides counts.
+    """Read the saved replies of earlier starts, by key.
+
+    Earlier versions saved cut replies too, without a mark; of theirs, only replies that decide count.
     """
     lines = [line for line in read_records(path) if all(isinstance(line.get(name), str) for name in ("key", "reply"))]
     return {line["key"]: line["reply"] for line in lines if "finish" in line or decision(line["reply"]) is not None}
 
 
 def changes(before: Sequence[Record], after: Sequence[Record]) -> str:
-    """How many verdicts are others, and by what they were and are decided."""
+    """Describe how many verdicts changed, and what decided them before and after."""
     changed = [pair for pair in zip(before, after, strict=True) if pair[0]["correct"] != pair[1]["correct"]]
     pairs = [(_said(old), _said(new)) for old, new in changed]
     head = f"{len(after):,} records graded again, {len(pairs):,} verdicts changed"

@@ -91,7 +91,9 @@ def test_by_the_rules_and_again(run_dir, capsys):
     assert "wrong, by an earlier version" in printed and "right, by math" in printed and "Control" in printed
     summary = json.loads((run_dir / "summary.json").read_text())
     assert [run["undecided"] for run in summary["runs"]] == [2, 2]
-    assert f"4 answers no rule could read; a judge may: python -m s1_jax.grade {run_dir}" in printed
+    assert (
+        f"4 answers could not be decided by rules; a judge can decide them: python -m s1_jax.grade {run_dir}" in printed
+    )
     first = contents(run_dir)
     grade.main([str(run_dir)])
     assert contents(run_dir) == first
@@ -127,7 +129,7 @@ def test_the_judge_sees_what_is_open_once(run_dir, server, capsys):
     expected = [verdict for *_, verdict in WRITTEN]
     expected[3] = (True, "judge")
     assert verdicts(run_dir) == 2 * expected
-    assert "2 different answers were open, 2 of them asked now" in capsys.readouterr().out
+    assert "2 different answers to decide, 2 of them asked now" in capsys.readouterr().out
     first = contents(run_dir)
     by_server(run_dir, server)
     assert contents(run_dir) == first and len(server.asked) == OPEN
@@ -212,7 +214,7 @@ def test_a_judge_that_reasons_decides(tmp_path, server, kind):
 def test_what_is_no_whole_reply_decides_nothing_and_is_not_kept(tmp_path, server, kind, capsys):
     server.says = lambda prompt: (200, NOT_WHOLE[kind]) if prompt == "a" else "no"
     assert ask(tmp_path, server, "a", "b") == {"b": "no"}
-    assert "judge: 1 have no whole reply and stay undecided" in capsys.readouterr().out
+    assert "judge: 1 have no complete reply and stay undecided" in capsys.readouterr().out
     assert len(read_records(tmp_path / "judge.jsonl")) == 1
     server.says, asked = (lambda prompt: "yes"), len(server.asked)
     assert ask(tmp_path, server, "a", "b") == {"a": "yes", "b": "no"} and len(server.asked) == asked + 1

@@ -1,4 +1,4 @@
-"""How the records of a sweep are decoded, on one host or many."""
+"""Decodes the records of a sweep, on one host or on many, and grades each as soon as it is decoded."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from s1_jax.tasks.classes import Classes, grader_classes
 
 
 def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows: Sequence[Row]) -> None:
-    """Appends the rows' records to this process's `records.jsonl` in `run_dir`, each as soon as it is there.
+    """Append the rows' records to this process's `records.jsonl` in `run_dir`, each as soon as it is decoded.
 
-    Where the model lies with several processes all decode the same, and the first writes.
+    If the model is sharded over several processes, all of them decode the same rows, and the first one writes.
     """
     with Stages() if is_first() else nullcontext() as stages:
         if stages is not None:
@@ -55,12 +55,12 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
     )
     verifiers = Verifiers(config, engine.tokenizer, model.dtype, model.layout)
     for search, reward in searches(rows):
-        verifiers.of(reward, search)  # now: what is wrong with one is not to be found out after hours of decoding
+        verifiers.of(reward, search)  # loaded now, so that mistakes are found before hours of decoding
     path = part_of(run_dir / "records.jsonl", jax.process_index())
     cut_torn_line(path)
     written, started = 0, time.perf_counter()
-    note = f"{runs:,} runs" if shared else "each record by itself"
-    there = read_results(path)  # those of other settings too
+    note = f"{runs:,} runs" if shared else "no shared traces"
+    there = read_results(path)  # including those of other settings
     live = LiveTable(there, len(there) + len(rows), note, shown=is_first())
     with (
         StopFlag() as stop,
@@ -76,7 +76,7 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
             watchdog.tick(f"{status.done} of {status.total} records")
             if spans_processes:
                 if not any_of(stop.asked):
-                    return  # whoever is told between the two looks at it next time, as all do
+                    return  # a signal that arrives later is seen by all processes at the next call
                 finish_together()
                 stop.ask()
             stop.check()

@@ -1,4 +1,4 @@
-"""What only the task knows of a record: its answer, whether it is right, and which answers are equal."""
+"""Grades records by the rules of their task: the answer, whether it is right, and which answers are equal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def graded(rules: Rules, record: Record) -> Record:
 
 
 def put_into_classes(folder: Mirror, rules: Rules) -> None:
-    """Notes in the records which answers to a problem are equal. Raises RunError as the grader does."""
+    """Write into the records which answers to a problem are equal. Raises RunError as the grader does."""
     path = folder.local / "records.jsonl"
     before = read_results(path)
     after = with_classes(before, grader_classes(rules))

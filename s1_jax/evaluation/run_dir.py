@@ -1,4 +1,4 @@
-"""The folder of a sweep: who may write into it, which records it lacks, what several processes left in it."""
+"""The run folder of a sweep: checking that records fit, finding missing ones, merging those of all processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from s1_jax.runtime.files import read_earlier, write_whole
 from s1_jax.runtime.processes import is_first, meet
 from s1_jax.runtime.storage import Mirror
 
-# What all records of one run_dir share; settings, the number of problems and the machine may change between two starts.
+# Options that all records of one run_dir share; settings, number of problems and machine may differ between starts.
 SHARED_OPTIONS = (
     ("model", "sha256"),
     ("model", "dtype"),
@@ -36,14 +36,14 @@ SHARED_OPTIONS = (
     ("stored", "cache"),
     ("format",),
 )
-# And what all records of searches share besides.
+# Further options that all records of searches share.
 SEARCH_OPTIONS = (("rewards", "process"), ("rewards", "outcome"), ("steps",))
 
 
 def claim_run_dir(folder: Mirror, config: EvaluateConfig, source: Path, stop_tokens: Sequence[str]) -> None:
-    """Writes `config.json`, and brings an earlier start's records together.
+    """Write `config.json`, and merge the records of all processes of an earlier start.
 
-    Raises UserError where the folder holds other records, naming what differs.
+    Raises UserError, which names the differing options, if the folder holds records of another sweep.
     """
     meet("run_dir is looked at")
     run_dir = folder.local
@@ -51,11 +51,11 @@ def claim_run_dir(folder: Mirror, config: EvaluateConfig, source: Path, stop_tok
     now["model"] |= {"sha256": fingerprint(source), "stop_tokens": list(stop_tokens)}
     path = run_dir / "config.json"
     there = [record for part in parts_of(run_dir / "records.jsonl") for record in read_results(part)]
-    earlier = read_earlier(path, bound=True) if there else None  # without records it binds nothing
+    earlier = read_earlier(path, bound=True) if there else None  # without records, no option is bound
     if earlier is not None:
         check_config(earlier, str(path))
         shared = SHARED_OPTIONS + SEARCH_OPTIONS * any("method" in record for record in there)
-        before = {"format": json.loads(to_json(S1))} | earlier  # earlier versions knew s1's alone
+        before = {"format": json.loads(to_json(S1))} | earlier  # earlier versions had only s1's format
         before["model"] = {"stop_tokens": FIELDS["stop_tokens"].absent} | (before.get("model") or {})
         pairs = [(".".join(names), _at(before, names), _at(now, names)) for names in shared]
         if differing := [f"{name} was {old!r}, is {new!r}" for name, old, new in pairs if old != new]:
@@ -66,11 +66,11 @@ def claim_run_dir(folder: Mirror, config: EvaluateConfig, source: Path, stop_tok
         write_whole(path, json.dumps(now, indent=2) + "\n")
         gather(folder)
     meet("run_dir is claimed")
-    folder.fetch()  # what was gathered
+    folder.fetch()  # the merged files
 
 
 def unfinished(folder: Mirror, rows: Sequence[Row]) -> list[Row]:
-    """The rows without a record yet. Raises UserError where the record is of another problem with the same id."""
+    """Return the rows without a record. Raises UserError if a record has the id of a row but another problem."""
     records = {record_key(record): record for record in read_results(folder.local / "records.jsonl")}
     for row in rows:
         record = records.get(row.key, row.known)
@@ -83,7 +83,7 @@ def unfinished(folder: Mirror, rows: Sequence[Row]) -> list[Row]:
 
 
 def gather(folder: Mirror) -> None:
-    """Puts what other processes have written into the files of the first."""
+    """Merge the files of the other processes into those of the first."""
     for name in ("records.jsonl", COSTS):
         gather_parts(folder.local / name)
     folder.keep()
@@ -91,5 +91,5 @@ def gather(folder: Mirror) -> None:
 
 def _at(options: Any, names: Sequence[str]) -> Any:
     for name in names:
-        options = (options or {}).get(name)  # an earlier version's config may not have it
+        options = (options or {}).get(name)  # configs of earlier versions may lack it
     return options

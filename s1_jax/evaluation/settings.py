@@ -1,4 +1,4 @@
-"""What a sweep asks for: its settings, and a row for each record that is to be made."""
+"""The settings that a sweep asks for, and a row for each record that has to be decoded."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ from s1_jax.tasks import Problem, Task
 
 
 def sweep_settings(config: EvaluateConfig) -> list[SettingConfig]:
-    """The grid, then the settings beside it. Raises UserError where there are none.
+    """Return the settings of the grid, then the single ones. Raises UserError if there are none.
 
-    Settings that differ in nothing but the number of samples, or in the ignore string with no end ignored, are one.
+    Settings that differ only in the number of samples, or only in the ignore string while no end is ignored, are
+    merged.
     """
     sweep = config.sweep
     grid = [
@@ -70,7 +71,7 @@ def sweep_settings(config: EvaluateConfig) -> list[SettingConfig]:
 
 
 def with_model_defaults(config: EvaluateConfig, source: Path) -> EvaluateConfig:
-    """The config with what the model and the machine decide filled in: `max_model_len` and types."""
+    """Fill in the options that depend on the model and the machine: `max_model_len` and dtypes."""
     length = context_length(hf.load_config(source)) if config.max_model_len is None else config.max_model_len
     model: dict[str, Any] = {"dtype": resolve_dtype(config.model.dtype).name}
     stored = config.stored.resolved(model["dtype"])
@@ -79,27 +80,27 @@ def with_model_defaults(config: EvaluateConfig, source: Path) -> EvaluateConfig:
 
 
 def seeds_of(config: EvaluateConfig, setting: SettingConfig) -> tuple[int, ...]:
-    """The seeds a setting is run under: one where nothing is drawn."""
+    """Return the seeds of a setting: only the first if it is greedy."""
     return config.seeds if setting.sampling.temperature > 0 else config.seeds[:1]
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One record to be: what is asked, and the fields of the record that are known before decoding."""
+    """One record that has to be decoded: the request, and the fields that are known before decoding."""
 
     problem: Problem
     request: Request
     known: Record
-    search: SearchConfig | None = None  # several runs, of which one is chosen
+    search: SearchConfig | None = None  # if set, several runs, of which one is chosen
 
     @property
     def max_tries(self) -> int:
-        """More than 1: rejection sampling."""
+        """Most tries at a record; more than 1 means rejection sampling."""
         return self.known["max_tries"]
 
     @property
     def key(self) -> Hashable:
-        """Tells the record from all others of the run."""
+        """Key that identifies the record among all records of the run."""
         return record_key(self.known)
 
 
@@ -110,7 +111,10 @@ def plan_rows(
     tokenizer: PreTrainedTokenizerBase,
     stop_tokens: Sequence[str] = STOP_TOKENS,
 ) -> list[Row]:
-    """Setting after setting, so that the rows of a batch end at about the same time; `stop_tokens` as in records."""
+    """Make the rows of a sweep, ordered by setting, so that the rows of a batch end at about the same time.
+
+    `stop_tokens` is the field of the records.
+    """
     length = config.max_model_len
     assert length is not None  # filled in by with_model_defaults
     prompts = {
@@ -145,7 +149,11 @@ def plan_rows(
 
 
 def own_rows(mesh: MeshConfig, rows: Sequence[Row]) -> list[Row]:
-    """Those of this process: whole problems, whose settings share a run, in turn; all where one model has all chips."""
+    """Select the rows that this process decodes.
+
+    If each process has a model of its own, these are the rows of every n-th problem, all settings together, because
+    settings share runs. If one model has the chips of all processes, these are all rows.
+    """
     if any(device.process_index != jax.process_index() for device in devices_for(mesh)):
         return list(rows)
     problems = dict.fromkeys(str(row.problem.id) for row in rows)
@@ -154,7 +162,7 @@ def own_rows(mesh: MeshConfig, rows: Sequence[Row]) -> list[Row]:
 
 
 def searches(rows: Sequence[Row]) -> dict[tuple[SearchConfig, str | None], list[int]]:
-    """The places of the rows of each search."""
+    """Group the indices of rows by search and reward model."""
     found: dict[tuple[SearchConfig, str | None], list[int]] = {}
     for place, row in enumerate(rows):
         if row.search is not None:

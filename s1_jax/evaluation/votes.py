@@ -1,9 +1,9 @@
-"""What a majority is taken of: the answers to one problem under one setting, and the class of each.
+"""Classes of equal answers, among which a majority votes: all answers to one problem under one setting.
 
-`answer_class` of a record numbers the classes of equal answers (tasks/classes.py) among all samples and seeds of its
-problem and setting, taken in the order of seed and sample. So it depends neither on the order in which records were
-written nor on what other settings there are. It is written where records are graded, and reports need no grader. A
-problem with one record under a setting has no vote, and its class stays null.
+The field `answer_class` of a record numbers the classes of equal answers (tasks/classes.py) among all samples and seeds
+of its problem and setting, in the order of seed and sample. So it depends neither on the order of the records nor on
+other settings. It is written when records are graded, so that reports need no grader. A problem with one record under a
+setting has no vote, and its class stays null.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from s1_jax.tasks.classes import Classes
 
 
 def with_classes(records: Sequence[Record], classes: Classes) -> list[Record]:
-    """The records, in their order, with `answer_class`.
+    """Add `answer_class` to records, in their order.
 
-    Where all records of a problem and setting have one, or there is one record alone, they are left as they are, as
-    the same objects.
+    If all records of a problem and setting have one, or there is only one record, they are returned unchanged, as the
+    same objects.
     """
     pools: dict[Hashable, list[int]] = defaultdict(list)
     for i, record in enumerate(records):

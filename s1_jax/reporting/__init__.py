@@ -1,1 +1,1 @@
-"""Control, Scaling, Performance, tables and plots: reads records only, never a model."""
+"""Reports: metrics, tables, plots and the HTML page, made from records alone, never from a model."""

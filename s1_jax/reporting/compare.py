@@ -1,4 +1,4 @@
-"""Two runs setting by setting, over the problems both have: `python -m s1_jax.evaluate --compare RUN_A RUN_B`."""
+"""Compares two runs setting by setting, over shared problems: `python -m s1_jax.evaluate --compare RUN_A RUN_B`."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from s1_jax.runtime.storage import as_path
 from s1_jax.runtime.tables import align
 from s1_jax.runtime.terminal import say
 
-Shares = Mapping[str, float]  # by problem: how many of its samples, over all seeds, are right
+Shares = Mapping[str, float]  # problem -> fraction of its samples, over all seeds, that are right
 
 HEADER = ("setting", "problems", "A", "B", "B - A", "better/worse", "95% interval", "")
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Two accuracies over the same problems, in percent, and what lies between them."""
+    """Two accuracies over the same problems, in percent, and their difference."""
 
     label: str
     problems: int
     first: float
     second: float
     difference: float  # percentage points, second - first
-    interval: Interval  # percentage points, 95%; a paired bootstrap, or where few problems differ, a cautious one
-    within_noise: bool  # the interval holds 0
-    better: int  # problems of which the second has a larger share right
-    worse: int  # problems of which it has a smaller one
+    interval: Interval  # percentage points, 95%: paired bootstrap, or `cautious_interval` if few problems differ
+    within_noise: bool  # the interval contains 0
+    better: int  # problems of which the second run solves a larger fraction
+    worse: int  # problems of which the second run solves a smaller fraction
     few_differ: bool  # too few problems differ for a bootstrap (metrics.few_differ)
 
     @property
     def note(self) -> str:
-        """What the interval means, in a few words."""
+        """Comment on the interval in a few words; may be empty."""
         told = ["within noise"] if self.within_noise else []
         if self.few_differ:
             told.append("no problem differs" if not self.better + self.worse else "few problems differ")
@@ -52,9 +52,9 @@ class Difference:
 
 
 def command(argv: Sequence[str]) -> None:
-    """Prints the comparison of two run folders; a third argument is where it is written as JSON.
+    """Print the comparison of two run folders; a third argument names a JSON file to write it to.
 
-    Raises UserError where the folders hold no runs of the same problems and settings.
+    Raises UserError if the runs share no problem or no setting.
     """
     if len(argv) not in (2, 3):
         raise UserError("usage: python -m s1_jax.evaluate --compare RUN_A RUN_B [COMPARE.json]")
@@ -75,7 +75,7 @@ def command(argv: Sequence[str]) -> None:
 
 
 def check_same_problems(first: Sequence[Record], second: Sequence[Record], *names: str) -> None:
-    """Raises UserError where two runs, called by `names`, share no problem, or one id is of two problems."""
+    """Raise UserError if two runs, called by `names`, share no problem, or one id stands for two problems."""
     tasks = [", ".join(sorted({str(record["task"]) for record in records})) for records in (first, second)]
     golds: list[dict[str, Any]] = [
         {str(r["problem_id"]): r.get("gold") for r in records} for records in (first, second)
@@ -93,7 +93,7 @@ def check_same_problems(first: Sequence[Record], second: Sequence[Record], *name
 
 
 def compare(first: Sequence[Record], second: Sequence[Record]) -> list[Difference]:
-    """A difference for every setting that both have problems of, in the order of the report's table."""
+    """Compute a difference for every setting that both runs have, in the order of the report's table."""
     ours, theirs = shares(first), shares(second)
     both = [run.setting for run in summarize(first) if run.setting in theirs]
     found = [difference(setting.label, ours[setting], theirs[setting]) for setting in both]
@@ -101,9 +101,9 @@ def compare(first: Sequence[Record], second: Sequence[Record]) -> list[Differenc
 
 
 def compare_best(first: Sequence[Record], second: Sequence[Record]) -> Difference:
-    """The best setting of each, whether the other has it or not; over the problems that both of these have.
+    """Compare the best setting of each run, whether the other run has it or not, over their shared problems.
 
-    Both were chosen with the answers they are judged by, so the interval is a little too narrow.
+    Each setting was chosen by the same answers that it is judged by, so the interval is a little too narrow.
     """
     runs = [max(summarize(records), key=lambda run: run.accuracy) for records in (first, second)]
     a, b = (shares(records)[run.setting] for records, run in zip((first, second), runs, strict=True))
@@ -122,7 +122,7 @@ def shares(records: Sequence[Record]) -> dict[Setting, Shares]:
 
 
 def difference(label: str, first: Shares, second: Shares) -> Difference | None:
-    """Over the problems that both have; None where there are none."""
+    """Compute the difference over the problems that both have; None if there are none."""
     both = sorted(first.keys() & second.keys())
     if not both:
         return None
@@ -144,7 +144,7 @@ def difference(label: str, first: Shares, second: Shares) -> Difference | None:
 
 
 def format_comparison(found: Sequence[Difference]) -> str:
-    """A line for each difference."""
+    """Format a table with a line for each difference, and notes on it."""
     rows = [
         (
             one.label,
@@ -160,19 +160,19 @@ def format_comparison(found: Sequence[Difference]) -> str:
     ]
     lines = [
         align([HEADER, *rows]),
-        "better/worse: problems that B has right more often than A, and less often.",
-        f"Percentage points; intervals from {RESAMPLES:,} paired resamples of the problems.",
-        "Within noise: 0 lies in the interval.",
+        "better/worse: number of problems that B solves more often than A, and less often.",
+        f"Differences are in percentage points; intervals are from {RESAMPLES:,} paired resamples of the problems.",
+        "Within noise: the interval contains 0.",
     ]
     if any(one.few_differ for one in found):
         lines.append(
-            f"Few problems differ: with fewer than {ENOUGH} a bootstrap cannot tell, and the interval allows for a "
-            "problem of a kind that was not seen."
+            f"Few problems differ: fewer than {ENOUGH}, too few for a bootstrap. The interval allows for a problem of "
+            "a kind that was not seen."
         )
     if same := [one for one in found if one.few_differ and not one.better + one.worse]:
         fewest = min(one.problems for one in same)
         lines.append(
-            f"No problem differs: this is no proof that A and B are alike. {fewest:,} such problems cannot rule out a "
-            f"difference of up to {100 * (1 - TAIL ** (1 / fewest)):.1f} points either way."
+            f"No problem differs: this does not prove that A and B are equal. {fewest:,} such problems cannot rule out "
+            f"a difference of up to {100 * (1 - TAIL ** (1 / fewest)):.1f} points either way."
         )
     return "\n".join(lines)

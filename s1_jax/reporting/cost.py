@@ -1,4 +1,4 @@
-"""What a sweep cost: tokens decoded and seconds, beside what its settings would have cost each by itself."""
+"""The cost of a sweep: decoded tokens and seconds, compared with decoding each setting by itself."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from s1_jax.records.setting import Setting
 from s1_jax.runtime.files import appended
 from s1_jax.runtime.progress import clock_time
 
-COSTS = "decoding.jsonl"  # in run_dir: a line for every start
+COSTS = "decoding.jsonl"  # in run_dir: one line for each start of a process
 
 
 def add_cost(run_dir: Path, process: int = 0, **cost: float) -> None:
-    """Notes what one start of a process brought and took, what was lost to an interruption left out.
+    """Append the cost of one start of a process to `decoding.jsonl`; work lost to an interruption is not counted.
 
-    `records`; `decoded_tokens`, of thinking and answers; `seconds`; `slot_steps` and `slot_tokens`, steps of the rows
-    of a batch and the tokens they brought; `accepted_tokens`, those of them that a draft had right; `programs`
-    compiled.
+    Fields: `records`; `decoded_tokens` of thinking and answers; `seconds`; `slot_steps`, steps of the rows of a batch;
+    `slot_tokens`, the tokens that these steps produced; `accepted_tokens`, those that a draft had predicted;
+    `programs`, the number of compiled programs.
     """
     path = part_of(run_dir / COSTS, process)
     cut_torn_line(path)
@@ -35,12 +35,12 @@ def add_cost(run_dir: Path, process: int = 0, **cost: float) -> None:
 
 
 def cost_of(run_dir: Path, records: Sequence[Record]) -> dict[str, Any]:
-    """What `summary.json` holds of it; sums over starts are None where not every record's start was noted."""
+    """Return the section `cost` of `summary.json`; sums over starts are None if a record's start was not noted."""
     starts = _starts(run_dir / COSTS)
     by_setting: Counter[Setting] = Counter()
     for record in records:
         chosen = record["num_thinking_tokens"] + record["num_answer_tokens"]
-        by_setting[Setting.of(record)] += record.get("generated_tokens", chosen)  # of all runs of a search
+        by_setting[Setting.of(record)] += record.get("generated_tokens", chosen)  # a search counts all its runs
     known = sum(start["records"] for start in starts) >= len(records)
 
     def total(name: str) -> float | None:
@@ -60,7 +60,7 @@ def cost_of(run_dir: Path, records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _starts(path: Path) -> list[Record]:
-    """What each start has noted. Raises UserError naming file, line and field where a line is no such note."""
+    """Read the costs of all starts. Raises UserError that names file, line and field of a damaged line."""
     starts = []
     for number, start in numbered_records(path):
         fields = Fields(start, f"{path}, line {number}")
@@ -71,13 +71,13 @@ def _starts(path: Path) -> list[Record]:
 
 def format_cost(cost: dict[str, Any]) -> str:
     """Format what `cost_of` found as one or two lines."""
-    alone = f"{cost['tokens_of_all_settings']:,} with every setting by itself"
-    longest = f"{cost['tokens_of_longest_setting']:,} with the longest alone"
+    alone = f"{cost['tokens_of_all_settings']:,} with each setting decoded by itself"
+    longest = f"{cost['tokens_of_longest_setting']:,} with the longest setting alone"
     if cost["decoded_tokens"] is None:
         return f"Thinking and answer tokens: {alone}, {longest}"
     decoded = f"{cost['decoded_tokens']:,} decoded in {clock_time(cost['seconds'])}"
-    used = f"{cost['slot_use']:.0%} of slot-steps brought a token" if cost["slot_use"] else "no step was made"
-    if not cost["programs"]:  # an earlier version counted neither
+    used = f"{cost['slot_use']:.0%} of slot-steps produced a token" if cost["slot_use"] else "no steps were made"
+    if not cost["programs"]:  # an earlier version counted neither steps nor programs
         return f"Thinking and answer tokens: {decoded}; {alone}, {longest}"
     if (cost["tokens_per_step"] or 1) > 1:
         used += f", {cost['tokens_per_step']:.2f} on average"

@@ -1,8 +1,8 @@
-"""The report as one page: plot, tables and every trace, in a file that needs no network and no server.
+"""The report as one HTML page: plot, tables and every trace, in a file that needs neither network nor server.
 
-The page is assets/report/, put together; what it shows is JSON inside it. Texts of records are hostile as far as the
-page is concerned: here nothing in them can end the JSON's element, and the script writes them as text only. The page's
-own policy forbids every script but that one, and every connection.
+The page is assembled from assets/report/, with the data as JSON inside. Texts of records are treated as hostile: they
+are escaped so that they cannot end the element of the JSON, and the script inserts them as text only. The page's
+content security policy forbids every other script and every connection.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def save_report(
     summary: Mapping[str, Any],
     config: Mapping[str, Any],
 ) -> None:
-    """Writes the page at once or not at all. Raises OSError, then what was there before is still there."""
+    """Write the page atomically. Raises OSError, and then leaves an earlier page as it was."""
     write_whole(path, page(title, page_data(records, runs, summary, config)))
 
 
 def page_data(
     records: Sequence[Record], runs: Sequence[Run], summary: Mapping[str, Any], config: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """All the page shows: `summary` as in summary.json, series of the plot, each problem's traces (traces.lay_out)."""
+    """Collect the data of the page: `summary` as in summary.json, the plot's series, and the traces of each problem."""
     places = {run.setting: i for i, run in enumerate(runs)}
     draws = draws_shown(records)
     model = config.get("model") or {}
@@ -76,7 +76,7 @@ def page_data(
 
 
 def page(title: str, data: Any) -> str:
-    """The page with this data in it, in ASCII."""
+    """Assemble the page with this data in it, as ASCII."""
     parts = {"style": _asset("report.css"), "script": "".join(_script(name) for name in SCRIPTS)}
     parts |= {f"{name} hash": _policy_hash(source) for name, source in parts.items()}
     parts |= {"title": escape(title).encode("ascii", "xmlcharrefreplace").decode(), "data": inert_json(data)}
@@ -84,7 +84,7 @@ def page(title: str, data: Any) -> str:
 
 
 def inert_json(data: Any) -> str:
-    """JSON in ASCII that can neither end a script element nor begin a comment or an entity in it."""
+    """Format JSON as ASCII that can neither end a script element nor begin a comment or an entity in it."""
     written = json.dumps(data, separators=(",", ":"))
     return written.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -94,7 +94,7 @@ def _policy_hash(source: str) -> str:
 
 
 def _script(name: str) -> str:
-    r"""A script in ASCII: its signs, all of four hexadecimal digits at most, become \xNN and \uNNNN in its strings."""
+    r"""Read a script as ASCII; other characters, which occur only in its strings, become \xNN and \uNNNN."""
     return (ASSETS / name).read_text(encoding="utf-8").encode("ascii", "backslashreplace").decode()
 
 

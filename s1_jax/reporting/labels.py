@@ -1,4 +1,4 @@
-"""Words put beside what they name: each takes the place, of those around its points, where it covers the least ink."""
+"""Labels beside the points that they name, each at the nearby position where it covers the least ink."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 DIRECTIONS = ((1, 0), (0, 1), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))  # in order of preference
-GAPS = (7, 15, 25)  # points between a mark and its word
+GAPS = (7, 15, 25)  # points between a marker and its label
 FAR = 2.0  # cost of each step further away, in units of one covered spot
 COVERED_MARK, COVERED_WORD, OUTSIDE = 25.0, 300.0, 1000.0
 MARK_RADIUS = 5.0  # points
-SPACING = 4.0  # pixels between the spots that stand for a line
+SPACING = 4.0  # pixels between the spots by which a line is represented
 
 
 def plain(text: str) -> str:
-    """Text for a figure: what is no printable character, and what no font or SVG file takes, as its escape."""
+    """Escape the characters of a text that no font or SVG file can hold."""
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 class Labeller:
-    """Places words on axes whose limits are final, avoiding lines, which have marks at their corners, and bars.
+    """Places labels on axes whose limits are final, and avoids lines, the markers at their corners, and bars.
 
-    Both are [n, 2] arrays of data coordinates.
+    Lines and bars are [n, 2] arrays of data coordinates.
     """
 
     def __init__(self, axes: Axes, lines: Iterable[np.ndarray], bars: Iterable[np.ndarray] = ()) -> None:
@@ -45,10 +45,10 @@ class Labeller:
         most: float = COVERED_WORD,
         **style: object,
     ) -> bool:
-        """Writes `word` beside one of `anchors` (data coordinates, the most wanted first).
+        """Write `word` beside one of `anchors` (data coordinates, in order of preference) and return True.
 
-        Where every place covers another word, is partly outside, or costs more than `most` of what it covers, nothing
-        is written, and the answer is False.
+        If every position covers another label, is partly outside, or costs more than `most`, nothing is written and the
+        result is False.
         """
         text = self._axes.text(0, 0, plain(word), color=colour, ha="center", va="center", zorder=6, **style)  # type: ignore[arg-type]
         extent = text.get_window_extent(self._canvas.get_renderer())
@@ -82,7 +82,7 @@ class Labeller:
 
 
 def _spots(corners: np.ndarray) -> np.ndarray:
-    """A polyline as closely spaced spots, [n, 2]."""
+    """Represent a polyline by closely spaced spots, [n, 2]."""
     pieces = [corners]
     for start, stop in pairwise(corners):
         count = int(np.linalg.norm(stop - start) / SPACING) + 2

@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: how far every setting is, and how often it has been right so far."""
+"""The live display of a running sweep: progress and accuracy so far of every setting."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from s1_jax.runtime.progress import BAR_COLUMNS
 from s1_jax.runtime.stages import LiveNote
 from s1_jax.runtime.terminal import in_a_line
 
-LINES_BESIDE = 6  # of the terminal that the table leaves to bar, header and prompt
+LINES_BESIDE = 6  # lines of the terminal left for bar, header and prompt
 
 
 class LiveTable(Progress):
-    """The progress bar of `progress.progress_bar`, in a terminal under a table of the settings.
+    """A progress bar as of `progress.progress_bar`, on a terminal below a table of the settings.
 
-    `records` are there already, of `total` in all; `runs` says how they are decoded. Several processes show one.
+    `records` are finished already, out of `total`; `runs` says how they are decoded. Of several processes only one is
+    `shown`.
     """
 
     def __init__(
         self, records: Iterable[Record], total: int, runs: str, console: Console | None = None, shown: bool = True
     ) -> None:
-        self._settings: dict[Setting, list[int]] = {}  # records, right ones, thinking tokens, undecided
+        self._settings: dict[Setting, list[int]] = {}  # numbers of records, right ones, thinking tokens, undecided ones
         self._runs, self._total = runs, total
-        self.note = LiveNote(runs)  # to be entered where a compilation is to be shown
+        self.note = LiveNote(runs)  # a context in which compilations are shown
         super().__init__(
             *BAR_COLUMNS,
             console=console or Console(stderr=True),
@@ -60,14 +61,14 @@ class LiveTable(Progress):
             self._since = now, decoded_tokens, done
         seconds, tokens, new = now - self._since[0], decoded_tokens - self._since[1], done - self._since[2]
         speed = f", {tokens / seconds:,.0f} tokens/s" if seconds > 0 and tokens else ""
-        drafts = f", {tokens_per_step:.2f} tokens a step" if tokens_per_step > 1 else ""
+        drafts = f", {tokens_per_step:.2f} tokens per step" if tokens_per_step > 1 else ""
         self.note.text = f"{self._runs}{speed}, {slot_use:.0%} of slots in use{drafts}"
         left = seconds / new * (self._total - self._before - done) if new else None
         self.update(self._bar, completed=self._before + done, seconds_left=left, told_at=self.get_time())
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """The table where there is a terminal, then the bar."""
-        if self._settings and self.console.is_terminal:  # in this order: rich asks before there is a console
+        """Return the table, if this is a terminal, and the bar."""
+        if self._settings and self.console.is_terminal:  # in this order: rich calls this before there is a console
             yield self._table()
         yield self.make_tasks_table(self.tasks)
 

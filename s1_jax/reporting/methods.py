@@ -1,4 +1,4 @@
-"""Methods that spend several runs on a problem, beside budget forcing: what they cost and what it brings."""
+"""Search methods, which spend several runs on a problem, compared with budget forcing by cost and accuracy."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ HEADER = (
 class MethodRun:
     """One method at one size over a task's problems; tokens and seconds are means per problem."""
 
-    kind: str  # REBASE, budget forcing
-    name: str  # the same with what sets it apart from others of its kind
+    kind: str  # for instance "REBASE" or "budget forcing"
+    name: str  # the kind, with what distinguishes it from others of its kind
     setting: Setting
     problems: int
     accuracy: float  # percent
     interval: Interval  # percent, 95% (metrics.mean_interval)
-    generated_tokens: float  # of all runs
+    generated_tokens: float  # of all runs together
     longest_path_tokens: float  # thinking tokens of the longest run
     reward_tokens: float | None
-    decoding_seconds: float | None  # None of plain runs, as the next: nobody has clocked them one by one
+    decoding_seconds: float | None  # None for plain runs, which are not timed one by one
     reward_seconds: float | None
     died_out: int  # searches in which no run ended
-    cut_texts: float  # too long for the reward model
+    cut_texts: float  # texts that were too long for the reward model
     undecided: int  # records whose answer no rule could decide, counted as wrong
     accuracy_if_undecided_right: float  # percent
 
@@ -50,9 +50,9 @@ class MethodRun:
 
 
 def method_runs(records: Iterable[Record]) -> list[MethodRun]:
-    """A run for each search and each setting of budget forcing, method by method, each by its generated tokens.
+    """Group records into runs of searches and of budget forcing, sorted by method and by generated tokens.
 
-    Runs with an instruction, without forcing or drawn several times are none of these.
+    Runs with an instruction, without forcing, or with rejection sampling are left out.
     """
     grouped: dict[Setting, list[Record]] = defaultdict(list)
     for record in records:
@@ -62,7 +62,7 @@ def method_runs(records: Iterable[Record]) -> list[MethodRun]:
 
 
 def format_methods(runs: Sequence[MethodRun]) -> str:
-    """A line for each run."""
+    """Format a table with a line for each run, and notes on it."""
     rows = []
     for run in runs:
         size = str(run.setting.search.width) if run.setting.search else run.setting.label
@@ -76,10 +76,12 @@ def format_methods(runs: Sequence[MethodRun]) -> str:
             )
         )
     table = without_empty([HEADER, *rows], (UP_TO, UNDECIDED))
-    notes = ["Tokens and seconds: means per problem; a batch's seconds are shared by the tokens it brought"]
+    notes = [
+        "Tokens and seconds: means per problem. The seconds of a batch are divided among the tokens that it produced"
+    ]
     if cut := [run for run in runs if run.cut_texts]:
         worst = max(cut, key=lambda run: run.cut_texts)
-        notes.append(f"Texts too long for the reward model, which read a part of them: {worst.cut_texts:.1f} a problem")
+        notes.append(f"Texts that were too long for the reward model, and cut: {worst.cut_texts:.1f} per problem")
     if UNDECIDED in table[0]:
         notes.append(NOTES[UNDECIDED])
     return "\n".join([align(table), *notes])
@@ -90,7 +92,7 @@ def _plain(setting: Setting) -> bool:
 
 
 def _search_name(setting: Setting, search: SearchConfig) -> str:
-    """The search, and what its runs' budget asks for."""
+    """Name a search, with the budget of its runs if that is set."""
     budget = dataclasses.replace(setting, search=None, temperature=0.0)
     asked = [] if budget == dataclasses.replace(budget, max_thinking_tokens=None, num_ignore=0) else [budget.label]
     return ", ".join([search_name(search, setting.reward), *asked])

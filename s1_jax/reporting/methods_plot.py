@@ -1,4 +1,4 @@
-"""Accuracy of all methods against what they cost: tokens in all, the longest run, seconds."""
+"""The figure of all methods: accuracy against generated tokens, the longest run, and seconds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from s1_jax.reporting.labels import plain
 from s1_jax.reporting.methods import MethodRun
 from s1_jax.reporting.plot import STYLE, draw_bars, save_figure, side_by_side
 
-# by kind of method, so that two figures agree; Okabe and Ito's palette, as in plot.py
+# one color for each kind of method, so that figures agree; Okabe and Ito's palette, as in plot.py
 COLOURS = dict(
     zip(
         KINDS,
@@ -29,9 +29,9 @@ COLOURS = dict(
         strict=True,
     )
 )
-MARKERS = "osD^vPXp"  # those of one kind differ in these, in the line, and in how light they are
+MARKERS = "osD^vPXp"  # series of one kind differ in marker, line and lightness
 LINES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (5, 1.5, 1, 1.5)))
-LIGHTER, LIGHTEST = 0.18, 0.55  # share of white in the colour: more with each of a kind, and at most
+LIGHTER, LIGHTEST = 0.18, 0.55  # fraction of white in the color: added for each series of a kind, and at most
 PANELS: tuple[tuple[str, Callable[[MethodRun], float | None]], ...] = (
     ("generated tokens per problem", lambda run: run.generated_tokens),
     ("thinking tokens of the longest run", lambda run: run.longest_path_tokens),
@@ -42,10 +42,10 @@ MOST_TICKS = 8
 
 
 def save_methods_plot(paths: Sequence[Path], runs: Sequence[MethodRun], title: str = "") -> None:
-    """Writes the figure in the formats of the paths' endings (png, svg), the same bytes every time.
+    """Write the figure in the formats of the paths' suffixes (png, svg), with the same bytes every time.
 
-    A method's points, by its sizes, are joined by a line; bars are 95% intervals. Plain runs were not clocked and are
-    missing from the last panel.
+    The points of a method at its sizes are joined by a line; bars are 95% intervals. Plain runs are not timed, so they
+    are missing from the last panel.
     """
     series = [list(members) for _, members in groupby(runs, key=lambda run: run.name)]
     looks = [_look(i, series) for i in range(len(series))]
@@ -77,11 +77,11 @@ def save_methods_plot(paths: Sequence[Path], runs: Sequence[MethodRun], title: s
             save_figure(figure, path)
 
 
-Look = tuple[Any, str, Any]  # colour, mark, line
+Look = tuple[Any, str, Any]  # color, marker, line
 
 
 def _look(i: int, series: Sequence[Sequence[MethodRun]]) -> Look:
-    """No two series have all three alike."""
+    """Choose the look of series `i`; no two series share color, marker and line."""
     kind = series[i][0].kind
     before = sum(members[0].kind == kind for members in series[:i])
     start = KINDS.index(kind)
@@ -114,7 +114,7 @@ def _frame(axes: Axes, costs: Sequence[float], label: str) -> None:
 
 
 def _short(cost: float) -> str:
-    """A power of two as people write it: 1/8, 64, 2k, 1M."""
+    """Format a power of two as people write it: 1/8, 64, 2k, 1M."""
     for size, unit in ((2**20, "M"), (2**10, "k")):
         if cost >= size:
             return f"{cost / size:,.0f}{unit}"

@@ -13,22 +13,23 @@ from statistics import fmean
 
 import numpy as np
 
-RESAMPLES = 10_000  # of a bootstrap, as in the paper's Table 2
-BLOCK = 500  # of them at once
-ENOUGH = 10  # problems that differ, for a bootstrap
-DIGITS = 12  # that a difference of shares is exact to
-TAIL = 0.025  # on each side of a 95% interval
+RESAMPLES = 10_000  # resamples of a bootstrap, as in the paper's Table 2
+BLOCK = 500  # resamples that are computed at once
+ENOUGH = 10  # problems that must differ for a bootstrap
+DIGITS = 12  # digits to which a difference of fractions is exact
+TAIL = 0.025  # probability on each side of a 95% interval
 Z95 = 1.959963984540054  # a standard normal lies within +-Z95 with probability 0.95
 
 Bounds = float | Sequence[float | None] | None
 
 
 def control(thinking_tokens: Sequence[float], limits: Bounds = None, minimum: Bounds = None) -> float | None:
-    """Share of runs, in percent, with minimum <= thinking tokens <= limit (paper section 3.2, equation 1).
+    """Percentage of runs with minimum <= thinking tokens <= limit (paper section 3.2, equation 1).
 
-    `limits` and `minimum` hold one bound per run, None where a run has none; one number stands for all runs.
+    `limits` and `minimum` hold one bound per run, None for a run without one; a single number holds for all runs.
     Class-conditional control, where a short prompt must think less and a long one more than a run without prompt that
-    took r tokens, is `control([short, long], limits=[r, None], minimum=[None, r])` (appendix D.1). None without runs.
+    took r tokens, is `control([short, long], limits=[r, None], minimum=[None, r])` (appendix D.1). The result is None
+    without runs.
     """
     runs = len(thinking_tokens)
     if not runs:
@@ -41,9 +42,9 @@ def control(thinking_tokens: Sequence[float], limits: Bounds = None, minimum: Bo
 def scaling(thinking_tokens: Sequence[float], accuracies_percent: Sequence[float]) -> float | None:
     """Mean slope over all pairs of runs, percentage points per doubling of thinking tokens (section 3.2, equation 2).
 
-    The paper does not state its axis; log2 of the thinking tokens is what reproduces its Table 3. Runs of equal
-    thinking tokens count as one of their mean accuracy, runs without thinking are left out; None where fewer than two
-    remain.
+    The paper does not state its axis; log2 of the thinking tokens reproduces its Table 3. Runs with equal thinking
+    tokens count as one run with their mean accuracy, and runs without thinking are left out. The result is None if
+    fewer than two runs remain.
     """
     merged = defaultdict(list)
     for tokens, accuracy in zip(thinking_tokens, accuracies_percent, strict=True):
@@ -68,12 +69,12 @@ def wilson_interval(share: float, trials: float) -> tuple[float, float]:
 
 
 def mean_interval(shares: Sequence[float], draws: float) -> tuple[float, float]:
-    """95% interval, in [0, 1], of the mean of `shares` [problems], of a problem's draws each, `draws` in all.
+    """95% interval, in [0, 1], of the mean of `shares` [problems], each the mean of a problem's samples.
 
-    It covers both sources of chance, other problems of the kind and other draws for each: Wilson's, over as many trials
-    as give the mean the variance it has (effective sample size, Korn and Graubard 1998, Survey Methodology 24:
-    193-201). That is the number of problems where the draws of each agree, as one draw of each does, and `draws` where
-    problems do not differ.
+    `draws` is the number of samples of all problems. The interval includes the choice of problems and sampling noise.
+    It is Wilson's for the number of trials that gives the mean its observed variance (effective sample size, Korn and
+    Graubard 1998, Survey Methodology 24: 193-201). That number is the number of problems if the samples of each problem
+    agree, and `draws` if problems do not differ.
     """
     mean = fmean(shares)
     variance = fmean((share - mean) ** 2 for share in shares)
@@ -84,9 +85,9 @@ def mean_interval(shares: Sequence[float], draws: float) -> tuple[float, float]:
 
 
 def difference_interval(first: float, second: float, trials: tuple[int, int]) -> tuple[float, float]:
-    """95% interval, in [-1, 1], of `second` - `first`, shares seen in so many trials each, independent of one another.
+    """95% interval, in [-1, 1], of `second` - `first`, two independent proportions over `trials` each.
 
-    Of two Wilson intervals (Newcombe 1998, Statistics in Medicine 17: 873-890, method 10).
+    It combines two Wilson intervals (Newcombe 1998, Statistics in Medicine 17: 873-890, method 10).
     """
     (low1, high1), (low2, high2) = (wilson_interval(*seen) for seen in zip((first, second), trials, strict=True))
     difference = second - first
@@ -94,9 +95,10 @@ def difference_interval(first: float, second: float, trials: tuple[int, int]) ->
 
 
 def paired_bootstrap(first: Sequence[float], second: Sequence[float], seed: int = 0) -> tuple[float, float]:
-    """95% interval of the mean of `second` - `first` [problems], in their unit: percentiles over resampled problems.
+    """95% interval of the mean of `second` - `first` [problems], in their unit, from resampled problems.
 
-    Both results of a problem are drawn together (paper Table 2: 10,000 resamples). The same seed, the same interval.
+    Both results of a problem are resampled together (paper Table 2: 10,000 resamples). Equal seeds give equal
+    intervals.
     """
     differences = np.asarray(second, float) - np.asarray(first, float)
     rng, problems = np.random.default_rng(seed), len(differences)
@@ -107,21 +109,21 @@ def paired_bootstrap(first: Sequence[float], second: Sequence[float], seed: int 
 
 
 def few_differ(first: Sequence[float], second: Sequence[float]) -> bool:
-    """Whether fewer than ENOUGH problems differ from the most common difference: too few for a bootstrap to tell from.
+    """Whether too few problems, less than ENOUGH, differ from the most common difference for a bootstrap.
 
-    Resamples hold nothing that was not seen: where no pair differs, or all differ by as much, they are all alike.
+    Resamples contain only what was observed: if no pair differs, or all differ by the same amount, they are all equal.
     """
     differences = [round(b - a, DIGITS) for a, b in zip(first, second, strict=True)]
     return len(differences) - max(Counter(differences).values()) < ENOUGH
 
 
 def cautious_interval(first: Sequence[float], second: Sequence[float], seed: int = 0) -> tuple[float, float]:
-    """95% interval, in [-1, 1], of the mean of `second` - `first`, shares [problems], that holds where few differ.
+    """95% interval, in [-1, 1], of the mean of `second` - `first` [problems], which is valid if few problems differ.
 
-    Problems are weighed at random (Rubin 1981, Annals of Statistics 9: 130-134), together with one that was not seen:
-    for the lower end one that is lost in full, for the upper end one that is gained. So where no pair differs, the ends
-    are Clopper and Pearson's for 0 of so many, 1 - 0.025 ** (1 / problems). And where pairs are gained or lost in full,
-    the interval leaves 0 out just where McNemar's exact test rejects at 5%.
+    Problems get random weights (Rubin 1981, Annals of Statistics 9: 130-134), together with one that was not observed:
+    for the lower end one that is lost in full, for the upper end one that is gained in full. So if no pair differs, the
+    ends are Clopper and Pearson's for 0 successes, 1 - 0.025 ** (1 / problems). If pairs are gained or lost in full,
+    the interval excludes 0 exactly when McNemar's exact test rejects at 5%.
     """
     differences = np.asarray(second, float) - np.asarray(first, float)
     problems, rng = len(differences), np.random.default_rng(seed)
@@ -138,10 +140,10 @@ def cautious_interval(first: Sequence[float], second: Sequence[float], seed: int
 
 
 def pass_at_k(right: int, samples: int, k: int) -> float:
-    """Probability that one of k samples at least is right, drawn without replacement from `samples` with `right` ones.
+    """Probability that at least one of k samples is right, if `right` of `samples` are.
 
-    The unbiased estimator (Chen et al. 2021, arXiv 2107.03374, section 2.1), so without the noise of "the first k
-    samples" (the reference's cov@k).
+    This is the unbiased estimator (Chen et al. 2021, arXiv 2107.03374, section 2.1). It lacks the noise of taking the
+    first k samples, as the reference's cov@k does.
     """
     return 1 - comb(samples - right, k) / comb(samples, k)
 
@@ -149,8 +151,8 @@ def pass_at_k(right: int, samples: int, k: int) -> float:
 def majority_accuracy(votes: Sequence[Hashable], gold: Hashable, k: int) -> float:
     """Probability that the most common of k votes, drawn from `votes` without replacement, is `gold`.
 
-    Exact over all subsets and orders, so without the noise of "the first k samples" (the reference's maj@k). A tie goes
-    to the answer seen first, which over all orders is each of the tied alike. None is no vote.
+    The result is exact over all subsets and orders, without the noise of taking the first k samples, as the reference's
+    maj@k does. The first answer wins a tie, so over all orders each tied answer is equally likely. None is no vote.
     """
     counts = Counter(votes)
     blanks, right = counts.pop(None, 0), counts.pop(gold, 0)

@@ -1,27 +1,27 @@
-"""The paper's tables that a run can be laid beside (s1, arXiv 2501.19393; table numbers are those of its version 2)."""
+"""The paper's tables that a run is compared with (s1, arXiv 2501.19393; table numbers of its version 2)."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Literal
 
-# The reference's "auto" maximum is what a context of 32,768 leaves; Table 2 calls it "about 30,000 thinking tokens".
+# The reference's "auto" maximum is the rest of a context of 32,768; Table 2 calls it "about 30,000 thinking tokens".
 NO_MAXIMUM = 30_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """A task of the paper; `prefix` begins the names of the tasks here that are the same."""
+    """A benchmark of the paper; names of the same task in s1_jax begin with `prefix`."""
 
     name: str
     prefix: str
     problems: int
-    source: str  # of the reference's problems
+    source: str  # data set of the reference's problems
 
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """The setting that a row of the paper is: greedy, with no maximum but the context's, and nothing else set."""
+    """The setting of a row of the paper: greedy, without a maximum but the context, and nothing else set."""
 
     forcing: bool = True
     num_ignore: int = 0
@@ -31,13 +31,13 @@ class Wanted:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A row of a table: accuracy in percent and, where the paper has them, mean thinking tokens, by benchmark."""
+    """A row of a table: accuracy in percent and mean thinking tokens by benchmark, None if the paper lacks them."""
 
     table: str
     name: str
     accuracy: tuple[float | None, float | None, float | None]  # in the order of BENCHMARKS
     tokens: tuple[int | None, int | None, int | None] = (None, None, None)
-    wanted: tuple[Wanted, ...] = ()  # of several, the row is whichever is best
+    wanted: tuple[Wanted, ...] = ()  # if several, the best run of them
 
 
 Kind = Literal["forcing", "token", "token, forced", "step", "step, forced", "class", "rejection"]
@@ -45,7 +45,7 @@ Kind = Literal["forcing", "token", "token, forced", "step", "step, forced", "cla
 
 @dataclasses.dataclass(frozen=True)
 class MethodRow:
-    """A row of Table 3, of AIME 2024."""
+    """A row of the paper's Table 3, whose benchmark is AIME 2024."""
 
     name: str
     control: int
@@ -61,7 +61,7 @@ BENCHMARKS = (
 )
 
 REJECTION_TEMPERATURE = 1.0  # the paper's, section 5.2
-WAITS = (2, 4, 6)  # how often s1-32B's end of thinking is replaced with "Wait" in Figure 4
+WAITS = (2, 4, 6)  # numbers of ends that "Wait" replaces for s1-32B in Figure 4
 
 
 def _twice(string: str) -> tuple[Wanted]:
@@ -98,5 +98,5 @@ METHODS = (
 
 
 def benchmark_of(task: str) -> int | None:
-    """The place in BENCHMARKS of a task of s1_jax; None where the paper has no such task."""
+    """Return the index in BENCHMARKS of a task of s1_jax; None if the paper has no such task."""
     return next((i for i, benchmark in enumerate(BENCHMARKS) if task.startswith(benchmark.prefix)), None)

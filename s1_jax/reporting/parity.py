@@ -1,4 +1,4 @@
-"""A run of an s1 model beside the paper's tables: `python -m s1_jax.evaluate --parity RUN_DIR`."""
+"""Compares a run of an s1 model with the paper's tables: `python -m s1_jax.evaluate --parity RUN_DIR`."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from s1_jax.runtime.terminal import say
 HEADER = ("row of the paper", "paper", "here", "difference", "95% interval", "tokens: paper", "here", "setting here")
 METHOD_HEADER = ("method (Table 3)", "Control: paper", "here", "Scaling: paper", "here", "Performance: paper", "here")
 ABSENT = "not in this run"
-UNKNOWN = "-"  # takes more runs than there are
+UNKNOWN = "-"  # a metric that needs more runs
 
 
 def command(argv: Sequence[str]) -> None:
-    """Prints a run folder's results beside the paper's. Raises UserError where the paper has no such task."""
+    """Print the results of a run folder beside the paper's. Raises UserError if the paper lacks the task."""
     if len(argv) != 1:
         raise UserError("usage: python -m s1_jax.evaluate --parity RUN_DIR")
     records, config = read_run(as_path(argv[0]))
@@ -50,7 +50,7 @@ def command(argv: Sequence[str]) -> None:
         raise UserError(f"{argv[0]} is of the task {task}, which the paper does not have; it has {names}")
     runs = summarize(records)
     sections = [f"{argv[0]} beside s1 (arXiv 2501.19393), {BENCHMARKS[place].name}", format_rows(runs, place)]
-    if place == 0:  # Table 3 is of AIME 2024 alone
+    if place == 0:  # Table 3 covers only AIME 2024
         ends_at_no_step = "<|im_start|>0" in format_of(config).end_markers
         sections.append(format_methods({row.kind: method_of(row.kind, runs, ends_at_no_step) for row in METHODS}))
     differing = [("", "paper", "here"), *set_up(config, runs, BENCHMARKS[place])]
@@ -61,30 +61,30 @@ def command(argv: Sequence[str]) -> None:
 
 
 def format_rows(runs: Sequence[Run], place: int) -> str:
-    """The paper's rows of one benchmark with what the runs have of them, then the runs no row is of."""
+    """Format the paper's rows of one benchmark beside the matching runs, then name the runs without a row."""
     found = [counterpart(row, runs) for row in ROWS]
     rows = [_line(row, run, place) for row, run in zip(ROWS, found, strict=True)]
     others = [run.setting.label for run in runs if run not in found]
     return (
         f"{align([HEADER, *rows])}\n"
-        "Percentage points; the interval takes both accuracies as shares of problems of their own, independently drawn."
-        + (f"\nNo row of the paper: {'; '.join(others)}" if others else "")
+        "Differences are in percentage points; the interval treats both accuracies as independent samples of problems."
+        + (f"\nSettings without a row in the paper: {'; '.join(others)}" if others else "")
     )
 
 
 def counterpart(row: Row, runs: Sequence[Run]) -> Run | None:
-    """The run that a row of the paper is of, the best where several may be; None where there is none."""
+    """Return the run that matches a row of the paper, the best of several; None if there is none."""
     found = [run for run in runs if any(matches(run.setting, wanted) for wanted in row.wanted)]
     return max(found, key=lambda run: (run.accuracy, run.setting.max_thinking_tokens or inf), default=None)
 
 
 def matches(setting: Setting, wanted: Wanted) -> bool:
-    """Whether a setting is the wanted one in all that could matter."""
+    """Whether a setting equals the wanted one in everything that matters."""
     return bare(setting) == dataclasses.replace(PLAIN, **dataclasses.asdict(wanted))
 
 
 def bare(setting: Setting) -> Setting:
-    """The setting without what changes nothing: a maximum past the context, what is drawn from at temperature 0."""
+    """Drop what has no effect from a setting: a maximum beyond the context, sampling options at temperature 0."""
     nothing: dict[str, Any] = {"min_thinking_tokens": max(setting.min_thinking_tokens, 1)}
     if setting.max_thinking_tokens is None:
         nothing["newline_grace"] = 0.0
@@ -103,9 +103,9 @@ PLAIN = Setting(True, 1, None, 0, None, 0.0, 0, 1.0, 0.0)
 
 
 def kind_of(setting: Setting, ends_at_no_step: bool) -> Kind | None:
-    """The method of Table 3 that a bare setting is a run of; None where it is of none.
+    """Return the method of Table 3 to which a bare setting belongs; None if there is none.
 
-    `ends_at_no_step`: the run's format ends the thinking when no step is left, which is how the paper forces steps.
+    `ends_at_no_step` says that the run's format ends the thinking when no step is left, as the paper forces steps.
     """
     maximum, words = setting.max_thinking_tokens, setting.instruction
     if words is None and setting.max_tries > 1:
@@ -132,9 +132,9 @@ def kind_of(setting: Setting, ends_at_no_step: bool) -> Kind | None:
 
 
 def method_of(kind: Kind, runs: Sequence[Run], ends_at_no_step: bool) -> Method | None:
-    """The metrics of a row of Table 3 over the runs that are its own; None where there are none.
+    """Compute the metrics of a row of Table 3 over the runs of its kind; None if there are none.
 
-    Short and long prompts are held against the run without a prompt, which is no run of theirs.
+    Short and long prompts are compared with the run without a prompt, which does not count as one of their runs.
     """
     plain = [dataclasses.replace(run, setting=bare(run.setting)) for run in runs]
     own = [run for run in plain if kind_of(run.setting, ends_at_no_step) == kind]
@@ -146,7 +146,7 @@ def method_of(kind: Kind, runs: Sequence[Run], ends_at_no_step: bool) -> Method 
 
 
 def format_methods(found: Mapping[Kind, Method | None]) -> str:
-    """Table 3 with the methods of the run, by the rows' kinds."""
+    """Format Table 3 beside the methods of the run, which are given by kind."""
     rows = []
     for row in METHODS:
         method = found[row.kind]
@@ -158,7 +158,7 @@ def format_methods(found: Mapping[Kind, Method | None]) -> str:
 
 
 def set_up(config: Mapping[str, Any], runs: Sequence[Run], benchmark: Benchmark) -> list[tuple[str, str, str]]:
-    """What the paper's evaluation had, and this run has not or cannot be known to have: name, paper's, this run's."""
+    """List how this run differs, or may differ, from the paper's evaluation: (name, paper, this run)."""
     model, task, stored = (config.get(name) or {} for name in ("model", "task", "stored"))
     markers = format_of(config)
     always = [
@@ -189,7 +189,7 @@ def set_up(config: Mapping[str, Any], runs: Sequence[Run], benchmark: Benchmark)
 
 
 def align_left(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as lines of columns, all to the left."""
+    """Format rows as a table whose columns are all aligned left."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -202,7 +202,7 @@ def _line(row: Row, run: Run | None, place: int) -> tuple[str, ...]:
     if run is None or paper is None:
         return (*known, "-", "-", "-", _number(tokens, ",.0f"), "-", ABSENT)
     trials = BENCHMARKS[place].problems
-    exact = round(paper / 100 * trials) / trials  # what was rounded to be printed
+    exact = round(paper / 100 * trials) / trials  # undoes the rounding of the printed value
     low, high = difference_interval(exact, run.accuracy / 100, (trials, run.problems))
     return (
         *known,

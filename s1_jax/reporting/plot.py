@@ -1,4 +1,4 @@
-"""Accuracy against thinking tokens, as a paper would print it."""
+"""The scaling plot: accuracy against thinking tokens, in the style of a paper."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from s1_jax.reporting.labels import Labeller, plain
 from s1_jax.reporting.summary import Interval, Run, instruction_label
 from s1_jax.runtime.files import whole_file
 
-# Okabe and Ito's palette, told apart by the colour-blind; marks differ as well, for print without colour.
+# Okabe and Ito's palette, which color-blind people can tell apart; markers differ too, for print without color.
 IGNORES, VOTING, UNFORCED = ("#D55E00", "s"), ("#AA4499", "D"), ("#000000", "X")
 BUDGETS = (("#0072B2", "o"), ("#3C9CD8", "h"))
 STRINGS = (("#009E73", "^"), ("#B8860B", "v"), ("#6E6E6E", "P"), ("#332288", "*"))
@@ -36,12 +36,12 @@ INSTRUCTED = (
     ("#999933", "H"),
     ("#AA4466", "8"),
 )
-WIDEST_BAND = 20.0  # percentage points: wider intervals, of few problems, would fill the plot; they are bars alone
+WIDEST_BAND = 20.0  # percentage points; wider intervals are drawn as bars alone, because bands would fill the plot
 LONGEST_NAME = 24  # characters of an ignore string
-CROWDED = 36.0  # cost of a name beside its points (labels.py) from which all names are in a legend
-BAR_OFFSET = 1.4  # points between the bars of two series at the same place
+CROWDED = 36.0  # if a name beside its points costs more than this (labels.py), all names go into a legend
+BAR_OFFSET = 1.4  # points between the bars of two series at the same x
 WIDTH, HEIGHT, LEGEND_ROW = 7.2, 4.4, 0.24  # inches
-LEGEND_WIDTH = 100  # characters, with six for each line's sample
+LEGEND_WIDTH = 100  # characters, including six for the sample of each line
 STYLE = {
     "font.family": "sans-serif",
     "font.size": 10,
@@ -49,17 +49,17 @@ STYLE = {
     "axes.titlesize": 11,
     "axes.linewidth": 0.8,
     "svg.hashsalt": "s1_jax",
-    "text.parse_math": False,  # a dollar sign is one
+    "text.parse_math": False,  # a dollar sign is a dollar sign
     "text.usetex": False,
 }
 
 
-Bar = tuple[float, float, float]  # place, and both ends of an interval
+Bar = tuple[float, float, float]  # x, and both ends of an interval
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One mark; `note` is written beside it."""
+    """One point of the plot, with a `note` beside it."""
 
     tokens: float
     accuracy: float  # percent
@@ -70,7 +70,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """Points joined by a line, in the order of their budgets, counts or k."""
+    """Points joined by a line, ordered by budget, ignore count or k."""
 
     label: str
     colour: str
@@ -85,10 +85,10 @@ class Series:
 
 
 def save_scaling_plot(paths: Sequence[Path], runs: Sequence[Run], title: str = "") -> None:
-    """Writes the plot of these runs in the formats of the paths' endings (png, svg), the same bytes every time.
+    """Write the plot of these runs in the formats of the paths' suffixes (png, svg), with the same bytes every time.
 
-    95% intervals are bars, and bands where they are narrow; runs without thinking are left out. Series are named beside
-    their points, or in a legend where there is no room for that.
+    95% intervals are bars, and also bands if they are narrow. Runs without thinking are left out. Series are named
+    beside their points, or in a legend if there is no room.
     """
     drawn = [thinking for series in series_of(runs) if (thinking := _thinking(series)).points]
     with matplotlib.rc_context(STYLE):
@@ -104,16 +104,16 @@ def save_scaling_plot(paths: Sequence[Path], runs: Sequence[Run], title: str = "
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure as its path's ending says (png, svg), whole, and the same bytes every time."""
+    """Write a figure atomically in the format of the path's suffix (png, svg), with the same bytes every time."""
     kind = path.suffix.removeprefix(".")
     with whole_file(path) as beside:
         figure.savefig(beside, format=kind, metadata={"Date": None} if kind == "svg" else None)
 
 
 def series_of(runs: Sequence[Run]) -> list[Series]:
-    """A line per ignore count over its maxima, one per ignore string over its counts, then voting and no forcing.
+    """Group runs into lines: ignore counts over maxima, ignore strings over counts, then voting and no forcing.
 
-    Searches are in a figure of their own (methods_plot.py).
+    Searches have a figure of their own (methods_plot.py).
     """
     runs = [run for run in runs if run.setting.search is None]
     forced = [run for run in runs if run.setting.forcing and not run.majority]
@@ -124,7 +124,7 @@ def series_of(runs: Sequence[Run]) -> list[Series]:
 
 
 def _budgets(forced: Sequence[Run]) -> Iterator[Series]:
-    """Runs with the main string that differ in their maximum: of the lowest ignore count, and of the highest."""
+    """Yield lines over the maximum for the main ignore string: of its lowest and its highest ignore count."""
     main = [None, *_strings(forced)[:1]]
     lines: dict[int, list[Run]] = defaultdict(list)
     for run in sorted(forced, key=lambda run: (run.setting.num_ignore, _maximum(run))):
@@ -137,10 +137,10 @@ def _budgets(forced: Sequence[Run]) -> Iterator[Series]:
 
 
 def _ignores(forced: Sequence[Run], budgets: Sequence[Series]) -> Iterator[Series]:
-    """Runs of one ignore string and the largest maximum that differ in their ignore count.
+    """Yield lines over the ignore count, for one ignore string each and the largest maximum.
 
-    Where every run has a maximum, those that it cuts are points of `budgets`: how many ends were to be ignored decides
-    nothing there. Only runs that it lets end are a series of ends ignored, and those that are in no other.
+    If every run has a maximum, runs that it cuts are points of `budgets`, because the ignore count has no effect on
+    them. Then only runs that mostly end before the maximum form these lines, and runs that are in no other line.
     """
     largest = max(map(_maximum, forced), default=inf)
     longest = [run for run in forced if _maximum(run) == largest]
@@ -160,7 +160,7 @@ def _ignores(forced: Sequence[Run], budgets: Sequence[Series]) -> Iterator[Serie
 
 
 def _instructed(runs: Sequence[Run]) -> Iterator[Series]:
-    """Runs whose question asks for a length, by the kind of the instruction and whether a maximum stands beside it."""
+    """Yield lines of runs with an instruction, by its kind and by whether a maximum is set too."""
     lines: dict[str, list[Run]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: run.thinking_tokens):
         lines[instruction_label(run.setting) or ""].append(run)
@@ -181,7 +181,7 @@ def _others(runs: Sequence[Run]) -> Iterator[Series]:
 
 
 def _strings(runs: Sequence[Run]) -> list[str | tuple[str, ...] | None]:
-    """Ignore strings, s1's "Wait" first."""
+    """Return the ignore strings of runs, s1's "Wait" first."""
     found = dict.fromkeys(run.setting.ignore_string for run in runs if run.setting.num_ignore)
     return sorted(found, key=lambda string: string != "Wait")
 
@@ -205,7 +205,7 @@ def _thinking(series: Series) -> Series:
 
 
 def _barred(drawn: Sequence[Series]) -> list[np.ndarray]:
-    """Each series' bars as `draw_bars` takes them: one for each point, which may be a point of several series."""
+    """Return each series' bars for `draw_bars`: one for each point, even if several series share it."""
     seen: set[Bar] = set()
     bars: list[list[Bar]] = []
     for series in drawn:
@@ -215,9 +215,9 @@ def _barred(drawn: Sequence[Series]) -> list[np.ndarray]:
 
 
 def side_by_side(bars: Sequence[Sequence[Bar]]) -> list[np.ndarray]:
-    """Each series' bars, [n, 4]: their places and both ends, and how many points aside of its place a bar is drawn.
+    """Return each series' bars as [n, 4]: x, both ends, and the offset of the bar from x in points.
 
-    That is 0 where no other series has a bar at the place.
+    The offset is 0 if no other series has a bar at the same x.
     """
     there: dict[float, list[int]] = defaultdict(list)
     for i, of_series in enumerate(bars):
@@ -239,7 +239,7 @@ def _draw(axes: Axes, series: Series, barred: np.ndarray) -> None:
 
 
 def draw_bars(axes: Axes, bars: np.ndarray, colour: Any, alpha: float) -> None:
-    """Intervals as vertical bars, `bars` as from `side_by_side`."""
+    """Draw intervals as vertical bars; `bars` is a result of `side_by_side`."""
     for place, low, high, aside in bars:
         bar = axes.vlines(place, low, high, color=colour, alpha=alpha, linewidth=1.1)
         bar.set_transform(axes.transData + ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans))
@@ -291,7 +291,7 @@ def _label(figure: Figure, axes: Axes, drawn: Sequence[Series]) -> None:
 
 
 def _legend(figure: Figure, axes: Axes, drawn: Sequence[Series]) -> None:
-    """Below the axes, for which the figure grows; nothing in the axes moves."""
+    """Add a legend below the axes; the figure grows, and nothing inside the axes moves."""
     columns = max(1, min(len(drawn), int(LEGEND_WIDTH / (max(len(series.label) for series in drawn) + 6))))
     below = LEGEND_ROW * ceil(len(drawn) / columns) + 0.1
     left, bottom, width, height = axes.get_position().bounds

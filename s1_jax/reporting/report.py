@@ -1,4 +1,4 @@
-"""The report of a run, from its records alone: tables, summary.json, figures and report.html."""
+"""Writes the report of a run from its records alone: tables, summary.json, figures and report.html."""
 
 from __future__ import annotations
 
@@ -23,10 +23,7 @@ from s1_jax.runtime.terminal import say
 
 
 def report(folder: Mirror) -> None:
-    """Writes summary.json, the figures and report.html from the records alone, prints the tables.
-
-    Raises UserError without any.
-    """
+    """Print the tables, and write summary.json, the figures and report.html. Raises UserError without records."""
     run_dir = folder.local
     records, config = read_run(run_dir)
     scaling_over = (config.get("sweep") or {}).get("scaling", SweepConfig.scaling)
@@ -51,16 +48,19 @@ def report(folder: Mirror) -> None:
         say(f"report: {folder.shown(page)}")
     if undecided := sum(run.undecided for run in runs):
         judge = f"python -m s1_jax.grade {folder.place} --judge.model ..."
-        say(f"{undecided} answers no rule could read; a judge may: {judge}")
+        say(f"{undecided} answers could not be decided by rules; a judge can decide them: {judge}")
 
 
 @contextmanager
 def unless_it_fails(drawn: Path) -> Iterator[None]:
-    """Within: what cannot be drawn is told on standard error, and is missing. A full disk is an error as elsewhere."""
+    """Report a failure to draw on standard error and go on; an OSError, such as a full disk, is raised as elsewhere."""
     try:
         yield
     except OSError:
         raise
-    except Exception as error:  # whatever matplotlib or a font makes of a text
+    except Exception as error:  # matplotlib and fonts can fail on any text
         said = one_line(error)
-        say(f"{drawn.name} could not be made ({type(error).__name__}: {said}); the rest is there", file=sys.stderr)
+        say(
+            f"{drawn.name} could not be drawn ({type(error).__name__}: {said}); everything else was written",
+            file=sys.stderr,
+        )

@@ -1,4 +1,4 @@
-"""Records grouped into runs, and the paper's metrics over them."""
+"""Groups records into runs, and computes the paper's metrics over them."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ ScalingOver = Literal["within", "across"]
 
 @dataclasses.dataclass(frozen=True)
 class OfSamples:
-    """An accuracy that takes k samples of a problem together; thinking tokens are those of all k."""
+    """An accuracy over k samples of a problem taken together; thinking tokens are those of all k."""
 
     k: int
     thinking_tokens: float
     accuracy: float  # percent
     interval: Interval  # percent, 95%
-    accuracy_if_undecided_right: float  # percent; the most that a judge could make of it
+    accuracy_if_undecided_right: float  # percent; the most that a judge could raise it to
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One setting over a task's problems."""
+    """One setting over all problems of a task."""
 
     setting: Setting
     problems: int
@@ -44,8 +44,8 @@ class Run:
     seeds: int
     thinking_tokens: float  # mean per record
     answer_tokens: float  # mean per record
-    accuracy: float  # percent; over samples and seeds, then over problems
-    interval: Interval  # percent, 95%: over other problems and other draws (metrics.mean_interval)
+    accuracy: float  # percent; mean over samples and seeds, then over problems
+    interval: Interval  # percent, 95%: includes the choice of problems and sampling noise (metrics.mean_interval)
     between_seeds: float | None  # percentage points: standard deviation of the seeds' accuracies
     ends: dict[str, int]
     answer_ends: dict[str, int]
@@ -53,22 +53,22 @@ class Run:
     without_answer: int  # records
     tries: float  # mean per record, more than 1 with rejection sampling
     tried_tokens: float  # thinking tokens of all tries, mean per record
-    undecided: int  # records whose answer no rule could decide: they count as wrong until a judge has seen them
-    accuracy_if_undecided_right: float  # percent; equal to `accuracy` where nothing is undecided
-    majority: tuple[OfSamples, ...]  # the most common answer is right; empty where a seed has one sample per problem
-    pass_at: tuple[OfSamples, ...]  # any answer is right; empty where a seed has one sample per problem
-    compared_as_text: int = 0  # problems whose records have no `answer_class`, where samples vote
+    undecided: int  # records whose answer no rule could decide; they count as wrong until a judge decides
+    accuracy_if_undecided_right: float  # percent; equal to `accuracy` if nothing is undecided
+    majority: tuple[OfSamples, ...]  # the most common answer is right; empty for one sample per problem and seed
+    pass_at: tuple[OfSamples, ...]  # any answer is right; empty for one sample per problem and seed
+    compared_as_text: int = 0  # problems with votes whose records have no `answer_class`
 
     @property
     def draws(self) -> str:
-        """How many of a problem there are, in a few words: "8 samples, 3 seeds"; empty for one."""
+        """Numbers of samples and seeds per problem in words, as "8 samples, 3 seeds"; empty for one."""
         counts = ((self.samples, "samples"), (self.seeds, "seeds"))
         return ", ".join(f"{count} {name}" for count, name in counts if count > 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """Runs that differ in thinking budget only, and the three metrics over them."""
+    """Runs that differ only in their thinking budget, and the three metrics over them."""
 
     name: str
     runs: int
@@ -79,7 +79,7 @@ class Method:
 
 
 def summarize(records: Iterable[Record]) -> list[Run]:
-    """One run per setting; by budget, then ignore string and count."""
+    """Group records into one run per setting, sorted by sampling, ignore string, ignore count and budget."""
     grouped: dict[Setting, list[Record]] = defaultdict(list)
     for record in records:
         grouped[Setting.of(record)].append(record)
@@ -87,13 +87,13 @@ def summarize(records: Iterable[Record]) -> list[Run]:
 
 
 def methods(runs: Sequence[Run], scaling_over: ScalingOver) -> list[Method]:
-    """Control, Scaling and Performance of each family of forced runs.
+    """Compute Control, Scaling and Performance of each family of forced runs.
 
-    A family shares its ignore string, minimum and sampling; runs that ignore no end belong to every string's family.
-    With `within` it shares the ignore count too. Control asks whether a run's mean keeps its own minimum and maximum.
-    Runs whose question carries an instruction are families of their own, those with a maximum beside it another; what
-    the instruction allows is their maximum (paper, appendix D.1), and where that is more or less than no instruction,
-    the run without one has to be there. A search chooses among runs of many lengths: it is of no family.
+    The runs of a family share ignore string, minimum and sampling; runs that ignore no end belong to the family of
+    every string. With `within` they share the ignore count too. Control asks whether the mean of a run keeps its own
+    minimum and maximum. Runs with an instruction form their own families, separate with and without a maximum. The
+    length that an instruction asks for is their maximum (paper, appendix D.1); for "short" and "long", the run without
+    an instruction is the bound and must exist. Searches choose among runs of many lengths and belong to no family.
     """
     without_instruction = {run.setting: run.thinking_tokens for run in runs if run.setting.instruction is None}
     families: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
@@ -129,7 +129,7 @@ def _run(setting: Setting, records: Sequence[Record]) -> Run:
     shares_at_most = [_share(map(if_undecided_right, drawn)) for drawn in by_problem.values()]
     tokens = fmean(record["num_thinking_tokens"] for record in records)
     accuracy, interval = _percent(shares, len(records))
-    # a seed that is not done yet, or has fewer samples, takes no k away
+    # the largest seed counts, so that an unfinished seed removes no k
     samples = min(max(Counter(map(_seed, drawn)).values()) for drawn in by_problem.values())
     voting = list(by_problem.values()) if samples > 1 else []
     return Run(
@@ -166,7 +166,7 @@ def _seed(record: Record) -> int:
 
 
 def _between_seeds(records: Sequence[Record]) -> float | None:
-    """None for one seed, and where a seed lacks problems that others have: then problems differ, not draws alone."""
+    """Standard deviation between seeds; None for one seed, or if seeds differ in their problems."""
     seeds: dict[int, dict[Any, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         seeds[_seed(record)][record["problem_id"]].append(record)
@@ -175,15 +175,15 @@ def _between_seeds(records: Sequence[Record]) -> float | None:
     return stdev(100 * fmean(map(_share, problems.values())) for problems in seeds.values())
 
 
-Votes = Sequence[tuple[Hashable, bool]]  # the class of each answer, None for no answer, and whether it is right
+Votes = Sequence[tuple[Hashable, bool]]  # (class of an answer, None for no answer; whether it is right)
 
 
 def _of_samples(
     problems: Sequence[Sequence[Record]], samples: int, tokens: float, share: Callable[[Votes, int], float]
 ) -> Iterable[OfSamples]:
-    """For k = 1, 2, 4, ... as far as the samples of one seed go.
+    """Yield accuracies for k = 1, 2, 4, ... up to the number of samples of one seed.
 
-    The k are drawn from those of all seeds: they are draws of one kind, and more of them give a better estimate.
+    The k samples are drawn from those of all seeds, because more samples give a better estimate.
     """
     votes = [_votes(records) for records in problems]
     at_most = [_votes([if_undecided_right(record) for record in records]) for records in problems]
@@ -196,10 +196,10 @@ def _of_samples(
 
 
 def _majority(votes: Votes, k: int) -> float:
-    """The first answer drawn of the class that wins speaks for it, and each of the class is as likely to be the first.
+    """Probability that the winner of k votes is right; the first answer of the winning class stands for the class.
 
-    (Equality is not transitive, and a judge sees single answers, so those of a class may differ in whether they are
-    right.)
+    Answers of a class may differ in whether they are right, because equality is not transitive and a judge decides on
+    single answers. Each answer of the class is equally likely to be the first.
     """
     right: dict[Hashable, list[bool]] = defaultdict(list)
     for name, is_right in votes:
@@ -214,7 +214,7 @@ def _passed(votes: Votes, k: int) -> float:
 
 
 def _votes(records: Sequence[Record]) -> Votes:
-    """Those of a problem. Where a record's class is not known, numbers and texts are compared, of all of them."""
+    """Return the votes of a problem; if any record lacks its class, all are compared as numbers and texts."""
     if all(map(has_class, records)):
         classes = [record.get("answer_class") for record in records]
     else:
@@ -223,7 +223,7 @@ def _votes(records: Sequence[Record]) -> Votes:
 
 
 def _percent(shares: Sequence[float], draws: float) -> tuple[float, Interval]:
-    """Mean over problems and its 95% interval."""
+    """Return the mean over problems and its 95% interval, in percent."""
     low, high = mean_interval(shares, draws)
     return 100 * fmean(shares), (100 * low, 100 * high)
 
@@ -238,7 +238,7 @@ def _family(setting: Setting, scaling_over: ScalingOver) -> tuple[Any, ...]:
 
 
 def instruction_label(setting: Setting) -> str | None:
-    """What runs with an instruction are called, with a maximum beside it or without; None where there is none."""
+    """Name the family of a setting with an instruction, with or without a maximum; None without an instruction."""
     if setting.instruction is None:
         return None
     forced = "" if setting.max_thinking_tokens is None else " + budget forcing"
@@ -278,7 +278,7 @@ def _control(tokens: Sequence[float], bounds: Sequence[Bounds | None]) -> float 
 
 
 def _bounds(setting: Setting, without_instruction: Mapping[Setting, float]) -> Bounds | None:
-    """The fewest and the most thinking tokens a run may have; None where it takes a run that is not there to tell."""
+    """Return the fewest and the most thinking tokens of a run; None if they depend on a run that does not exist."""
     least = setting.min_thinking_tokens if setting.min_thinking_tokens > 1 else None
     most = setting.max_thinking_tokens
     if setting.instruction is None or most is not None:

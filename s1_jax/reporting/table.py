@@ -1,4 +1,4 @@
-"""Runs and metrics as aligned plain text."""
+"""Formats runs and metrics as tables of plain text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from s1_jax.reporting.summary import Interval, Method, Run
 from s1_jax.runtime.tables import align
 
-UP_TO, SPREAD, UNDECIDED = "up to", "between seeds", "undecided"  # columns that are shown where they say something
+UP_TO, SPREAD, UNDECIDED = "up to", "between seeds", "undecided"  # columns that are left out if they are empty
 HEADER = (
     *("setting", "thinking tokens", "accuracy", UP_TO, "95% interval", SPREAD),
     *("problems", "ends: natural/forced/context", "ignored", "no answer", UNDECIDED),
@@ -20,12 +20,12 @@ NOTES = {
 
 
 def format_report(runs: Sequence[Run], methods: Sequence[Method], scaling_over: str) -> str:
-    """The table of runs, then the metrics of each method.
+    """Format the table of runs, then the table of metrics by method.
 
-    A run's line has means of thinking tokens and ignored ends per record, accuracy with its 95% interval, and counts of
-    records by how thinking ended and of those without an answer; "any right of k" is pass@k. Where a run has several
-    seeds, a column tells the standard deviation of their accuracies. Where answers are undecided, one column counts
-    them and another holds the accuracy if all of them were right. A line tells where a majority is one of texts.
+    The line of a run shows mean thinking tokens and ignored ends per record, accuracy with its 95% interval, and counts
+    of records by how thinking ended and of records without an answer; "any right of k" is pass@k. With several seeds, a
+    column shows the standard deviation of their accuracies. With undecided answers, one column counts them and another
+    shows the accuracy if all of them were right. A note says if a majority compares answers as text.
     """
     rows = []
     for run in runs:
@@ -33,7 +33,7 @@ def format_report(runs: Sequence[Run], methods: Sequence[Method], scaling_over: 
         label += f" (mean {run.tries:.1f})" if run.setting.max_tries > 1 else ""
         spread = "" if run.between_seeds is None else f"± {run.between_seeds:.1f}"
         ends = "/".join(str(run.ends.get(end, 0)) for end in ("natural", "forced", "context"))
-        ends += f" and {limited} at the limit" if (limited := run.ends.get("length")) else ""  # without forcing
+        ends += f" and {limited} at the limit" if (limited := run.ends.get("length")) else ""  # only without forcing
         counts = (str(run.problems), ends, f"{run.ignores_used:.1f}", str(run.without_answer))
         accuracies = accuracy_cells(run.accuracy, run.accuracy_if_undecided_right, run.interval)
         rows.append((label, f"{run.thinking_tokens:,.1f}", *accuracies, spread, *counts, str(run.undecided or "")))
@@ -51,8 +51,8 @@ def format_report(runs: Sequence[Run], methods: Sequence[Method], scaling_over: 
     notes = "".join(f"{note}\n" for name, note in NOTES.items() if name in table[0])
     if as_text := sum(run.compared_as_text for run in runs):
         notes += (
-            f"Majority: in {as_text} votes, answers are equal only as numbers or as text, since some records have no "
-            "answer_class.\nThe rules that grade compare them with: python -m s1_jax.grade RUN_DIR\n"
+            f"Majority: {as_text} votes compare answers only as numbers or text, because some records have no "
+            "answer_class.\nTo compare them by the rules of the task, run: python -m s1_jax.grade RUN_DIR\n"
         )
     scope = "within one ignore count" if scaling_over == "within" else "across all ignore counts"
     return (
@@ -62,17 +62,17 @@ def format_report(runs: Sequence[Run], methods: Sequence[Method], scaling_over: 
 
 
 def accuracy_cells(accuracy: float, if_undecided_right: float, interval: Interval) -> tuple[str, str, str]:
-    """An accuracy, what it could be at most (empty where nothing is undecided), and its interval; all in percent."""
+    """Format an accuracy, its upper limit (empty if nothing is undecided), and its interval; all in percent."""
     return f"{accuracy:.1f}%", up_to(accuracy, if_undecided_right), f"{interval[0]:.1f} to {interval[1]:.1f}"
 
 
 def up_to(value: float | None, if_undecided_right: float | None) -> str:
-    """The cell of a percentage that undecided answers could raise; empty where they cannot."""
+    """Format the percentage to which undecided answers could raise a value; empty if they cannot."""
     return "" if if_undecided_right is None or if_undecided_right == value else f"{if_undecided_right:.1f}%"
 
 
 def undecided_note(name: str, runs: Iterable[Run]) -> str:
-    """One line on the undecided answers of the runs of `name`, and what they could make of accuracies; or nothing."""
+    """Say in one line how many answers of the runs of `name` are undecided, and what they could change; or nothing."""
     open_runs = [run for run in runs if run.undecided]
     if not open_runs:
         return ""
@@ -82,7 +82,7 @@ def undecided_note(name: str, runs: Iterable[Run]) -> str:
 
 
 def without_empty(rows: Sequence[Sequence[str]], optional: Iterable[str]) -> list[list[str]]:
-    """Rows under a header, without those of the `optional` columns that have no cell filled."""
+    """Drop those of the `optional` columns, named in the header, that have only empty cells."""
     header, *body = rows
     shown = [i for i, name in enumerate(header) if name not in optional or any(row[i] for row in body)]
     return [[row[i] for i in shown] for row in rows]

@@ -1,7 +1,7 @@
-"""A problem's records as the report shows them: every thinking once, and where each setting leaves it.
+"""The records of a problem as the report shows them: each thinking trace once, and where each setting leaves it.
 
-A record's thinking is put on every trace whose tokens begin with its own; that it ends there is a fact of the tokens,
-not of the text. Positions are UTF-16 units, which is what a browser counts in.
+The thinking of a record is shown on every trace whose tokens begin with its own; the comparison is of tokens, not of
+text. Positions are in UTF-16 units, in which a browser counts.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from s1_jax.records.options import format_of
 from s1_jax.records.setting import Setting
 from s1_jax.records.verdicts import is_undecided
 
-SHORTEST_SHARED = 64  # characters two traces begin with alike before the second is kept as a branch of the first
-# of text that draws after the first may add, so that a browser opens the page at once; those beyond are only counted
+SHORTEST_SHARED = 64  # characters that two traces must share to be stored as one with a branch
+# of text that samples after the first may add, so that a browser opens the page fast; further ones are only counted
 MOST_CHARACTERS = 4 * 10**7
-# what decides, beside the prompt, which tokens are drawn
+# fields that decide, together with the prompt, which tokens are sampled
 DRAWS = ("sample", "seed", "temperature", "top_k", "top_p", "min_p", "min_thinking_tokens")
 
 
 class Parts(NamedTuple):
-    """What a record's text is made of."""
+    """The parts of which a record's text is made."""
 
     thinking: str
-    put_in: str  # what was forced between the answer's marker and the answer
+    put_in: str  # text that was forced between the answer marker and the answer
     answer: str
 
 
 def parts(record: Record) -> Parts:
-    """The text taken apart at the answer's marker; both markers belong to no part.
+    """Split a record's text at the answer marker; the two markers belong to no part.
 
-    The newline that may be put before a forced marker stays with the thinking: text alone does not tell it apart.
+    A newline that was inserted before a forced marker stays with the thinking, because the text does not show it.
     """
     format = format_of(record)
     thinking, _, rest = _body(record).partition(format.answer_start)
@@ -45,7 +45,7 @@ def parts(record: Record) -> Parts:
 
 
 def common_length(a: str, b: str) -> int:
-    """Characters in which two strings begin alike."""
+    """Return the length of the common prefix of two strings."""
     low, high = 0, min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2
@@ -54,11 +54,11 @@ def common_length(a: str, b: str) -> int:
 
 
 def ignored_ends(record: Record, others: Sequence[Record]) -> list[int]:
-    """Characters of thinking before each ignored end that the records tell exactly, ascending; perhaps not all.
+    """Return the character positions of ignored ends in the thinking, ascending; in old records perhaps not all.
 
-    Records of earlier versions do not hold the places. Then they are known where the string stands in the thinking
-    exactly as often as ends were ignored, and where one of the `others`, the problem's records, ends by itself with
-    fewer ends ignored and the same tokens.
+    Records of earlier versions do not store the positions. They are known if the ignore string occurs in the thinking
+    exactly as often as ends were ignored. They are also known if one of the `others`, the records of the problem, has
+    the same tokens, ignored fewer ends, and ended by itself there.
     """
     if not record["ignores_used"]:
         return []
@@ -83,11 +83,11 @@ def ignored_ends(record: Record, others: Sequence[Record]) -> list[int]:
 
 
 def lay_out(records: Sequence[Record], places: Mapping[Setting, int], draws: int) -> dict[str, Any]:
-    """One problem's records as the report's script reads them; `places` are the settings' in the table.
+    """Convert the records of one problem to what the report's script reads; `places` gives each setting's index.
 
-    `traces` hold a text each, after the first `at` characters of their `parent` (-1: none), and the `branches`
-    [setting, draw, position] that end on it. `results` hold for each setting how many of its draws are right and how
-    many undecided, and the first few of them, over its seeds and their samples.
+    Each of `traces` holds a text that continues the first `at` characters of its `parent` (-1: none), and the
+    `branches` [setting, draw, position] that end on it. Each of `results` holds, for one setting, how many records are
+    right and how many undecided, and the first `draws` of them, ordered by seed and sample.
     """
     shown = [record for place, record in _by_draw(records) if place < draws]
     trunks, homes = _trunks(shown)
@@ -99,7 +99,7 @@ def lay_out(records: Sequence[Record], places: Mapping[Setting, int], draws: int
         result["right"] += bool(record["correct"])
         result["undecided"] += is_undecided(record)
         result["of"] += 1
-    ends: dict[int, tuple[int, int]] = {}  # of a shown record: its setting, and its place among the draws
+    ends: dict[int, tuple[int, int]] = {}  # index of a shown record -> its setting, and its index among the draws
     for i, record in enumerate(shown):
         setting = places[Setting.of(record)]
         ends[i] = setting, len(results[setting]["draws"])
@@ -119,20 +119,20 @@ def lay_out(records: Sequence[Record], places: Mapping[Setting, int], draws: int
 
 
 def by_problem(records: Sequence[Record]) -> list[list[Record]]:
-    """Records grouped by problem, in the order of their ids, numbers inside them taken as numbers."""
+    """Group records by problem, sorted by id; numbers inside an id are compared as numbers."""
     grouped: dict[Any, list[Record]] = defaultdict(list)
     for record in records:
         grouped[str(record["problem_id"])].append(record)
 
     def order(name: str) -> list[tuple[int, str]]:
-        pieces = re.split(r"0*([0-9]+)", name)  # by length, then by digits: of a number of any size
+        pieces = re.split(r"0*([0-9]+)", name)  # by length, then by digits, which works for numbers of any size
         return [(len(piece), piece) if i % 2 else (0, piece) for i, piece in enumerate(pieces)]
 
     return [grouped[name] for name in sorted(grouped, key=order)]
 
 
 def draws_shown(records: Sequence[Record]) -> int:
-    """How many draws of a problem and setting keep their text: all, or fewer where that is too much for a page."""
+    """Decide how many samples of a problem and setting keep their text: all, or as many as fit into a page."""
     characters: dict[int, int] = defaultdict(int)
     for place, record in _by_draw(records):
         characters[place] += len(record.get("text") or "")
@@ -144,7 +144,7 @@ def draws_shown(records: Sequence[Record]) -> int:
 
 
 def _by_draw(records: Sequence[Record]) -> Iterator[tuple[int, Record]]:
-    """Records by seed and sample, each behind its place among the draws of its problem and setting."""
+    """Yield records by seed and sample, each after its index among the records of its problem and setting."""
     seen: Counter[tuple[str, Setting]] = Counter()
     for record in sorted(records, key=lambda record: (record["seed"], record["sample"])):
         drawn = str(record["problem_id"]), Setting.of(record)
@@ -153,7 +153,7 @@ def _by_draw(records: Sequence[Record]) -> Iterator[tuple[int, Record]]:
 
 
 def _trunks(records: Sequence[Record]) -> tuple[list[Record], list[int]]:
-    """Records that no other one's tokens begin with, longest first, and for each record the first it begins."""
+    """Find the records whose tokens are no prefix of another's, longest first, and for each the one it begins."""
     trunks: list[Record] = []
     homes: dict[int, int] = {}
     for place in sorted(range(len(records)), key=lambda place: -len(_tokens(records[place]))):
@@ -166,7 +166,7 @@ def _trunks(records: Sequence[Record]) -> tuple[list[Record], list[int]]:
 
 
 def _shown(record: Record, text: str, others: Sequence[Record]) -> dict[str, Any]:
-    """What is shown of a record beside its trace, whose text this is."""
+    """Return what the page shows of a record beside its trace with this `text`."""
     ignored = ignored_ends(record, others)
     return {
         "seed": record["seed"],
@@ -201,7 +201,7 @@ def _stored(texts: Sequence[str], i: int) -> dict[str, Any]:
 
 
 def _ends_where_ignored(other: Record, record: Record) -> bool:
-    """Whether `other` ended by itself where `record`, if it thought the same until then, ignored an end."""
+    """Whether `other` ended by itself at a position where `record`, with the same thinking, ignored an end."""
     alike = all(other.get(name) == record.get(name) for name in DRAWS)
     same_string = other["num_ignore"] == 0 or other["ignore_string"] == record["ignore_string"]
     ended = other["forcing"] and other["end"] == "natural" and other["ignores_used"] == other["num_ignore"]

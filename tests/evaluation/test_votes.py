@@ -133,7 +133,7 @@ def test_records_without_classes_are_compared_as_numbers_and_text_and_that_is_sa
     assert majority(records)[4] < 100 / 6
     runs = summarize(records)
     assert runs[0].compared_as_text == 1
-    said = "Majority: in 1 votes, answers are equal only as numbers or as text"
+    said = "Majority: 1 votes compare answers only as numbers or text"
     assert said in format_report(runs, [], "across")
     part = [one | {"answer_class": 0} for one in records[:3]] + records[3:]
     assert majority(part) == majority(records), "numbers of different kinds are not mixed"

@@ -45,14 +45,14 @@ def test_starts_add_up_and_settings_are_told_apart(tmp_path):
         "tokens_of_longest_setting": 9 + 3 + 2 * 2,
     }
     assert "20 decoded in 0:01:02" in format_cost(cost)
-    assert "75% of slot-steps brought a token; 7 programs compiled" in format_cost(cost)
+    assert "75% of slot-steps produced a token; 7 programs compiled" in format_cost(cost)
 
 
 def test_tokens_of_drafts_are_no_use_of_slots(tmp_path):
     add_cost(tmp_path, **start(4, 20, 1.5) | {"accepted_tokens": 40})
     cost = cost_of(tmp_path, RECORDS)
     assert (cost["slot_use"], cost["tokens_per_step"]) == (0.5, 1.5)
-    assert "50% of slot-steps brought a token, 1.50 on average; 8 programs compiled" in format_cost(cost)
+    assert "50% of slot-steps produced a token, 1.50 on average; 8 programs compiled" in format_cost(cost)
 
 
 def test_starts_of_an_earlier_version_are_told_without_what_they_did_not_count(tmp_path):
@@ -66,4 +66,4 @@ def test_no_cost_is_told_where_a_start_left_none(tmp_path):
     add_cost(tmp_path, **start(3, 11, 1.5))
     cost = cost_of(tmp_path, RECORDS)
     assert cost["decoded_tokens"] is None and cost["seconds"] is None
-    assert "decoded" not in format_cost(cost) and "27 with every setting by itself" in format_cost(cost)
+    assert "decoded" not in format_cost(cost) and "27 with each setting decoded by itself" in format_cost(cost)

@@ -33,7 +33,7 @@ def test_settings_and_speed_are_shown(terminal):
     live.get_time = lambda: 12.0
     live.show(2, 700, 0.93, 1.5)
     text = shown(live)
-    assert "3/8" in text and "3 runs, 300 tokens/s, 93% of slots in use, 1.50 tokens a step" in text
+    assert "3/8" in text and "3 runs, 300 tokens/s, 93% of slots in use, 1.50 tokens per step" in text
     rows = [line.split() for line in text.splitlines()]
     assert ["max", "4", "2", "50.0%", "3.0"] in rows
     assert ["natural", "end", "1", "100.0%", "9.0"] in rows

@@ -72,7 +72,7 @@ def test_rows_find_their_settings(printed):
     assert line(printed, '2x "Wait"')[-1] == "2 x Wait"
     assert line(printed, '2x "Hmm"')[-1] == "max 31000, 2 x Hmm", "above what the paper's maximum was"
     assert line(printed, "Table 1: s1-32B")[1:4] == ["56.7", "56.7", "+0.0"], "the best with forcing"
-    assert "No row of the paper: max 2000; T 1" in printed
+    assert "Settings without a row in the paper: max 2000; T 1" in printed
 
 
 def test_the_interval_of_a_difference_holds_what_thirty_problems_cannot_tell(printed):
@@ -164,7 +164,7 @@ def test_a_folder_of_prompts_alone_is_not_taken_for_a_plain_run(tmp_path, capsys
     assert line(printed, "no extrapolation")[-1] == line(printed, "Table 1: s1-32B")[-1] == "not in this run"
     assert line(printed, "short prompt")[1:3] == ["30.0", "30.0"] and line(printed, "short prompt")[-1] == "short"
     assert line(printed, "long prompt")[1:3] == ["36.7", "36.7"]
-    assert "No row of the paper" not in printed
+    assert "Settings without a row in the paper" not in printed
     assert line(printed, "class-conditional")[1:] == ["50", "-", "25", "25.3", "36.7", "36.7"]
     assert line(printed, "budget forcing")[2::2] == ["not in this run"] * 3
 

@@ -56,6 +56,9 @@ def test_what_cannot_be_drawn_is_told_and_the_rest_is_there(tmp_path, monkeypatc
     folder = write_run(tmp_path / "run", [searched(i, True, 4) for i in range(3)])
     reported(folder)
     said = capsys.readouterr()
-    assert said.err == f"{DRAWN[fails]} could not be made (ValueError: no such sign and more); the rest is there\n"
+    assert (
+        said.err
+        == f"{DRAWN[fails]} could not be drawn (ValueError: no such sign and more); everything else was written\n"
+    )
     assert {path.name for path in folder.iterdir()} & set(DRAWN.values()) == set(DRAWN.values()) - {DRAWN[fails]}
     assert (folder / "summary.json").exists() and str(folder / DRAWN[fails]) not in said.out
