@@ -47,7 +47,7 @@ def save_report(
     summary: Mapping[str, Any],
     config: Mapping[str, Any],
 ) -> None:
-    """Write the page atomically. Raises OSError, and then leaves an earlier page as it was."""
+    """Write the report's page atomically. Raises OSError, and then leaves an earlier page as it was."""
     write_whole(path, page(title, page_data(records, runs, summary, config)))
 
 

@@ -48,7 +48,7 @@ def test_few_problems_that_differ_are_not_for_a_bootstrap():
     (found,) = compare(first, run(range(500), lambda i: True))
     assert found.within_noise and found.few_differ and (found.better, found.worse) == (5, 0)
     assert found.note == "within noise, few problems differ" and found.interval[0] < 0 < 1 < found.interval[1]
-    assert "fewer than 10 a bootstrap cannot tell" in format_comparison([found])
+    assert "fewer than 10, too few for a bootstrap" in format_comparison([found])
     (found,) = compare(run(range(500), lambda i: i >= 6), run(range(500), lambda i: True))
     assert not found.within_noise and found.note == "few problems differ"
     (found,) = compare(run(range(500), lambda i: i >= 10), run(range(500), lambda i: True))

@@ -66,4 +66,4 @@ def test_no_cost_is_told_where_a_start_left_none(tmp_path):
     add_cost(tmp_path, **start(3, 11, 1.5))
     cost = cost_of(tmp_path, RECORDS)
     assert cost["decoded_tokens"] is None and cost["seconds"] is None
-    assert "decoded" not in format_cost(cost) and "27 with each setting decoded by itself" in format_cost(cost)
+    assert "decoded in" not in format_cost(cost) and "27 with each setting decoded by itself" in format_cost(cost)

@@ -60,7 +60,7 @@ def test_table():
     assert re.search(r"^REBASE +4 +75\.0% +40\.\d to 92\.\d +8 +200\.0 +64\.0 +160\.0 +3\.00 +1\.00 +0$", text, re.M)
     assert re.search(r"^budget forcing +natural end +100\.0% .* +1 +8\.0 +5\.0 +- +- +- +0$", text, re.M)
     assert re.search(r"^MCTS +1 +0\.0% .* 1$", text, re.M)
-    assert text.endswith("Texts too long for the reward model, which read a part of them: 3.0 a problem")
+    assert text.endswith("Texts that were too long for the reward model, and cut: 3.0 per problem")
     assert "too long" not in format_methods(method_runs(searches()))
 
 
