@@ -1,4 +1,4 @@
-"""A decoded row as a record: the one JSON object that reports read and a stopped run resumes from."""
+"""Records of traces: a record is the one JSON object that reports read and a stopped run resumes from."""
 
 from __future__ import annotations
 
