@@ -12,7 +12,7 @@ from s1_jax.runtime.cli import StopFlag
 from s1_jax.runtime.endpoint import EMPTY, Endpoint, NoAnswer, Reply
 from s1_jax.runtime.terminal import say
 
-KEPT = "what was answered is kept, the same command goes on from there"
+KEPT = "finished answers are saved. Run the same command to resume."
 CHARACTERS_OF_A_TOKEN = 4  # about, where an endpoint does not count
 IN_A_ROW = 20  # prompts without an answer, one behind the other: then the rest is not tried
 ROOM = 2**26  # bytes the disk must have free for another prompt to be asked: for what is under way

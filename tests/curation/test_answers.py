@@ -332,7 +332,7 @@ def test_stopped_anywhere_what_was_answered_is_kept(tmp_path, server, number, co
     assert run.returncode == code, said
     assert len(lines(tmp_path)[1]) == 20
     if code > 0:
-        assert "the same command goes on from there" in said.splitlines()[-1]
+        assert "Run the same command to resume." in said.splitlines()[-1]
     server.says, asked = (lambda prompt: "yes"), len(server.asked)
     config = EndpointConfig("m", server.url, requests_per_minute=FAST)
     assert len(ask(tmp_path, config, prompts)) == 40

@@ -183,7 +183,7 @@ def system(number, *files):
     ids=repr,
 )
 def test_every_end_has_its_code_and_its_line(raised, code, said, capsys):
-    """That the same command goes on is said only where it does."""
+    """The line on how to resume is printed only where the same command does resume."""
 
     def main():
         raise raised
