@@ -1,4 +1,4 @@
-"""Answers of a model that is decoded here, with this project's own engine."""
+"""Replies of a model that is decoded here, with this project's own engine."""
 
 from __future__ import annotations
 
@@ -26,24 +26,25 @@ ROOM_FOR_MARKERS = 64  # tokens between prompt, thinking and answer
 def decode_here(
     who: EndpointConfig, source: Path, prompts: Sequence[str], show: Callable[[Status], None]
 ) -> Iterator[tuple[int, Reply | str]]:
-    """Replies with the places of their prompts, as they come, or why there can be none; first those of the latter kind.
+    """Yield the index of each prompt with its reply, or with the reason why it cannot be decoded.
 
-    `source` is the model's folder. Raises UserError where it is none, and what `show` raises.
+    The reasons come first, then the replies as they are done. `source` is the folder of the model, and `show` is told
+    how far decoding is. Raises UserError if the folder holds no model, and whatever `show` raises.
     """
     model = load_model(source, "auto", mesh=who.mesh, format=who.format)
     tokenizer, context = model.tokenizer, context_length(model.config)
     ids = [tuple(prompt_ids(tokenizer, prompt)) for prompt in prompts]
     longest = min(context, max(map(len, ids)) + who.max_tokens + ROOM_FOR_MARKERS)
     engine = model.engine(longest, who.concurrent, runs=len(prompts))
-    places, requests = [], []
-    for place, prompt in enumerate(ids):
-        request = dataclasses.replace(_request(who, prompt, context), name=f"prompt {place}")
+    decodable, requests = [], []
+    for index, prompt in enumerate(ids):
+        request = dataclasses.replace(_request(who, prompt, context), name=f"prompt {index}")
         try:
             engine.check(request)
         except UserError as error:
-            yield place, str(error)
+            yield index, str(error)
         else:
-            places.append(place)
+            decodable.append(index)
             requests.append(request)
     for i, record in engine.run_shared(requests, show):
         ended = record["answer_end"] == "stop" and (record["end"] == "natural" or not who.thinking)
@@ -54,13 +55,14 @@ def decode_here(
         if not who.thinking:  # the chat template, or the model by itself, may have opened it
             thinking, text = split_thinking(text)
         written = record["num_thinking_tokens"] + record["num_answer_tokens"]
-        yield places[i], Reply(thinking, text, "stop" if ended else "length", len(ids[places[i]]), written)
+        index = decodable[i]
+        yield index, Reply(thinking, text, "stop" if ended else "length", len(ids[index]), written)
 
 
 def unusual(who: EndpointConfig, source: Path) -> list[Any]:
-    """What decides the answers besides weights and prompts, where it is not as with s1's models; else nothing.
+    """Return format and stop tokens, which decide the replies too, if they differ from those of s1's models.
 
-    Raises UserError where `source` holds no model.
+    The list is empty if they do not. Raises UserError if `source` holds no model.
     """
     tokenizer, vocab_size = hf.load_tokenizer(source), hf.load_config(source).vocab_size
     stops = stop_ids(tokenizer, declared_stops(source, vocab_size), vocab_size)
@@ -69,7 +71,7 @@ def unusual(who: EndpointConfig, source: Path) -> list[Any]:
 
 
 def _request(who: EndpointConfig, prompt: tuple[int, ...], context: int) -> Request:
-    """Thinking and answer share `max_tokens`; at least three quarters of them, or of the context, are for thinking."""
+    """Return the request for a prompt; at least three quarters of `max_tokens`, or of the context, go to thinking."""
     sampling = SamplingConfig(who.temperature or 0.0)
     if not who.thinking:
         return Request(prompt, sampling=sampling, max_answer_tokens=who.max_tokens, thinking=False)
