@@ -13,7 +13,9 @@ from s1_jax import generate
 from s1_jax.checkpoints import hf
 from s1_jax.config import MeshConfig, StoredConfig
 from s1_jax.config.lm_eval import HarnessConfig
+from s1_jax.decoding.loaded_model import decoding_layout
 from s1_jax.errors import UserError
+from s1_jax.model import stored_weights
 from tests.generate.command import V
 
 MESHES = {
@@ -108,6 +110,15 @@ def test_no_weight_lies_whole_on_a_device_while_a_model_is_loaded(folder, monkey
         if array.ndim > 1:
             pieces = {shard.data.size for shard in array.addressable_shards}
             assert pieces == {array.size // devices}, (path, array.sharding)
+
+
+def test_rounding_a_weight_to_int8_gathers_no_piece_of_it():
+    layout = decoding_layout(MeshConfig(fsdp=4, tensor=2))
+    kernel = jax.ShapeDtypeStruct((64, 96), "float32", sharding=layout.sharding("embed", "mlp"))
+    program = stored_weights.rounded.lower(kernel).compile()
+    assert "all-gather" not in program.as_text()
+    values, scales = program.output_shardings
+    assert values.spec == kernel.sharding.spec and scales.spec == kernel.sharding.spec[1:]
 
 
 def test_a_mesh_that_cannot_be(folder):
