@@ -27,7 +27,7 @@ from s1_jax.runtime.terminal import say
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command. Raises UserError, RunError, KeyboardInterrupt, Terminated."""
+    """Parse the command line and run the stages. Raises UserError, RunError, KeyboardInterrupt, Terminated."""
     config = parse_with_file(
         CurateConfig, sys.argv[1:] if argv is None else argv, program("curate"), description=__doc__
     )
@@ -36,24 +36,24 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def curate(config: CurateConfig) -> None:
-    """All stages that are asked for, and what is told of them. Raises as `main` does."""
+    """Run the stages up to `config.until`, and print and plot the funnel. Raises as `main` does."""
     if in_bucket(as_path(config.run_dir)):
-        raise UserError(f"run_dir {config.run_dir}: its tables are made on this machine; choose a folder here")
+        raise UserError(f"run_dir {config.run_dir} is in a bucket; tables are made on this machine: set a local folder")
     names = [stage.name for stage in STAGES]
     if config.until is not None and config.until not in names:
-        raise UserError(f"until: there is no stage {config.until!r}; there are {', '.join(names)}")
+        raise UserError(f"until: there is no stage {config.until!r}; the stages are {', '.join(names)}")
     stages = STAGES if config.until is None else STAGES[: names.index(config.until) + 1]
     for stage in stages:
-        stage.inputs(config)  # a file that is missing is told now, not when its stage's turn comes
+        stage.inputs(config)  # a missing file is reported now, not when its stage begins
     run_dir = Path(config.run_dir).expanduser()
     with locked_folder(run_dir):
         write_whole(run_dir / "config.json", to_json(config))
 
-        # Questions, traces, and what is known of them; then fewer and fewer of them
+        # Collect questions, add traces and grades, then filter and select
         with progress_bar() as bar:
             last = run_stages(stages, config, run_dir, bar, config.again_from)
 
-        # What every rule left
+        # Show the rows left by each rule
         counts = counts_of(last)
         say(align(funnel_rows(counts)))
         save_funnel_plot(run_dir / "funnel.png", counts)

@@ -117,11 +117,11 @@ def test_an_endpoint_that_fails_part_way_is_asked_for_the_rest_alone(start, endp
 
 def test_mistakes_are_named(start, endpoint):
     names = ", ".join(stage.name for stage in STAGES)
-    with pytest.raises(UserError, match=f"until: there is no stage 'choose'; there are {names}"):
+    with pytest.raises(UserError, match=f"until: there is no stage 'choose'; the stages are {names}"):
         start("--until", "choose")
     with pytest.raises(UserError, match="there is no stage 'choose'"):
         start("--again-from", "choose", "--until", "collect")
-    with pytest.raises(UserError, match="choose a folder here"):
+    with pytest.raises(UserError, match="set a local folder"):
         start("--run-dir", "gs://bucket/run")
     with pytest.raises(UserError, match="did you mean --select.size"):
         start("--select.sice", "3")

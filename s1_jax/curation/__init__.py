@@ -1,1 +1,1 @@
-"""The making of a data set: questions of many sources, traces, a thousand of them chosen (the paper, section 2)."""
+"""Curation of a data set: questions from many sources, their traces, and the selection of 1,000 (paper, section 2)."""

@@ -1,8 +1,7 @@
-"""Names each question's field: areas of the Mathematics Subject Classification by their two digits, other subjects by
-two letters.
+"""Classification of questions by field, with areas of the Mathematics Subject Classification and other subjects.
 
-A judge is shown the table and answers with one code; its name goes into `domain`. The names are this project's, short
-enough for a report.
+A judge sees the table of codes (two digits for mathematics, two letters for other subjects) and replies with one; the
+code's name is written to `domain`. The names are this project's own, short enough for a report.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from s1_jax.runtime.terminal import say
 
 UNKNOWN = "unknown"
 DOMAINS = {
-    # Mathematics Subject Classification 2020: all its 63 areas, those of physics and other sciences among them
+    # Mathematics Subject Classification 2020: all its 63 areas, including those of physics and other sciences
     "00": "mathematics in general",
     "01": "history of mathematics",
     "03": "logic and foundations",
@@ -88,7 +87,7 @@ DOMAINS = {
     "93": "control theory",
     "94": "information, signals and circuits",
     "97": "mathematics education",
-    # what it has no area for
+    # subjects that it does not have
     "CH": "chemistry",
     "EN": "engineering",
     "GE": "geography and earth science",
@@ -103,8 +102,8 @@ DOMAINS = {
 }
 TABLE = "\n".join(f"{code} {name}" for code, name in DOMAINS.items())
 CODE = re.compile(r"\b(?:[0-9]{2}|[A-Z]{2})\b")
-LONGEST_SHOWN = 4000  # characters of a question
-LONGEST_REPLY = 200  # characters that the judge is shown of its own
+LONGEST_SHOWN = 4000  # characters of a question in the prompt
+LONGEST_REPLY = 200  # characters of its own reply that the judge is shown
 PROMPT = """\
 Which field does the question below belong to? Choose the one whose knowledge its solution needs most, from this \
 table of codes and fields:
@@ -124,51 +123,51 @@ You were asked this before, and replied {reply!r}. That is not one code of the t
 
 
 def classify(config: CurateConfig, source: Source | None, folder: Path, bar: Progress) -> Made:
-    """Column `domain`: the judge's choice, or "unknown"; without a judge the pool's own, else the question's source.
+    """Add the column `domain`: the judge's choice or "unknown"; without a judge the pool's own, else the source.
 
-    A pool's own fields are not mixed with the judge's: it is asked of every question. Raises RunError where it answers
-    nothing at all.
+    With a judge, every question is sent to it, so that its fields are not mixed with the pool's. Raises RunError if it
+    answers nothing.
     """
     assert source is not None
     judge = config.grade.judge
     asks = config.grade.classify and bool(judge.model)
     domains = pa.array(_by_judge(judge, source, folder, bar), pa.string()) if asks else _own(source)
     counts = Counter(domains.to_pylist())
-    say(f"classify: {len(counts.keys() - {UNKNOWN}):,} domains, {counts[UNKNOWN]:,} questions of none that is known")
+    say(f"classify: {len(counts.keys() - {UNKNOWN}):,} domains, {counts[UNKNOWN]:,} questions of unknown domain")
     return Made({"domain": domains})
 
 
 def code_of(reply: str) -> str | None:
-    """The code a judge's reply names, alone or in a sentence; None where it names none of the table, or several."""
+    """Return the code in a judge's reply, alone or in a sentence; None if it names no code of the table, or several."""
     named = {code for code in CODE.findall(reply) if code in DOMAINS}
     return named.pop() if len(named) == 1 else None
 
 
 def field_prompt(question: str) -> str:
-    """What the judge is asked."""
+    """Build the prompt that asks the judge for a question's field."""
     return PROMPT.format(table=TABLE, question=both_ends(question, LONGEST_SHOWN))
 
 
 def _own(source: Source) -> pa.Array:
-    """What the pool says, else the source."""
-    own, place = source.column("domain").combine_chunks(), source.column("source").combine_chunks()
-    return pc.fill_null(pc.coalesce(own.cast(pa.string()), place), UNKNOWN)
+    """Return the pool's own domains, else the sources."""
+    own, sources = source.column("domain").combine_chunks(), source.column("source").combine_chunks()
+    return pc.fill_null(pc.coalesce(own.cast(pa.string()), sources), UNKNOWN)
 
 
 def _by_judge(judge: EndpointConfig, source: Source, folder: Path, bar: Progress) -> list[str]:
-    """The field of each question. A reply that is no code is shown to the judge, and asked for once more."""
+    """Ask the judge for the field of each question; after a reply without a code, the judge is asked once more."""
     prompts = [field_prompt(question) for question in source.column("question").to_pylist()]
     replies = ask_all(judge, prompts, folder, bar, "classify")
     codes = [None if reply.error else code_of(reply.text) for reply in replies]
     again = [row for row, code in enumerate(codes) if code is None and not replies[row].error]
     if again:
         asked = [AGAIN.format(prompt=prompts[row], reply=replies[row].text[-LONGEST_REPLY:]) for row in again]
-        # beside what it has answered: a few that have no answer are no reason to stop
+        # together with the questions it answered, so that a few without an answer do not end the run
         known = [prompt for prompt, reply in zip(prompts, replies, strict=True) if not reply.error]
         second = ask_all(judge, [*known, *asked], folder, bar, "classify, once more")[len(known) :]
         for row, reply in zip(again, second, strict=True):
             codes[row] = None if reply.error else code_of(reply.text)
-        say(f"classify: {len(again):,} replies were no code and asked for once more")
+        say(f"classify: {len(again):,} replies had no code; their questions are sent once more")
     if failed := sum(reply.error is not None for reply in replies):
-        say(f"classify: {failed:,} questions had no whole reply")
+        say(f"classify: {failed:,} questions have no complete reply")
     return [UNKNOWN if code is None else DOMAINS[code] for code in codes]

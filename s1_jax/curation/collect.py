@@ -1,4 +1,4 @@
-"""Stage 1: the questions of all sources in one table, each once."""
+"""Stage 1, which collects the questions of all sources in one table without duplicates."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ SCHEMA = pa.schema([(name, pa.string()) for name in ("id", *Question._fields)])
 
 
 def collect(config: CurateConfig, source: Source | None, folder: Path, bar: Progress) -> Made:
-    """The questions with their ids, without empty ones, repeated ones (white space and case aside), near duplicates.
+    """Collect questions with their ids, without empty and repeated ones and near duplicates.
 
-    Of two the earlier stays: sources in the order they are named, then paths. A public source that cannot be read is
-    left out as a whole, with a line that says why; what is wrong with a user's own file is an error. In `folder`,
-    `sources.json` has what was read of each, `duplicates.jsonl` the pairs of near duplicates.
-    Raises UserError on an unknown source, on an unusable row of a file (naming it), and where there is no question.
+    Repetitions may differ in white space and case. The first of duplicates stays: sources in the given order come
+    before paths. A public source that cannot be read is skipped as a whole, with a message. In `folder`, `sources.json`
+    counts what was read from each source, and `duplicates.jsonl` has the pairs of near duplicates. Raises UserError for
+    an unknown source, an invalid row of a user's file (naming it), and if there are no questions.
     """
     options = config.collect
     if options.near_duplicates is not None:
@@ -59,7 +59,7 @@ def collect(config: CurateConfig, source: Source | None, folder: Path, bar: Prog
     bar.update(row, note="")
     write_whole(folder / "sources.json", json.dumps(reports, indent=1) + "\n")
     if not len(kept):
-        raise UserError(f"no question in {', '.join(name for name, *_ in sources)}")
+        raise UserError(f"there is no question in {', '.join(name for name, *_ in sources)}")
     stays = np.ones(len(kept), bool)
     if options.near_duplicates is not None:
         texts = kept.column("question")
@@ -72,7 +72,7 @@ def collect(config: CurateConfig, source: Source | None, folder: Path, bar: Prog
 
 
 def collect_inputs(config: CurateConfig) -> list[Path]:
-    """The files that `collect` reads of the user's own. Raises UserError where a folder has none."""
+    """List the user's files that `collect` reads. Raises UserError if a folder has none."""
     files: list[Path] = []
     for path in map(as_path, config.collect.paths):
         if path.is_file():
@@ -83,7 +83,7 @@ def collect_inputs(config: CurateConfig) -> list[Path]:
 
 
 class _Kept:
-    """Questions as they come, without empty and repeated ones; a group of rows at a time leaves Python's memory."""
+    """Questions collected so far, without empty and repeated ones, moved to Arrow in groups of rows."""
 
     def __init__(self) -> None:
         self.empty = self.repeated = 0
@@ -92,7 +92,7 @@ class _Kept:
         self._batches: deque[pa.RecordBatch] = deque()
 
     def add(self, question: Question) -> bool:
-        """True if it is a new one."""
+        """Add a question and return whether it is new."""
         folded = fold(question.question)
         digest = hashlib.sha256(folded.encode()).digest()[:16]
         self.empty += not folded
@@ -109,12 +109,12 @@ class _Kept:
         return len(self._seen)
 
     def column(self, name: str) -> list[str]:
-        """One column of all that were new."""
+        """Return one column of all new questions."""
         self._flush()
         return [text for batch in self._batches for text in batch[name].to_pylist()]
 
     def taken(self, stays: np.ndarray) -> pa.Table:
-        """Those that stay, as a table; they are gone from here then, as with traces there may be no room for both."""
+        """Return the questions that stay as a table, and free the others' memory: with traces both may not fit."""
         self._flush()
         taken, first = [], 0
         while self._batches:
@@ -131,12 +131,12 @@ class _Kept:
 
 
 def _sources(options: CollectConfig) -> list[tuple[str, Pool | None, Iterator[Question]]]:
-    """The sources asked for, by name, and what is known of public ones; nothing is read yet."""
+    """Return the configured sources with their names and, for public ones, their descriptions; nothing is read yet."""
     known = (*PUBLIC, SYNTHETIC)
     if unknown := [name for name in options.sources if name not in known]:
         raise UserError(f"unknown source {unknown[0]!r}; known: {', '.join(known)}")
     if not options.sources and not options.paths:
-        raise UserError("nothing to collect: name collect.sources or collect.paths")
+        raise UserError("nothing to collect: set collect.sources or collect.paths")
     sources = []
     for name in options.sources:
         public = PUBLIC.get(name)
@@ -153,12 +153,12 @@ def _shown(questions: Iterator[Question], name: str, bar: Progress, row: TaskID)
 
 
 def _read(kept: _Kept, name: str, public: Pool | None, questions: Iterator[Question]) -> dict[str, Any]:
-    """Adds a source's questions; a report of them."""
+    """Add the questions of a source and return the counts."""
     report: dict[str, Any] = {"name": name, "read": 0, "new": 0, "without_solution": 0, "skipped": None}
     report |= {name: getattr(public, name, None) for name in ("in_paper", "licence")}
     if public:
         try:
-            questions = iter(list(questions))  # as a whole or not at all
+            questions = iter(list(questions))  # all or nothing
         except UserError as error:
             return report | {"skipped": str(error)}
     for question in questions:
@@ -171,12 +171,12 @@ def _read(kept: _Kept, name: str, public: Pool | None, questions: Iterator[Quest
 
 def _line(report: dict[str, Any]) -> str:
     if report["skipped"]:
-        return f"{report['name']}: left out: {report['skipped']} (once it can be read: --again-from collect)"
+        return f"{report['name']}: skipped: {report['skipped']} (when this is solved, use --again-from collect)"
     line = f"{report['name']}: {report['new']:,} questions"
     if report["read"] > report["new"]:
         line += f" of {report['read']:,}"
     if report["in_paper"]:
-        line += f" (in the paper {report['in_paper']:,})"
+        line += f" (the paper has {report['in_paper']:,})"
     return line + (f", {report['without_solution']:,} without a solution" if report["without_solution"] else "")
 
 

@@ -1,15 +1,15 @@
-"""Questions that an evaluation set holds too go: by what they share, word for word, and by what they say.
+"""Decontamination: questions that overlap with a problem of an evaluation set are dropped.
 
-A question goes when it and a problem of one of the sets
-- share an n-gram of words, in lower case, split at white space, as in the reference;
-- share one with the punctuation split off: "positive integers." and "positive integers," are then the same words;
-- are the same word for word, signs of formulas included, however short: under n words there is no n-gram;
-- are near duplicates (similar.py), which need not share n words in a row. This is not asked of problems under n words:
-  with one word changed they are another problem.
+A question is dropped if it and a problem of one of the sets
+- share an n-gram of words, in lower case and split at white space, as in s1's code;
+- share an n-gram with punctuation split off, where "positive integers." and "positive integers," are the same words;
+- are the same word for word, including the signs of formulas; this finds problems shorter than an n-gram;
+- are near duplicates (similar.py), which need not share n words in sequence. Problems of less than n words are exempt:
+  with one word changed they are a different problem.
 
-The reference also holds every source against those it accepted before, so that the order of sources decides what stays.
-That is not copied: sources do not leak into each other, and duplicates among them are `collect`'s. Nor is its exemption
-of AIME, which it adds after this step; `common` is there for what that hides, the turns of phrase of a competition.
+s1's code also compares each source with the sources accepted before it, so that the order of sources decides what
+stays. This is not done here: duplicates among sources are removed by `collect`. Nor is AIME exempt, which s1 adds
+after this step; the option `common` is for what that hides, phrases that many problems of a competition share.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from s1_jax.runtime.terminal import say
 from s1_jax.tasks import load_task
 from s1_jax.tasks.task import QUESTION_FIELDS, id_of, value_of
 
-HITS = "hits.jsonl"  # in the stage's folder
+HITS = "hits.jsonl"  # file in the stage's folder
 NGRAM, SPLIT, SAME, NEAR = "n-gram", "n-gram, punctuation split off", "word for word", "near duplicate"
 UNPUNCTUATED = re.compile(r"[^\W_]+")
 
@@ -44,7 +44,7 @@ Words = Callable[[str], list[str]]
 
 
 class Problem(NamedTuple):
-    """One problem of an evaluation set."""
+    """One problem of an evaluation set, with its text."""
 
     set: str
     id: str
@@ -52,20 +52,20 @@ class Problem(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """A question and a problem that one check finds too much alike."""
+    """Pair of a question and a problem that one check found too similar."""
 
-    row: int  # of the question
-    problem: int  # of all problems
+    row: int  # index of the question
+    problem: int  # index among all problems
     check: str
-    shared: int | None = None  # n-grams that both have
-    similarity: float | None = None  # of near duplicates
+    shared: int | None = None  # number of common n-grams
+    similarity: float | None = None  # for near duplicates
 
 
 def decontaminate(config: CurateConfig, source: Source, folder: Path, bar: Progress) -> Made:
-    """Drops the questions that hit; every hit with its pair is a line of `folder/hits.jsonl`.
+    """Drop the questions with a hit; every hit is written with its pair to `folder/hits.jsonl`.
 
-    A set's line in the funnel is of the questions that no set before it dropped. Raises UserError on a set that cannot
-    be read: one silently left out would be worse than none.
+    In the funnel, each set counts the questions that no set before it dropped. Raises UserError if a set cannot be
+    read, since a set must not be skipped silently.
     """
     options = config.decontaminate
     sets = evaluation_sets(options)
@@ -87,12 +87,12 @@ def decontaminate(config: CurateConfig, source: Source, folder: Path, bar: Progr
         dropped.append((name, len(here)))
         gone |= here
     say("\n".join(report(hits, problems)))
-    say(f"{len(gone):,} of {len(questions):,} questions dropped; every hit with its pair: {folder / HITS}")
+    say(f"{len(gone):,} of {len(questions):,} questions dropped; all pairs are in {folder / HITS}")
     return Made(rows=np.setdiff1d(np.arange(len(questions)), list(gone)), dropped=dropped)
 
 
 def evaluation_sets(options: DecontaminateConfig) -> list[list[Problem]]:
-    """The problems of every task and path, under their names. Raises UserError naming what cannot be read."""
+    """Load the problems of each task and path. Raises UserError naming what cannot be read."""
     sets = []
     for name in options.tasks:
         task = load_task(TaskConfig(name))
@@ -103,13 +103,13 @@ def evaluation_sets(options: DecontaminateConfig) -> list[list[Problem]]:
             for row in read_rows(str(path), "train")
         ]
         if not rows:
-            raise UserError(f"{path} holds no problems")
+            raise UserError(f"{path} contains no problems")
         sets.append(rows)
     return sets
 
 
 def decontaminate_inputs(config: CurateConfig) -> list[Path]:
-    """The evaluation sets that are files. Raises UserError where one is no file."""
+    """List the evaluation sets that are files. Raises UserError if one does not exist."""
     return _files(config.decontaminate)
 
 
@@ -124,9 +124,9 @@ def _files(options: DecontaminateConfig) -> list[Path]:
 def find_hits(
     questions: Sequence[str], problems: Sequence[Problem], options: DecontaminateConfig, bar: Progress | None = None
 ) -> list[Hit]:
-    """Every hit, by question, problem and check; near duplicates are only looked for where nothing else hit the pair.
+    """Find all hits, sorted by question, problem and check; near duplicates only count if no other check hit the pair.
 
-    Of the problems of a set that are near duplicates of a question the nearest is named.
+    If several problems of a set are near duplicates of a question, only the nearest one is returned.
     """
     texts = [problem.text for problem in problems]
     hits = [
@@ -141,37 +141,37 @@ def find_hits(
 
 
 def report(hits: Sequence[Hit], problems: Sequence[Problem]) -> list[str]:
-    """A line a set and check: pairs, problems and questions that it finds; a question may be on several."""
+    """Return one line per set and check with its numbers of pairs, problems and questions; questions may repeat."""
     names = dict.fromkeys(problem.set for problem in problems)
     wide = max(map(len, ["set", *names]))
     lines = [f"{'set':<{wide}} {'check':<29} {'pairs':>7} {'problems':>9} {'questions':>10}"]
     for name in names:
         for check in (NGRAM, SPLIT, SAME, NEAR):
             found = [hit for hit in hits if problems[hit.problem].set == name and hit.check == check]
-            rows, places = {hit.row for hit in found}, {hit.problem for hit in found}
-            lines.append(f"{name:<{wide}} {check:<29} {len(found):>7,} {len(places):>9,} {len(rows):>10,}")
+            rows, hit_problems = {hit.row for hit in found}, {hit.problem for hit in found}
+            lines.append(f"{name:<{wide}} {check:<29} {len(found):>7,} {len(hit_problems):>9,} {len(rows):>10,}")
     return lines
 
 
 def _shared(
     questions: Sequence[str], texts: Sequence[str], split: Words, check: str, options: DecontaminateConfig
 ) -> Iterator[Hit]:
-    """Pairs that share an n-gram not too common among the questions."""
-    places: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for place, text in enumerate(texts):
+    """Find pairs that share an n-gram which is not too common among the questions."""
+    problems: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for problem, text in enumerate(texts):
         for ngram in _ngrams(text, split, options.words):
-            places[ngram].append(place)
+            problems[ngram].append(problem)
     rows: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for row, question in enumerate(questions):
         for ngram in _ngrams(question, split, options.words):
-            if ngram in places:
+            if ngram in problems:
                 rows[ngram].append(row)
     shared: Counter[tuple[int, int]] = Counter()
     for ngram, having in rows.items():
         if options.common is None or len(having) <= options.common:
-            shared.update((row, place) for row in having for place in places[ngram])
-    for (row, place), count in shared.items():
-        yield Hit(row, place, check, shared=count)
+            shared.update((row, problem) for row in having for problem in problems[ngram])
+    for (row, problem), count in shared.items():
+        yield Hit(row, problem, check, shared=count)
 
 
 def _ngrams(text: str, split: Words, size: int) -> Iterable[tuple[str, ...]]:
@@ -180,25 +180,25 @@ def _ngrams(text: str, split: Words, size: int) -> Iterable[tuple[str, ...]]:
 
 
 def _same(questions: Sequence[str], texts: Sequence[str]) -> Iterator[Hit]:
-    places: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for place, text in enumerate(texts):
-        places[tuple(WORD.findall(text.lower()))].append(place)
-    places.pop((), None)
+    problems: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for problem, text in enumerate(texts):
+        problems[tuple(WORD.findall(text.lower()))].append(problem)
+    problems.pop((), None)
     for row, question in enumerate(questions):
-        for place in places.get(tuple(WORD.findall(question.lower())), []):
-            yield Hit(row, place, SAME)
+        for problem in problems.get(tuple(WORD.findall(question.lower())), []):
+            yield Hit(row, problem, SAME)
 
 
 def _near(
     questions: Sequence[str], problems: Sequence[Problem], options: DecontaminateConfig, bar: Progress | None
 ) -> Iterator[Hit]:
-    """Near duplicates of problems that are no shorter than an n-gram."""
+    """Find near duplicates of problems that are at least as long as an n-gram."""
     assert options.near_duplicates is not None
-    places: dict[str, list[int]] = defaultdict(list)
-    for place, problem in enumerate(problems):
+    by_set: dict[str, list[int]] = defaultdict(list)
+    for index, problem in enumerate(problems):
         if len(WORD.findall(problem.text)) >= options.words:
-            places[problem.set].append(place)
-    for those in places.values():
-        texts = [problems[place].text for place in those]
-        for row, place, similarity in nearest(questions, texts, options.near_duplicates, bar):
-            yield Hit(row, those[place], NEAR, similarity=similarity)
+            by_set[problem.set].append(index)
+    for indices in by_set.values():
+        texts = [problems[index].text for index in indices]
+        for row, text, similarity in nearest(questions, texts, options.near_duplicates, bar):
+            yield Hit(row, indices[text], NEAR, similarity=similarity)

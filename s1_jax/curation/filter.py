@@ -1,8 +1,7 @@
-"""Rows that go for their form, a rule a name; and which questions are hard.
+"""Filter rules by name, which drop rows for their form, and the marking of hard questions.
 
-The rules are the reference's, as its filter notebook has them. A row that several rules would drop is counted with the
-first of them. Difficulty is only marked here: the paper's own ablations choose from easy questions too, so it is the
-method of `select` that lets those go.
+The rules are those of s1's filter notebook. A row that several rules would drop is counted for the first of them.
+Difficulty is only marked here: the paper's ablations choose from easy questions too, so `select` decides about them.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from s1_jax.config.curate import CurateConfig, FilterConfig
 from s1_jax.curation.stages import Made, Source
 from s1_jax.errors import UserError
 
-NUMBERED_PART = r"p[1-9][0-9]{0,2}\."  # of a list of problems: p1. to p999.
-# The reference's `\*\*(?=.*\d)[^\s\]]*\*\*`, for an engine without lookahead and with the ASCII's \d and \s alone. The
-# digit may come within the bold run, or behind it on its line.
+NUMBERED_PART = r"p[1-9][0-9]{0,2}\."  # in lists of problems: p1. to p999.
+# `\*\*(?=.*\d)[^\s\]]*\*\*` in s1's code, for an engine without lookahead and with ASCII \d and \s only. The digit may
+# be in the bold text, or after it on the same line.
 _BOLD = r"[^\s\]\p{Z}\x{0B}\x{1C}-\x{1F}\x{85}]*"
 BOLD_NUMBER = rf"\*\*{_BOLD}(\p{{Nd}}{_BOLD}\*\*|\*\*.*\p{{Nd}})"
 
 
 class Rule(NamedTuple):
-    """What it reads, and which of these rows it drops."""
+    """One rule: the columns that it reads, and a function that marks the rows to drop."""
 
     columns: tuple[str, ...]
     drops: Callable[[FilterConfig, pa.RecordBatch], pa.BooleanArray]
@@ -39,33 +38,33 @@ def _blank(texts: pa.Array) -> pa.BooleanArray:
 
 
 def _no_trace(config: FilterConfig, rows: pa.RecordBatch) -> pa.BooleanArray:
-    """The teacher did not answer, or not with both thinking and an attempt."""
+    """Mark rows without both thinking and an attempt of the teacher."""
     return pc.or_(_blank(rows["thinking"]), _blank(rows["attempt"]))
 
 
 def _no_solution(config: FilterConfig, rows: pa.RecordBatch) -> pa.BooleanArray:
-    """Nothing to grade an attempt by. The reference drops such rows unsaid, all of two sources with them."""
+    """Mark rows without a solution to grade by; s1's code drops them silently, and with them all of two sources."""
     return _blank(rows["solution"])
 
 
 def _asymptote(config: FilterConfig, rows: pa.RecordBatch) -> pa.BooleanArray:
-    """A figure as code, but where the source is known to give its figures so."""
+    """Mark questions with a figure as code, except from sources that contain their figures as code."""
     spared = pc.is_in(rows["source"], pa.array(config.asymptote_sources, pa.string()))
     return pc.and_(pc.match_substring(rows["question"], "[asy]"), pc.invert(spared))
 
 
 def _images(config: FilterConfig, rows: pa.RecordBatch) -> pa.BooleanArray:
-    """A picture that is not there."""
+    """Mark questions that refer to a missing picture."""
     return pc.match_substring(rows["question"], "![Image]")
 
 
 def _numbered_parts(config: FilterConfig, rows: pa.RecordBatch) -> pa.BooleanArray:
-    """Several problems in one."""
+    """Mark questions that are several problems in one."""
     return pc.match_substring_regex(rows["question"], NUMBERED_PART)
 
 
 def _bold_numbers(config: FilterConfig, rows: pa.RecordBatch) -> pa.BooleanArray:
-    """A problem's number in bold, and often several problems."""
+    """Mark questions with a problem's number in bold, which are often several problems."""
     return pc.match_substring_regex(rows["question"], BOLD_NUMBER)
 
 
@@ -80,15 +79,14 @@ RULES: dict[str, Rule] = {
 
 
 def filter(config: CurateConfig, source: Source, folder: Path, bar: Progress) -> Made:
-    """The rows that no rule of `config.filter` drops, with `hard`: no solver is known to have got it right.
+    """Keep the rows that no rule of `config.filter` drops, and add `hard`: no solver's attempt is known to be right.
 
-    An attempt of a solver that nothing could grade does not make a question easy. Raises UserError where a column that
-    a rule reads is missing.
+    An attempt that could not be graded does not make a question easy. Raises UserError if a rule's column is missing.
     """
     rules = [(name, RULES[name]) for name in config.filter.rules]
     for name, rule in rules:
         if missing := [column for column in rule.columns if column not in source.names]:
-            raise UserError(f"filter: rule {name} reads column {missing[0]!r}; there are {', '.join(source.names)}")
+            raise UserError(f"filter: rule {name} needs column {missing[0]!r}; the table has {', '.join(source.names)}")
     columns = list(dict.fromkeys(column for _, rule in rules for column in rule.columns)) or ["id"]
     dropped = dict.fromkeys(config.filter.rules, 0)
     kept: list[np.ndarray] = []
@@ -107,7 +105,7 @@ def filter(config: CurateConfig, source: Source, folder: Path, bar: Progress) ->
 
 
 def solvers_of(names: Sequence[str]) -> list[str]:
-    """The columns that say what each solver got right."""
+    """List the columns that say which questions each solver got right."""
     return [name for name in names if name.startswith("solver_") and name.endswith("_correct")]
 
 

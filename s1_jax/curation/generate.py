@@ -1,6 +1,6 @@
-"""Traces by a teacher, and attempts by solvers that tell how hard a question is (the paper, section 2.1 and 2.2).
+"""Generation of traces by a teacher, and of attempts by solvers that show how hard a question is (paper, section 2).
 
-The prompt is the question alone, as in the reference.
+The prompt is the question only, as in s1's code.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ NO_TRACE, NO_ATTEMPT = "no trace", "no attempt"
 
 
 def generate(config: Any, source: Source, folder: Path, bar: Progress) -> Made:
-    """Adds `thinking`, `attempt` and `error` by the teacher, `solver_k` and `solver_k_error` by the k-th solver.
+    """Add `thinking`, `attempt` and `error` by the teacher, and `solver_k` and `solver_k_error` by the k-th solver.
 
-    A trace is whole with thinking and attempt; where it is not, both are null and `error` says why. A solver's text is
-    kept where it was cut off, for that is how far it gets. Without a teacher, rows keep what they came with, and only
-    `error` is new. Raises as `ask_all` does.
+    A trace is complete with thinking and attempt; otherwise both are null and `error` says why. A solver's text is kept
+    even if it was cut off, since that is its result. Without a teacher, rows keep the traces that they came with, and
+    only `error` is added. Raises as `ask_all` does.
     """
     who = config.generate
     questions: list[str] = source.column("question").to_pylist()
@@ -42,7 +42,7 @@ def generate(config: Any, source: Source, folder: Path, bar: Progress) -> Made:
 
 
 def generate_inputs(config: Any) -> list[Path]:
-    """Files the table depends on: the weights of models that are decoded here."""
+    """List the files that the table depends on: the weights of models decoded on this machine."""
     return [path for who in (config.generate.teacher, *config.generate.solvers) for path in weights_of(who)]
 
 
@@ -57,7 +57,7 @@ def _attempt(answer: Answer) -> tuple[str | None, str | None]:
 
 
 def _missing(source: Source) -> pa.ChunkedArray:
-    """What is wrong with the traces that rows came with."""
+    """Say what is missing in the traces that rows came with."""
     chunks = []
     for batch in source.batches(["id", *(name for name in ("thinking", "attempt") if name in source.names)]):
         parts = [_is_blank(batch, name) for name in ("thinking", "attempt")]
@@ -74,7 +74,7 @@ def _is_blank(batch: pa.RecordBatch, name: str) -> pa.Array:
 
 
 def _columns(names: Sequence[str], rows: Iterable[Sequence[str | None]]) -> dict[str, pa.ChunkedArray]:
-    """Strings of many rows as columns, without holding more than a group of rows as Python's."""
+    """Convert rows of strings to columns, with only a group of rows as Python objects at a time."""
     chunks: list[list[pa.Array]] = [[] for _ in names]
     left = iter(rows)
     while group := list(islice(left, ROWS_OF_GROUP)):

@@ -1,13 +1,13 @@
-r"""Grades the teacher's attempt and the solvers': by the tasks' rules, and by a judge what they leave open.
+r"""Grading of the teacher's and the solvers' attempts by the tasks' rules and, where they cannot decide, by a judge.
 
 solution  ... hence there are $\boxed{010}$.   attempt  \boxed{10}                right, by number
 solution  Answer: TRIP OUT                     attempt  \boxed{\text{Trip out}}   right, by text
 solution  BD                                   attempt  Answer: (B), (D)          right, by letter
 solution  ... \boxed{\frac{1}{2}} ...          attempt  \boxed{\frac{1}{3}}       wrong, by math, unless a judge differs
-solution  a proof                              attempt  a proof                   none, unless a judge says
-solution  none                                 attempt  \boxed{10}                "no solution": nothing is said of it
+solution  a proof                              attempt  a proof                   none, unless a judge decides
+solution  none                                 attempt  \boxed{10}                "no solution": not graded
 
-A wrong "right" lets a row into the seed picks, or out of the hard ones, so rules speak only where they are sure.
+A false "right" adds a row to the seed picks or removes it from the hard ones, so rules only decide when they are sure.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from s1_jax.tasks.equivalence import grade_math
 from s1_jax.tasks.gpqa_diamond import AROUND_A_LETTER, letter_in
 from s1_jax.tasks.judge import decision
 
-KEPT = "by_rules.jsonl"  # math-verify takes a tenth of a second for a formula, an hour for a large pool
-LONGEST_ANSWER = 200  # characters; what is longer is a text, and no rule's to grade
-LONGEST_SHOWN = 12_000  # characters of a solution or an attempt that the judge is shown: of a longer one, both ends
+KEPT = "by_rules.jsonl"  # saved because math-verify takes 0.1 s per formula, an hour for a large pool
+LONGEST_ANSWER = 200  # characters; a longer answer is a text, which no rule grades
+LONGEST_SHOWN = 12_000  # characters of a solution or an attempt for the judge; longer ones are cut in the middle
 SOLVER = re.compile(r"solver_[0-9]+")
 ANSWER_LINE = re.compile(r"^[#* \t]*(?:final )?answer[*\s]*:[*\s]*(\S.*)$", re.IGNORECASE | re.MULTILINE)
 PROOF = re.compile(r"\bprove\b|\bshow(?:\s+\w+)?\s+that\b", re.IGNORECASE)
@@ -73,11 +73,11 @@ Say in one or two sentences what decides it. Then end with a line of one word, Y
 
 
 class Grade(NamedTuple):
-    """Whether a text is right (None: nothing could tell), what says so, and whether a judge may know better.
+    """Whether a text is correct (None: undecided), which rule decided, and whether a judge may override it.
 
-    `by` is "number", "text", "math" or "letter" for the rule that decided, "judge" for an LLM, "no answer" for a text
-    that holds none (wrong) or is not there (None), "no solution" where the question has none, and "none" where nothing
-    could tell.
+    `by` is "number", "text", "math" or "letter" for the rule that decided; "judge" for an LLM; "no answer" for a text
+    without an answer (wrong) or a missing text (None); "no solution" if the question has no solution; and "none" if
+    nothing could decide.
     """
 
     correct: bool | None
@@ -86,14 +86,14 @@ class Grade(NamedTuple):
 
 
 UNDECIDED = Grade(None, "none", True)
-GRADE_TYPES = [[first, str, *rest] for first in (bool, type(None)) for rest in ([], [bool])]  # in the file
+GRADE_TYPES = [[first, str, *rest] for first in (bool, type(None)) for rest in ([], [bool])]  # of a line's values
 
 
 def grade(config: CurateConfig, source: Source | None, folder: Path, bar: Progress) -> Made:
-    """Columns `correct` and `graded_by` of the teacher's attempt, and `solver_k_correct` of each solver's text.
+    """Add `correct` and `graded_by` for the teacher's attempt, and `solver_k_correct` for each solver's text.
 
-    What the rules said is kept in `folder` until all is graded, what the judge said for good. Raises RunError where
-    math-verify cannot be started, or the judge answers nothing at all.
+    Verdicts of the rules are saved in `folder` until everything is graded; those of the judge are saved permanently.
+    Raises RunError if math-verify cannot be started or the judge answers nothing.
     """
     assert source is not None
     texts = ["attempt", *(name for name in source.names if SOLVER.fullmatch(name))]
@@ -109,12 +109,12 @@ def grade(config: CurateConfig, source: Source | None, folder: Path, bar: Progre
 
 
 def grade_inputs(config: CurateConfig) -> list[Path]:
-    """Files the table depends on, and that of the fields: the weights of a judge that is decoded here."""
+    """List the files on which this table and that of the fields depend: the weights of a judge decoded here."""
     return weights_of(config.grade.judge)
 
 
 def grade_by_rules(question: str, solution: str | None, text: str | None) -> Grade:
-    """What the tasks' rules say of a text. Raises RunError where math-verify cannot be started."""
+    """Grade a text with the tasks' rules. Raises RunError if math-verify cannot be started."""
     if not (solution and solution.strip()):
         return Grade(None, "no solution")
     if text is None:
@@ -130,18 +130,18 @@ def grade_by_rules(question: str, solution: str | None, text: str | None) -> Gra
     if words_of(gold) and words_of(given) == words_of(gold):
         return Grade(True, "text")
     if last_boxed(text) is None and ("\n" in given or len(given) > LONGEST_ANSWER):
-        return UNDECIDED  # all that was written: formulas in it are not the answer
+        return UNDECIDED  # the whole text, in which a formula need not be the answer
     verdict = grade_math(given, gold)
     if verdict.by == "undecided" or (verdict.by == "math" and (words_of(given) or words_of(gold))):
-        return UNDECIDED  # to math-verify "no integer $x=3$" is 3
+        return UNDECIDED  # math-verify reads "no integer $x=3$" as 3
     rounded = verdict.by == "number" and "." in given + gold
     return Grade(verdict.correct, verdict.by, open=not verdict.correct and (rounded or verdict.by == "math"))
 
 
 def final_answer(solution: str) -> str | None:
-    r"""The one answer a reference solution comes to: in its `\boxed{...}` or on its line "Answer: ...", else all of it.
+    r"""Return the answer of a reference solution: its `\boxed{...}` or its line "Answer: ...", else all of it.
 
-    None where they say different things, or it is a text.
+    Returns None if these contradict each other or the solution is a longer text.
     """
     found = {last_boxed(rf"\boxed{rest}") for rest in solution.split(r"\boxed")[1:]}
     found |= {line[1].strip() for line in ANSWER_LINE.finditer(solution) if r"\boxed" not in line[1]}
@@ -151,34 +151,34 @@ def final_answer(solution: str) -> str | None:
 
 
 def chosen(answer: str) -> str | None:
-    """The letters of the choices an answer names, sorted: "BD" for "(b), (d)"; None where it names none."""
+    """Return the sorted letters of the choices that an answer names: "BD" for "(b), (d)"; None if it names none."""
     bare = AROUND_A_LETTER.sub("", answer).replace(",", "").upper()
     return "".join(sorted(set(bare))) if re.fullmatch("[A-E]+", bare) else letter_in(answer)
 
 
 def words_of(answer: str) -> str | None:
-    r"""An answer of words without what does not count: `\text{...}` around them, white space, case. None: no words."""
+    r"""Normalize an answer in words: without `\text{...}`, white space and case. Returns None if it is not words."""
     bare = TEXT.sub(r"\1", answer)
     return " ".join(bare.strip(" $.").split()).casefold() if WORD.search(COMMAND.sub("", bare)) else None
 
 
 def judge_prompt(question: str, solution: str, attempt: str) -> str:
-    """What the judge is asked."""
+    """Build the prompt that asks the judge whether the attempt is right."""
     return PROMPT.format(question=question, solution=both_ends(solution), attempt=both_ends(attempt))
 
 
 def verdict_of(reply: str) -> bool | None:
-    """What the last word of a judge's reply says; None where it is neither yes nor no."""
+    """Read the verdict in the last word of a judge's reply; None if it is neither yes nor no."""
     return decision(reply.split()[-1]) if reply.split() else None
 
 
 def both_ends(text: str, longest: int = LONGEST_SHOWN) -> str:
-    """The text, or of a longer one its beginning and its end."""
+    """Cut a text that is too long in the middle, keeping its beginning and end."""
     return text if len(text) <= longest else f"{text[: longest // 2]}\n[...]\n{text[-longest // 2 :]}"
 
 
 def table_of(grades: Mapping[str, Sequence[Grade]]) -> str:
-    """For each kind of verdict how many texts it was given to, and how many of them are right."""
+    """Build a table with the number of texts, and of correct ones, for each kind of verdict."""
     counts = {name: Counter(one.by for one in of) for name, of in grades.items()}
     right = {name: Counter(one.by for one in of if one.correct) for name, of in grades.items()}
     kinds = sorted({by for of in counts.values() for by in of}, key=lambda by: -counts["attempt"][by])
@@ -189,27 +189,27 @@ def table_of(grades: Mapping[str, Sequence[Grade]]) -> str:
 
 
 def kept_grades(path: Path) -> dict[str, Grade]:
-    """What earlier starts have graded, by key. Raises UserError naming file and line where a line is no grade."""
+    """Read the grades of earlier starts, by key. Raises UserError naming file and line if a line is not a grade."""
     grades = {}
     for number, line in numbered_records(path):
         key, grade = line.get("key"), line.get("grade")
         if not isinstance(key, str) or not isinstance(grade, list) or list(map(type, grade)) not in GRADE_TYPES:
             raise UserError(f"{path}, line {number}: not a grade; {AGAIN}")
         grades[key] = Grade(*grade)
-    return {key: one for key, one in grades.items() if one != UNDECIDED}  # earlier versions kept these too
+    return {key: one for key, one in grades.items() if one != UNDECIDED}  # earlier versions saved these too
 
 
 def _by_rules(
     source: Source, texts: Sequence[str], folder: Path, bar: Progress, judged: bool
 ) -> tuple[dict[str, list[Grade]], dict[tuple[str, int], str]]:
-    """The grades of each column of texts; the judge's prompts of those left open, by column and row, if it is asked."""
+    """Grade each column of texts by rules; also return, if `judged`, prompts for undecided ones, by column and row."""
     kept = folder / KEPT
     cut_torn_line(kept)
     before = kept_grades(kept)
     grades: dict[str, list[Grade]] = {name: [] for name in texts}
     prompts = {}
     task = bar.add_task("grade by rules", total=source.num_rows * len(texts), note="")
-    threads = ThreadPoolExecutor(os.cpu_count())  # each with a worker of math-verify's
+    threads = ThreadPoolExecutor(os.cpu_count())  # each with its own math-verify worker
     try:
         with appended(kept) as file:
             for batch in source.batches(["question", "solution", *texts]):
@@ -220,7 +220,7 @@ def _by_rules(
                     new = {key: one for key, one in zip(keys, asked, strict=True) if key not in before}
                     said = threads.map(lambda one: grade_by_rules(*one), new.values())
                     for key, before[key] in zip(new, said, strict=True):
-                        # an undecided pair may have been ended, which says nothing of the next time
+                        # an undecided pair may have reached a time limit, and is tried again the next time
                         if before[key] != UNDECIDED:
                             file.write(record_line({"key": key, "grade": before[key]}))
                         bar.advance(task)
@@ -242,7 +242,7 @@ def _by_judge(
     folder: Path,
     bar: Progress,
 ) -> None:
-    """Puts the judge's verdicts in place of those that are open. What it says nothing of stays as the rules had it."""
+    """Replace undecided verdicts by the judge's; where it does not decide, the rules' verdict stays."""
     replies = ask_all(judge, list(prompts.values()), folder, bar, "grade by judge")
     silent = 0
     for (name, row), reply in zip(prompts, replies, strict=True):
@@ -250,4 +250,4 @@ def _by_judge(
         silent += said is None
         if said is not None:
             grades[name][row] = Grade(said, "judge")
-    say(f"grade: the judge was asked of {len(prompts):,} texts, and said neither yes nor no of {silent:,}")
+    say(f"grade: the judge was asked about {len(prompts):,} texts and decided nothing about {silent:,}")

@@ -1,4 +1,4 @@
-"""Counts the tokens of traces."""
+"""Measurement of traces by their number of tokens."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ from s1_jax.curation.stages import Made, Source
 from s1_jax.errors import UserError
 from s1_jax.runtime.terminal import say
 
-TEXTS_OF_BATCH = 64  # the tokenizer holds every token of a batch as a string besides: some 50 MB
+TEXTS_OF_BATCH = 64  # the tokenizer also keeps every token of a batch as a string, about 50 MB
 
 
 def measure(config: CurateConfig, source: Source | None, folder: Path, bar: Progress) -> Made:
-    """Column `thinking_tokens`, int32: tokens of `thinking` by the config's tokenizer, 0 where there is no trace.
+    """Add `thinking_tokens` (int32): the tokens of `thinking` by the config's tokenizer, or 0 without a trace.
 
-    Raises UserError where the tokenizer is not there, or has no tokenizer.json.
+    Raises UserError if the tokenizer does not exist or has no tokenizer.json.
     """
     assert source is not None
     tokenizer = load_tokenizer(config.tokenizer)
     fast = getattr(tokenizer, "backend_tokenizer", None)
     if fast is None:
-        raise UserError(f"the tokenizer of {config.tokenizer} has no tokenizer.json; the slow ones take days")
+        raise UserError(
+            f"the tokenizer of {config.tokenizer} has no tokenizer.json, without which this would take days; "
+            "set --tokenizer to one that has it"
+        )
     lengths = np.zeros(source.num_rows, np.int32)
     task, first = bar.add_task("measure", total=source.num_rows, note=""), 0
     for texts in _texts(source):
@@ -40,12 +43,12 @@ def measure(config: CurateConfig, source: Source | None, folder: Path, bar: Prog
 
 
 def measure_inputs(config: CurateConfig) -> list[Path]:
-    """Files the table depends on: those of a tokenizer in a folder here."""
+    """List the files that the table depends on: those of a tokenizer in a local folder."""
     return sorted(Path(config.tokenizer).glob("tokenizer*.json"))
 
 
 def _texts(source: Source) -> Iterator[Sequence[str]]:
-    """The traces, a batch at a time; one that is not there is empty."""
+    """Yield the traces in batches; a missing trace is an empty text."""
     for rows in source.batches(["thinking"]):
         for start in range(0, len(rows), TEXTS_OF_BATCH):
             yield rows["thinking"].slice(start, TEXTS_OF_BATCH).fill_null("").to_pylist()

@@ -1,4 +1,4 @@
-"""The stages of s1K in their order."""
+"""The stages of the s1K pipeline in their order."""
 
 from __future__ import annotations
 

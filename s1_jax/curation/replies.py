@@ -1,4 +1,4 @@
-"""Replies of a model to many prompts, as they come: from an endpoint, or decoded here."""
+"""Replies of a model to many prompts as they arrive, from an endpoint or decoded on this machine."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from s1_jax.runtime.endpoint import EMPTY, Endpoint, NoAnswer, Reply
 from s1_jax.runtime.terminal import say
 
 KEPT = "finished answers are saved. Run the same command to resume."
-CHARACTERS_OF_A_TOKEN = 4  # about, where an endpoint does not count
-IN_A_ROW = 20  # prompts without an answer, one behind the other: then the rest is not tried
-ROOM = 2**26  # bytes the disk must have free for another prompt to be asked: for what is under way
+CHARACTERS_OF_A_TOKEN = 4  # estimate for endpoints that do not count tokens
+IN_A_ROW = 20  # consecutive prompts without an answer after which the rest is not tried
+ROOM = 2**26  # free bytes on the disk required to send another prompt; enough for the replies still expected
 
 
 def replies_of(
     who: EndpointConfig, source: Path | None, name: str, prompts: Sequence[str], path: Path, stop: StopFlag
 ) -> Generator[tuple[int, Reply | NoAnswer]]:
-    """Replies with the indices of their prompts, or why there is none; `path` is where the caller keeps them.
+    """Yield the index of each prompt with its reply, or with the reason why there is none.
 
-    `source` is the folder of a model that is decoded here, None for one at an endpoint. A reply may have been cut off
-    (`Reply.whole`); one that ended by itself has a text. Raises RunError once no further prompt would fare better, or
-    the disk of `path` is nearly full, after what was under way has come; and what a StopFlag raises.
+    `source` is the folder of a model decoded on this machine, None for an endpoint; `path` is the file to which the
+    caller saves replies. A reply may have been cut off (`Reply.whole`); one that ended naturally has a text. If further
+    prompts would fail too, or the disk of `path` is nearly full, no more are sent, and RunError is raised after the
+    replies still expected have arrived. Also raises what a StopFlag raises.
     """
     if not prompts:
         return
     if source is not None:
-        from s1_jax.curation.decode_here import decode_here  # brings JAX's model stack, which an endpoint does without
+        from s1_jax.curation.decode_here import decode_here  # imports the model stack, which endpoints do not need
 
         for index, said in decode_here(who, source, prompts, lambda status: stop.check()):
             if isinstance(said, Reply) and (said.text or said.finish != "stop"):
@@ -51,7 +52,7 @@ def replies_of(
         in_a_row = in_a_row + 1 if isinstance(reply, NoAnswer) else 0
         if why is None and (why := _reason_to_end(name, reply, in_a_row, path)):
             endpoint.enough.set()
-            say(f"{name}: no more is asked, what is under way is waited for")
+            say(f"{name}: sending no more prompts; waiting for the replies still expected")
         if isinstance(reply, Reply):
             read = reply.tokens_read or len(prompts[index]) // CHARACTERS_OF_A_TOKEN
             written = reply.tokens_written or len(reply.thinking + reply.text) // CHARACTERS_OF_A_TOKEN
@@ -63,13 +64,13 @@ def replies_of(
 
 
 def dollars(who: EndpointConfig, read: int, written: int) -> float:
-    """What so many tokens cost."""
+    """Return the cost of this many tokens in dollars."""
     dollars_read, dollars_written = who.dollars_per_million_tokens
     return (read * dollars_read + written * dollars_written) / 1e6
 
 
 def _reason_to_end(name: str, reply: Reply | NoAnswer, in_a_row: int, path: Path) -> RunError | None:
-    """Why no other prompt is to be asked, if so."""
+    """Return the reason to send no more prompts, or None."""
     if isinstance(reply, NoAnswer) and reply.for_all:
         return reply
     if isinstance(reply, NoAnswer) and in_a_row >= IN_A_ROW:

@@ -1,4 +1,4 @@
-"""What became of the questions: the funnel as a table and a plot, and what the chosen ones are like."""
+"""Report of a curation: the funnel as a table and a plot, and statistics of the chosen questions."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from s1_jax.reporting.labels import plain
 from s1_jax.reporting.plot import BUDGETS, IGNORES, STYLE, save_figure
 
 BAR, MARGINS = 0.27, 0.75  # inches
-EXAMPLES, LONGEST_EXAMPLE = 3, 300  # rows that are shown, and characters of each text
-UNSHOWN = "gpqa"  # its authors ask that no question be put online in plain text
+EXAMPLES, LONGEST_EXAMPLE = 3, 300  # rows shown, and characters of each text
+UNSHOWN = "gpqa"  # its authors ask that its questions are not published in plain text
 
 
 class Overlap(NamedTuple):
-    """How many of the chosen questions another set has too."""
+    """Number of chosen questions that another set contains too."""
 
     name: str
     shared: int
@@ -35,14 +35,14 @@ class Overlap(NamedTuple):
 
 
 def funnel_rows(counts: Sequence[Count]) -> list[tuple[str, str, str, str]]:
-    """Stage, rule, rows it dropped and rows left, under a header; stages that drop nothing by design are left out."""
+    """Return the table of stages and rules, with rows dropped and left, without stages that never drop rows."""
     header = ("stage", "rule", "dropped", "left")
     shown = [count for i, count in enumerate(counts) if count.rule or i == 0]
     return [header, *((c.stage, c.rule or "all", f"{c.dropped:,}", f"{c.left:,}") for c in shown)]
 
 
 def save_funnel_plot(path: Path, counts: Sequence[Count]) -> None:
-    """A bar of the rows left for the start and every rule that dropped some, from the top down; png or svg."""
+    """Plot bars of the rows left at the start and after every rule that dropped some, as png or svg."""
     steps = [count for i, count in enumerate(counts) if count.dropped or i == 0]
     start = steps[0].left + steps[0].dropped
     labels = ["all questions", *(plain(f"{c.stage}: {c.rule.replace('_', ' ')}") for c in steps if c.dropped)]
@@ -51,13 +51,13 @@ def save_funnel_plot(path: Path, counts: Sequence[Count]) -> None:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, height), dpi=200)
         axes = figure.add_axes((0.31, 0.5 / height, 0.6, BAR * len(left) / height))
-        places = np.arange(len(left))
-        axes.barh(places, [start, *left[:-1]], color=BUDGETS[0][0], alpha=0.13, height=0.72, linewidth=0)  # before
+        bars = np.arange(len(left))
+        axes.barh(bars, [start, *left[:-1]], color=BUDGETS[0][0], alpha=0.13, height=0.72, linewidth=0)  # before
         colours = [BUDGETS[0][0]] * (len(left) - 1) + [IGNORES[0] if len(left) > 1 else BUDGETS[0][0]]
-        axes.barh(places, left, color=colours, height=0.72, linewidth=0)
-        for place, rows, before in zip(places, left, [start, *left[:-1]], strict=True):
-            axes.annotate(f"{rows:,}", (before, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
-        axes.set_yticks(places, labels)
+        axes.barh(bars, left, color=colours, height=0.72, linewidth=0)
+        for bar, rows, before in zip(bars, left, [start, *left[:-1]], strict=True):
+            axes.annotate(f"{rows:,}", (before, bar), (4, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.set_yticks(bars, labels)
         axes.invert_yaxis()
         axes.set_ylim(len(left) - 0.5, -0.5)
         axes.set_xlim(0, max(start, 1))
@@ -70,7 +70,7 @@ def save_funnel_plot(path: Path, counts: Sequence[Count]) -> None:
 
 
 def group_rows(table: pa.Table, column: str) -> list[tuple[str, str, str]]:
-    """Value, rows with it, and their mean thinking tokens, under a header; most rows first."""
+    """Return a table of a column's values with their rows and mean thinking tokens, most rows first."""
     groups = (
         pa.table({"value": pc.fill_null(table[column], "unknown"), "tokens": table["thinking_tokens"]})
         .group_by("value")
@@ -84,15 +84,15 @@ def group_rows(table: pa.Table, column: str) -> list[tuple[str, str, str]]:
 
 
 def length_rows(table: pa.Table) -> list[tuple[str, ...]]:
-    """Thinking tokens of all rows: how many in all, mean, and those that a share of the rows does not exceed."""
+    """Return a table of the rows' thinking tokens: total, mean and quantiles."""
     tokens = table["thinking_tokens"]
-    header = ("tokens in all", "mean", "least", "10%", "median", "90%", "most")
+    header = ("total tokens", "mean", "minimum", "10%", "median", "90%", "maximum")
     shares = pc.quantile(tokens, [0, 0.1, 0.5, 0.9, 1]).to_pylist()
     return [header, tuple(_figure(value) for value in (pc.sum(tokens).as_py(), pc.mean(tokens).as_py(), *shares))]
 
 
 def example_lines(table: pa.Table) -> list[str]:
-    """The first rows of different sources as Markdown, each text cut; none of a source that asks not to be shown."""
+    """Format the first rows of different sources as Markdown with shortened texts, without the source UNSHOWN."""
     lines, seen = [], set()
     for row in table.select(["question", "source", "domain", "thinking", "attempt", "thinking_tokens"]).to_pylist():
         if (name := row["source"] or "unknown") in seen or UNSHOWN in name.lower():
@@ -107,33 +107,33 @@ def example_lines(table: pa.Table) -> list[str]:
 
 
 def overlap_with(name: str, table: pa.Table) -> Overlap:
-    """Of the questions of another set, here or on the hub: by id, or by text whatever its case and white space.
+    """Count the questions shared with another set, local or on the hub, by id or by text without case and white space.
 
-    A row there without a text counts if it has its question's hash as `qhash`. Raises UserError for rows without a
-    column of questions.
+    A row of that set without a text counts if it has the hash of its question as `qhash`. Raises UserError for rows
+    without a column of questions.
     """
     ids = set(table["id"].to_pylist())
     texts = {fold(text) for text in table["question"].to_pylist()}
     shared = questions = 0
     for row in read_rows(name, "train"):
         if "question" not in row.columns:
-            raise UserError(f"{row.where}: no column 'question'; found: {', '.join(row.columns)}")
+            raise UserError(f"{row.where}: no column 'question'; it has {', '.join(row.columns)}")
         text = row.columns["question"]
         questions += 1
         hashed = row.columns.get("qhash") if text is None else hashlib.sha256(text.encode()).hexdigest()[:16]
         shared += hashed in ids or (text is not None and fold(text) in texts)
-    return Overlap(Path(name).name if Path(name).exists() else name, shared, questions)  # no path of this machine
+    return Overlap(Path(name).name if Path(name).exists() else name, shared, questions)  # without the local path
 
 
 def markdown_table(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Rows under their header as lines of Markdown, all columns but the first to the right."""
+    """Format rows with their header as a Markdown table, with all columns but the first right-aligned."""
     header, *rest = ([cell.replace("|", "\\|") for cell in row] for row in rows)
     rule = ["---", *["---:"] * (len(header) - 1)]
     return [f"| {' | '.join(row)} |" for row in (header, rule, *rest)]
 
 
 def report_lines(table: pa.Table, counts: Sequence[Count], overlap: Overlap | None) -> list[str]:
-    """The report on the chosen rows as Markdown; its plot is funnel.png beside it."""
+    """Return the report on the chosen rows as Markdown; it refers to funnel.png in the same folder."""
     lines = ["## Funnel", "", *markdown_table(funnel_rows(counts)), "", "![questions left](funnel.png)", ""]
     lines += ["## Lengths", "", *markdown_table(length_rows(table)), ""]
     for column in ("chosen_by", "source", "domain"):
@@ -149,7 +149,7 @@ def _figure(value: float | None) -> str:
 
 
 def _cut(text: str) -> str:
-    """On one line, and nothing of it read as markup."""
+    """Shorten a text to one line without markup."""
     text = " ".join(text.split())
     text = text if len(text) <= LONGEST_EXAMPLE else text[:LONGEST_EXAMPLE].rstrip() + " ..."
     return "`` " + text.replace("``", "` `") + " ``" if text else ""

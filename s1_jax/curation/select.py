@@ -1,13 +1,14 @@
-"""The examples that are chosen: s1K's way, and the paper's ablations.
+"""Selection of the examples, as for s1K and in the paper's ablations.
 
-s1K (the reference's filter notebook) takes the seed picks; then, until `uniform_until` are chosen, it draws a domain
-uniformly; then a domain with the weight it has in the benchmarks' sources. Within a domain, rows are ranked by the
-length of their trace, longest first, and one is drawn with weight 2^-rank: half the time the longest.
+The selection of s1K (from s1's filter notebook) takes the seed picks. Then, until `uniform_until` rows are chosen, it
+samples a domain uniformly; after that it samples a domain with its weight in the benchmarks' sources. Within a domain,
+rows are ranked by the length of their trace, longest first, and one is sampled with weight 2^-rank: half the time the
+longest.
 
-Two things are the reference's on purpose. A seed pick stays in its domain until it is drawn, and that draw brings
-nothing: domains with many seeds get fewer others. And seeds are taken from the hard questions, as its code does; the
-paper's text takes them before difficulty is asked (`seed_from`). One is not: it rounds GPQA's scaled counts down, which
-leaves rare domains out.
+Two properties of s1's code are kept on purpose. A seed pick stays in its domain until it is sampled, and that sample
+adds nothing, so domains with many seeds get fewer other rows. Seeds are taken from the hard questions, while the
+paper's text takes them before difficulty is considered (`seed_from`). One property is not kept: s1's code rounds GPQA's
+scaled counts down, which omits rare domains.
 """
 
 from __future__ import annotations
@@ -25,30 +26,30 @@ from s1_jax.config.curate import CurateConfig, SelectConfig
 from s1_jax.curation.stages import Made, Source
 from s1_jax.errors import UserError
 
-RANKS = 64  # 2^-64 and less is lost in a double beside 1
+RANKS = 64  # 2^-64 and less vanishes when added to 1 in double precision
 
 
 class Pool(NamedTuple):
-    """What is known of the rows, each an array of shape [rows]."""
+    """Properties of the rows for selection, each an array of shape [rows]."""
 
     sources: np.ndarray  # str
     domains: np.ndarray  # str
-    tokens: np.ndarray  # int64, of the traces
-    correct: np.ndarray  # bool, the teacher's attempt
+    tokens: np.ndarray  # int64, length of the trace
+    correct: np.ndarray  # bool, whether the teacher's attempt is
     hard: np.ndarray  # bool
 
 
 class Pick(NamedTuple):
-    """A row that was chosen, and by what."""
+    """One chosen row, and the rule that chose it."""
 
     row: int
     by: str
 
 
 def select(config: CurateConfig, source: Source, folder: Path, bar: Progress) -> Made:
-    """The rows chosen by `config.select`, in the order they were chosen, with `chosen_by`.
+    """Select rows by `config.select`, in the order in which they were chosen, and add `chosen_by`.
 
-    Raises UserError where fewer rows are there than are to be chosen, or more seed picks.
+    Raises UserError if there are fewer rows than `size`, or more seed picks.
     """
     options = config.select
     pool = pool_of(source)
@@ -63,10 +64,10 @@ def select(config: CurateConfig, source: Source, folder: Path, bar: Progress) ->
 
 
 def pool_of(source: Source) -> Pool:
-    """The columns that selection reads. Raises UserError for one that is missing; a null domain is "unknown"."""
+    """Read the columns for selection; a null domain is "unknown". Raises UserError for a missing column."""
     missing = [name for name in ("source", "domain", "thinking_tokens", "correct", "hard") if name not in source.names]
     if missing:
-        raise UserError(f"select reads column {missing[0]!r}; there are {', '.join(source.names)}")
+        raise UserError(f"select needs column {missing[0]!r}; the table has {', '.join(source.names)}")
     texts = [pc.fill_null(source.column(name), "unknown") for name in ("source", "domain")]
     sources, domains = (column.to_numpy().astype(str) for column in texts)
     tokens = pc.fill_null(source.column("thinking_tokens"), 0).to_numpy().astype(np.int64)
@@ -75,15 +76,15 @@ def pool_of(source: Source) -> Pool:
 
 
 def s1k(pool: Pool, options: SelectConfig) -> Iterator[Pick]:
-    """Seeds, then domains drawn uniformly, then by their weights; see this file's head.
+    """Choose seeds, then domains uniformly, then domains by their weights; see the module's docstring.
 
-    Where the benchmarks' domains run out, or there are no rows of those sources, domains are drawn uniformly again.
+    When the benchmarks' domains are used up, or have no rows, domains are sampled uniformly again.
     """
     rng = np.random.default_rng(options.seed)
     seeds = seed_rows(pool, options)
     if len(seeds) > options.size:
         raise UserError(
-            f"select.size {options.size} is below the {len(seeds):,} seed picks; set select.seed_sources to fewer"
+            f"select.size {options.size} is below the {len(seeds):,} seed picks; choose fewer select.seed_sources"
         )
     _check_size(options.size, int((pool.hard | np.isin(np.arange(len(pool.hard)), seeds)).sum()), "hard rows")
     yield from (Pick(int(row), "seed") for row in seeds)
@@ -103,14 +104,14 @@ def s1k(pool: Pool, options: SelectConfig) -> Iterator[Pick]:
 
 
 def seed_rows(pool: Pool, options: SelectConfig) -> np.ndarray:
-    """Rows that are taken without a draw, in their order: those of good sources that the teacher got right."""
+    """Return the rows that are always chosen, in order: those of good sources that the teacher got right."""
     long = (pool.sources == (options.seed_long_source or "")) & (pool.tokens > options.seed_long_tokens)
     taken = pool.correct & (np.isin(pool.sources, options.seed_sources) | long)
     return np.flatnonzero(taken & pool.hard if options.seed_from == "hard" else taken)
 
 
 def benchmark_weights(pool: Pool, options: SelectConfig) -> dict[str, float]:
-    """Domain -> weight: its share of the hard rows of each of the benchmarks' sources, times that source's weight."""
+    """Return each domain's weight: its fraction of a benchmark source's hard rows times the source's weight, summed."""
     weights: dict[str, float] = {}
     for source, weight in options.benchmarks:
         names, counts = np.unique(pool.domains[pool.hard & (pool.sources == source)], return_counts=True)
@@ -120,14 +121,14 @@ def benchmark_weights(pool: Pool, options: SelectConfig) -> dict[str, float]:
 
 
 def random(pool: Pool, options: SelectConfig) -> Iterator[Pick]:
-    """Any rows, easy ones too."""
+    """Choose rows uniformly, including easy ones."""
     _check_size(options.size, len(pool.hard), "rows")
     order = np.random.default_rng(options.seed).permutation(len(pool.hard))
     yield from (Pick(int(row), "random") for row in order[: options.size])
 
 
 def diverse(pool: Pool, options: SelectConfig) -> Iterator[Pick]:
-    """A domain is drawn uniformly, then any row of it, easy ones too."""
+    """Choose a domain uniformly, then a row of it uniformly, including easy ones."""
     _check_size(options.size, len(pool.hard), "rows")
     rng = np.random.default_rng(options.seed)
     left = _by_domain(pool, rng.permutation(len(pool.hard)), ranked=False)
@@ -139,13 +140,13 @@ def diverse(pool: Pool, options: SelectConfig) -> Iterator[Pick]:
 
 
 def longest(pool: Pool, options: SelectConfig) -> Iterator[Pick]:
-    """The longest traces, easy questions too; of equal ones the first."""
+    """Choose the rows with the longest traces, including easy ones; ties go to the first."""
     _check_size(options.size, len(pool.hard), "rows")
     yield from (Pick(int(row), "longest") for row in np.argsort(-pool.tokens, kind="stable")[: options.size])
 
 
 def full(pool: Pool, options: SelectConfig) -> Iterator[Pick]:
-    """All rows, in their order."""
+    """Choose all rows, in their order."""
     yield from (Pick(row, "full") for row in range(len(pool.hard)))
 
 
@@ -153,7 +154,7 @@ METHODS = {"s1k": s1k, "random": random, "diverse": diverse, "longest": longest,
 
 
 def _by_domain(pool: Pool, rows: np.ndarray, ranked: bool = True) -> dict[str, list[int]]:
-    """Rows of each domain, the names in alphabetical order: longest first, of equal ones the first; or as given."""
+    """Group rows by domain in alphabetical order; within a domain longest first (a stable sort), or as given."""
     if ranked:
         rows = rows[np.argsort(-pool.tokens[rows], kind="stable")]
     left: dict[str, list[int]] = {name: [] for name in np.unique(pool.domains[rows]).tolist()}
@@ -163,11 +164,11 @@ def _by_domain(pool: Pool, rows: np.ndarray, ranked: bool = True) -> dict[str, l
 
 
 def _draw(rng: np.random.Generator, weights: Sequence[float] | np.ndarray) -> int:
-    """An index with the probability its weight has in all."""
+    """Sample an index with probability proportional to its weight."""
     bounds = np.cumsum(weights)
     return int(np.searchsorted(bounds, rng.random() * bounds[-1], side="right"))
 
 
 def _check_size(size: int, there: int, what: str) -> None:
     if there < size:
-        raise UserError(f"select.size {size:,} is more than the {there:,} {what} that are left to choose from")
+        raise UserError(f"select.size {size:,} is more than the {there:,} {what} to choose from; lower it")

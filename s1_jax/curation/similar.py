@@ -1,8 +1,8 @@
-"""Texts that say nearly the same: MinHash names the candidates, their words decide.
+"""Detection of near duplicates: MinHash finds the candidates, and their words decide.
 
-Similarity is Jaccard's, of the sets of shingles: two neighbouring words, in lower case, without punctuation but with
-the signs a formula is made of, since x + 1 is not x - 1. Single words would not do: so many problems want the greatest
-value for positive reals a, b and c.
+The similarity is the Jaccard index of the sets of shingles: pairs of neighboring words in lower case, without
+punctuation but with the signs of formulas, since x + 1 is not x - 1. Single words would not be enough: many problems
+ask for the largest value for positive reals a, b and c.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ from s1_jax.errors import UserError
 if TYPE_CHECKING:
     from datasketch import MinHash, MinHashLSH
 
-HASHES = 128  # of a signature
-RECALL = 0.99  # at least: probability that a pair just at the threshold becomes a candidate
+HASHES = 128  # per signature
+RECALL = 0.99  # least probability that a pair at the threshold becomes a candidate
 WORD = re.compile(r"[^\W_]+|[-+*/=<>^!]")
 
 Pair = tuple[int, int, float]
 
 
 def check_installed() -> None:
-    """Raises UserError where datasketch is missing: before hours of reading, not after."""
+    """Raise UserError if datasketch is missing; called before hours of reading, not after."""
     try:
         import datasketch  # noqa: F401
     except ImportError:
-        raise UserError("near duplicates are found with datasketch: pip install 's1_jax[curate]'") from None
+        raise UserError("near duplicates need datasketch: pip install 's1_jax[curate]'") from None
 
 
 def near_duplicates(texts: Sequence[str], threshold: float, bar: Progress | None = None) -> list[Pair]:
-    """Texts to leave out so that no two that stay are this similar: (later, earlier, similarity), by `later`.
+    """Find texts to drop so that no two remaining ones are this similar: (later, earlier, similarity), by `later`.
 
-    The earlier one stays, and is the most similar of those that do: in a chain of texts each like the next, every other
-    one may stay. A text without words is like no other. Time is linear in texts unless most of them are alike.
+    The earlier text stays, and is the most similar one of those that stay. In a chain of texts each similar to the
+    next, every other one may stay. A text without words is similar to no other. The time is linear in the number of
+    texts unless most of them are similar.
     """
     index, shingles = _index(threshold), [_shingles(text) for text in texts]
     pairs = []
@@ -55,9 +56,9 @@ def near_duplicates(texts: Sequence[str], threshold: float, bar: Progress | None
 
 
 def nearest(texts: Sequence[str], others: Sequence[str], threshold: float, bar: Progress | None = None) -> list[Pair]:
-    """The most similar of `others` to each text that has one this similar: (text, other, similarity), by text.
+    """Find the most similar of `others` for each text that has one this similar: (text, other, similarity), by text.
 
-    Raises what `near_duplicates` does.
+    Raises what `near_duplicates` raises.
     """
     index, known = _index(threshold), [_shingles(text) for text in others]
     for there, signature in enumerate(_signatures(known)):
@@ -72,7 +73,7 @@ def nearest(texts: Sequence[str], others: Sequence[str], threshold: float, bar: 
 
 
 def _shingles(text: str) -> np.ndarray:
-    """uint64 [shingles], sorted: 64 bits of a hash stand for two words, or for the only one there is."""
+    """Return sorted 64-bit hashes of all pairs of neighboring words, or of the only word; uint64 [shingles]."""
     words = WORD.findall(text.lower())
     pairs = {f"{first} {second}" for first, second in itertools.pairwise(words)} or set(words)
     hashes = [int.from_bytes(hashlib.blake2b(pair.encode(), digest_size=8).digest(), "big") for pair in pairs]
@@ -91,7 +92,7 @@ def _signatures(shingles: Sequence[np.ndarray], what: str = "", bar: Progress | 
 
 
 def _index(threshold: float) -> MinHashLSH:
-    """Bands as long as the recall allows: the longer, the fewer candidates that are none."""
+    """Build an index with bands as long as the recall allows; longer bands give fewer false candidates."""
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold {threshold} is not above 0 and at most 1")
     check_installed()
@@ -105,14 +106,14 @@ def _index(threshold: float) -> MinHashLSH:
 def _best(
     text: np.ndarray, others: Sequence[np.ndarray], candidates: Sequence[int], threshold: float
 ) -> tuple[int, float] | None:
-    """The most similar candidate, the first of several; none where none is similar enough."""
+    """Return the most similar candidate (the first among equals); None if none is similar enough."""
     own, best = set(text.tolist()), None
-    for place in sorted(candidates):
-        other = others[place]
+    for index in sorted(candidates):
+        other = others[index]
         if min(len(other), len(own)) < threshold * max(len(other), len(own)):
             continue
         both = len(own.intersection(other.tolist()))
         similarity = both / (len(own) + len(other) - both)
         if similarity >= threshold and (best is None or similarity > best[1]):
-            best = place, similarity
+            best = index, similarity
     return best

@@ -1,16 +1,16 @@
-"""Where questions come from: the 16 public sources of the paper's 59,029 (its table of the composition), a generator
-that needs no network, and files of the user's own.
+"""Sources of questions: the 16 public sources of the paper's 59,029 questions, an offline generator, and user files.
 
-Of a public source, hub id, fields and filter are those of the reference, so that most ids are the same too. Not so:
-- GPQA's choices are laid out as this project's benchmark has them; AGIEval's passages have an empty line behind them,
-  where the reference has nothing. The solutions of both end with a line "Answer: C".
-- NuminaMath lacks what the reference keeps by a list of texts; which 250 of SciEval and 1,000 of xword are taken is
-  drawn anew; AIME's data set has another owner now.
-- AGIEval and LiveCodeBench need a script to load. They are read from files: AGIEval's of another copy, LiveCodeBench's
-  its own (2.6 GB, nearly all of it test cases).
+The hub ids, fields and filters of public sources are those of s1's code, so that most ids are the same too. There are
+exceptions:
+- GPQA's choices are formatted as in this project's benchmark; AGIEval's passages are followed by an empty line, unlike
+  in s1's code. The solutions of both end with a line "Answer: C".
+- NuminaMath lacks the texts that s1's code keeps by a list; the 250 questions of SciEval and 1,000 of xword are sampled
+  with another seed; AIME's data set has a new owner.
+- AGIEval and LiveCodeBench have loading scripts, which are no longer supported, and are read from files: AGIEval from
+  another copy, LiveCodeBench from its own files (2.6 GB, nearly all of it test cases).
 
-What is known here is known from pages and code about these data sets, not from a run against the hub: a field that has
-another name there is an error that names it. Counts are the paper's, after its decontamination.
+This was written from documentation and code of these data sets, not from a run against the hub: a field with another
+name there raises an error that names it. The counts are the paper's, after its decontamination.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from s1_jax.runtime.texts import is_unicode
 from s1_jax.tasks import gpqa_diamond
 
 SYNTHETIC = "synthetic"
-SPLIT = "train"  # of a user's folder
+SPLIT = "train"  # of a user's folder or hub data set
 AGIEVAL = "lighteval/agi_eval_en"
-AGIEVAL_REVISION = "3652393f2639e1bd2d6389a4527f9ca160e5e1cb"  # later ones may hold Parquet files of other columns
-HARDEST = 5  # level of MATH
+AGIEVAL_REVISION = "3652393f2639e1bd2d6389a4527f9ca160e5e1cb"  # later ones may have Parquet files with other columns
+HARDEST = 5  # difficulty level in MATH
 CROSSWORD = "Solve the crossword puzzle. You are presented with a clue as input and the number of letters in brackets."
 CLUE = "### Clue: "
-LAST_YEAR = "2021"  # of AIME; the paper keeps 2022 and 2023 for development
+LAST_YEAR = "2021"  # of AIME; the paper reserves 2022 and 2023 for development
 SCIEVAL_ENDINGS = {f"\nOptimal {what}:": f"\nWhat is the optimal {what}?" for what in ("solvent", "ligand", "reactant")}
-LOCAL_FIELDS = {  # of a user's rows, and the columns that may hold them
+LOCAL_FIELDS = {  # fields of a user's rows, and the columns that may contain them
     "question": ("question", "problem"),
     "solution": ("solution",),
     "source": ("source", "source_type"),
@@ -49,7 +49,7 @@ LOCAL_FIELDS = {  # of a user's rows, and the columns that may hold them
 
 
 class Question(NamedTuple):
-    """One question; what its source does not have is None, and where it has no question that is empty."""
+    """One question; fields that its source does not have are None, and a missing question is empty."""
 
     question: str
     solution: str | None
@@ -60,7 +60,7 @@ class Question(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Rows of a hub data set: a split, or a JSONL file where the split is there for a script alone."""
+    """Part of a hub data set: a split, or a JSONL file if the split needs a loading script."""
 
     name: str
     split: str = "train"
@@ -69,7 +69,7 @@ class Part(NamedTuple):
     revision: str | None = None
 
     def rows(self) -> Iterator[Row]:
-        """The rows. Raises UserError where they cannot be had: no access, no network, gone."""
+        """Yield the rows of this part. Raises UserError if they cannot be loaded: no access, no network, or deleted."""
         if self.file is None:
             return read_rows(self.name, self.split, self.subset)
         from huggingface_hub import hf_hub_download  # slow to import
@@ -83,29 +83,29 @@ class Part(NamedTuple):
 
 
 Read = Callable[[Row, int], tuple[str, str | None]]  # a row and the seed -> question and solution
-Others = frozenset[str]  # folded questions of another data set
+Others = frozenset[str]  # questions of another data set, folded
 
 
 class Pool(NamedTuple):
-    """A public source."""
+    """Description of a public source of questions."""
 
     parts: tuple[Part, ...]
     read: Read
-    in_paper: int  # of its questions among the 59,029
-    licence: str | None  # as its card has it
+    in_paper: int  # number of its questions among the 59,029
+    licence: str | None  # according to its card
     keep: Callable[[Row, Others], bool] = lambda row, others: True
-    others: tuple[Part, str] | None = None  # whose questions, in this column, `keep` is told
-    chosen: int | None = None  # so many are drawn, from every group alike; none: all
-    groups: Callable[[Row], tuple[Hashable, ...]] = lambda row: ()  # from the widest to the narrowest
+    others: tuple[Part, str] | None = None  # `keep` gets the questions in this column of this part
+    chosen: int | None = None  # number of questions sampled evenly from all groups; None means all
+    groups: Callable[[Row], tuple[Hashable, ...]] = lambda row: ()  # from the coarsest to the finest
 
 
 def fold(text: str) -> str:
-    """What two texts have in common that differ in white space and case alone: a formula may be set with or without."""
+    """Normalize a text for comparison: without white space, which formulas may or may not have, and in lower case."""
     return "".join(text.split()).casefold()
 
 
 def read_public(pool: Pool, name: str, seed: int, limit: int | None) -> Iterator[Question]:
-    """The first `limit` questions of a public source. Raises UserError where it cannot be read as it is known here."""
+    """Read the first `limit` questions of a public source. Raises UserError if it is not as described here."""
     others: Others = frozenset()
     if pool.others is not None:
         part, column = pool.others
@@ -118,23 +118,22 @@ def read_public(pool: Pool, name: str, seed: int, limit: int | None) -> Iterator
 
 
 def read_synthetic(seed: int, limit: int | None) -> Iterator[Question]:
-    """`limit` different training problems of the tiny task with their right results; domains are numbers of updates.
+    """Generate `limit` different training problems of the tiny task with their solutions.
 
-    Raises UserError without limit.
+    The domain is the number of updates. Raises UserError without a limit.
     """
     if limit is None:
-        raise UserError(f"the source {SYNTHETIC} has no end: say how many with collect.limit")
+        raise UserError(f"the source {SYNTHETIC} is endless; set collect.limit")
     for problem in distinct_problems(np.random.default_rng([seed, 2]), limit, held_out=False):
         domain = f"{len(problem.updates):2} updates"
         yield Question(problem.question, problem.answer, SYNTHETIC, domain)
 
 
 def read_local(path: str, limit: int | None) -> Iterator[Question]:
-    """The first `limit` rows of a JSONL or Parquet file or folder (or a hub id); `source` is the row's own, else the
-    file's name.
+    """Read the first `limit` rows of a JSONL or Parquet file, a folder or a hub id.
 
-    Raises UserError naming file and row: no column of questions, a value that is no text, a line that is no JSON, an
-    `id` of its own that an earlier row has with another question.
+    `source` is a column of the row, else the file's name. Raises UserError, naming file and row, if there is no column
+    of questions, a value is not a text, a line is not JSON, or an earlier row has the same `id` with another question.
     """
     ids: dict[str, tuple[bytes, str]] = {}
     for row in islice(read_rows(path, SPLIT), limit):
@@ -147,7 +146,9 @@ def read_local(path: str, limit: int | None) -> Iterator[Question]:
             digest = hashlib.sha256(fold(question).encode()).digest()
             other, where = ids.setdefault(row.id, (digest, row.where))
             if other != digest:
-                raise UserError(f"{row.where}: the id {row.id!r} is that of another question ({where})")
+                raise UserError(
+                    f"{row.where}: another question ({where}) has the same id {row.id!r}; ids must be unique"
+                )
         yield Question(question, texts.pop("solution"), source, **texts)
 
 
@@ -161,7 +162,10 @@ def _first(row: Row, names: Sequence[str]) -> str | None:
 
 
 def _text(row: Row, name: str) -> str | None:
-    """A field as text: numbers are written out, of a list the first is taken. Raises UserError naming row and field."""
+    """Return a field as text: a number is formatted, and the first element of a list is used.
+
+    Raises UserError that names row and field.
+    """
     if name not in row.columns:
         raise UserError(f"{row.where}: field {name!r} is missing")
     value = row.columns[name]
@@ -172,7 +176,7 @@ def _text(row: Row, name: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise UserError(f"{row.where}: field {name!r} is of type {type(value).__name__}; it must be a string")
     if value is not None and not is_unicode(value):
-        raise UserError(f"{row.where}: field {name!r} holds half of a surrogate pair; it is not valid Unicode")
+        raise UserError(f"{row.where}: field {name!r} contains half of a surrogate pair; it is not valid Unicode")
     return value
 
 
@@ -181,15 +185,15 @@ def _string(row: Row, name: str) -> str:
 
 
 def _drawn(rows: Sequence[Row], groups: Callable[[Row], tuple[Hashable, ...]], seed: int) -> list[Row]:
-    """All rows, shuffled, so that of any first few every group has as many, and in it every group within it.
+    """Shuffle the rows so that in any prefix all groups have equal counts, as do the subgroups of each group.
 
-    The order depends on the seed and each row's text, not on the order the rows came in.
+    The order depends on the seed and the contents of the rows, not on their original order.
     """
 
-    def place(row: Row) -> bytes:
+    def digest(row: Row) -> bytes:
         return hashlib.sha256(f"{seed}\n{sorted(row.columns.items())}".encode(errors="replace")).digest()
 
-    order = sorted(rows, key=place)
+    order = sorted(rows, key=digest)
     depth = len(groups(order[0])) if order else 0
     for end in range(depth, 0, -1):
         seen: Counter[tuple[Hashable, ...]] = Counter()
@@ -211,7 +215,7 @@ def _fields(question: str, solution: str | None = None, strip: bool = False) -> 
 
 
 def _agieval(row: Row, seed: int) -> tuple[str, str | None]:
-    """Passage, question and choices; the explanation, and the letter where the choices are shown."""
+    """Return passage, question and choices, and as solution the explanation, with the letter if choices are shown."""
     question, solution = _string(row, "question"), _inner(row, "solution")
     solution = solution if isinstance(solution, str) and solution.strip() else None
     if not _shows_choices(row):
@@ -227,7 +231,7 @@ def _shows_choices(row: Row) -> bool:
 
 
 def _inner(row: Row, name: str) -> Any:
-    """A field of AGIEval's `other`."""
+    """Return a field of AGIEval's column `other`."""
     other = row.columns.get("other")
     return other.get(name) if isinstance(other, Mapping) else None
 
@@ -245,7 +249,7 @@ def _crossword(row: Row, seed: int) -> tuple[str, str | None]:
 
 
 def _gpqa(row: Row, seed: int) -> tuple[str, str | None]:
-    """With its choices as the benchmark shows them, in an order of seed and question; the right letter at the end."""
+    """Return the question with choices in an order by seed and question, as in the benchmark; the letter ends it."""
     problem = gpqa_diamond.problem(row, seed)
     explanation = _string(row, "Explanation").strip()
     return problem.question, "\n\n".join(filter(None, (explanation, f"Answer: {problem.gold}")))
@@ -261,9 +265,9 @@ def _scieval(row: Row, seed: int) -> tuple[str, str | None]:
 _OLYMPIC_ARENA = ("Math", "Physics", "Chemistry", "Biology", "Geography", "Astronomy", "CS")
 _OLYMPIAD_BENCH = ("OE_TO_maths_en_COMP", "OE_TO_physics_en_COMP", "TP_TO_maths_en_COMP", "TP_TO_physics_en_COMP")
 _AGIEVAL = ("sat-en", "sat-math", "lsat-ar", "lsat-lr", "lsat-rc", "logiqa-en", "aqua-rat", "math")
-_LIVE_CODE_BENCH = ("test.jsonl", "test2.jsonl", "test3.jsonl")  # what is new in releases 1 to 3
+_LIVE_CODE_BENCH = ("test.jsonl", "test2.jsonl", "test3.jsonl")  # additions of releases 1 to 3
 
-# Of duplicates the first stays, so what the selection takes whole (gpqa, aime, math) is best named first.
+# The first of duplicates stays, so list sources that the selection takes whole (gpqa, aime, math) first.
 PUBLIC: dict[str, Pool] = {
     "gpqa": Pool(
         (Part("Idavidrein/gpqa", subset="gpqa_extended"),),
@@ -315,7 +319,7 @@ PUBLIC: dict[str, Pool] = {
     ),
     "olympiad_bench": Pool(
         tuple(Part("Hothan/OlympiadBench", subset=subset) for subset in _OLYMPIAD_BENCH),
-        _fields("question", "solution"),  # without its `context`, as in the reference: with it ids would be others
+        _fields("question", "solution"),  # without its `context`, as in s1's code; it would change the ids
         896,
         "apache-2.0",
     ),

@@ -1,8 +1,9 @@
-"""Stages that make a table from a table, each a Parquet file in `run_dir`; a stop between or within them loses nothing.
+"""Pipeline of stages that each make a table from the previous one, with a Parquet file in `run_dir` per stage.
 
-A table has a row a question. A stage says which rows go on and what new columns they have; what it says is written to
-`run_dir/N_name.parquet` as a whole or not at all, beside a fingerprint of all it was made from. A stage whose
-fingerprint is the one asked for is not run again. Rows pass through memory a group at a time: traces may be many GB.
+A table has one row per question. A stage decides which rows are kept and which columns are added. The new table is
+written to `run_dir/N_name.parquet` atomically, with a fingerprint of everything it was made from. A stage whose
+fingerprint has not changed is not run again, so a stop loses nothing. Rows pass through memory in groups, because
+traces may be many GB.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from s1_jax.runtime.json_input import loads
 from s1_jax.runtime.storage import one_line
 from s1_jax.runtime.terminal import say
 
-ROWS_OF_GROUP = 1024  # with long traces some 20 MB
+ROWS_OF_GROUP = 1024  # about 20 MB with long traces
 FINGERPRINT, COUNTS = b"s1_jax.fingerprint", b"s1_jax.counts"  # in a file's metadata
 
 
 class Count(NamedTuple):
-    """Rows that a rule let go, one line of the funnel."""
+    """Rows that a rule dropped and left, one line of the funnel."""
 
     stage: str
     rule: str
@@ -42,17 +43,17 @@ class Count(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """What a stage makes of its table."""
+    """Result of a stage: new columns, and which rows are kept."""
 
-    columns: Mapping[str, pa.Array] = dataclasses.field(default_factory=dict)  # new ones, of the rows that go on
-    rows: np.ndarray | None = None  # int64, places of the rows that go on, in their new order; none: all
-    dropped: Sequence[tuple[str, int]] = ()  # rules and how many rows each let go, in the order they were asked
+    columns: Mapping[str, pa.Array] = dataclasses.field(default_factory=dict)  # new columns of the rows that are kept
+    rows: np.ndarray | None = None  # int64, indices of the rows that are kept, in their new order; None means all
+    dropped: Sequence[tuple[str, int]] = ()  # rules in order, with the number of rows that each dropped
 
 
 class Source:
-    """The table a stage starts from: columns of it, without what it does not ask for.
+    """Table that a stage starts from, of which only the columns asked for are read.
 
-    Reading raises UserError where the file is damaged.
+    Reading raises UserError if the file is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,16 +64,16 @@ class Source:
             self.names: list[str] = self._file.schema_arrow.names
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """One column, whole."""
+        """Read one column of all rows."""
         with _undamaged(self.path):
             return self._file.read([name])[name]
 
     def empty(self, names: Sequence[str]) -> pa.Table:
-        """Some columns, no rows."""
+        """Return a table with these columns and no rows."""
         return self._file.schema_arrow.empty_table().select(list(names))
 
     def batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Some columns, a group of rows at a time."""
+        """Yield these columns, one group of rows at a time."""
         batches = self._file.iter_batches(ROWS_OF_GROUP, columns=list(names))
         while True:
             with _undamaged(self.path):
@@ -83,24 +84,27 @@ class Source:
 
 
 class Stage(NamedTuple):
-    """One step of the pipeline.
+    """One stage of the pipeline, with the options and files that it depends on.
 
-    `run(config, source, folder, bar)` may keep files of its own in `folder` (reports, answers that were paid for), and
-    shows how far it is on `bar`. `inputs(config)` are files whose contents the table depends on.
+    `run(config, source, folder, bar)` may save its own files in `folder` (reports, answers that were paid for), and
+    shows its progress on `bar`. `inputs(config)` returns files whose contents the table depends on.
     """
 
     name: str
-    run: Callable[[Any, Any, Path, Progress], Made]  # the first stage has no source: None
-    options: tuple[str, ...]  # fields of the config that it reads
+    run: Callable[[Any, Any, Path, Progress], Made]  # the first stage's source is None
+    options: tuple[str, ...]  # fields of the config that the stage reads
     inputs: Callable[[Any], Sequence[Path]] = lambda config: ()
 
 
 def run_stages(
     stages: Sequence[Stage], config: Any, run_dir: Path, bar: Progress, again_from: str | None = None
 ) -> Path:
-    """Runs what is not there yet, and all from `again_from` on; the last table. Raises what a stage raises."""
+    """Run stages that are missing or outdated, and all from `again_from` on; return the last table's path.
+
+    Raises what a stage raises.
+    """
     if again_from is not None and again_from not in (names := [stage.name for stage in stages]):
-        raise UserError(f"there is no stage {again_from!r}; there are {', '.join(names)}")
+        raise UserError(f"there is no stage {again_from!r}; the stages are {', '.join(names)}")
     path, before, again = None, "", False
     for number, stage in enumerate(stages, 1):
         again |= stage.name == again_from
@@ -118,42 +122,42 @@ def run_stages(
 
 
 def fingerprint_of(path: Path) -> str | None:
-    """What the table was made from; none where there is no table, or not a whole one."""
+    """Return the fingerprint of what the table was made from; None if there is no complete table."""
     try:
         metadata = pq.read_metadata(path).metadata or {}
     except (FileNotFoundError, pa.ArrowException):
         return None
     except OSError as error:
-        if error.errno is not None:  # the system's; without a number it is pyarrow's: no whole table
+        if error.errno is not None:  # from the system; pyarrow's own error for an incomplete table has no number
             raise
         return None
     return metadata.get(FINGERPRINT, b"").decode("utf-8", "replace") or None
 
 
 def counts_of(path: Path) -> list[Count]:
-    """The funnel up to this table. Raises UserError where the file does not tell it."""
+    """Read the funnel up to this table. Raises UserError if the file does not contain it."""
     try:
         counts = [Count(*count) for count in loads((pq.read_metadata(path).metadata or {})[COUNTS])]
         if not all(list(map(type, count)) == [str, str, int, int] for count in counts):
             raise TypeError
     except (ValueError, LookupError, TypeError):
-        raise UserError(f"{path} holds no table of this pipeline; remove it, it is made again") from None
+        raise UserError(f"{path} contains no table of this pipeline; remove it to make it again") from None
     return counts
 
 
 @contextmanager
 def _undamaged(path: Path) -> Iterator[None]:
-    """Within: a table is read. Raises UserError where the file holds something else, in which pyarrow trips."""
+    """Turn pyarrow's errors on a damaged table into UserError within this context."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:
         if getattr(error, "errno", None) is not None:
             raise
-        raise UserError(f"{path} is damaged ({one_line(error)}); remove it, it is made again") from None
+        raise UserError(f"{path} is damaged ({one_line(error)}); remove it to make it again") from None
 
 
 def _fingerprint(stage: Stage, config: Any, before: str) -> str:
-    """Of the stage's options and files, and of the table it starts from."""
+    """Hash the stage's options and files, and the fingerprint of the table that it starts from."""
     digest = hashlib.sha256(before.encode())
     options = {name: getattr(config, name) for name in stage.options}
     digest.update(json.dumps([stage.name, options], default=dataclasses.asdict, sort_keys=True).encode())
@@ -164,7 +168,7 @@ def _fingerprint(stage: Stage, config: Any, before: str) -> str:
 
 
 def _write(target: Path, stage: Stage, source: Source | None, made: Made, fingerprint: str) -> None:
-    """The table as a whole, or nothing of it."""
+    """Write the new table to `target`, atomically."""
     counts = [] if source is None else counts_of(source.path)
     dropped = made.dropped or [("", 0)]
     if source is None:
@@ -184,14 +188,14 @@ def _write(target: Path, stage: Stage, source: Source | None, made: Made, finger
 
 
 def _groups(source: Source | None, made: Made) -> Iterator[pa.Table]:
-    """The new table, a group of rows at a time; one without rows where there are none."""
+    """Yield the new table in groups of rows; a table without rows is one empty group."""
     new = pa.table(dict(made.columns))
     if source is None:
         yield new
         return
     rows = np.arange(source.num_rows) if made.rows is None else np.asarray(made.rows, np.int64)
     names = [name for name in source.names if name not in made.columns]
-    if len(rows) and (np.diff(rows) <= 0).any():  # in another order: few rows, or the memory for all of them
+    if len(rows) and (np.diff(rows) <= 0).any():  # a new order needs memory for all chosen rows
         old = pa.concat_tables(_taken(source, names, np.sort(rows)))
         yield _beside(old.take(np.argsort(np.argsort(rows))), new)
         return
@@ -202,9 +206,9 @@ def _groups(source: Source | None, made: Made) -> Iterator[pa.Table]:
 
 
 def _taken(source: Source, names: Sequence[str], rows: np.ndarray) -> Iterator[pa.Table]:
-    """These rows, in ascending order, group by group."""
+    """Yield these rows, which are in ascending order, group by group."""
     first = 0
-    yield source.empty(names)  # brings the columns
+    yield source.empty(names)  # has the schema
     for batch in source.batches(names):
         here = rows[(rows >= first) & (rows < first + len(batch))] - first
         first += len(batch)

@@ -1,7 +1,8 @@
-"""The data set: Parquet that `s1_jax.train` and `datasets` read as it is, and its card.
+"""Output of the data set as Parquet, which `s1_jax.train` and `datasets` read directly, with its card.
 
-`run_dir/NAME` holds data/train-00000-of-00001.parquet, README.md (the card with the report) and funnel.png. It goes
-to the hub only where `write.push_to` says so, and private: GPQA's authors ask that their questions not be put online.
+`run_dir/NAME` contains data/train-00000-of-00001.parquet, README.md (the card with the report) and funnel.png. The data
+set is pushed to the hub only if `write.push_to` is set, and as a private one: GPQA's authors ask that its questions are
+not published.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ PRIVATE = (
 
 
 def write(config: CurateConfig, source: Source, folder: Path, bar: Progress) -> Made:
-    """Writes the data set of the chosen rows, and pushes it if asked; the table stays as it is.
+    """Write the data set of the chosen rows, and push it if `write.push_to` is set; the table stays unchanged.
 
-    What a solver wrote, and why something is missing, is left out. Raises UserError for a missing column and RunError
-    where the hub refuses; what is written stays.
+    Solvers' texts and error columns are omitted. Raises UserError for a missing column, and RunError if the hub refuses
+    the data set; the files on disk stay.
     """
     if missing := [name for name in NEEDED if name not in source.names]:
-        raise UserError(f"write needs column {missing[0]!r}; there are {', '.join(source.names)}")
+        raise UserError(f"write needs column {missing[0]!r}; the table has {', '.join(source.names)}")
     target = Path(config.run_dir) / config.write.name
     (target / DATA).parent.mkdir(parents=True, exist_ok=True)
     names = [name for name in source.names if _is_written(name)]
@@ -57,7 +58,7 @@ def write(config: CurateConfig, source: Source, folder: Path, bar: Progress) -> 
 
 
 def write_inputs(config: CurateConfig) -> Sequence[Path]:
-    """The files that the card depends on beside the table. Raises UserError where one is missing."""
+    """List the files besides the table that the card depends on. Raises UserError if one is missing."""
     name = config.write.compare_with
     if name is None:
         return []
@@ -72,7 +73,7 @@ def _is_written(name: str) -> bool:
 
 
 def _write_data(path: Path, source: Source, names: Sequence[str], bar: Progress) -> None:
-    """As a whole, or not at all."""
+    """Write the Parquet file atomically."""
     task = bar.add_task("write", total=source.num_rows, note="")
     schema = source.empty(names).schema.remove_metadata()
     with whole_file(path) as beside, pq.ParquetWriter(beside, schema, compression="zstd") as writer:
@@ -83,7 +84,7 @@ def _write_data(path: Path, source: Source, names: Sequence[str], bar: Progress)
 
 
 def _card(config: CurateConfig, source: Source, counts: Sequence[Count]) -> Iterator[str]:
-    """The lines of README.md: what the hub reads, then what people do."""
+    """Yield the lines of README.md: the metadata for the hub, then the text."""
     table = pa.concat_tables([source.empty(NEEDED), *_cut_tables(source)])
     overlap = None if config.write.compare_with is None else overlap_with(config.write.compare_with, table)
     yield from (
@@ -111,7 +112,7 @@ def _card(config: CurateConfig, source: Source, counts: Sequence[Count]) -> Iter
         "    python -m s1_jax.train CONFIG.py --data.path FOLDER",
         "",
         "Columns: `question`, `solution` (the source's; may be missing), `source`, `domain`, `thinking` and `attempt` "
-        "(the teacher's), `correct` (its attempt; null where nothing could tell), `thinking_tokens`, `chosen_by`.",
+        "(the teacher's), `correct` (of its attempt; null if undecided), `thinking_tokens`, `chosen_by`.",
         "",
     )
     yield from report_lines(table, counts, overlap)
@@ -120,7 +121,7 @@ def _card(config: CurateConfig, source: Source, counts: Sequence[Count]) -> Iter
 
 
 def _cut_tables(source: Source) -> Iterator[pa.Table]:
-    """The rows with traces as short as a card shows them: all of them may be many GB."""
+    """Yield the rows with traces shortened as in the card, because whole traces may be many GB."""
     for batch in source.batches(NEEDED):
         table = pa.Table.from_batches([batch])
         for name in ("thinking", "attempt"):
@@ -130,14 +131,14 @@ def _cut_tables(source: Source) -> Iterator[pa.Table]:
 
 
 def _licences(table: pa.Table) -> list[tuple[str, ...]]:
-    """Source, rows, and the licence of its questions as the hub has it."""
+    """Return a table of sources with their rows and licenses, as stated on the hub."""
     _, *rows = group_rows(table, "source")
     known = {name: source.licence for name, source in PUBLIC.items()}
     return [("source", "rows", "licence"), *((name, count, known.get(name) or "not known") for name, count, _ in rows)]
 
 
 def _public(value: Any) -> Any:
-    """The config without what says where it ran."""
+    """Remove what identifies the machine from a config."""
     if isinstance(value, dict):
         return {name: _public(part) for name, part in value.items() if name not in PRIVATE}
     return [_public(part) for part in value] if isinstance(value, (list, tuple)) else value
@@ -151,4 +152,4 @@ def _push(target: Path, name: str) -> None:
     except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
         said = (str(error) or type(error).__name__).splitlines()[0]
         raise RunError(f"{target} is written, but could not be pushed to {name!r} ({said})") from None
-    say(f"pushed to {name} (a new data set there is private)")
+    say(f"pushed to {name}; a new data set there is private")

@@ -60,7 +60,7 @@ def right(prompts=PROMPTS):
 def test_every_prompt_once_and_never_again(tmp_path, server, capsys):
     assert list(ask(tmp_path, who(server))) == right()
     assert sorted(server.prompts) == sorted(set(PROMPTS))
-    assert "teacher: 4 different prompts, 4 of them asked now" in capsys.readouterr().out
+    assert "teacher: 4 different prompts, 4 of them sent now" in capsys.readouterr().out
     path, kept = lines(tmp_path)
     assert path.name == "org_some_model.jsonl" and len(kept) == DIFFERENT
     before = path.read_bytes()
@@ -82,7 +82,7 @@ def test_what_an_answer_depends_on_is_asked_anew(tmp_path, server):
 
 def test_no_prompts_ask_nothing(tmp_path, server):
     assert list(ask(tmp_path, who(server), [])) == [] and not server.asked
-    with pytest.raises(UserError, match="teacher: no model"):
+    with pytest.raises(UserError, match="teacher: no model is set"):
         ask(tmp_path, EndpointConfig())
 
 
@@ -133,7 +133,7 @@ def test_each_failure_passes_or_becomes_the_rows_error(tmp_path, server, capsys,
 
 def test_an_endpoint_that_answers_nothing_ends_the_run(tmp_path, server):
     server.says = lambda prompt: (500, KEY)
-    with pytest.raises(RunError, match=r"teacher: org/some model answers none of 4 prompts \(status 500: 4\)"):
+    with pytest.raises(RunError, match=r"teacher: org/some model answered none of 4 prompts \(status 500: 4\)"):
         ask(tmp_path, who(server))
     server.says = lambda prompt: (401, KEY)
     with pytest.raises(RunError, match="status 401") as error:
@@ -355,12 +355,12 @@ def test_time_and_dollars_are_shown(tmp_path, server, capsys):
         (task,) = bar.tasks
         assert (task.description, task.completed, task.total) == ("teacher", DIFFERENT, DIFFERENT)
     assert notes == ["$2.00 of about $8.00", "$4.00 of about $8.00", "$6.00 of about $8.00", "$8.00 of about $8.00"]
-    assert "4 of them asked now, $8.00" in capsys.readouterr().out
+    assert "4 of them sent now, $8.00" in capsys.readouterr().out
     ask(tmp_path, config)
-    assert "0 of them asked now, $8.00" in capsys.readouterr().out, "what all of it cost"
+    assert "0 of them sent now, $8.00" in capsys.readouterr().out, "what all of it cost"
     server.says = lambda prompt: "a" * 400
     ask(tmp_path, config, ["b" * 40])
-    assert "1 of them asked now, $2.00" in capsys.readouterr().out, "estimated where the endpoint does not count"
+    assert "1 of them sent now, $2.00" in capsys.readouterr().out, "estimated where the endpoint does not count"
 
 
 def test_the_key_is_in_no_file(tmp_path, server, capsys):

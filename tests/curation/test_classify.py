@@ -84,7 +84,7 @@ def test_the_judge_names_the_field_and_is_asked_once_more_for_what_is_no_code(tm
     assert len(second) == 2 and all(prompt not in first for prompt in second)  # else it would be the same reply
     assert "'Trees.'" in second[0] and "'A colour'" in second[1]
     printed = capsys.readouterr().out
-    assert "2 replies were no code" in printed and "2 domains, 1 questions of none that is known" in printed
+    assert "2 replies had no code" in printed and "2 domains, 1 questions of unknown domain" in printed
 
 
 def test_a_question_without_a_reply_is_unknown(tmp_path, judge, capsys):
@@ -92,7 +92,7 @@ def test_a_question_without_a_reply_is_unknown(tmp_path, judge, capsys):
     judge.says = {QUESTIONS[0]: ["11"], QUESTIONS[1]: [failed], QUESTIONS[2]: ["Red", failed]}
     assert classified(tmp_path, JUDGED) == ["number theory", UNKNOWN, UNKNOWN]
     assert len(judge.asked) == 2 and len(judge.asked[1]) == 1
-    assert "1 questions had no whole reply" in capsys.readouterr().out
+    assert "1 questions have no complete reply" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

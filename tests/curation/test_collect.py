@@ -219,7 +219,7 @@ def test_what_cannot_be_read_is_named_and_left_out_as_a_whole(hub, tmp_path, cap
     collected, _ = run(tmp_path, source, "usaco")
     assert texts(collected) == COLLECTED["usaco"]
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{source}: ")]
-    assert line.startswith(f"{source}: left out: ") and said in line and "--again-from collect" in line
+    assert line.startswith(f"{source}: skipped: ") and said in line and "--again-from collect" in line
     reports = {report["name"]: report for report in json.loads((tmp_path / "collect" / "sources.json").read_text())}
     assert said in reports[source]["skipped"] and reports["usaco"]["skipped"] is None
     assert reports["usaco"] | {"in_paper": 519, "new": 1, "without_solution": 1} == reports["usaco"]
@@ -267,10 +267,10 @@ def test_the_users_rows(tmp_path, capsys):
     [
         ('{"questoin": "b?", "id": 2}', "line 2: no column question or problem; it has questoin, id"),
         ('{"question": "b?", "solu', "line 2: not JSON"),
-        ('{"question": "b?", "id": 1}', r"line 2: the id '1' is that of another question \(.*line 1\)"),
+        ('{"question": "b?", "id": 1}', r"line 2: another question \(.*line 1\) has the same id '1'"),
         ('{"question": ["b?", 1], "solution": {"a": 1}}', "line 2: field 'solution' is of type dict; it must be a str"),
         ('{"question": true}', "line 2: field 'question' is of type bool"),
-        ('{"question": "\\ud835"}', "line 2: field 'question' holds half of a surrogate pair"),
+        ('{"question": "\\ud835"}', "line 2: field 'question' contains half of a surrogate pair"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named(tmp_path, line, said):
@@ -330,7 +330,7 @@ def test_synthetic_problems_are_seeded_and_right(tmp_path):
         start, steps = row["question"].removeprefix("Start: ").split(". Steps: ")
         steps = steps.removesuffix(". Result mod 100?").split()
         assert int(row["solution"]) == (int(start) + sum(int(step[1:]) for step in steps)) % 100
-    with pytest.raises(UserError, match="say how many with collect.limit"):
+    with pytest.raises(UserError, match="is endless; set collect.limit"):
         run(tmp_path / "d", SYNTHETIC)
 
 
@@ -345,7 +345,7 @@ def test_a_changed_file_is_collected_again(tmp_path):
 def test_options_are_checked(tmp_path):
     with pytest.raises(UserError, match="unknown source 'maths'; known: gpqa, aime, math"):
         run(tmp_path, "maths")
-    with pytest.raises(UserError, match="name collect.sources or collect.paths"):
+    with pytest.raises(UserError, match="set collect.sources or collect.paths"):
         run(tmp_path)
     with pytest.raises(UserError, match="no such file or folder"):
         run(tmp_path, paths=["./none.jsonl"])

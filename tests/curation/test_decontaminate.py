@@ -125,7 +125,7 @@ def test_rows_funnel_and_report(tmp_path, capsys):
     assert made.hits[-1]["shared"] == 2 and made.hits[-1]["similarity"] is None
     table = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert table[1] == ["first.jsonl", "n-gram", "1", "1", "1"] and table[3][-3:] == ["2", "2", "2"]
-    assert table[-1][:6] == "3 of 5 questions dropped; every".split()
+    assert table[-1][:6] == "3 of 5 questions dropped; all".split()
 
 
 def test_sets_of_the_tasks(tmp_path):

@@ -105,5 +105,5 @@ def test_a_table_without_rows_and_no_rules(tmp_path):
 def test_a_missing_column_is_named(tmp_path):
     columns = made_up(2)
     del columns["attempt"]
-    with pytest.raises(UserError, match="rule no_trace reads column 'attempt'; there are id, question"):
+    with pytest.raises(UserError, match="rule no_trace needs column 'attempt'; the table has id, question"):
         call(filter, tmp_path, columns)

@@ -57,7 +57,7 @@ def test_a_teacher_and_two_solvers(tmp_path, server):
     models = [dataclasses.replace(endpoint(server, name), concurrent=1) for name in ("teacher", "small", "large")]
     table = run(tmp_path, GenerateStageConfig(models[0], tuple(models[1:])))
     assert table["thinking"] == ["3+4", None, None, "3+4"] and table["attempt"] == ["7", None, None, "7"]
-    assert table["error"] == [None, NO_TRACE, "cut off at its last token", None]
+    assert table["error"] == [None, NO_TRACE, "cut off at the limit of tokens", None]
     assert table["solver_1"] == ["cut"] * 4 and table["solver_1_error"] == [None] * 4
     assert table["solver_2"] == ["8", "8", None, "8"] and table["solver_2_error"] == [None, None, "status 400", None]
     assert server.prompts == [*QUESTIONS[:3]] * 3, "the question alone, each once"
@@ -109,7 +109,7 @@ def test_a_model_decoded_here(tmp_path, start, thinking, capsys, request):
     assert "1 have no answer" in capsys.readouterr().out
     before = path.read_bytes()
     assert ask(tmp_path, who, QUESTIONS) == answers[:4]
-    assert path.read_bytes() == before and "0 of them asked now" in capsys.readouterr().out
+    assert path.read_bytes() == before and "0 of them sent now" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("one_device")

@@ -149,7 +149,7 @@ def test_the_judge_sees_what_is_open_and_its_word_counts(tmp_path, judge, capsys
     assert columns["graded_by"] == ["number", "judge", "judge", "no solution", "no answer"]
     assert sorted(judge.asked) == sorted(judge_prompt(*row[:3]) for row in ROWS[1:3])
     assert all(part in judge.asked[1] for part in ROWS[2][:3])
-    assert "asked of 2 texts, and said neither yes nor no of 0" in capsys.readouterr().out
+    assert "asked about 2 texts and decided nothing about 0" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_judge_that_says_neither_leaves_it_to_the_rules(tmp_path, judge, capsy
     columns = graded(tmp_path, config=JUDGED)
     assert columns["correct"] == [True, False, None, None, None]
     assert columns["graded_by"] == ["number", "math", "none", "no solution", "no answer"]
-    assert "asked of 2 texts, and said neither yes nor no of 2" in capsys.readouterr().out
+    assert "asked about 2 texts and decided nothing about 2" in capsys.readouterr().out
 
 
 def test_a_judge_at_an_endpoint_is_asked_once(tmp_path):

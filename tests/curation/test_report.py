@@ -99,5 +99,5 @@ def test_overlap(tmp_path):
     path.write_text("\n".join(map(json.dumps, others)))
     assert overlap_with(str(path), table(columns)) == ("others.jsonl", 3, 6)
     path.write_text('{"problem": "?"}')
-    with pytest.raises(UserError, match="line 1: no column 'question'; found: problem"):
+    with pytest.raises(UserError, match="line 1: no column 'question'; it has problem"):
         overlap_with(str(path), pa.table({"id": ["a"], "question": ["b"]}))

@@ -204,7 +204,7 @@ def test_what_cannot_be_chosen_is_said(tmp_path):
     with pytest.raises(UserError, match="select.size 2 is below the [0-9]+ seed picks"):
         call(select, tmp_path, columns, select=SelectConfig(size=2))
     del columns["hard"]
-    with pytest.raises(UserError, match="select reads column 'hard'"):
+    with pytest.raises(UserError, match="select needs column 'hard'"):
         call(select, tmp_path, columns)
     with pytest.raises(UserError, match="select.size is 0"):
         SelectConfig(size=0)

@@ -76,7 +76,7 @@ def test_what_is_there_is_not_made_again(tmp_path):
     (tmp_path / "2_second.parquet").write_bytes(b"PAR1 half")
     run(tmp_path, log, Config(least=5))
     assert log[6:] == ["second"]
-    with pytest.raises(UserError, match="no stage 'fourth'; there are first, second, third"):
+    with pytest.raises(UserError, match="no stage 'fourth'; the stages are first, second, third"):
         run(tmp_path, log, again_from="fourth")
 
 
@@ -131,7 +131,7 @@ def test_a_damaged_table_is_made_again_or_named(tmp_path):
     # its end says that it is whole, its pages are not
     table.write_bytes(whole[:page] + b"\xff" * 40 + whole[page + 40 :])
     (tmp_path / "3_third.parquet").unlink()
-    with pytest.raises(UserError, match=r"2_second\.parquet is damaged \(.*\); remove it, it is made again") as error:
+    with pytest.raises(UserError, match=r"2_second\.parquet is damaged \(.*\); remove it to make it again") as error:
         run(tmp_path, [])
     assert "\n" not in str(error.value)
     table.unlink()
