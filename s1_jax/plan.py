@@ -39,7 +39,7 @@ from s1_jax.runtime.terminal import say
 from s1_jax.training.checks import check_sizes
 
 PROG = program("plan")
-TIMES = {  # of a step, by their names in the program
+TIMES = {  # printed names of a step's times
     "compute": "matmuls",
     "hbm": "HBM",
     "ici": "interconnect",
@@ -49,16 +49,16 @@ TIMES = {  # of a step, by their names in the program
 
 
 def main(argv: list[str] | None = None) -> None:
-    """From options to the printed plan. Raises UserError, RunError."""
+    """Parse the options, make the plan and print it. Raises UserError, RunError."""
     # Options
     config = options(sys.argv[1:] if argv is None else argv)
     if config.topology is None:
-        raise UserError(f"--topology is missing: {KNOWN}")
+        raise UserError(f"--topology is missing; known are {KNOWN}")
     topology = parse_topology(config.topology)
 
     # Devices, model
-    jax.config.update("jax_platforms", "cpu")  # the slice is compiled for, never run on
-    jax.config.update("jax_enable_compilation_cache", False)  # its programs cannot be read back without the devices
+    jax.config.update("jax_platforms", "cpu")  # programs are compiled for the slice, but never run
+    jax.config.update("jax_enable_compilation_cache", False)  # cached programs cannot be loaded without the devices
     devices = describe(topology, say_on_stderr)
     model = QWEN2_5.get(config.model.path) or hf.load_config(hf.resolve(config.model.path))
 
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
         say(to_json(decoding) if config.json else format_decode_plan(decoding, config.model.path, topology))
         return
 
-    # Or a training run: its examples, then one plan or many
+    # A training run: its examples, then one plan or a search
     corpus = examples(config)
     if config.search:
         results = search(config, model, corpus, devices, config.search_limit, say_on_stderr)
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def options(argv: list[str]) -> PlanConfig | DecodePlanConfig:
-    """`CONFIG.py [overrides]`, where the file is a training run's or a sweep's."""
+    """Parse `CONFIG.py [overrides]`, where the file is the config of a training run or a sweep."""
     if not argv or argv[0].startswith("-"):
         return parse_with_file(PlanConfig, argv, PROG, __doc__)
     run = load_config(argv[0])
@@ -98,9 +98,9 @@ def options(argv: list[str]) -> PlanConfig | DecodePlanConfig:
 
 
 def examples(config: PlanConfig) -> Corpus:
-    """What the run trains on: made-up examples of known lengths, or the data set of its config."""
+    """Return the examples of the run: placeholders of known lengths, or the data set of its config."""
     if config.full and config.lengths:
-        raise UserError("--full and --lengths are two answers to one question; give one")
+        raise UserError("--full and --lengths exclude each other; give one of them")
     if config.full:
         return full_rows(config)
     if config.lengths:
@@ -116,7 +116,7 @@ def examples(config: PlanConfig) -> Corpus:
 
 
 def format_plan(plan: Plan, path: str, topology: Topology) -> str:
-    """The plan as a few aligned tables."""
+    """Format the plan of a training run as aligned tables."""
     mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
     memory = plan.memory
     head = f"{path} ({plan.parameters:,} parameters) on {topology}: {plan.chips} {plan.device_kind}, {mesh}"
@@ -142,29 +142,29 @@ def format_plan(plan: Plan, path: str, topology: Topology) -> str:
         if plan.host_bytes:
             parts[-1] += (
                 f"\noffloaded: {memory.host / GIB:.2f} GiB of each chip in its host's memory, "
-                f"{plan.host_bytes / GIB:.1f} GiB moved a step, which is not in the times below"
+                f"{plan.host_bytes / GIB:.1f} GiB moved per step, not included in the times below"
             )
         parts.append(
             align(
                 [
-                    ("a step, all chips", "FLOPs", "x model"),
+                    ("per step, all chips", "FLOPs", "x model"),
                     ("model", f"{plan.model_flops:.4g}", ""),
                     ("compiled", f"{plan.compiled_flops:.4g}", f"{plan.compiled_flops / plan.model_flops:.3f}"),
                 ]
             )
         )
         sent = [(f"{kind} over {axis}", f"{size / GIB:.3f}") for kind, axis, size in plan.collectives]
-        parts.append(align([("a step sends", "GiB"), *sent]) if sent else "a step sends nothing")
+        parts.append(align([("sent per step", "GiB"), *sent]) if sent else "a step sends nothing")
         parts.append(
             align(
                 [
-                    ("a step", "seconds"),
+                    ("per step", "seconds"),
                     *((name, f"{getattr(times, field):.3f}") for field, name in TIMES.items()),
                 ]
             )
         )
         parts.append(
-            f"{plan.steps} steps: {overlap / 60:.1f} minutes overlapped, {no_overlap / 60:.1f} not overlapped "
+            f"{plan.steps} steps: {overlap / 60:.1f} minutes with full overlap, {no_overlap / 60:.1f} without "
             f"({no_overlap / 3600 * plan.chips:.1f} chip-hours, MFU {plan.mfu:.1%})"
         )
     parts.append(f"compiled in {plan.compile_seconds:.0f} s")
@@ -172,7 +172,7 @@ def format_plan(plan: Plan, path: str, topology: Topology) -> str:
 
 
 def format_decode_plan(plan: DecodePlan, path: str, topology: Topology) -> str:
-    """The plan as a few aligned tables."""
+    """Format the plan of a sweep as aligned tables."""
     mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
     head = f"{path} ({plan.parameters:,} parameters) on {topology}: {plan.chips} {plan.device_kind}, {mesh}"
     most, room = max(plan.needs.values()), capacity(plan.chip)
@@ -187,9 +187,9 @@ def format_decode_plan(plan: DecodePlan, path: str, topology: Topology) -> str:
     parts = [head, f"{plan.sizes.rows} rows of {plan.sizes.capacity:,} tokens", align(gib)]
     if (step := plan.step) is not None:
         sent = [(f"{kind} over {axis}", f"{n}", f"{size / 2**20:.2f}") for kind, axis, size, n in step.collectives]
-        parts.append(align([("a step sends", "times", "MiB"), *sent]) if sent else "a step sends nothing")
-        columns = [("a step, caches", "least GiB", "moved", "x least", *(f"ms {name}" for name in TIMES.values()))]
-        columns[0] += ("tokens/s", "a chip", "of roofline")
+        parts.append(align([("sent per step", "times", "MiB"), *sent]) if sent else "a step sends nothing")
+        columns = [("step with caches", "least GiB", "moved", "x least", *(f"ms {name}" for name in TIMES.values()))]
+        columns[0] += ("tokens/s", "per chip", "of roofline")
         for name, live in LIVE.items():
             times = step.seconds(live)
             rate = plan.sizes.rows / times.step_no_overlap
@@ -204,12 +204,12 @@ def format_decode_plan(plan: DecodePlan, path: str, topology: Topology) -> str:
 
 
 def to_json(plan: Plan | DecodePlan) -> str:
-    """The plan as one object."""
+    """Return the plan as one JSON object."""
     return json.dumps(plan.to_dict(), indent=2)
 
 
 def format_search(results: list[Result]) -> str:
-    """One line a choice, the fastest first."""
+    """Format a table with one line per choice, the fastest first."""
     rows = [("choice", "GiB", "x model", "s/step", "overlapped", "minutes", "MFU")]
     for config, plan in results:
         size = f"{plan.memory.total / GIB:.1f}"
@@ -223,7 +223,7 @@ def format_search(results: list[Result]) -> str:
 
 
 def search_json(results: list[Result]) -> str:
-    """All choices as one object, each with the options that make it."""
+    """Return all choices as one JSON object, each with its options."""
     choices = []
     for config, plan in results:
         choice = {

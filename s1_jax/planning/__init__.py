@@ -1,1 +1,1 @@
-"""What a run needs on a slice nobody owns yet: its step compiled ahead of time, weighed and timed."""
+"""Plans of runs on slices that need not exist: programs compiled ahead of time, their memory and their least times."""

@@ -1,6 +1,6 @@
-"""What one run of a compiled program costs one device: matmul FLOPs, bytes moved in HBM, collectives, Pallas kernels.
+"""Costs of one run of a compiled program on one device: matmul FLOPs, HBM traffic, collectives, Pallas kernels.
 
-Elementwise FLOPs are not counted: next to the matmuls they are nothing, and their time is that of the bytes they move.
+Elementwise FLOPs are not counted: they are negligible compared with matmuls, and take the time of their memory traffic.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from s1_jax.planning.groups import Groups, parse_groups
 from s1_jax.planning.hlo import HBM, HOST, Array, Computation, Instruction, Module
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-KERNEL = "tpu_custom_call"  # a Pallas kernel
-# these move nothing, or what they run is counted by itself
+KERNEL = "tpu_custom_call"  # the target of a Pallas kernel
+# these move no data, or the computations that they run are counted separately
 FREE = set(
     "parameter tuple get-tuple-element bitcast constant after-all partition-id replica-id opt-barrier while call "
     "conditional async-start async-update async-done add-dependency".split()
@@ -27,25 +27,25 @@ STARTS, GOES_ON = "AsyncCollectiveStart", "async_collective_fusion_config"
 
 @dataclass(frozen=True)
 class Collective:
-    """A communication between the devices of each group."""
+    """One kind of communication between the devices of each group."""
 
     kind: str
-    bytes: float  # of the whole array of one group: gathered, before it is reduced, over all members; a permute's: sent
+    bytes: float  # of one group's whole array (gathered, or before reduction); for a permute the bytes sent
     groups: Groups
 
 
 @dataclass
 class Counts:
-    """Of one run of the program on one device."""
+    """Counts for one run of a program on one device."""
 
     matmul_flops: float = 0.0
     hbm_bytes: float = 0.0
     host_bytes: float = 0.0  # moved from or to the host's memory
-    collectives: dict[Collective, float] = field(default_factory=dict)  # -> how often
-    kernels: dict[str, float] = field(default_factory=dict)  # name without its number -> how often
+    collectives: dict[Collective, float] = field(default_factory=dict)  # number of executions of each
+    kernels: dict[str, float] = field(default_factory=dict)  # number of executions by name without suffix
 
     def add(self, other: Counts, times: float) -> None:
-        """Adds `times` runs of something else."""
+        """Add the counts of `times` runs of another program or computation."""
         self.matmul_flops += times * other.matmul_flops
         self.hbm_bytes += times * other.hbm_bytes
         self.host_bytes += times * other.host_bytes
@@ -56,7 +56,7 @@ class Counts:
 
 
 def count(module: Module, unknown_trips: int) -> Counts:
-    """All of a program whose outermost loop of unknown length, if it has one, runs `unknown_trips` times."""
+    """Count a whole program; an outermost loop of unknown length runs `unknown_trips` times."""
     total = Counts()
     for name, times in module.executions(unknown_trips).items():
         total.add(_once(module, module[name]), times)
@@ -64,7 +64,7 @@ def count(module: Module, unknown_trips: int) -> Counts:
 
 
 def _once(module: Module, computation: Computation) -> Counts:
-    """One execution of a computation, fusions included, loops and calls not."""
+    """Count one execution of a computation with its fusions, but without loops and calls."""
     counts = Counts()
     for instruction in computation:
         counts.matmul_flops += matmul_flops(module, computation, instruction)
@@ -79,7 +79,7 @@ def _once(module: Module, computation: Computation) -> Counts:
 
 
 def _kernels(module: Module, instruction: Instruction) -> Iterator[str]:
-    """Names of the Pallas kernels it runs: its own, or those that XLA fused with what they read or write."""
+    """Yield the names of the Pallas kernels that an instruction runs, including those in fusions."""
     if instruction.opcode == "fusion":
         for inner in module[instruction.called[0]]:
             yield from _kernels(module, inner)
@@ -91,7 +91,7 @@ def _kernels(module: Module, instruction: Instruction) -> Iterator[str]:
 
 
 def matmul_flops(module: Module, computation: Computation, instruction: Instruction) -> float:
-    """FLOPs of a dot or a convolution, or of all those in a fusion: 2 a product, those with padding not counted."""
+    """Return the FLOPs of a dot, a convolution or all of them in a fusion: 2 per product, without those of padding."""
     if instruction.opcode == "fusion":
         inner = module[instruction.called[0]]
         return sum(matmul_flops(module, inner, each) for each in inner)
@@ -106,7 +106,7 @@ def matmul_flops(module: Module, computation: Computation, instruction: Instruct
 
 
 def _convolution_flops(instruction: Instruction, left: Array, right: Array) -> float:
-    """On TPU every matmul is one: batch dimensions become spatial ones whose dilation leaves one product a place."""
+    """Return the FLOPs of a convolution; on TPU all matmuls are convolutions, with batch dimensions as spatial ones."""
     in_labels, kernel_labels, out_labels = re.split("_|->", instruction.attribute("dim_labels") or "")
     out = instruction.arrays[0]
     window = {
@@ -115,7 +115,7 @@ def _convolution_flops(instruction: Instruction, left: Array, right: Array) -> f
     }
     products = 1.0
     for number in range(len(in_labels) - 2):
-        base, kernel, places = (
+        base, kernel, outputs = (
             array.dims[labels.index(str(number))]
             for array, labels in ((left, in_labels), (right, kernel_labels), (out, out_labels))
         )
@@ -123,7 +123,7 @@ def _convolution_flops(instruction: Instruction, left: Array, right: Array) -> f
         stride, base_dilation, dilation, padding = (
             window[key][number][0] if key in window else value for key, value in default.items()
         )
-        read = np.arange(places)[:, None] * stride + np.arange(kernel)[None, :] * dilation - padding
+        read = np.arange(outputs)[:, None] * stride + np.arange(kernel)[None, :] * dilation - padding
         products *= int(((read >= 0) & (read % base_dilation == 0) & (read <= (base - 1) * base_dilation)).sum())
     batch = left.dims[in_labels.index("b")] // int(instruction.attribute("batch_group_count") or 1)
     features = right.dims[kernel_labels.index("i")] * right.dims[kernel_labels.index("o")]
@@ -134,18 +134,17 @@ def _convolution_flops(instruction: Instruction, left: Array, right: Array) -> f
 
 
 def _collectives(module: Module, computation: Computation, instruction: Instruction) -> Iterator[Collective]:
-    """What an instruction begins to send; an asynchronous collective counts where it starts, once."""
+    """Yield the collectives that an instruction starts; an asynchronous one counts once, at its start."""
     if instruction.opcode == "fusion":
         inner = module[instruction.called[0]]
         for each in inner:
-            if not _goes_on(inner, each):
+            if not _continues(inner, each):
                 yield from _collectives(module, inner, each)
         return
     kind = instruction.opcode.removesuffix("-start")
     if kind not in COLLECTIVES:
         return
-    place = "source_target_pairs" if kind == "collective-permute" else "replica_groups"
-    text = instruction.attribute(place)
+    text = instruction.attribute("source_target_pairs" if kind == "collective-permute" else "replica_groups")
     if text and text.startswith("mesh[") and (order := re.search(r"device_ids=\(.*", instruction.attributes)):
         text = f"{text}, {order[0]}"
     groups = parse_groups(text, module.partitions)
@@ -154,28 +153,28 @@ def _collectives(module: Module, computation: Computation, instruction: Instruct
         return
     own = sum(array.bytes for name in instruction.operands for array in computation[name].arrays)
     if kind == "all-reduce" and any(user.opcode == "dynamic-slice" for user in computation.users[instruction.name]):
-        kind = "reduce-scatter"  # as the TPU compiler writes it: a fusion of the two
+        kind = "reduce-scatter"  # the TPU compiler writes it as a fusion of the two
     yield Collective(kind, own * members if kind in ("all-gather", "all-to-all") else own, groups)
 
 
-def _goes_on(computation: Computation, instruction: Instruction) -> bool:
-    """Whether this is one of the matmuls an asynchronous collective runs behind, or its end, and not its start.
+def _continues(computation: Computation, instruction: Instruction) -> bool:
+    """Return whether an instruction continues or ends an asynchronous collective that another one started.
 
-    The compiler repeats the collective in all the fusions it crosses.
+    The compiler repeats the collective in all fusions that run during it.
     """
     return GOES_ON in instruction.attributes and all(_target(each) != STARTS for each in computation)
 
 
 # Memory
 
-Traffic = Iterator[tuple[float, int]]  # bytes, and the memory space they are read from or written to
+Traffic = Iterator[tuple[float, int]]  # bytes, and the memory space that they are read from or written to
 
 
 def _traffic(module: Module, computation: Computation, instruction: Instruction) -> Traffic:
-    """What one top-level instruction reads and writes; a slice counts, not the array it is cut from or put into.
+    """Yield what a top-level instruction reads and writes; of a slice or an update only the part that is touched.
 
-    A Pallas kernel counts its operands and results once, though it may read a block again or none of it; of a result
-    that is an operand in place it is not known what was written, and nothing is counted.
+    For a Pallas kernel each operand and result counts once, although it may read blocks repeatedly or not at all. A
+    result that is an operand updated in place is not counted, since it is unknown how much was written.
     """
     opcode = instruction.opcode
     if opcode in FREE or _target(instruction) in FREE_CALLS:
@@ -188,7 +187,7 @@ def _traffic(module: Module, computation: Computation, instruction: Instruction)
         yield from _written(module, inner, instruction.arrays)
         return
     kind, _, phase = opcode.rpartition("-") if opcode.endswith(("-start", "-done")) else (opcode, "", "")
-    if phase != "done":  # an asynchronous instruction reads where it starts and writes where it is done
+    if phase != "done":  # an asynchronous instruction reads at its start and writes at its end
         if kind in SLICES:
             yield instruction.arrays[-2 if phase else 0].bytes, operands[0].space
         elif kind in UPDATES:
@@ -206,12 +205,12 @@ def _traffic(module: Module, computation: Computation, instruction: Instruction)
 
 
 SLICES = ("dynamic-slice", "slice", "gather")
-UPDATES = {"dynamic-update-slice": 1, "scatter": 2}  # opcode -> which operand is put into the first, in place
+UPDATES = {"dynamic-update-slice": 1, "scatter": 2}  # index of the operand that is written into the first, in place
 VIEWS = ("bitcast", "reshape")
 
 
 def _read(module: Module, computation: Computation, name: str) -> Traffic:
-    """What a fused computation reads of its parameter `name`."""
+    """Yield what a fused computation reads of its parameter `name`."""
     arrays = computation[name].arrays
     whole = sum(array.bytes for array in arrays)
     wanted = min(_wanted(module, computation, name, whole), whole)
@@ -220,7 +219,7 @@ def _read(module: Module, computation: Computation, name: str) -> Traffic:
 
 
 def _wanted(module: Module, computation: Computation, name: str, whole: float) -> float:
-    """Bytes that the users of an array of `whole` bytes ask for, each by itself."""
+    """Return the bytes that the users of an array of `whole` bytes read, summed over the users."""
     total = 0.0
     for user in computation.users[name]:
         if _shown(module, user) == name:
@@ -234,19 +233,19 @@ def _wanted(module: Module, computation: Computation, name: str, whole: float) -
             inner = module[user.called[0]]
             for parameter, operand in zip(inner.parameters, user.operands, strict=True):
                 total += _wanted(module, inner, parameter, whole) if operand == name else 0.0
-        elif user.opcode != "tuple" and _target(user) in (None, KERNEL) and not _goes_on(computation, user):
+        elif user.opcode != "tuple" and _target(user) in (None, KERNEL) and not _continues(computation, user):
             total += whole
     return total
 
 
 def _written(module: Module, computation: Computation, results: tuple[Array, ...]) -> Traffic:
-    """What a fused computation writes into its `results`."""
+    """Yield what a fused computation writes into its `results`."""
     root = computation[computation.root]
     if _target(root) == KERNEL:
         kept = _in_place(root)
         yield from ((array.bytes, array.space) for i, array in enumerate(results) if i not in kept)
         return
-    if _target(root) is not None:  # an asynchronous collective's: its operand, its result, flags
+    if _target(root) is not None:  # of an asynchronous collective: its operand, its result, flags
         if _target(root) == STARTS:
             yield results[1].bytes, results[1].space
         return
@@ -262,12 +261,12 @@ def _written(module: Module, computation: Computation, results: tuple[Array, ...
         elif source.opcode == "get-tuple-element":
             if int(source.attribute("index") or 0) not in _in_place(computation[source.operands[0]]):
                 yield result.bytes, result.space
-        elif source.opcode != "parameter" and not _goes_on(computation, source):
+        elif source.opcode != "parameter" and not _continues(computation, source):
             yield result.bytes, result.space
 
 
 def _in_place(instruction: Instruction) -> set[int]:
-    """Which results of a Pallas kernel lie where its operands do."""
+    """Return the indices of a Pallas kernel's results that alias operands."""
     if _target(instruction) != KERNEL:
         return set()
     pairs = instruction.attribute("output_to_operand_aliasing") or ""
@@ -275,7 +274,7 @@ def _in_place(instruction: Instruction) -> set[int]:
 
 
 def _shown(module: Module, instruction: Instruction) -> str | None:
-    """The operand that an instruction, or a fusion of such, only gives another shape."""
+    """Return the operand that an instruction, or a fusion, only reshapes; None if it does more."""
     if instruction.opcode in VIEWS:
         return instruction.operands[0]
     if instruction.opcode != "fusion":

@@ -1,6 +1,6 @@
-"""A sweep on a slice: what a decoding step moves, how fast it can be, and how many rows fit beside all that it needs.
+"""Estimate of a sweep on a slice: a decoding step's traffic and least time, and how many rows fit into memory.
 
-The roofline is the memory bandwidth: a step can do no less than read every weight and every row's cache once.
+The roofline is the memory bandwidth: a step must read every weight and every row's cache at least once.
 """
 
 from __future__ import annotations
@@ -30,45 +30,45 @@ from s1_jax.planning.train_estimate import capacity, slice_layout
 from s1_jax.planning.train_program import compile_lowered, compute_dtype, local_bytes
 from s1_jax.sharding import DECODE_RULES, Layout
 
-LIVE = {"full": 1.0, "half_full": 0.5}  # how much of the caches is in use
-ROOM = 0.99  # of HBM: the compiler refuses programs that come within a hundredth of it (see `compile_lowered`)
-FIRST_GUESS = 1.3 * GIB  # that a program takes on top of weights and caches
-FEW_LAYERS = (2, 3)  # programs of so many are compiled, and their memory taken on to all
+LIVE = {"full": 1.0, "half_full": 0.5}  # fraction of the caches in use
+ROOM = 0.99  # fraction of HBM; the compiler refuses programs that need more (see `compile_lowered`)
+FIRST_GUESS = 1.3 * GIB  # memory of a program in addition to weights and caches
+FEW_LAYERS = (2, 3)  # programs with this many layers are compiled, and their memory extrapolated to all layers
 
 
 @dataclass(frozen=True)
 class Step:
-    """One decoding step, which gives every row a token; bytes are one chip's. `live` is the share of caches in use."""
+    """One decoding step, which adds a token to every row; bytes are per chip, `live` is the part of caches in use."""
 
-    weights: float  # all but the embedding table, of which a step reads a few rows
-    cache: float  # of all rows, full
-    moved_full: float  # that the compiled step reads and writes in HBM where all caches are full
-    skips: bool  # attention does not read what is not live
-    collectives: tuple[tuple[str, str, float, int], ...]  # kind, mesh axes, bytes of one group's whole arrays, how many
+    weights: float  # without the embedding table, of which a step reads only a few rows
+    cache: float  # all rows' caches, full
+    moved_full: float  # HBM traffic of the compiled step with full caches
+    skips: bool  # whether attention skips unused parts of the cache
+    collectives: tuple[tuple[str, str, float, int], ...]  # kind, mesh axes, bytes of one group's arrays, number
     seconds_full: Seconds
     bandwidth: float  # bytes/s of HBM
 
     def least(self, live: float) -> float:
-        """Bytes no step can do without: weights once, and what is live of the cache once."""
+        """Return the bytes that any step must read: the weights and the live part of the cache."""
         return self.weights + live * self.cache
 
     def moved(self, live: float) -> float:
-        """Bytes that the compiled step reads and writes in HBM."""
+        """Return the bytes that the compiled step reads and writes in HBM."""
         return self.moved_full - (1 - live) * self.cache * self.skips
 
     def seconds(self, live: float) -> Seconds:
-        """What it takes."""
+        """Return the times of the step with caches filled to this fraction."""
         full = self.seconds_full
         return Seconds(full.compute, self.moved(live) / self.bandwidth, full.ici)
 
     def roofline_share(self, live: float) -> float:
-        """The time that memory bandwidth leaves no way around, over that of the step with nothing overlapped."""
+        """Return the least time at full memory bandwidth divided by the step's time without overlap."""
         return self.least(live) / self.bandwidth / self.seconds(live).step_no_overlap
 
 
 @dataclass(frozen=True)
 class DecodePlan:
-    """A sweep's decoding on a slice. Bytes are one chip's."""
+    """Plan of a sweep's decoding on a slice, with bytes per chip."""
 
     chip: Chip
     device_kind: str
@@ -77,7 +77,7 @@ class DecodePlan:
     sizes: Sizes
     weights: float
     cache: float
-    needs: dict[str, float]  # program of the sweep -> what is taken in HBM while it runs, at its peak
+    needs: dict[str, float]  # peak HBM use while each program of the sweep runs
     compile_seconds: float
     step: Step | None = None  # None where it does not fit
 
@@ -88,11 +88,11 @@ class DecodePlan:
 
     @property
     def fits(self) -> bool:
-        """Whether every program of the sweep does."""
+        """Whether every program of the sweep fits into memory."""
         return max(self.needs.values()) <= room(self.chip)
 
     def to_dict(self) -> dict[str, Any]:
-        """As one JSON object; what a step does is null where the sweep does not fit."""
+        """Return a JSON object; the step's values are null if the sweep does not fit."""
         step = self.step
         told = None if step is None else {name: self._at(step, live) for name, live in LIVE.items()}
         return {
@@ -138,12 +138,10 @@ def make_decode_plan(
     say: Callable[[str], None] = lambda line: None,
     needs: dict[str, float] | None = None,
 ) -> DecodePlan:
-    """Compiles the step of `batch_size` rows of `max_model_len` tokens, and weighs what a sweep runs beside it.
+    """Compile the step for `batch_size` rows of `max_model_len` tokens, and find the memory of the other programs.
 
-    `needs` are what `needs_of` gives, where it is known already.
-
-    Raises UserError for rows that do not divide over the mesh, and for weights and caches that alone are too large,
-    RunError where the compiler fails.
+    `needs` is the result of `needs_of` if it is already known. Raises UserError for rows that cannot be divided over
+    the mesh, and if weights and caches alone are too large; RunError if the compiler fails.
     """
     layout, chip = slice_layout(config, devices, DECODE_RULES)
     sizes, types = sizes_of(config, model, layout), types_of(config)
@@ -152,11 +150,11 @@ def make_decode_plan(
         raise UserError(
             f"weights ({weights / GIB:.1f} GiB) and the cache of {sizes.rows} rows of {sizes.capacity} tokens "
             f"({cache / GIB:.1f} GiB) do not fit into the {capacity(chip) / GIB:.2f} GiB of a chip; "
-            "take fewer rows (--batch-size; --rows finds how many fit) or more chips"
+            "use fewer rows (--batch-size; --rows finds how many fit) or more chips"
         )
     started = time.perf_counter()
     if needs is None:
-        say(f"weighing the programs of a sweep of {sizes.rows} rows")
+        say(f"compiling the programs of a sweep with {sizes.rows} rows to find their memory")
         needs = needs_of(model, types, layout, sizes)
     say(f"compiling the step with all {model.num_hidden_layers} layers; this takes a minute or two")
     sweep = Sweep(model, types, layout, sizes)
@@ -182,10 +180,10 @@ def most_rows(
     devices: Sequence[jax.Device],
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[int, dict[str, float]]:
-    """The largest `batch_size` with which every program of the sweep fits, and `needs_of` it.
+    """Return the largest `batch_size` with which every program of the sweep fits, and `needs_of` it.
 
-    Estimated from what is held of caches, weighed, and estimated again with what was found to come on top. Raises
-    UserError where not even the fewest rows fit.
+    The number is estimated from the size of the caches, the programs are compiled, and the number is estimated again
+    with the memory that they need in addition. Raises UserError if not even the smallest number of rows fits.
     """
     layout, chip = slice_layout(config, devices, DECODE_RULES)
     parts, free = layout.size("batch"), room(chip)
@@ -209,21 +207,24 @@ def most_rows(
     while rows and rows not in weighed:
         weighed[rows] = needs_of(model, types, layout, one._replace(rows=rows))
         total = max(weighed[rows].values())
-        say(f"{rows} rows take {total / GIB:.2f} of {free / GIB:.2f} GiB")
+        say(f"{rows} rows need {total / GIB:.2f} of {free / GIB:.2f} GiB")
         rows = estimate(total - held(rows)) or rows // (2 * parts) * parts
     fitting = [rows for rows, needs in weighed.items() if max(needs.values()) <= free]
     if not fitting:
-        raise UserError(f"not even {parts} rows of {one.capacity} tokens fit on {layout.mesh.size} chips")
+        raise UserError(
+            f"not even {parts} rows of {one.capacity} tokens fit on {layout.mesh.size} chips; "
+            "use more chips, or lower max_model_len"
+        )
     return max(fitting), weighed[max(fitting)]
 
 
 def room(chip: Chip) -> float:
-    """Bytes of HBM that the programs of a sweep may take."""
+    """Return the bytes of HBM that the programs of a sweep may use."""
     return ROOM * capacity(chip)
 
 
 def sizes_of(config: EvaluateConfig, model: ModelConfig, layout: Layout) -> Sizes:
-    """What the sweep's arrays hold. Raises UserError for rows that do not divide over the mesh."""
+    """Return the sizes of the sweep's arrays. Raises UserError for rows that cannot be divided over the mesh."""
     parts = layout.size("batch")
     if config.batch_size < 1 or config.batch_size % parts:
         raise UserError(
@@ -234,17 +235,17 @@ def sizes_of(config: EvaluateConfig, model: ModelConfig, layout: Layout) -> Size
 
 
 def types_of(config: EvaluateConfig) -> Types:
-    """Of the sweep's arrays on the slice."""
+    """Return the types of the sweep's arrays on the slice."""
     compute = compute_dtype(config.model.dtype).name
     stored = config.stored.resolved(compute)
     return Types(compute, stored.weights, stored.cache)
 
 
 def needs_of(model: ModelConfig, types: Types, layout: Layout, sizes: Sizes) -> dict[str, float]:
-    """Bytes that each program of a sweep but the loop takes on each chip: of few layers, and taken on to all of them.
+    """Return the bytes per chip of each program of a sweep except the loop, extrapolated from programs of few layers.
 
-    Each layer has arrays of its own and takes what every other does. Checked on the decoding loop alone, 17 rows on
-    v6e-8: 24.80 GiB, where compiling all 64 layers gives 24.74.
+    All layers have their own arrays and need the same memory. For the decoding loop with 17 rows on v6e-8 this gives
+    24.80 GiB, while compiling all 64 layers gives 24.74.
     """
     less, more = (
         Sweep(dataclasses.replace(model, num_hidden_layers=layers), types, layout, sizes).needs()
@@ -255,7 +256,7 @@ def needs_of(model: ModelConfig, types: Types, layout: Layout, sizes: Sizes) -> 
 
 
 def step_of(module: Module, sweep: Sweep, model: ModelConfig, layout: Layout, chip: Chip) -> Step:
-    """What the body of the program's loop does once."""
+    """Count one execution of the body of the program's loop."""
     counts = Counts()
     counts.add(count(module, 1), 1)
     counts.add(count(module, 0), -1)
@@ -279,5 +280,5 @@ def step_of(module: Module, sweep: Sweep, model: ModelConfig, layout: Layout, ch
 
 
 def weights_read(params: Params) -> float:
-    """Bytes of weights that a step reads on one chip: of an embedding table of its own a few rows, so none."""
+    """Return the bytes of weights that a step reads on one chip, without an embedding table that is not tied."""
     return local_bytes(params) - (local_bytes(params["embed_tokens"]) if "lm_head" in params else 0.0)

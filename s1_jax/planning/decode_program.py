@@ -1,4 +1,4 @@
-"""The programs of a sweep for devices nobody has: those that `decoding.programs` jits, on arrays without content.
+"""Programs of a sweep as jitted by `decoding.device.programs`, compiled with abstract arrays for absent devices.
 
 Letters: B slots, S tokens of a row's cache, P prompts of T tokens, R branches of a tile, V vocabulary.
 """
@@ -29,21 +29,21 @@ from s1_jax.model.qwen2 import Params, abstract_params, param_axes, unstack
 from s1_jax.planning.train_program import compile_lowered, local_bytes
 from s1_jax.sharding import Layout
 
-SUFFIX_TOKENS = 8  # of the longest suffix, about: the tokenizer knows how many
-PROMPT_TOKENS = 512  # a long question; a block holds as many such prompts as it may
+SUFFIX_TOKENS = 8  # about the longest suffix; the exact number depends on the tokenizer
+PROMPT_TOKENS = 512  # a long question; a block has as many such prompts as it may
 
 
 class Sizes(NamedTuple):
-    """Of a sweep's arrays."""
+    """Sizes of the arrays of a sweep."""
 
     rows: int  # B, decoded together
-    capacity: int  # S, which is max_model_len once a row is long
+    capacity: int  # S, which is max_model_len for long rows
     max_answer_tokens: int
-    draft_tokens: int = 0  # that a step checks beside each row's next
+    draft_tokens: int = 0  # verified per row and step in addition to the next token
 
 
 class Types(NamedTuple):
-    """Names of what products are made in, and of what weights and cache are kept in."""
+    """Names of the types of computation, weights and cache."""
 
     compute: str
     weights: str
@@ -51,7 +51,7 @@ class Types(NamedTuple):
 
 
 class Sweep:
-    """A model's programs over the arrays of one sweep."""
+    """Compiler of a model's programs on the arrays of one sweep."""
 
     def __init__(
         self, config: ModelConfig, types: Types, layout: Layout, sizes: Sizes, suffix_tokens: int = SUFFIX_TOKENS
@@ -64,15 +64,15 @@ class Sweep:
         self.state: Any = _compiled(self._programs.empty_slots, sizes.rows, sizes.capacity)[0]
         T = min(PROMPT_TOKENS, sizes.capacity)
         P = min(max(BLOCK_TOKENS // T, 1), 1 << (sizes.rows - 1).bit_length())
-        self.block: Any = _compiled(self._programs.empty_block, P, T)[0]  # prompts, which may wait beside the slots
+        self.block: Any = _compiled(self._programs.empty_block, P, T)[0]  # prompts that wait for slots
 
     def decode(self) -> jax.stages.Lowered:
-        """The decoding loop, whose every step reads caches of S tokens."""
+        """Lower the decoding loop, of which every step reads caches of S tokens."""
         B = self.sizes.rows
         return self._programs.decode.lower(self.state, _budget(B), _sampling(B), *_ints((), ()))
 
     def needs(self) -> dict[str, float]:
-        """Bytes taken on each chip while each other program of a sweep runs, with all that lives beside its arrays."""
+        """Return the bytes in use on each chip while each of the other programs runs, including all other arrays."""
         B, S, most, _ = self.sizes
         params, slots, programs = local_bytes(self.params), local_bytes(self.state), self._programs
         P, T = self.block.cache[0].keys.shape[0], self.block.cache[0].capacity
@@ -101,7 +101,7 @@ class Sweep:
 
 
 def decode_params(config: ModelConfig, types: Types, layout: Layout) -> Params:
-    """Parameters as decoding takes them, as shapes with shardings. Raises UserError where they do not divide."""
+    """Return the parameters for decoding as shapes with shardings. Raises UserError if they cannot be divided."""
     kept = jnp.dtype(types.compute if types.weights == "int8" else types.weights)
     shapes = jax.eval_shape(unstack, abstract_params(config, kept))
     axes = param_axes(config)
@@ -112,31 +112,31 @@ def decode_params(config: ModelConfig, types: Types, layout: Layout) -> Params:
 
 
 def _rounded(path: Any, leaf: jax.ShapeDtypeStruct) -> Any:
-    """As `stored_weights.quantize` leaves a parameter: scales lie with what they scale."""
+    """Return the abstract result of `stored_weights.quantize` for a parameter; scales are sharded as their values."""
     names = [key.key for key in path]
     if names[0] != "layers" or names[-1] != "kernel":
         return leaf
     sharding: Any = leaf.sharding
     of_scales = NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[1]))
-    kernel: Any = jax.eval_shape(stored_weights.rounded, leaf)
-    return kernel._replace(values=_placed(kernel.values, sharding), scales=_placed(kernel.scales, of_scales))
+    stored: Any = jax.eval_shape(stored_weights.rounded, leaf)
+    return stored._replace(values=_placed(stored.values, sharding), scales=_placed(stored.scales, of_scales))
 
 
 def cache_bytes(config: ModelConfig, types: Types, layout: Layout, sizes: Sizes) -> float:
-    """Bytes of these rows' cache on one chip."""
+    """Return the bytes of these rows' cache on one chip."""
     cache = jax.eval_shape(lambda: init_cache(config, sizes.rows, sizes.capacity, jnp.dtype(types.cache)))
     return local_bytes(jax.tree.map(lambda leaf: _placed(leaf, layout.sharding(*AXES[: leaf.ndim])), cache))
 
 
 def _compiled(program: Program, *arguments: Any) -> tuple[Any, float]:
-    """What a program gives, as shapes with shardings, and the bytes it takes on each chip at its peak.
+    """Compile a program and return its results as shapes with shardings, and its peak bytes on each chip.
 
-    Raises RunError where it does not fit by itself.
+    Raises RunError if it does not fit even alone.
     """
     lowered = program.lower(*arguments)
     compiled, total = compile_lowered(lowered)
     if compiled is None:
-        raise RunError(f"a program of the sweep takes {total / GIB:.1f} GiB by itself")
+        raise RunError(f"a program of the sweep needs {total / GIB:.1f} GiB by itself; use fewer rows or more chips")
     return jax.tree.map(_placed, lowered.out_info, compiled.output_shardings), total
 
 
@@ -153,7 +153,7 @@ def _ints(*shapes: tuple[int, ...]) -> list[Any]:
 
 
 def _markers(V: int, X: int) -> Markers:
-    """The arrays of s1's format and a tokenizer whose longest suffix has X tokens."""
+    """Return abstract arrays of markers for s1's format and a tokenizer whose longest suffix has X tokens."""
     is_stop, is_known, is_newline = (_array((V,), bool) for _ in range(3))
     suffixes, suffix_lengths, end_lengths = _ints((3, X), (3,), (len(S1.end_markers) + 1,))
     return Markers(_array((V,), jnp.uint32), end_lengths, is_stop, is_known, is_newline, suffixes, suffix_lengths)

@@ -1,6 +1,6 @@
-"""Which devices a collective joins: the notations of HLO for it, and what they mean on a mesh.
+"""Groups of devices in collectives: their notations in HLO, and their meaning on a mesh.
 
-A device is its place in the mesh's flat order, which is what the compiled program numbers devices by.
+Devices are numbered by their index in the flattened mesh, as in the compiled program.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import re
 import numpy as np
 from jax.sharding import Mesh
 
-Groups = tuple[tuple[int, ...], ...]  # one tuple of devices per group; of a permute, pairs (source, target)
+Groups = tuple[tuple[int, ...], ...]  # one tuple of devices per group; for a permute, pairs (source, target)
 
 
 def parse_groups(text: str | None, devices: int) -> Groups:
-    """`replica_groups=` or `source_target_pairs=` of a program of `devices`: spelt out, as an iota or by mesh axes.
+    """Parse `replica_groups=` or `source_target_pairs=` of a program for this many devices, in any of three notations.
 
-    {{0,2},{1,3}} and [2,2]<=[2,2]T(1,0) and mesh['a'=2,'b'=2] {'a'} are the same two groups; none is all devices.
+    {{0,2},{1,3}} and [2,2]<=[2,2]T(1,0) and mesh['a'=2,'b'=2] {'a'} are the same two groups; None means all devices.
     """
     text = (text or "").strip()
     if text.startswith("mesh["):
@@ -29,17 +29,17 @@ def parse_groups(text: str | None, devices: int) -> Groups:
 
 
 def mesh_axes(groups: Groups, mesh: Mesh) -> tuple[str, ...]:
-    """The mesh axes along which members of a group differ, in the mesh's order."""
-    places = np.stack(np.unravel_index(np.arange(mesh.size), mesh.devices.shape), axis=-1)
-    differ = np.zeros(places.shape[1], bool)
+    """Return the mesh axes along which members of a group differ, in the mesh's order."""
+    coordinates = np.stack(np.unravel_index(np.arange(mesh.size), mesh.devices.shape), axis=-1)
+    differ = np.zeros(coordinates.shape[1], bool)
     for group in groups:
-        members = places[list(group)]
+        members = coordinates[list(group)]
         differ |= (members != members[0]).any(axis=0)
     return tuple(name for name, along in zip(mesh.axis_names, differ, strict=True) if along)
 
 
 def _by_axes(text: str) -> Groups:
-    """mesh['a'=8,'b'=2], device_ids=([2,8]T(1,0)) {'a', 'b':(1)2}; `'b':(4)2` is the 2 in 'b' cut as 4 x 2 x rest."""
+    """Parse mesh['a'=8,'b'=2], device_ids=([2,8]T(1,0)) {'a', 'b':(1)2}; `'b':(4)2` is the 2 in 'b' as 4 x 2 x rest."""
     found = re.match(r"mesh\[([^\]]*)\](?:, device_ids=\((.*?\]?(?:T\([\d,]*\))?)\))? ?\{([^}]*)\}", text)
     if found is None:
         raise ValueError(f"unknown form of replica groups: {text}")
@@ -61,7 +61,7 @@ def _by_axes(text: str) -> Groups:
 
 
 def _iota(text: str) -> np.ndarray:
-    """[8,2]T(1,0) -> the numbers 0 to 15 as 8 x 2, transposed, flat."""
+    """Expand [8,2]T(1,0): the numbers 0 to 15 as 8 x 2, transposed and flattened."""
     shape, _, order = text.partition("T")
     numbers = np.arange(np.prod(_numbers(shape), dtype=int)).reshape(_numbers(shape))
     return (numbers.transpose(_numbers(order)) if order else numbers).reshape(-1)

@@ -1,7 +1,7 @@
-"""The text of a compiled program, read: its computations, and how often each of them runs.
+"""Parser of a compiled program's text, which finds its computations and how often each of them runs.
 
-XLA's own `cost_analysis()` counts the body of a loop once. Here a loop's counter is run as the program would run it,
-so a body counts as often as it is executed. Text format: `compiled.as_text()` of optimised HLO (openxla.org/xla).
+XLA's own `cost_analysis()` counts the body of a loop once. Here a loop's counter is evaluated as in the program, so a
+body counts as often as it is executed. The text is `compiled.as_text()` of optimized HLO (openxla.org/xla).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from s1_jax.errors import RunError
 BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "s32": 4, "u32": 4, "s64": 8, "u64": 8}
 BYTES |= {"bf16": 2, "f16": 2, "f32": 4, "f64": 8, "c64": 8, "c128": 16, "f8e4m3fn": 1, "f8e5m2": 1, "token": 0}
 HBM, HOST = 0, 5  # memory spaces S(n) of the layouts; 1 is the chip's VMEM, the rest are scalars and semaphores
-LONGEST_LOOP = 1_000_000  # beyond this a counter is taken for one that does not end
+LONGEST_LOOP = 1_000_000  # iterations after which a loop counts as endless
 
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=]*)\](?:\{([^}]*)\})?")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
@@ -27,7 +27,7 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 @dataclass(frozen=True)
 class Array:
-    """One array of a shape: element type, dimensions, and the memory space its layout names."""
+    """One array of a shape: element type, dimensions, and the memory space of its layout."""
 
     dtype: str
     dims: tuple[int, ...]
@@ -35,7 +35,7 @@ class Array:
 
     @property
     def size(self) -> int:
-        """Number of elements."""
+        """Number of elements in the array."""
         size = 1
         for dim in self.dims:
             size *= dim
@@ -43,29 +43,29 @@ class Array:
 
     @property
     def bytes(self) -> float:
-        """Without the padding of its tiles."""
+        """Size in bytes, without the padding of tiles."""
         return self.size * BYTES.get(self.dtype, 1)
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """One line: `name = shape opcode(operands), attributes`."""
+    """One instruction, from a line `name = shape opcode(operands), attributes`."""
 
     name: str
     opcode: str
-    arrays: tuple[Array, ...]  # of a tuple all its leaves, in order
+    arrays: tuple[Array, ...]  # for a tuple all its leaves, in order
     operands: tuple[str, ...]
-    literal: str  # what stands between the parentheses: the value of a constant, the number of a parameter
+    literal: str  # the text in the parentheses: the value of a constant, the number of a parameter
     attributes: str
 
     def attribute(self, key: str) -> str | None:
-        """`key=value` up to the next comma outside brackets, or None."""
+        """Return the value in `key=value` up to the next comma outside brackets, or None."""
         found = re.search(rf"(?:^|, ){re.escape(key)}=", self.attributes)
         return None if found is None else _until_comma(self.attributes, found.end())
 
     @cached_property
     def called(self) -> tuple[str, ...]:
-        """Names of the computations it calls."""
+        """Names of the computations that it calls."""
         names = _CALLED.findall(self.attributes)
         for branches in _BRANCHES.findall(self.attributes):
             names += [name.strip().lstrip("%") for name in branches.split(",")]
@@ -74,7 +74,7 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Computation:
-    """Instructions in the order of the schedule, by name."""
+    """One computation: its instructions by name, in the order of the schedule."""
 
     name: str
     root: str
@@ -88,13 +88,13 @@ class Computation:
 
     @cached_property
     def parameters(self) -> tuple[str, ...]:
-        """Names of the parameters, by number."""
+        """Names of the parameters, ordered by number."""
         found = [i for i in self if i.opcode == "parameter"]
         return tuple(i.name for i in sorted(found, key=lambda i: int(i.literal)))
 
     @cached_property
     def users(self) -> Mapping[str, tuple[Instruction, ...]]:
-        """Name -> the instructions that read it."""
+        """Instructions that read each instruction's result, by its name."""
         users: dict[str, list[Instruction]] = {name: [] for name in self.instructions}
         for instruction in self:
             for operand in dict.fromkeys(instruction.operands):
@@ -102,12 +102,12 @@ class Computation:
         return {name: tuple(found) for name, found in users.items()}
 
 
-State = dict[int, int]  # what is known of a loop's tuple: number of the element -> its value
+State = dict[int, int]  # known values of a loop's tuple, by index of the element
 
 
 @dataclass(frozen=True)
 class Module:
-    """A whole program of one device of `partitions`."""
+    """Whole program of one device, of which there are `partitions`."""
 
     computations: Mapping[str, Computation]
     entry: str
@@ -117,10 +117,10 @@ class Module:
         return self.computations[name]
 
     def executions(self, unknown_trips: int) -> dict[str, float]:
-        """How often each computation runs by itself in one run of the program; those fused into others are not listed.
+        """Return how often each computation runs in one run of the program, without those fused into others.
 
-        Every branch of a conditional counts, as if taken: an upper bound. A loop of the entry computation whose bound
-        is an argument runs `unknown_trips` times; raises RunError where one stands deeper, for then nobody knows.
+        Every branch of a conditional counts as taken, which gives an upper bound. A loop of the entry computation whose
+        bound is an argument runs `unknown_trips` times. Raises RunError for such a loop inside another computation.
         """
         times: dict[str, float] = {}
 
@@ -130,7 +130,10 @@ class Module:
                 if instruction.opcode == "while":
                     trips, kept = trip_count(self, self[name], instruction, state)
                     if trips is None and name != self.entry:
-                        raise RunError(f"the compiled program has a loop of unknown length, {instruction.name}")
+                        raise RunError(
+                            f"the compiled program has an inner loop of unknown length, {instruction.name}; "
+                            "its cost cannot be planned"
+                        )
                     for called in instruction.called:
                         run(called, factor * (unknown_trips if trips is None else trips), kept)
                 elif instruction.opcode in ("call", "conditional", "async-start"):
@@ -142,7 +145,7 @@ class Module:
 
 
 def parse(text: str) -> Module:
-    """Reads `compiled.as_text()`."""
+    """Parse the text of `compiled.as_text()`."""
     computations: dict[str, Computation] = {}
     entry, name, root = "", "", ""
     instructions: dict[str, Instruction] = {}
@@ -163,10 +166,10 @@ def parse(text: str) -> Module:
 
 
 def trip_count(module: Module, computation: Computation, loop: Instruction, state: State) -> tuple[int | None, State]:
-    """How often the body of a `while` in `computation` runs, and what is constant in it.
+    """Return how often the body of a `while` in `computation` runs, and the constants in its state.
 
-    `state` is what is known of the loop that `computation` itself is the body of. None for a loop whose bound or start
-    is not known before the program runs.
+    `state` has the known values of the loop whose body `computation` itself is. The count is None for a loop whose
+    bound or start is only known when the program runs.
     """
     condition, body = (module[(loop.attribute(key) or "").lstrip("%")] for key in ("condition", "body"))
     argument = computation[loop.operands[0]]
@@ -179,21 +182,21 @@ def trip_count(module: Module, computation: Computation, loop: Instruction, stat
     counters = [i for i in _elements(condition) if i in start]
     now: State = {i: start[i] for i in counters}
     for trip in range(LONGEST_LOOP):
-        go_on = _value(module, condition, condition.root, now)
-        if not go_on:
-            return None if go_on is None else trip, kept
+        again = _value(module, condition, condition.root, now)
+        if not again:
+            return None if again is None else trip, kept
         after = {i: _value(module, body, following[i], {**kept, **now}) for i in counters}
         now = {i: value for i, value in after.items() if value is not None}
     return None, kept
 
 
 def _elements(condition: Computation) -> set[int]:
-    """Which elements of the loop's state its condition reads."""
+    """Return the indices of the elements of a loop's state that its condition reads."""
     return {i for name in condition.instructions if (i := _element(condition, name)) is not None}
 
 
 def _element(computation: Computation, name: str) -> int | None:
-    """Which element of the loop's state an instruction hands on unchanged; None where it is another thing."""
+    """Return the index of the loop's element that an instruction passes on unchanged; None if it is not one."""
     instruction = computation[name]
     if instruction.opcode != "get-tuple-element" or computation[instruction.operands[0]].opcode != "parameter":
         return None
@@ -201,7 +204,7 @@ def _element(computation: Computation, name: str) -> int | None:
 
 
 def _value(module: Module, computation: Computation, name: str, state: State) -> int | None:
-    """The integer an instruction gives, with `state` for the elements of a loop's tuple; None where it is unknown."""
+    """Evaluate an integer instruction, with `state` for the elements of a loop's tuple; None if it is unknown."""
     instruction = computation[name]
     if instruction.opcode == "constant":
         return _integer(instruction.literal)
@@ -212,7 +215,7 @@ def _value(module: Module, computation: Computation, name: str, state: State) ->
             return state.get(index)
         return _value(module, computation, source.operands[index], state) if source.opcode == "tuple" else None
     if instruction.opcode == "parameter":
-        return state.get(-1 - int(instruction.literal))  # of a fusion: see below
+        return state.get(-1 - int(instruction.literal))  # parameters of a fusion have negative indices; see below
     values = [_value(module, computation, operand, state) for operand in instruction.operands]
     if instruction.opcode in ("fusion", "call"):
         inner = module[instruction.called[0]]
@@ -275,19 +278,19 @@ def _arrays(shape: str) -> tuple[Array, ...]:
 
 
 def _closing(text: str, opening: int) -> int:
-    """The place after the parenthesis that closes the one at `opening`."""
+    """Return the index after the parenthesis that closes the one at `opening`."""
     depth = 0
-    for place in range(opening, len(text)):
-        depth += (text[place] == "(") - (text[place] == ")")
+    for index in range(opening, len(text)):
+        depth += (text[index] == "(") - (text[index] == ")")
         if not depth:
-            return place + 1
+            return index + 1
     raise ValueError(f"unbalanced parentheses in {text[:80]!r}")
 
 
 def _until_comma(text: str, start: int) -> str:
     depth = 0
-    for place in range(start, len(text)):
-        depth += (text[place] in "([{") - (text[place] in ")]}")
-        if depth < 0 or (not depth and text[place] == ","):
-            return text[start:place]
+    for index in range(start, len(text)):
+        depth += (text[index] in "([{") - (text[index] in ")]}")
+        if depth < 0 or (not depth and text[index] == ","):
+            return text[start:index]
     return text[start:]

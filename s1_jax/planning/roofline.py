@@ -1,6 +1,7 @@
-"""How long a step must take: matmuls, memory and interconnect each at the speed of the chip.
+"""Least time of a step, with matmuls, memory and interconnect each at the speed of the chip.
 
-Bounds, not measurements: no latencies, no elementwise work but for the bytes it moves, every transfer at full speed.
+These are bounds, not measurements: there are no latencies, elementwise work counts only by its memory traffic, and
+every transfer runs at full bandwidth.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from s1_jax.chips import Chip
 from s1_jax.planning.counts import Collective, Counts
 from s1_jax.planning.groups import Groups, mesh_axes
 
-Link = tuple[tuple[int, ...], int, int]  # from which chip, along which axis, and which way
-TIMES = ("compute", "hbm", "ici", "step_overlap", "step_no_overlap")  # of `Seconds`
-MATMUL_SHARE = 0.75  # of peak, that the matmuls of a step are taken to reach
+Link = tuple[tuple[int, ...], int, int]  # the chip that it starts from, its axis and its direction
+TIMES = ("compute", "hbm", "ici", "step_overlap", "step_no_overlap")  # fields and properties of `Seconds`
+MATMUL_SHARE = 0.75  # fraction of peak assumed for the matmuls of a step
 
 
 @dataclass(frozen=True)
 class Seconds:
-    """Of one step on every chip at once."""
+    """Times of one step, which all chips run in parallel."""
 
     compute: float
     hbm: float
@@ -31,12 +32,12 @@ class Seconds:
 
     @property
     def step_overlap(self) -> float:
-        """Everything behind the longest of the three."""
+        """Time with full overlap: the longest of the three."""
         return max(self.compute, self.hbm, self.ici)
 
     @property
     def step_no_overlap(self) -> float:
-        """One after the other."""
+        """Time without overlap: the sum of the three."""
         return self.compute + self.hbm + self.ici
 
     def __add__(self, other: Seconds) -> Seconds:
@@ -44,7 +45,7 @@ class Seconds:
 
 
 def seconds(counts: Counts, kernel_flops: float, mesh: Mesh, chip: Chip) -> Seconds:
-    """The step of `counts` on the slice of `mesh`; `kernel_flops` are its Pallas kernels', on the busiest chip."""
+    """Return the times of a step with these counts; `kernel_flops` are those of Pallas kernels on the busiest chip."""
     return Seconds(
         compute=(counts.matmul_flops + kernel_flops) / (MATMUL_SHARE * chip.peak_flops),
         hbm=counts.hbm_bytes / chip.hbm_bandwidth,
@@ -53,12 +54,13 @@ def seconds(counts: Counts, kernel_flops: float, mesh: Mesh, chip: Chip) -> Seco
 
 
 def ici_seconds(collectives: Mapping[Collective, float], mesh: Mesh, chip: Chip) -> float:
-    """All collectives, one after the other; permutes along the same mesh axes share the time, as each way has its link.
+    """Return the time of all collectives in sequence; permutes along the same mesh axes run at the same time.
 
-    A group of n spans physical axes of the torus, and each gives it one link's bandwidth, or two where the group is the
-    whole axis and its ends are linked; divided by the distance of neighbours, where other groups lie between. With W
-    their sum and V the bytes of the whole array: all-gather and reduce-scatter V (n-1)/n / W, all-reduce twice that.
-    An all-to-all is limited by the links that cross the middle of its longest axis, V/4 over them each way.
+    A group of n devices spans physical axes of the torus. Each axis adds the bandwidth of one link, or of two if the
+    group is the whole axis and its ends are linked, divided by the distance of neighbors if other groups lie between.
+    With W their sum and V the bytes of the whole array, all-gather and reduce-scatter take V (n-1)/n / W, and
+    all-reduce takes twice that. An all-to-all is limited by the links across the middle of its longest axis, with V/4
+    over them in each direction.
     """
     slice_of = _Slice(mesh, chip)
     total = 0.0
@@ -74,16 +76,16 @@ def ici_seconds(collectives: Mapping[Collective, float], mesh: Mesh, chip: Chip)
 
 
 class _Slice:
-    """Where the devices of a mesh stand in the torus."""
+    """Positions of the devices of a mesh in the torus."""
 
     def __init__(self, mesh: Mesh, chip: Chip):
         self.chip = chip
-        self.places = np.array([device.coords[: chip.torus] for device in mesh.devices.flat])
-        self.shape = tuple(int(size) for size in self.places.max(axis=0) + 1)
+        self.coordinates = np.array([device.coords[: chip.torus] for device in mesh.devices.flat])
+        self.shape = tuple(int(size) for size in self.coordinates.max(axis=0) + 1)
         self.wraps = chip.wraps(self.shape)
 
     def group_seconds(self, collective: Collective, group: tuple[int, ...]) -> float:
-        """Of one collective within one of its groups."""
+        """Return the time of one collective within one of its groups."""
         links = self._links(group)
         n, V = len(group), collective.bytes
         if not links:  # several devices on one chip
@@ -94,10 +96,10 @@ class _Slice:
         return passes * V * (n - 1) / n / sum(bandwidth for _, bandwidth in links)
 
     def _links(self, group: tuple[int, ...]) -> list[tuple[int, float]]:
-        """Of each physical axis the group spans: how many places along it, and bytes/s each way between them."""
+        """Return for each physical axis of the group the number of positions and the bytes/s in each direction."""
         links = []
         for axis, size in enumerate(self.shape):
-            along = np.unique(self.places[list(group), axis])
+            along = np.unique(self.coordinates[list(group), axis])
             extent = len(along)
             if extent == 1:
                 continue
@@ -109,16 +111,16 @@ class _Slice:
         return links
 
     def loads(self, pairs: Groups) -> Counter[Link]:
-        """How many of the (source, target) pairs cross each link each way, going along one axis after another."""
+        """Count the (source, target) pairs that cross each link in each direction, routed along one axis at a time."""
         loads: Counter[Link] = Counter()
         for source, target in pairs:
-            place = list(self.places[source])
+            position = list(self.coordinates[source])
             for axis, size in enumerate(self.shape):
-                distance = int(self.places[target][axis] - place[axis])
+                distance = int(self.coordinates[target][axis] - position[axis])
                 if self.wraps[axis] and abs(distance) > size / 2:
                     distance -= size if distance > 0 else -size
                 step = 1 if distance > 0 else -1
                 for _ in range(abs(distance)):
-                    loads[(tuple(place), axis, step)] += 1
-                    place[axis] = (place[axis] + step) % size
+                    loads[(tuple(position), axis, step)] += 1
+                    position[axis] = (position[axis] + step) % size
         return loads

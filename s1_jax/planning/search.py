@@ -1,4 +1,4 @@
-"""Which mesh, rows and remat policy make a run fastest on a slice: cheap bounds first, then the compiler's word."""
+"""Search for the mesh, rows and remat policy with which a run is fastest, by cheap bounds and then by compiling."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from s1_jax.planning.workload import StepWork, steps
 from s1_jax.sharding import Layout
 from s1_jax.training.flops import matmul_parameters
 
-ROW_GRANULE = 1024  # rows made longer or shorter keep a multiple of this
+ROW_GRANULE = 1024  # row lengths are multiples of this
 BF16, F32 = 2, 4
 
 
 class Candidate(NamedTuple):
-    """One choice, and bounds that no compiler goes under."""
+    """One choice, with lower bounds of its time and memory."""
 
     config: TrainConfig
-    seconds: float  # of a step, without overlap
-    bytes: float  # of a chip's HBM
+    seconds: float  # per step, without overlap
+    bytes: float  # of HBM per chip
 
 
 class Result(NamedTuple):
-    """A choice and what the compiler made of it."""
+    """One compiled choice with its plan."""
 
     config: TrainConfig
     plan: Plan
@@ -51,11 +51,10 @@ def search(
     limit: int,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Result]:
-    """At most `limit` choices compiled, the most promising first; those that fit by their time, then the others.
+    """Compile at most `limit` choices, the most promising first, and return them ranked by time.
 
-    For each mesh and rows the remat policies are tried in the order of REMAT_POLICIES, from little recompute to much,
-    up to the first that fits; what did not fit before it is not tried again with the next mesh. Raises UserError where
-    nothing can fit.
+    For each mesh and rows the remat policies are tried in the order of REMAT_POLICIES, from little to much recompute,
+    until one fits; policies that did not fit are not tried with the next mesh. Raises UserError if nothing can fit.
     """
     found = sorted(candidates(config, model, corpus, devices), key=lambda candidate: candidate.seconds)
     say(f"{len(found)} meshes and rows could fit; compiling at most {limit} choices")
@@ -77,7 +76,7 @@ def search(
 
 
 def ranked(results: Sequence[Result]) -> list[Result]:
-    """The fastest first; what does not fit comes last, by what it lacks."""
+    """Sort results, the fastest first; those that do not fit come last, sorted by the missing memory."""
     return sorted(
         results, key=lambda r: (r.plan.run_seconds[1],) if r.plan.run_seconds else (math.inf, r.plan.memory.total)
     )
@@ -86,9 +85,9 @@ def ranked(results: Sequence[Result]) -> list[Result]:
 def candidates(
     config: TrainConfig, model: ModelConfig, corpus: Corpus, devices: Sequence[jax.Device]
 ) -> Iterator[Candidate]:
-    """Every mesh and number of rows that model, examples and memory admit; rows get longer as they get fewer.
+    """Yield every mesh and number of rows that model, examples and memory allow; fewer rows are longer.
 
-    Raises UserError where there is none.
+    Raises UserError if there is none.
     """
     none = True
     work: dict[tuple, list[StepWork]] = {}
@@ -104,20 +103,23 @@ def candidates(
                 if key not in work:
                     one_epoch = dataclasses.replace(chosen, train=dataclasses.replace(config.train, epochs=1))
                     work[key] = list(steps(one_epoch, model, corpus, mesh.fsdp, mesh.context))
-            except UserError:  # does not divide, or an example does not fit a row
+            except UserError:  # not divisible, or an example does not fit into a row
                 continue
             tokens = max(B * T for _, B, T in (step.shape for step in work[key]))
             inputs = model.num_hidden_layers * tokens * model.hidden_size * BF16 / len(devices)
-            least = local_bytes(state) + local_bytes(state.params) + inputs  # with the gradients
+            least = local_bytes(state) + local_bytes(state.params) + inputs  # the second term is the gradients
             if least <= capacity(chip):
                 none = False
                 yield Candidate(chosen, least_seconds(work[key], model, layout, chip), least)
     if none:
-        raise UserError(f"no mesh of {len(devices)} chips can hold the training state of this model and a row")
+        raise UserError(
+            f"no mesh of {len(devices)} chips has memory for the training state of this model and one row; "
+            "plan with more chips"
+        )
 
 
 def meshes(model: ModelConfig, chips: int) -> Iterator[MeshConfig]:
-    """All of fsdp x context x tensor that cut the heads evenly."""
+    """Yield all meshes fsdp x context x tensor that divide the heads evenly."""
     for tensor in _divisors(chips):
         if model.num_key_value_heads % tensor == 0:
             for context in _divisors(chips // tensor):
@@ -125,9 +127,9 @@ def meshes(model: ModelConfig, chips: int) -> Iterator[MeshConfig]:
 
 
 def row_choices(config: TrainConfig, fsdp: int, examples: int) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """Rows of a micro-batch and their lengths: a multiple of `fsdp`, holding as many tokens as the config's do.
+    """Yield numbers of rows, multiples of `fsdp`, with lengths that keep the tokens of the config's micro-batch.
 
-    The longest row takes the longest example all the same.
+    The longest row still fits the longest example.
     """
     rows = fsdp
     while rows <= max(examples, 1):
@@ -139,10 +141,10 @@ def row_choices(config: TrainConfig, fsdp: int, examples: int) -> Iterator[tuple
 
 
 def least_seconds(work: Sequence[StepWork], model: ModelConfig, layout: Layout, chip: Chip) -> float:
-    """Of a mean step: its matmuls without recompute, and the traffic that no program with this mesh can do without.
+    """Return a lower bound of a mean step's time: matmuls without recompute, and the least traffic with this mesh.
 
-    Weights are gathered forward and backward and their gradients scattered in float32, for each micro-batch; `tensor`
-    gathers and scatters the activations around attention and MLP; `context` gathers keys and values.
+    For each micro-batch weights are gathered in forward and backward pass, and their gradients scattered in float32.
+    `tensor` gathers and scatters the activations around attention and MLP; `context` gathers keys and values.
     """
     mesh, D, L = layout.mesh, model.hidden_size, model.num_hidden_layers
     sizes = dict(mesh.shape)
@@ -169,7 +171,7 @@ def least_seconds(work: Sequence[StepWork], model: ModelConfig, layout: Layout, 
 
 
 def groups_along(layout: Layout, axes: tuple[str, ...]) -> Groups:
-    """The devices that differ along these mesh axes only."""
+    """Return the groups of devices that differ only along these mesh axes."""
     mesh = layout.mesh
     number = np.arange(mesh.size).reshape(mesh.devices.shape)
     joined = [mesh.axis_names.index(axis) for axis in axes]
@@ -179,7 +181,7 @@ def groups_along(layout: Layout, axes: tuple[str, ...]) -> Groups:
 
 
 def label(config: TrainConfig) -> str:
-    """The choice in a few words."""
+    """Describe the choice in a few words."""
     mesh = (
         " x ".join(f"{axis} {size}" for axis, size in dataclasses.asdict(config.mesh).items() if size != 1) or "1 chip"
     )
@@ -188,10 +190,10 @@ def label(config: TrainConfig) -> str:
 
 
 def outcome(plan: Plan) -> str:
-    """The result in a few words."""
+    """Describe the result in a few words."""
     if plan.seconds is None:
         return f"does not fit, {plan.memory.total / 2**30:.1f} GiB"
-    return f"{plan.seconds.step_no_overlap:.2f} s a step without overlap, {plan.memory.total / 2**30:.1f} GiB"
+    return f"{plan.seconds.step_no_overlap:.2f} s per step without overlap, {plan.memory.total / 2**30:.1f} GiB"
 
 
 def _divisors(number: int) -> list[int]:

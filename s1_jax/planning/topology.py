@@ -1,6 +1,6 @@
-"""The devices of a TPU slice that is not there, from libtpu's compiler: `v5p:4x4x2` or a slice name as gcloud gives it.
+"""Abstract devices of a TPU slice from libtpu's compiler, by topology (`v5p:4x4x2`) or slice name as in gcloud.
 
-libtpu holds a lock for the whole machine from its first use to the end of the process, so one process plans at a time.
+libtpu holds a lock of the whole machine from its first use to the end of the process, so one process plans at a time.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from jax.experimental import topologies
 from s1_jax.errors import UserError
 from s1_jax.runtime import terminal
 
-# Slice names count TensorCores on v5p (two a chip) and chips on v5e and v6e. Shapes: cloud.google.com/tpu/docs/v5p,
-# v5e, v6e, the ones a bare name gives.
+# Slice names count TensorCores on v5p (two per chip) and chips on v5e and v6e. Shapes are the defaults of
+# cloud.google.com/tpu/docs/v5p, v5e and v6e.
 V5P = {8: "2x2x1", 16: "2x2x2", 32: "2x2x4", 64: "2x4x4", 128: "4x4x4", 256: "4x4x8", 512: "4x8x8", 1024: "8x8x8"}
 FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
 SLICES = {
@@ -34,13 +34,13 @@ KNOWN = "v5e:16x16, v5p:4x4x4, v6e:8x8 and other shapes, or " + ", ".join(
     f"{name}-{{{','.join(map(str, sizes))}}}"
     for name, sizes in (("v5p", V5P), ("v5e (or v5litepod)", FLAT), ("v6e", FLAT))
 )
-# What libtpu would ask a TPU machine's metadata server for, and waits for long where there is none.
+# libtpu asks a TPU machine's metadata server for these, and waits long if there is none.
 SURROUNDINGS = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-4"}
 RETRY_SECONDS = 2.0
 
 
 class Topology(NamedTuple):
-    """A slice by its generation and the chips along each axis."""
+    """Topology of a slice: its generation and the number of chips along each axis."""
 
     generation: str
     shape: tuple[int, ...]
@@ -50,7 +50,7 @@ class Topology(NamedTuple):
 
 
 def parse_topology(name: str) -> Topology:
-    """Raises UserError for a name nobody knows, listing those that are."""
+    """Parse a topology or a slice name. Raises UserError for an unknown name, listing the known ones."""
     found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", SLICES.get(name, name))
     if found is None or found[1] not in DIMENSIONS:
         raise UserError(f"unknown topology {name!r}; known: {KNOWN}")
@@ -61,9 +61,9 @@ def parse_topology(name: str) -> Topology:
 
 
 def describe(topology: Topology, say: Callable[[str], None] = lambda line: None) -> list[jax.Device]:
-    """The slice's devices, to compile for. `say` is told when another process has the compiler, which is waited for.
+    """Return the slice's devices to compile for; while another process has the compiler, tell `say` and wait.
 
-    Raises UserError where libtpu is not installed, and for shapes it refuses.
+    Raises UserError if libtpu is not installed, and for shapes that it refuses.
     """
     if importlib.util.find_spec("libtpu") is None:
         raise UserError('planning needs the TPU compiler, libtpu: pip install "jax[tpu]" (no TPU is needed)')
@@ -80,12 +80,12 @@ def describe(topology: Topology, say: Callable[[str], None] = lambda line: None)
             if "lockfile" not in text and "already in use" not in text:
                 raise UserError(f"the TPU compiler refuses {topology}: {text.splitlines()[0]}") from None
         if not waiting:
-            say("another process has the TPU compiler, which serves one at a time: waiting for it to end")
-            say("(should there be none: rm /tmp/libtpu_lockfile)")
+            say("another process uses the TPU compiler, which allows one at a time; waiting for it to end")
+            say("(if there is no such process: rm /tmp/libtpu_lockfile)")
             waiting = True
         time.sleep(RETRY_SECONDS)
 
 
 def say_on_stderr(line: str) -> None:
-    """One line for a person who waits."""
+    """Print one line on stderr for a person who waits."""
     terminal.say(line, file=sys.stderr, flush=True)

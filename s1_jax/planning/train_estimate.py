@@ -1,4 +1,4 @@
-"""A run on a slice: what its step takes and how long the whole of it lasts."""
+"""Estimate of a training run on a slice: memory, work and time of its steps, and the length of the run."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from s1_jax.sharding import TRAIN_RULES, Layout, Rules, make_mesh
 
 @dataclass(frozen=True)
 class Plan:
-    """Figures of a step are means over all steps of the run; memory is that of the largest of its shapes."""
+    """Plan of a training run; values of a step are means over all steps, and memory is that of the largest shape."""
 
     chip: Chip
     device_kind: str
     mesh: dict[str, int]
     parameters: int
-    shapes: dict[tuple[int, int, int], int]  # M, B, T -> how many steps have it
+    shapes: dict[tuple[int, int, int], int]  # number of steps by shape (M, B, T)
     memory: Memory
-    model_flops: float  # all chips together, as the next
+    model_flops: float  # of all chips, like compiled_flops
     compile_seconds: float
-    compiled_flops: float | None = None  # from here on None where it does not fit
+    compiled_flops: float | None = None  # this and the following are None if the run does not fit
     collectives: tuple[tuple[str, str, float], ...] = ()  # kind, mesh axes, bytes of one group's whole arrays
     seconds: Seconds | None = None
-    run_seconds: tuple[float, float] | None = None  # with overlap, without
-    host_bytes: float = 0.0  # that one chip exchanges with its host in a step
+    run_seconds: tuple[float, float] | None = None  # with overlap, without overlap
+    host_bytes: float = 0.0  # exchanged by one chip with its host per step
 
     @property
     def chips(self) -> int:
@@ -53,18 +53,18 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """Of the whole run."""
+        """Number of steps of the whole run."""
         return sum(self.shapes.values())
 
     @property
     def mfu(self) -> float | None:
-        """Model FLOPs as a fraction of what the devices could compute in a step without overlap."""
+        """Model FLOPs as a fraction of the peak over the time of a step without overlap."""
         if self.seconds is None:
             return None
         return self.model_flops / (self.seconds.step_no_overlap * math.prod(self.mesh.values()) * self.chip.peak_flops)
 
     def to_dict(self) -> dict[str, Any]:
-        """As one JSON object; times, compiled FLOPs and MFU are null where the step does not fit."""
+        """Return a JSON object; times, compiled FLOPs and MFU are null if the step does not fit."""
         memory, times = self.memory, self.seconds
         overlap, no_overlap = self.run_seconds or (None, None)
         return {
@@ -99,19 +99,19 @@ class Plan:
 
 
 def capacity(chip: Chip) -> float:
-    """Bytes of HBM a program may use. Raises UserError for a chip nobody asked the compiler about."""
+    """Return the bytes of HBM that a program may use. Raises UserError for a chip without a known value."""
     if chip.hbm_bytes is None:
-        raise UserError(f"the usable memory of {chip.name} is not in the table of chips.py")
+        raise UserError(f"the usable memory of {chip.name} is unknown; add it to s1_jax/chips.py")
     return chip.hbm_bytes
 
 
 def slice_layout(
     config: TrainConfig | EvaluateConfig, devices: Sequence[jax.Device], rules: Rules = TRAIN_RULES
 ) -> tuple[Layout, Chip]:
-    """The run's layout on these devices, as on the real ones. Raises UserError where the mesh does not fit."""
+    """Return the run's layout on these devices, as on real ones. Raises UserError if the mesh does not fit."""
     chip = chip_of(devices[0].device_kind)
     if chip is None:
-        raise UserError(f"no figures for {devices[0].device_kind}; they would stand in s1_jax/chips.py")
+        raise UserError(f"the chip {devices[0].device_kind} is unknown; add it to s1_jax/chips.py")
     return Layout(make_mesh(config.mesh, list(devices)), rules), chip
 
 
@@ -122,9 +122,9 @@ def make_plan(
     devices: Sequence[jax.Device],
     say: Callable[[str], None] = lambda line: None,
 ) -> Plan:
-    """Compiles the step once for each shape the run has, and adds up its steps.
+    """Compile the step once for each shape of the run, and sum over its steps.
 
-    Stops at the first shape that does not fit. Raises UserError as training would, RunError where the compiler fails.
+    Stops at the first shape that does not fit. Raises UserError as training would, and RunError if the compiler fails.
     """
     layout, chip = slice_layout(config, devices)
     work = list(steps(config, model, corpus, layout.size("batch"), layout.size("length")))
@@ -181,15 +181,15 @@ def _totals(work: Sequence[StepWork], programs: dict, model: ModelConfig, layout
 
 
 def kernel_flops(counts: Counts, attention_flops: tuple[float, float], model: ModelConfig) -> float:
-    """What the attention kernels of a step compute on all chips.
+    """Return the FLOPs of a step's attention kernels on all chips.
 
-    A kernel has no FLOPs in HLO; `attention_flops` are those of one layer, forward and backward. Each layer's backward
-    kernel runs once for every row; the forward one as often, or twice where it is recomputed, which the program tells.
-    Raises RunError where no backward kernel is found: figures without attention would look like figures.
+    HLO does not state the FLOPs of a kernel; `attention_flops` are those of one layer, forward and backward. Each
+    layer's backward kernel runs once per row. The forward kernel runs as often, or twice if it is recomputed, which the
+    program shows. Raises RunError if there is no backward kernel, since the result would silently lack attention.
     """
     forward = sum(times for name, times in counts.kernels.items() if "_fwd" in name)
     backward = sum(times for name, times in counts.kernels.items() if "_dkv" in name)
     if not backward:
         found = ", ".join(sorted(counts.kernels)) or "none"
-        raise RunError(f"the compiled step has no attention kernel that is known by its name (kernels: {found})")
+        raise RunError(f"the compiled step has no attention kernel with a known name (its kernels: {found})")
     return model.num_hidden_layers * (forward / backward * attention_flops[0] + attention_flops[1])

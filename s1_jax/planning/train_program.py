@@ -1,4 +1,4 @@
-"""The train step of a run, compiled ahead of time for devices nobody has, and the memory it takes."""
+"""Train step of a run, compiled ahead of time for absent devices, and its memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from s1_jax.training.state import TrainState, abstract_state
 from s1_jax.training.step import BATCH_KEYS, compile_step
 
 UNITS = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
-# how the compiler words it: what the program takes, and what there is
+# the compiler's wordings for the memory that a program needs and what is available
 _TOO_LARGE = (
     re.compile(r"required .*?\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)"),
     re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm", re.IGNORECASE),
@@ -30,19 +30,19 @@ _TOO_LARGE = (
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one chip's HBM while the step runs."""
+    """Bytes of HBM in use on one chip while the step runs."""
 
     params: float
     optimizer: float
-    temporaries: float  # activations, gradients, gathered weights, the batch and the program, when they take most
-    total: float  # all of these
+    temporaries: float  # peak of activations, gradients, gathered weights, the batch and the program
+    total: float  # sum of these
     fits: bool
-    host: float = 0.0  # offloaded, in the memory of the chip's host
+    host: float = 0.0  # offloaded to the memory of the chip's host
 
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled step; `module` is None where it did not fit."""
+    """One compiled step; `module` is None if it does not fit."""
 
     memory: Memory
     module: Module | None
@@ -52,9 +52,9 @@ class Program:
 def lower_step(
     config: TrainConfig, model: ModelConfig, layout: Layout, shape: tuple[int, int, int], total_steps: int
 ) -> jax.stages.Lowered:
-    """The step that `train.py` jits, on batches [M, B, T], lowered for the devices of `layout` without any array.
+    """Lower the step that `train.py` jits, on batches [M, B, T], for the devices of `layout` without any arrays.
 
-    Raises UserError where model and mesh do not fit together.
+    Raises UserError if model and mesh do not fit together.
     """
     tx = make_optimizer(config.optim, model, total_steps)
     target = abstract_state(model, tx, layout)
@@ -74,7 +74,7 @@ def lower_step(
 def compile_program(
     config: TrainConfig, model: ModelConfig, layout: Layout, shape: tuple[int, int, int], total_steps: int
 ) -> Program:
-    """Compiles `lower_step`. That it does not fit into HBM is a result; raises RunError for what else goes wrong."""
+    """Compile the lowered step; that it does not fit into HBM is a result. Raises RunError if the compiler fails."""
     state = state_of(config, model, layout)
     params, optimizer = local_bytes(state.params), local_bytes(state.opt_state)
     started = time.perf_counter()
@@ -89,9 +89,9 @@ def compile_program(
 
 
 def compile_lowered(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | None, float]:
-    """The compiled program and the bytes of HBM that it takes at its peak, itself included.
+    """Compile a program and return it with its peak bytes of HBM, including the program itself.
 
-    None where it does not fit, with the bytes it would have taken. Raises RunError for what else goes wrong.
+    If it does not fit, returns None and the bytes that it would need. Raises RunError for other failures.
     """
     try:
         compiled = lowered.compile()
@@ -101,18 +101,18 @@ def compile_lowered(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | 
             raise RunError(f"the TPU compiler failed: {str(error).splitlines()[0]}") from None
         return None, total
     stats: Any = compiled.memory_analysis()
-    # Not arguments + temporaries: libtpu accepts programs for which these add up to a fifth more than there is, and
-    # refuses those whose peak comes within a hundredth of it.
+    # Not arguments + temporaries: libtpu accepts programs for which these exceed the memory by a fifth, and refuses
+    # those whose peak is within 1% of it.
     return compiled, float(stats.peak_memory_in_bytes + stats.generated_code_size_in_bytes)
 
 
 def compute_dtype(name: str) -> jnp.dtype:
-    """`model.dtype` on the slice: `auto` is bfloat16 there, whatever this machine has."""
+    """Return `model.dtype` on the slice: `auto` is bfloat16, whatever this machine is."""
     return jnp.dtype("bfloat16" if name == "auto" else name)
 
 
 def too_large(error: str) -> float | None:
-    """Bytes of HBM a program would have needed, from the compiler's error; None where that is not what it says."""
+    """Return the bytes of HBM that a program would need, from the compiler's error; None for another error."""
     for pattern in _TOO_LARGE:
         if found := pattern.search(error):
             return float(found[1]) * UNITS[found[2].upper()]
@@ -120,12 +120,12 @@ def too_large(error: str) -> float | None:
 
 
 def local_bytes(tree: Any) -> float:
-    """Bytes one device holds of a tree of jax.ShapeDtypeStruct with shardings."""
+    """Return the bytes per device of a tree of jax.ShapeDtypeStruct with shardings."""
     return float(
         sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
     )
 
 
 def state_of(config: TrainConfig, model: ModelConfig, layout: Layout) -> TrainState:
-    """The training state of a run as shapes with shardings."""
+    """Return the training state of a run as shapes with shardings."""
     return abstract_state(model, make_optimizer(config.optim, model, 1), layout)

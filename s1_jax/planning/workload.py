@@ -1,4 +1,4 @@
-"""What a run has to compute: its steps, as the loader packs them, from examples of known lengths."""
+"""Work of a run: its steps, as packed by the loader, from examples of known lengths."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from s1_jax.runtime.json_input import read_json
 from s1_jax.runtime.storage import as_path
 from s1_jax.training.flops import step_flops
 
-FULL_ROWS = 16  # examples of a step of s1
+FULL_ROWS = 16  # examples per step of s1
 
 
 class StepWork(NamedTuple):
-    """One optimizer step."""
+    """Work of one optimizer step on all devices."""
 
     shape: tuple[int, int, int]  # M, B, T of its arrays
-    micro_batches: int  # how many of the M it runs
+    micro_batches: int  # how many of the M micro-batches it runs
     model_flops: float  # forward and backward, causal attention once, no recompute
-    attention_flops: tuple[float, float]  # of one layer's kernels, forward and backward: the blocks they visit
-    attention_waited: tuple[float, float]  # the same, had all devices as much as the busiest: the others wait for it
+    attention_flops: tuple[float, float]  # of one layer's kernels, forward and backward, for the blocks they visit
+    attention_waited: tuple[float, float]  # the same if all devices had the work of the busiest, for which they wait
 
 
 def steps(
     config: TrainConfig, model: ModelConfig, corpus: Corpus, row_parts: int, length_parts: int
 ) -> Iterator[StepWork]:
-    """Every step of training on `corpus`, its rows dealt to `row_parts` groups of devices and cut over `length_parts`.
+    """Yield the steps of training on `corpus`, with rows divided over `row_parts` and tokens over `length_parts`.
 
-    Raises UserError as the loader does, and for rows that cannot be dealt.
+    Raises UserError as the loader does, and for rows that cannot be divided.
     """
     B = config.data.micro_batch_rows
     if B % row_parts:
@@ -61,9 +61,9 @@ def steps(
 
 
 def corpus_of_lengths(lengths: list[int], config: TrainConfig) -> Corpus:
-    """Made-up examples of these numbers of tokens; too long ones are treated as `data.too_long` says.
+    """Build placeholder examples with these numbers of tokens; `data.too_long` decides about those that are too long.
 
-    Raises UserError under "error", and where none is left.
+    Raises UserError for too long examples with "error", and if none is left.
     """
     too_long = [length for length in lengths if length > config.data.max_length]
     if too_long and config.data.too_long == "error":
@@ -79,19 +79,19 @@ def corpus_of_lengths(lengths: list[int], config: TrainConfig) -> Corpus:
         if example is not None:
             examples.append(example)
     if not examples:
-        raise UserError("no example is left to plan with")
+        raise UserError(f"no example is left to plan with; none has at most data.max_length {config.data.max_length}")
     return Corpus(tuple(str(index) for index in range(len(examples))), tuple(examples))
 
 
 def full_rows(config: TrainConfig) -> Corpus:
-    """The most a step of s1 can hold: 16 examples, each of data.max_length tokens."""
+    """Return the largest step of s1: 16 examples, each of data.max_length tokens."""
     return corpus_of_lengths([config.data.max_length] * FULL_ROWS, config)
 
 
 def read_lengths(path: str | Path) -> list[int]:
-    """Token lengths of examples from a JSON file: a list of numbers, or of objects whose numbers are summed.
+    """Read token lengths of examples from a JSON file: a list of numbers, or of objects whose numbers are summed.
 
-    The list may stand under "examples". Raises UserError for anything else.
+    The list may be the value of "examples". Raises UserError for anything else.
     """
     content = read_json(as_path(path))
     rows: Any = content.get("examples") if isinstance(content, dict) else content
@@ -102,7 +102,7 @@ def read_lengths(path: str | Path) -> list[int]:
         whole = False
     if not whole or not lengths:
         raise UserError(
-            f"{path} holds no lengths: it must be a JSON list of token counts, one an example "
+            f"{path} contains no lengths: it must be a JSON list of token counts, one per example "
             '(or {"examples": [{"question": 152, "thinking": 6865, ...}, ...]}, which are summed)'
         )
     return lengths

@@ -77,7 +77,7 @@ def test_without_a_teacher_rows_keep_what_they_came_with(tmp_path):
 def test_a_failed_stage_leaves_no_table_and_goes_on(tmp_path, server):
     server.says = lambda prompt: (500, "")
     options = GenerateStageConfig(endpoint(server, "m"))
-    with pytest.raises(RunError, match="teacher: m answers none of 3 prompts"):
+    with pytest.raises(RunError, match="teacher: m answered none of 3 prompts"):
         run(tmp_path, options)
     assert not (tmp_path / "2_generate.parquet").exists()
     server.says = lambda prompt: (200, completion("7", reasoning="3+4"))
