@@ -90,7 +90,7 @@ def trials(inputs: Path) -> dict[str, Trial]:
 
 
 CURATION = """
-from s1_jax.config import *
+from s1_jax.config.curate import *
 
 def get_config():
     who = dict(base_url="http://127.0.0.1:PORT/v1", concurrent=4, requests_per_minute=10**6)

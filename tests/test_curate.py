@@ -17,7 +17,7 @@ from tests.curation.stand_in_endpoint import StandInEndpoint, completion
 QUESTIONS, CHOSEN = 40, 10
 CONFIG = """
 from importlib.resources import files
-from s1_jax.config import *
+from s1_jax.config.curate import *
 
 def get_config():
     who = dict(base_url=URL, attempts=1, concurrent=4, requests_per_minute=10**6)
