@@ -159,7 +159,7 @@ def test_a_sweep_that_cannot_be(sweep, options, message):
 @pytest.mark.parametrize(
     "arguments,message",
     [
-        ([], r"--topology is missing: v5e:16x16"),
+        ([], r"--topology is missing; known are v5e:16x16"),
         (["--topology", "v5p-63"], r"unknown topology 'v5p-63'; known: .*v5p-\{8,16"),
         (["--topolgy", "v5p-64"], r"unknown option --topolgy; did you mean --topology\?"),
         (["--topology", "v5p-64", "--mesh.tensr", "4"], r"did you mean --mesh.tensor\?"),
@@ -172,7 +172,7 @@ def test_a_users_mistake_is_one_clear_line(file, arguments, message):
 
 
 def test_examples_come_from_one_place(file):
-    with pytest.raises(UserError, match="two answers"):
+    with pytest.raises(UserError, match="exclude each other"):
         plan.examples(plan.options([file, "--full", "--lengths", "x.json"]))
     with pytest.raises(UserError, match="tokenizer of Qwen/Qwen2.5-7B-Instruct in a local folder"):
         plan.examples(plan.options([file]))

@@ -80,7 +80,7 @@ def describe(topology: Topology, say: Callable[[str], None] = lambda line: None)
             if "lockfile" not in text and "already in use" not in text:
                 raise UserError(f"the TPU compiler refuses {topology}: {text.splitlines()[0]}") from None
         if not waiting:
-            say("another process uses the TPU compiler, which allows one at a time; waiting for it to end")
+            say("another process has the TPU compiler, which serves one at a time; waiting for it to end")
             say("(if there is no such process: rm /tmp/libtpu_lockfile)")
             waiting = True
         time.sleep(RETRY_SECONDS)
