@@ -1,17 +1,17 @@
-"""s1K made anew: 59,029 questions of 16 sources, traces, and the 1,000 that are chosen (the paper, section 2).
+"""Build s1K again: 59,029 questions from 16 sources, their traces, and the selection of 1,000 (paper, section 2).
 
     pip install "s1_jax[curate]"
-    python -m s1_jax.curate configs/curate_s1k.py                        # all of it
-    python -m s1_jax.curate configs/curate_s1k.py --until decontaminate  # what costs nothing, first
+    python -m s1_jax.curate configs/curate_s1k.py                        # all stages
+    python -m s1_jax.curate configs/curate_s1k.py --until decontaminate  # only the stages that cost nothing
     python -m s1_jax.train configs/s1_32b_v5p64.py --data.path runs/curate_s1k/s1k
 
-The teacher answers behind an endpoint (here DeepSeek-R1, s1K-1.1's teacher; its key in DEEPSEEK_API_KEY); give its
-prices, in dollars a million tokens read and written, to see the cost so far and to come:
---generate.teacher.dollars-per-million-tokens READ WRITTEN. Solvers and judge are decoded here.
-Sources that are gated or gone are named and left out; GPQA asks that its questions not be put online.
-Hardware: v6e-8 for solvers and judge; the rest needs 2 cores and 4 GiB. Not run: no hub, endpoint or TPU was at hand.
-Expected, from the paper: 59,029 questions, 54,116 with traces, 51,581 in good form, 24,496 that neither solver got
-right, 1,000 chosen.
+The teacher is behind an endpoint (here DeepSeek-R1, the teacher of s1K-1.1, with its key in DEEPSEEK_API_KEY). With its
+prices in dollars per million tokens, the cost so far and in total is shown:
+--generate.teacher.dollars-per-million-tokens READ WRITTEN. Solvers and judge are decoded on this machine.
+Sources that are gated or deleted are skipped with a message. GPQA asks that its questions are not published.
+Hardware: v6e-8 for solvers and judge; the rest needs 2 cores and 4 GiB. Not yet run with hub, endpoint and TPU.
+Expected, from the paper: 59,029 questions, 54,116 with traces, 51,581 after the filter rules, 24,496 that neither
+solver got right, 1,000 selected.
 """
 
 from s1_jax.config import MeshConfig
@@ -55,7 +55,7 @@ def get_config() -> CurateConfig:
     return CurateConfig(
         run_dir="runs/curate_s1k",
         collect=CollectConfig(sources=tuple(PUBLIC)),
-        # "where m and n are relatively prime positive integers" does not make two questions one (docs/guides/curate.md)
+        # "where m and n are relatively prime positive integers" is common to many questions (docs/guides/curate.md)
         decontaminate=DecontaminateConfig(common=10),
         generate=GenerateStageConfig(teacher, solvers=(smaller, larger)),
         grade=GradeStageConfig(judge=larger),

@@ -1,10 +1,10 @@
-"""1,000 questions, domains drawn uniformly, whatever their length: an ablation of s1K (the paper, table 2).
+"""Select 1,000 questions from uniformly sampled domains, of any length: an ablation of s1K (paper, table 2).
 
     python -m s1_jax.curate configs/curate_s1k_diverse.py
 
-Shares run_dir, and with it every answer and every stage before the choice, with configs/curate_s1k.py; the data set is
-runs/curate_s1k/diverse. Not run. Expected of a 32B model trained on it, from the paper: 26.7 on AIME24, 91.2 on
-MATH500 and 54.6 on GPQA Diamond, beside s1K's 50.0, 93.0 and 57.6.
+The run_dir, and with it all answers and all stages before the selection, is that of configs/curate_s1k.py. The data set
+is runs/curate_s1k/diverse. Not yet run. Expected of a 32B model trained on it, from the paper: 26.7 on AIME24, 91.2
+on MATH500 and 54.6 on GPQA Diamond, compared with 50.0, 93.0 and 57.6 for s1K.
 """
 
 import dataclasses

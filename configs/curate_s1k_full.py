@@ -1,10 +1,10 @@
-"""All questions that have a trace: an ablation of s1K (the paper, table 2).
+"""Select all questions that have a trace: an ablation of s1K (paper, table 2).
 
     python -m s1_jax.curate configs/curate_s1k_full.py
 
-Shares run_dir, and with it every answer and every stage before the choice, with configs/curate_s1k.py; the data set is
-runs/curate_s1k/full. Not run. Expected of a 32B model trained on it, from the paper: 53.3 on AIME24, 92.8 on MATH500
-and 58.1 on GPQA Diamond, for 394 GPU hours instead of 7.
+The run_dir, and with it all answers and all stages before the filter, is that of configs/curate_s1k.py. The data set is
+runs/curate_s1k/full. Not yet run. Expected of a 32B model trained on it, from the paper: 53.3 on AIME24, 92.8 on
+MATH500 and 58.1 on GPQA Diamond, for 394 GPU hours instead of 7.
 """
 
 import dataclasses

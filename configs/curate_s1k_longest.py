@@ -1,10 +1,10 @@
-"""The 1,000 longest traces: an ablation of s1K (the paper, table 2).
+"""Select the 1,000 questions with the longest traces: an ablation of s1K (paper, table 2).
 
     python -m s1_jax.curate configs/curate_s1k_longest.py
 
-Shares run_dir, and with it every answer and every stage before the choice, with configs/curate_s1k.py; the data set is
-runs/curate_s1k/longest. Not run. Expected of a 32B model trained on it, from the paper: 33.3 on AIME24, 90.4 on
-MATH500 and 59.6 on GPQA Diamond, beside s1K's 50.0, 93.0 and 57.6.
+The run_dir, and with it all answers and all stages before the selection, is that of configs/curate_s1k.py. The data set
+is runs/curate_s1k/longest. Not yet run. Expected of a 32B model trained on it, from the paper: 33.3 on AIME24, 90.4
+on MATH500 and 59.6 on GPQA Diamond, compared with 50.0, 93.0 and 57.6 for s1K.
 """
 
 import dataclasses

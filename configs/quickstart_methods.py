@@ -1,11 +1,11 @@
-"""Budget forcing beside majority, best-of-N, beam search, DVTS, REBASE and MCTS, with the quickstart's model.
+"""Compare budget forcing with majority voting, best-of-N, beam search, DVTS, REBASE and MCTS on the quickstart's model.
 
     python -m s1_jax.evaluate configs/quickstart_methods.py
 
-The reward models are the tiny ones that ship with the package (scripts/make_tiny_reward.py). Every method runs on the
-same decoder; methods.png sets their accuracy against what they generate, their longest run and the clock.
-Hardware: 2 CPU cores, about 6 minutes. Expected: the vote of 16 runs weighted by the outcome model above 80%, 16
-REBASE runs above 70%, "Wait" put in twice above 90% for a tenth of their tokens.
+The reward models are the tiny ones of the package (scripts/make_tiny_reward.py). All methods use the same decoder;
+methods.png plots accuracy against generated tokens, the longest run and time.
+Hardware: 2 CPU cores, about 6 minutes. Expected: above 80% for 16 runs weighted by the outcome model, above 70% for 16
+runs of REBASE, and above 90% for "Wait" appended twice, with a tenth of their tokens.
 """
 
 from importlib.resources import files
@@ -30,18 +30,18 @@ BY_STEPS: tuple[MethodName, ...] = ("beam", "dvts", "rebase", "mcts")
 
 
 def get_config() -> EvaluateConfig:
-    drawn = SamplingConfig(temperature=1.0)
+    sampled = SamplingConfig(temperature=1.0)
     searches = []
     for width in WIDTHS:
         votes = SearchConfig(width=width, vote="majority")
         searches += [
-            SettingConfig(sampling=drawn, search=votes),
-            SettingConfig(BudgetConfig(num_ignore=2), sampling=drawn, search=votes),  # both ways at once
-            SettingConfig(sampling=drawn, search=SearchConfig(width=width, vote="best"), reward="outcome"),
-            SettingConfig(sampling=drawn, search=SearchConfig(width=width, vote="best"), reward="process"),
-            SettingConfig(sampling=drawn, search=SearchConfig(width=width), reward="outcome"),
+            SettingConfig(sampling=sampled, search=votes),
+            SettingConfig(BudgetConfig(num_ignore=2), sampling=sampled, search=votes),  # both combined
+            SettingConfig(sampling=sampled, search=SearchConfig(width=width, vote="best"), reward="outcome"),
+            SettingConfig(sampling=sampled, search=SearchConfig(width=width, vote="best"), reward="process"),
+            SettingConfig(sampling=sampled, search=SearchConfig(width=width), reward="outcome"),
             *(
-                SettingConfig(sampling=drawn, search=SearchConfig(method, width), reward="process")
+                SettingConfig(sampling=sampled, search=SearchConfig(method, width), reward="process")
                 for method in BY_STEPS
             ),
         ]

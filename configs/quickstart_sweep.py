@@ -1,8 +1,8 @@
-"""Cuts thinking at growing maxima, over 500 held-out problems, with the model that configs/quickstart_sft.py made.
+"""Evaluate the model of configs/quickstart_sft.py on 500 held-out problems with growing maxima of thinking tokens.
 
     python -m s1_jax.evaluate configs/quickstart_sweep.py
 
-Four ends of thinking are ignored with "Wait", so that the budget is what limits.
+Up to four ends of thinking are ignored with "Wait", so that thinking is limited by the maximum.
 Hardware: 2 CPU cores, about 20 seconds. Expected: accuracy near chance (1%) at 16 thinking tokens, above 90%
 without a maximum.
 """

@@ -1,9 +1,9 @@
-"""s1-0.5B: Qwen2.5-0.5B-Instruct fine-tuned on s1K with s1's recipe, on TPU v5litepod-1 (1 chip).
+"""Fine-tune Qwen2.5-0.5B-Instruct on s1K with s1's recipe (s1-0.5B), on TPU v5litepod-1 (1 chip).
 
     python -m s1_jax.train configs/s1_0p5b_v5e1.py
 
-Hardware and cost as planned with the TPU compiler (docs/performance.md), not yet run: 12.3 of 15.8 GiB a chip;
-315 steps in 16 to 25 minutes, 0.4 chip-hours at most, without loading and compiling.
+Memory and time are planned with the TPU compiler (docs/performance.md), not measured: 12.3 of 15.8 GiB per
+chip; 315 steps in 16 to 25 minutes, at most 0.4 chip-hours, without loading and compiling.
 Expected: a model that thinks in s1's format; the paper has no scores for this size.
 """
 

@@ -1,9 +1,9 @@
-"""s1-14B: Qwen2.5-14B-Instruct fine-tuned on s1K with s1's recipe, on TPU v5p-8 (4 chips).
+"""Fine-tune Qwen2.5-14B-Instruct on s1K with s1's recipe (s1-14B), on TPU v5p-8 (4 chips).
 
     python -m s1_jax.train configs/s1_14b_v5p8.py
 
-Hardware and cost as planned with the TPU compiler (docs/performance.md), not yet run: 90.4 of 95.7 GiB a chip;
-315 steps in 43 to 52 minutes, 3.5 chip-hours at most, without loading and compiling.
+Memory and time are planned with the TPU compiler (docs/performance.md), not measured: 90.4 of 95.7 GiB per
+chip; 315 steps in 43 to 52 minutes, at most 3.5 chip-hours, without loading and compiling.
 Expected: a model that thinks in s1's format; the paper has no scores for this size.
 """
 

@@ -1,10 +1,10 @@
-"""s1-1.5B: Qwen2.5-1.5B-Instruct fine-tuned on s1K with s1's recipe, on TPU v6e-1 (1 chip).
+"""Fine-tune Qwen2.5-1.5B-Instruct on s1K with s1's recipe (s1-1.5B), on TPU v6e-1 (1 chip).
 
     python -m s1_jax.train configs/s1_1p5b_v6e1.py
 
-Hardware and cost as planned with the TPU compiler (docs/performance.md), not yet run: 28.6 of 31.2 GiB a chip;
-315 steps in 10 to 19 minutes, 0.3 chip-hours at most, without loading and compiling.
-Adam's moments are kept in bfloat16; in float32 they leave no room on so few chips.
+Memory and time are planned with the TPU compiler (docs/performance.md), not measured: 28.6 of 31.2 GiB per
+chip; 315 steps in 10 to 19 minutes, at most 0.3 chip-hours, without loading and compiling.
+Adam's moments are in bfloat16; in float32 they do not fit on so few chips.
 Expected: a model that thinks in s1's format; the paper has no scores for this size.
 """
 

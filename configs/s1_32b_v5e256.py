@@ -1,11 +1,11 @@
-"""s1-32B: Qwen2.5-32B-Instruct fine-tuned on s1K with s1's recipe, on TPU v5litepod-256 (256 chips).
+"""Fine-tune Qwen2.5-32B-Instruct on s1K with s1's recipe (s1-32B), on TPU v5litepod-256 (256 chips).
 
     python -m s1_jax.train configs/s1_32b_v5e256.py
 
-Hardware and cost as planned with the TPU compiler (docs/performance.md), not yet run: 7.2 of 15.8 GiB a chip;
-315 steps in 4 to 7 minutes, 31.5 chip-hours at most, without loading and compiling.
-The slice has several hosts: the same command on each, and a run_dir that all of them share.
-Expected: the paper's s1-32B without forcing has 50.0 on AIME24, 92.6 on MATH500, 56.6 on GPQA Diamond.
+Memory and time are planned with the TPU compiler (docs/performance.md), not measured: 7.2 of 15.8 GiB per
+chip; 315 steps in 4 to 7 minutes, at most 31.5 chip-hours, without loading and compiling.
+The slice has several hosts: run the same command on each, with a run_dir that all of them share.
+Expected, from the paper's s1-32B without budget forcing: 50.0 on AIME24, 92.6 on MATH500, 56.6 on GPQA Diamond.
 """
 
 from s1_jax.config import DataConfig, MeshConfig, ModelSource, TrainConfig

@@ -1,11 +1,11 @@
-"""s1-32B: Qwen2.5-32B-Instruct fine-tuned on s1K with s1's recipe, on TPU v6e-32 (32 chips).
+"""Fine-tune Qwen2.5-32B-Instruct on s1K with s1's recipe (s1-32B), on TPU v6e-32 (32 chips).
 
     python -m s1_jax.train configs/s1_32b_v6e32.py
 
-Hardware and cost as planned with the TPU compiler (docs/performance.md), not yet run: 22.7 of 31.2 GiB a chip;
-315 steps in 7 to 16 minutes, 8.6 chip-hours at most, without loading and compiling.
-The slice has several hosts: the same command on each, and a run_dir that all of them share.
-Expected: the paper's s1-32B without forcing has 50.0 on AIME24, 92.6 on MATH500, 56.6 on GPQA Diamond.
+Memory and time are planned with the TPU compiler (docs/performance.md), not measured: 22.7 of 31.2 GiB per
+chip; 315 steps in 7 to 16 minutes, at most 8.6 chip-hours, without loading and compiling.
+The slice has several hosts: run the same command on each, with a run_dir that all of them share.
+Expected, from the paper's s1-32B without budget forcing: 50.0 on AIME24, 92.6 on MATH500, 56.6 on GPQA Diamond.
 """
 
 from s1_jax.config import DataConfig, MeshConfig, ModelSource, TrainConfig

@@ -1,10 +1,10 @@
-"""s1-3B: Qwen2.5-3B-Instruct fine-tuned on s1K with s1's recipe, on TPU v5litepod-4 (4 chips).
+"""Fine-tune Qwen2.5-3B-Instruct on s1K with s1's recipe (s1-3B), on TPU v5litepod-4 (4 chips).
 
     python -m s1_jax.train configs/s1_3b_v5e4.py
 
-Hardware and cost as planned with the TPU compiler (docs/performance.md), not yet run: 14.6 of 15.8 GiB a chip;
-315 steps in 24 to 38 minutes, 2.5 chip-hours at most, without loading and compiling.
-Adam's moments are kept in bfloat16; in float32 they leave no room on so few chips.
+Memory and time are planned with the TPU compiler (docs/performance.md), not measured: 14.6 of 15.8 GiB per
+chip; 315 steps in 24 to 38 minutes, at most 2.5 chip-hours, without loading and compiling.
+Adam's moments are in bfloat16; in float32 they do not fit on so few chips.
 Expected: a model that thinks in s1's format; the paper has no scores for this size.
 """
 

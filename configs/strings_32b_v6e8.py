@@ -1,12 +1,12 @@
-"""What follows an ignored end of thinking, the paper's table 4 and a rotation: s1-32B, the end ignored twice.
+"""Compare the strings appended after two ignored ends of thinking, as in the paper's table 4, and a rotation of three.
 
     python -m s1_jax.evaluate configs/strings_32b_v6e8.py
     python -m s1_jax.evaluate configs/strings_32b_v6e8.py --task.name math500 --run-dir runs/strings_32b_math500
 
-Hardware: v6e-8 (8 chips), rows and memory as configs/sweep_32b_v6e8.py plans them (docs/performance.md), not yet run.
-Each string thinks for itself, from its first ignored end on: five runs of at most 6 minutes where one batch holds them
-all. Expected on AIME24, no end ignored 50.0; twice: no string 50.0, "Alternatively" 50.0, "Hmm" 50.0, "Wait" 53.3. The
-paper has no figure for strings that take turns.
+Hardware: v6e-8 (8 chips). Cost, planned as for configs/sweep_32b_v6e8.py (docs/performance.md), not measured: from the
+first ignored end on, each string has its own trace, which gives five runs of at most 6 minutes if one batch has room
+for all. Expected on AIME24: 50.0 without ignored ends; with two, 50.0 for no string, "Alternatively" and "Hmm", and
+53.3 for "Wait". The paper has no result for a rotation of strings.
 """
 
 import dataclasses

@@ -1,12 +1,12 @@
-"""s1's 11 settings on AIME24 with s1-32B: seven maxima, and the end of thinking ignored 1, 2, 4 and 6 times.
+"""Evaluate s1-32B on AIME24 with s1's 11 settings: seven maxima, and 1, 2, 4 and 6 ignored ends of thinking.
 
     python -m s1_jax.evaluate configs/sweep_32b_v6e8.py
 
-Hardware and cost as planned with the TPU compiler (docs/performance.md), not yet run: v6e-8 (8 chips), 30.9 of
-31.2 GiB a chip with 17 rows of 32,768 tokens. A step gives each row a token and takes 16.6 ms with full caches,
-11.1 with half full ones, so a trace that fills its context takes 6 minutes, 0.8 chip-hours; loading the
-checkpoint (131 GB), compiling and the answers come on top.
-Expected: the paper has 50.0 without forcing and 56.7 as the best of its budgets, at 7,320 thinking tokens.
+Hardware: v6e-8 (8 chips). Cost, planned with the TPU compiler (docs/performance.md), not measured: 30.9 of
+31.2 GiB per chip with 17 rows of 32,768 tokens. A step adds a token to each row and takes 16.6 ms with full caches
+and 11.1 ms with half full ones. A trace that fills its context takes 6 minutes, 0.8 chip-hours. Loading the
+checkpoint (131 GB), compiling and answering add to that.
+Expected, from the paper: 50.0 without budget forcing, and 56.7 with the best budget, at 7,320 thinking tokens.
 """
 
 from s1_jax.config import BudgetConfig, EvaluateConfig, MeshConfig, ModelSource, SettingConfig, SweepConfig, TaskConfig
