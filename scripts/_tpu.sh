@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# Sourced by tpu.sh: the slice, its workers, and jobs on them. Names in capitals are tpu.sh's options.
+# Sourced by tpu.sh: functions for the slice, its workers, and jobs on them. Names in capitals are tpu.sh's options.
 #
-# A function that fails sets REASON, one line. Its return code: LOST where the slice is gone or a worker does not answer,
-# AGAIN where another try may help, MISTAKE and INTERRUPTED as everywhere, 1 where trying again would not help.
+# A function that fails sets REASON to one line. It returns LOST if the slice is gone or a worker does not answer, AGAIN if
+# another try may help, 1 if it would not help, and MISTAKE and INTERRUPTED as all commands do.
 LOST=69 AGAIN=75 MISTAKE=2 INTERRUPTED=130
-REASON="" # why the last thing failed
-INSTALLED="" # whether this slice has this checkout
-FOLLOWERS=() # processes that follow a worker each
+REASON="" # reason of the last failure
+INSTALLED="" # set if this slice has this checkout
+FOLLOWERS=() # processes that each follow one worker
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -15,7 +15,7 @@ die() {
     exit "$MISTAKE"
 }
 
-# try COMMAND...: runs it; with --dry-run prints it instead. What it says on standard error is kept in $ERRORS.
+# try COMMAND...: runs it, or prints it with --dry-run. Its standard error is saved in $ERRORS.
 try() {
     if [ -n "$DRY_RUN" ]; then
         show "$@"
@@ -24,7 +24,7 @@ try() {
     "$@" 2>"$ERRORS" </dev/null
 }
 
-# last_error: the line of $ERRORS that says what went wrong.
+# last_error: prints the line of $ERRORS with the error.
 last_error() { grep -m 1 ERROR "$ERRORS" || grep . "$ERRORS" | tail -n 1 || true; }
 
 error_matches() { grep -qiE "$1" "$ERRORS"; }
@@ -39,8 +39,8 @@ show() {
 
 tpus() { try gcloud compute tpus "$@" --project="$PROJECT" --zone="$ZONE"; }
 
-# slice_state: prints the request's state; NONE where there is none, GONE where its node is, UNKNOWN where gcloud does not
-# say, REFUSED where it will not.
+# slice_state: prints the request's state, or NONE if there is no request, GONE if its node is gone, REFUSED if gcloud
+# denies access, UNKNOWN after another error.
 slice_state() {
     local state node
     if [ -n "$DRY_RUN" ]; then
@@ -70,7 +70,7 @@ slice_is_there() {
     case $(slice_state) in ACTIVE | UNKNOWN) ;; *) return 1 ;; esac
 }
 
-# make_slice: asks for the slice where there is none, replaces one that is gone, and waits until it is there.
+# make_slice: requests the slice if there is none, replaces one that is gone, and waits until it is ready.
 make_slice() {
     local state
     state=$(slice_state)
@@ -78,7 +78,7 @@ make_slice() {
         ACTIVE) return 0 ;;
         NONE) ;;
         GONE | SUSPENDING | SUSPENDED | FAILED)
-            say "$NAME is $state: asking for it anew"
+            say "$NAME is $state: requesting it again"
             delete_slice || return
             ;;
         *)
@@ -97,7 +97,7 @@ request_slice() {
     fi
     flags+=(${CREATE_FLAGS[@]+"${CREATE_FLAGS[@]}"})
     INSTALLED=""
-    say "asking for $TYPE in $ZONE${SPOT:+ (spot)} as $NAME"
+    say "requesting $TYPE in $ZONE${SPOT:+ (spot)} as $NAME"
     if tpus queued-resources create "$NAME" --node-id="$NAME" "${flags[@]}" --quiet; then
         if [ -n "$DRY_RUN" ]; then DRY_STATE=ACTIVE; fi
         return
@@ -117,7 +117,7 @@ wait_for_slice() {
         case $state in
             ACTIVE) return 0 ;;
             NONE | GONE | SUSPENDING | SUSPENDED)
-                REASON="$NAME was taken away while it was set up ($state)"
+                REASON="$NAME was lost during its setup ($state)"
                 return "$LOST"
                 ;;
             FAILED)
@@ -127,7 +127,7 @@ wait_for_slice() {
                 ;;
         esac
         if [ "$state" = REFUSED ] || [ "$unknown" -ge "$SSH_TRIES" ]; then
-            REASON="gcloud does not say how $NAME is: $(last_error)"
+            REASON="gcloud does not report the state of $NAME: $(last_error)"
             return 1
         fi
         if [ "$SECONDS" -ge "$deadline" ]; then
@@ -138,7 +138,7 @@ wait_for_slice() {
     done
 }
 
-# delete_slice: the node and the request; fails unless both are gone.
+# delete_slice: deletes the node and the request; fails unless both are gone.
 delete_slice() {
     local deadline=$((SECONDS + DELETE_SECONDS)) state=UNKNOWN
     say "deleting $NAME"
@@ -149,7 +149,7 @@ delete_slice() {
     fi
     while state=$(slice_state) && [ "$state" != NONE ]; do
         if [ "$SECONDS" -ge "$deadline" ]; then
-            REASON="$NAME could not be deleted, it is $state and may be billed: $(last_error)"
+            REASON="$NAME could not be deleted; it is $state and may be billed: $(last_error)"
             return 1
         fi
         sleep "$POLL_SECONDS"
@@ -157,14 +157,14 @@ delete_slice() {
     done
 }
 
-# count_workers: sets WORKERS. Dry, the number that such a slice has.
+# count_workers: sets WORKERS; in a dry run, from the type of the slice.
 count_workers() {
     local addresses number=${TYPE##*-}
     addresses=$(tpus tpu-vm describe "$NAME" --flatten="networkEndpoints[]" --format="value(networkEndpoints.ipAddress)") || true
     WORKERS=$(grep -c . <<<"$addresses") || true
     if [ -n "$DRY_RUN" ]; then
         case $TYPE in
-            v5p-*) WORKERS=$(((number + 7) / 8)) ;; # two cores a chip, four chips a host
+            v5p-*) WORKERS=$(((number + 7) / 8)) ;; # two cores per chip, four chips per host
             *-*) WORKERS=$((number <= 8 ? 1 : number / 4)) ;;
             *) WORKERS=1 ;;
         esac
@@ -176,14 +176,14 @@ count_workers() {
 
 # --- its workers
 
-# ssh_once WORKER COMMAND: what it prints, then "@@code N". Without that line the worker did not answer, or the connection broke.
+# ssh_once WORKER COMMAND: prints the command's output, then "@@code N". That line is missing if the connection failed.
 ssh_once() {
     tpus tpu-vm ssh "$NAME" --worker="$1" --quiet --command="{ $2; } 2>&1; echo \"@@code \$?\"" \
         --ssh-flag="-o ConnectTimeout=30" --ssh-flag="-o ServerAliveInterval=15" --ssh-flag="-o ServerAliveCountMax=4" \
         ${SSH_FLAGS[@]+"${SSH_FLAGS[@]}"}
 }
 
-# on_worker WORKER COMMAND: repeated while the worker does not answer.
+# on_worker WORKER COMMAND: runs a command on a worker, and tries again while the worker does not answer.
 on_worker() {
     local answer code tries ERRORS=$SCRATCH/error.$1
     for ((tries = 1; ; tries++)); do
@@ -198,7 +198,7 @@ on_worker() {
     return "$code"
 }
 
-# on_all FUNCTION ARGS...: the function with each worker's number before the arguments, at the same time.
+# on_all FUNCTION ARGS...: calls the function for all workers at the same time, with the worker's number as first argument.
 on_all() {
     local worker failed="" code result=0 pids=()
     for ((worker = 0; worker < WORKERS; worker++)); do
@@ -220,12 +220,12 @@ on_all() {
     if [ "$result" -eq "$LOST" ]; then
         REASON=$(no_answer "$failed")
     elif [ "$result" -ne 0 ]; then
-        REASON="failed on worker$failed of $WORKERS, see above"
+        REASON="failed on worker$failed of $WORKERS; see above"
     fi
     return "$result"
 }
 
-# no_answer WORKERS: the sentence for it, with what ssh said of the first of them.
+# no_answer WORKERS: prints that these workers do not answer, with ssh's error for the first of them.
 no_answer() {
     local first=${1# }
     local ERRORS=$SCRATCH/error.${first%% *}
@@ -236,7 +236,7 @@ no_answer() {
 
 job() { printf 'bash s1_jax/scripts/_tpu_job.sh %s' "$*"; }
 
-# install: this checkout, as it is here (what git ignores stays), on every worker.
+# install: copies this checkout, without files that git ignores, to all workers and installs it.
 install() {
     local code=0
     count_workers || return
@@ -248,7 +248,7 @@ install() {
             if [ -e "$file" ]; then printf '%s\0' "$file"; fi
         done | tar --null -T - -czf "$SCRATCH/checkout.tar.gz"
     fi
-    # one alone first: gcloud may have to make an ssh key and to publish it
+    # one worker first, because gcloud may have to make and publish an ssh key
     on_worker 0 true || {
         REASON=$(no_answer " 0")
         return "$LOST"
@@ -274,13 +274,13 @@ copy_checkout() {
     on_worker "$1" "mkdir -p s1_jax && tar -xzf s1_jax.tar.gz -C s1_jax"
 }
 
-# start COMMAND...: on every worker. A run that is under way with the same command is left alone.
+# start COMMAND...: starts the command on all workers, unless it is already running there.
 start() {
     local words code=0
     count_workers || return
     words=$(printf '%q ' "$@")
     on_all on_worker "$(job start run "${words% }")" || code=$?
-    # where some did start it, they shall not wait for the others; a mistake is that another run is under way
+    # workers that did start it must not wait for the others; MISTAKE means that another run is in progress
     if [ "$code" -ne 0 ] && [ "$code" -ne "$MISTAKE" ]; then
         local why=$REASON
         on_all on_worker "$(job stop run)" >/dev/null || true
@@ -289,8 +289,8 @@ start() {
     return "$code"
 }
 
-# follow JOB: all workers' logs, each line after its worker's number, to the end. Returns the first code that is not 0,
-# LOST where a worker does not answer any more.
+# follow JOB: prints the logs of all workers to their ends, with the worker's number before each line. Returns the first
+# exit code that is not 0, or LOST if a worker stops answering.
 follow() {
     local worker first lost=""
     rm -f "$SCRATCH"/ended.*
@@ -298,7 +298,7 @@ follow() {
         on_all follow_worker "$1"
         return
     fi
-    set -m # each in a process group of its own, so that it can be ended with all it started
+    set -m # each gets its own process group, so that it can be ended with its children
     for ((worker = 0; worker < WORKERS; worker++)); do
         follow_worker "$worker" "$1" &
         FOLLOWERS+=($!)
@@ -311,7 +311,7 @@ follow() {
     done
     first=$(cat "$SCRATCH"/ended.* 2>/dev/null | grep -v '^0 ' | sort -n -k 2 | head -n 1) || true
     if [ -n "$first" ]; then
-        REASON="it ended with exit code ${first%% *}"
+        REASON="the run ended with exit code ${first%% *}"
         return "${first%% *}"
     elif [ -n "$lost" ]; then
         REASON=$(no_answer "$lost")
@@ -319,12 +319,12 @@ follow() {
     fi
 }
 
-# follow_worker WORKER JOB: a connection that breaks is made again and goes on at the line after the last.
+# follow_worker WORKER JOB: prints a worker's log; after a broken connection, continues after the last line.
 follow_worker() {
     local line from=1 silent=0 ERRORS=$SCRATCH/error.$1
     while [ "$silent" -lt "$SSH_TRIES" ]; do
         silent=$((silent + 1))
-        while IFS= read -r line; do # a line without its end is read again
+        while IFS= read -r line; do # an incomplete line is read again
             case $line in
                 "@@ended "*) echo "${line#@@ended }" >"$SCRATCH/ended.$1" ;;
                 "@@code "*) ;;
@@ -342,8 +342,8 @@ follow_worker() {
 
 # --- the supervisor
 
-# progress RUN_DIR: what a run has kept there, as one line: its newest checkpoint and the size of its records. A checkpoint in a bucket is whole
-# when this file of Orbax's is there.
+# progress RUN_DIR: prints what a run has saved there: its newest checkpoint and the size of its records. Orbax writes this
+# file when a checkpoint in a bucket is complete.
 progress() {
     local step records
     step=$(try gcloud storage ls "$1/checkpoints/*/commit_success.txt" | grep -oE '/[0-9]+/c' | tr -d /c | sort -n | tail -n 1) || true
@@ -351,7 +351,7 @@ progress() {
     echo "checkpoint ${step:-none}, ${records:-0} bytes of records"
 }
 
-# supervise RUN_DIR COMMAND...: until the run is finished, or cannot be. REASON says why not.
+# supervise RUN_DIR COMMAND...: repeats attempts until the run is finished or cannot be; then REASON says why.
 supervise() {
     local run_dir=$1 code kept now fruitless=0 lost=0
     shift
@@ -363,7 +363,7 @@ supervise() {
             0) return 0 ;;
             1) if [ -z "$RUN_STARTED" ]; then return 1; fi ;;
             "$MISTAKE")
-                REASON="a mistake in the command or its data, which no other try mends (exit code 2, see above)"
+                REASON="a mistake in the command or its data, which another try cannot fix (exit code 2; see above)"
                 return "$code"
                 ;;
             "$INTERRUPTED")
@@ -376,28 +376,28 @@ supervise() {
         if [ "$now" != "$kept" ]; then fruitless=1; fi
         kept=$now
         if [ "$fruitless" -ge "$MAX_FRUITLESS" ]; then
-            REASON="$REASON; $fruitless starts in a row have kept nothing new ($kept)"
+            REASON="$REASON; $fruitless starts in a row have saved nothing new ($kept)"
             return "$code"
         fi
-        # a slice that looks well but has twice not answered is replaced
+        # a slice that seems healthy but has not answered twice is replaced
         if [ "$code" -eq "$LOST" ]; then lost=$((lost + 1)); else lost=0; fi
         if [ "$lost" -ge 2 ] && [ "$(slice_state)" = ACTIVE ]; then
             delete_slice || return 1
             lost=0
         fi
-        say "again, because $REASON ($kept; $fruitless of $MAX_FRUITLESS starts without anything new)"
+        say "starting again: $REASON ($kept; $fruitless of $MAX_FRUITLESS starts without anything new)"
         sleep "$POLL_SECONDS"
     done
 }
 
-# attempt COMMAND...: everything that a run needs, from wherever things stand.
+# attempt COMMAND...: creates, installs and runs, starting from the current state.
 attempt() {
     local code=0
     RUN_STARTED=""
     make_slice && count_workers || return
     if [ -z "$INSTALLED" ]; then
-        # a run that is under way is followed: installing would change the files beneath it
-        run_is_under_way || code=$?
+        # a run in progress is followed; installing would change its files
+        is_running || code=$?
         if [ "$code" -eq "$LOST" ]; then return "$LOST"; fi
         if [ "$code" -ne 0 ]; then install || return; fi
         INSTALLED=yes
@@ -407,4 +407,4 @@ attempt() {
     follow run
 }
 
-run_is_under_way() { [ -z "$DRY_RUN" ] && on_all on_worker "$(job status run) | grep '^under way'" >/dev/null; }
+is_running() { [ -z "$DRY_RUN" ] && on_all on_worker "$(job status run) | grep '^running'" >/dev/null; }

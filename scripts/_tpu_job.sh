@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs on a worker of a TPU slice, called by tpu.sh over ssh: a job that outlives the connection which starts it.
-#   start NAME COMMAND...   starts it in the checkout, unless the same is under way
-#   follow NAME LINE        its log from this line to its end, then a line "@@ended CODE TIME"
-#   status NAME             one line
-#   stop NAME               Ctrl-C to it
-#   install                 the project into .venv, for TPU (a job too)
-# A job is a folder, ~/s1_jax_jobs/NAME: command, pid, log, and once it has ended `exit`, its code and when.
+# Runs on a worker of a TPU slice, called by tpu.sh over ssh, and manages jobs that outlive the connection.
+#   start NAME COMMAND...   starts the job in the checkout, unless the same command is running
+#   follow NAME LINE        prints its log from this line to its end, then a line "@@ended CODE TIME"
+#   status NAME             prints its state in one line
+#   stop NAME               sends Ctrl-C to it
+#   install                 installs the project for TPU into .venv (runs as a job too)
+# A job is a folder, ~/s1_jax_jobs/NAME, with the files command, pid, log and, after its end, exit (code and time).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/_venv.sh
@@ -13,14 +13,14 @@ source scripts/_venv.sh
 
 JOBS=${HOME:?}/s1_jax_jobs
 
-# enter NAME: names the files of the job.
+# enter NAME: sets the paths of the job's files.
 enter() {
     folder=$JOBS/$1
     command_file=$folder/command pid_file=$folder/pid log=$folder/log exit_file=$folder/exit
 }
 
-# under_way: whether its process runs; after a reboot the number may be another's.
-under_way() {
+# is_running: succeeds if the job's process runs; after a reboot its pid may belong to another process.
+is_running() {
     local pid
     [ -f "$pid_file" ] && [ ! -f "$exit_file" ] && read -r pid <"$pid_file" &&
         grep --quiet --no-messages --null-data --line-regexp "scripts/_tpu_job.sh" "/proc/$pid/cmdline"
@@ -31,8 +31,8 @@ start() {
     enter "$name"
     mkdir -p "$folder"
     wanted=$(printf '%q ' "${@:2}")
-    if under_way; then
-        [ "$(cat "$command_file")" = "$wanted" ] || die "another command is under way here: $(cat "$command_file")"
+    if is_running; then
+        [ "$(cat "$command_file")" = "$wanted" ] || die "another command is running here: $(cat "$command_file")"
         return
     fi
     if [ -f "$log" ]; then mv "$log" "$log.before"; fi
@@ -42,7 +42,7 @@ start() {
     echo $! >"$pid_file"
 }
 
-# run NAME COMMAND...: the process that stays. It ignores the signals that the command gets, to note how that ends.
+# run NAME COMMAND...: the process that stays. It ignores the command's signals, so that it can save the exit code.
 run() {
     local code=0
     enter "$1"
@@ -52,7 +52,7 @@ run() {
     mv "$exit_file.part" "$exit_file"
 }
 
-# ended: "CODE TIME" of a job that is over; one that left no code was killed, or its machine was started again.
+# ended: prints "CODE TIME" of a job that has ended; without a saved code it was killed, or the machine was restarted.
 ended() {
     cat "$exit_file" 2>/dev/null || echo "137 $(date +%s.%N)"
 }
@@ -60,15 +60,15 @@ ended() {
 follow() {
     local line=$2 count over=""
     enter "$1"
-    [ -f "$log" ] || die "nothing named '$1' was started here"
+    [ -f "$log" ] || die "no job '$1' was started here"
     while [ -z "$over" ]; do
-        under_way || over=yes # asked before the log is read, so that nothing written till then is missed
+        is_running || over=yes # checked before the log is read, so that no line is missed
         count=$(wc -l <"$log")
         if [ "$count" -ge "$line" ]; then sed -n "$line,${count}p" "$log"; fi
         line=$((count >= line ? count + 1 : line))
         [ -n "$over" ] || sleep "${TPU_FOLLOW_SECONDS:-1}"
     done
-    tail -n "+$line" "$log" | grep . || true # a last line that was not ended
+    tail -n "+$line" "$log" | grep . || true # a last line without a newline
     echo "@@ended $(ended)"
 }
 
@@ -76,8 +76,8 @@ status() {
     enter "$1"
     if [ ! -f "$pid_file" ]; then
         echo "nothing was started"
-    elif under_way; then
-        echo "under way; last line: $(tail -n 1 "$log")"
+    elif is_running; then
+        echo "running; last line: $(tail -n 1 "$log")"
     else
         echo "ended with exit code $(ended | cut -d ' ' -f 1); last line: $(tail -n 1 "$log")"
     fi
@@ -85,13 +85,13 @@ status() {
 
 stop() {
     enter "$1"
-    if under_way; then kill -INT -- "-$(cat "$pid_file")"; fi
+    if is_running; then kill -INT -- "-$(cat "$pid_file")"; fi
 }
 
-# The images have Python 3.10, which is too old: uv brings one that fits.
+# The images have Python 3.10, which is too old; uv installs a newer one.
 install() {
     if ! is_supported .venv/bin/python && ! (find_python) >/dev/null 2>&1; then
-        say "Bringing Python 3.12."
+        say "Installing Python 3.12."
         python3 -m pip install --quiet --user uv
         python3 -m uv venv --quiet --seed --clear --python 3.12 .venv
     fi

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by the scripts beside it, from the project's root: makes .venv and installs into it, once.
+# Sourced by the other scripts in the project's root: makes .venv and installs the project into it, once.
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -8,16 +8,16 @@ die() {
     exit 2
 }
 
-# is_supported PYTHON: whether it runs and is Python 3.11 to 3.13.
+# is_supported PYTHON: succeeds if it runs and is Python 3.11 to 3.13.
 is_supported() {
     "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
 }
 
-# find_python: prints the Python to make .venv with: $PYTHON if set, else the first that fits.
+# find_python: prints the Python for .venv: $PYTHON if set, else the first supported one.
 find_python() {
     local candidate
     if [ -n "${PYTHON:-}" ]; then
-        is_supported "$PYTHON" || die "PYTHON=$PYTHON is not a Python 3.11, 3.12 or 3.13 that runs"
+        is_supported "$PYTHON" || die "PYTHON=$PYTHON is not a working Python 3.11, 3.12 or 3.13"
         printf '%s\n' "$PYTHON"
         return
     fi
@@ -27,26 +27,26 @@ find_python() {
             return
         fi
     done
-    die "needs Python 3.11, 3.12 or 3.13; found $(python3 --version 2>&1 || true). Install one, or name it: PYTHON=/path/to/python3.12 $0"
+    die "needs Python 3.11, 3.12 or 3.13; found $(python3 --version 2>&1 || true). Install one, or set its path: PYTHON=/path/to/python3.12 $0"
 }
 
 pip_install() {
     .venv/bin/python -m pip install --quiet --quiet --no-input --disable-pip-version-check -c constraints.txt "$@"
 }
 
-# install_torch: the build that the tests compare with. A CPU build where pip can find one, else the plain one.
+# install_torch: installs PyTorch for the tests, as a CPU build if pip finds one, else the default build.
 install_torch() {
     local version
     .venv/bin/python -c 'import torch' 2>/dev/null && return
     version=$(sed -n 's/^torch==//p' constraints.txt)
-    say "Installing PyTorch $version: the independent reference that the tests compare with (its CPU build is enough: 0.2 GB)."
+    say "Installing PyTorch $version, with which the tests compare results (the CPU build is enough: 0.2 GB)."
     pip_install "torch==$version+cpu" 2>/dev/null && return
-    say "pip finds no CPU build where it looks; taking the default one, which on Linux with x86-64 is about 3 GB to download."
-    say "To avoid that: stop here (Ctrl-C), install a CPU build of PyTorch into .venv by hand, and start again."
+    say "pip finds no CPU build; installing the default build, which on Linux with x86-64 is a download of about 3 GB."
+    say "To avoid that, press Ctrl-C, install a CPU build of PyTorch into .venv yourself, and start again."
     pip_install "torch==$version"
 }
 
-# ensure_venv base [EXTRA...]: .venv holds the project and these extras. Quick where nothing changed since.
+# ensure_venv base [EXTRA...]: installs the project and these extras into .venv; fast if nothing has changed.
 ensure_venv() {
     local python extra wanted stamp
     if ! is_supported .venv/bin/python; then
@@ -62,7 +62,7 @@ ensure_venv() {
         fi
         case $extra in
             base)
-                say "Installing JAX, transformers and what else pyproject.toml lists into .venv: about 0.4 GB to download, 1.3 GB on disk; some minutes."
+                say "Installing JAX, transformers and the other dependencies into .venv: a download of about 0.4 GB, 1.3 GB on disk, a few minutes."
                 pip_install -e .
                 ;;
             *)

@@ -1,14 +1,14 @@
-"""Kills every command at random moments and fills its disk, again and again; what is left has to be what it should be.
+"""Kill every command at random moments, fill its disk, and check that resumed runs have the same results.
 
     python scripts/kill_trial.py
     python scripts/kill_trial.py --commands train --kills 20 --processes 2
 
-Each command runs once undisturbed. Then it is started again and again: by `--kills` it is ended with SIGKILL, SIGTERM
-or SIGINT at a moment drawn from its whole length, by `--full-disks` its folder lies on a disk that is too small, which
-then grows: a tmpfs where this machine lets one be mounted, else a limit on the size of a file. At last the same command
-runs to its end. Its outputs have to be the undisturbed ones: files byte by byte, records as a set. Of training, one of
-several processes is ended. A table has the counts; exit code 1 where outputs differ, a start ends in a traceback, or
-a full disk is no line of error. 2 cores: about a minute a kill of a command that loads a model, less for the others.
+Each command first runs undisturbed. Then it is started repeatedly: `--kills` times it is ended with SIGKILL, SIGTERM or
+SIGINT at a random moment, and `--full-disks` times its folder is on a disk that is too small and then grows (a tmpfs if
+this machine allows mounts, else a limit on file sizes). Finally the same command runs to its end. Its outputs must
+equal the undisturbed ones: files byte by byte, records as a set. In training, one of several processes is ended. The
+counts are printed as a table. The exit code is 1 if outputs differ, a start ends in a traceback, or a full disk does
+not give a one-line error. On 2 cores, a kill takes about a minute for a command that loads a model, less for others.
 """
 
 from __future__ import annotations
@@ -41,32 +41,32 @@ from s1_jax.data.synthetic import generate_examples
 
 PROJECT = Path(__file__).resolve().parents[1]
 BASE = PROJECT / "s1_jax" / "assets" / "tiny_base"
-EXPECTED = {"SIGTERM": 75, "SIGINT": 130}  # exit codes, or 0 where it was about to end
+EXPECTED = {"SIGTERM": 75, "SIGINT": 130}  # exit codes; 0 is valid if the command was about to end
 LOST = 70  # exit code of a process whose peer is gone
-SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)  # as often as they stand here
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)  # with these frequencies
 EXAMPLES, PROBLEMS, PROMPTS, QUESTIONS = 96, 48, 64, 400
-DEVICES = 4  # simulated, of all processes of a training run together
-PATIENCE = 600.0  # seconds after which a command that does not end is a failure
-MOST_STARTS = 5  # until a command without further kills has to be through
+DEVICES = 4  # simulated devices of all processes of a training run
+PATIENCE = 600.0  # seconds after which a command that does not end counts as failed
+MOST_STARTS = 5  # starts within which a command without further kills must finish
 TRACEBACK = "Traceback (most recent call last)"
 CONFIGS = PROJECT / "configs"
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """A command: its arguments for a folder that it writes, and what it made there, to be compared."""
+    """One command: its arguments for an output folder, and how its output is read for comparison."""
 
     argv: Callable[[Path], list[str]]
     made: Callable[[Path], Any]
     prepare: Callable[[Path], object] = lambda out: out.mkdir(parents=True, exist_ok=True)
-    finished: Callable[[Path, str], bool] = lambda out, said: False  # where a start after the end is a mistake
+    finished: Callable[[Path, str], bool] = lambda out, said: False  # must not be started again then
 
 
 # Commands
 
 
 def trials(inputs: Path) -> dict[str, Trial]:
-    """Every command with what it needs, made in `inputs`."""
+    """Return a trial of every command, with its inputs made in `inputs`."""
     sweep = [str(CONFIGS / "quickstart_sweep.py"), "--model.path", str(BASE), "--task.limit", str(PROBLEMS)]
     sweep += ["--sweep.max-thinking-tokens", "8", "24", "--max-answer-tokens", "6", "--batch-size", "8"]
     training = [str(CONFIGS / "quickstart_sft.py"), "--data.path", str(inputs / "examples.jsonl")]
@@ -105,7 +105,7 @@ def get_config():
 
 
 def teacher() -> int:
-    """The port of an endpoint in this process, whose answers depend on their prompts alone and take a while."""
+    """Start an endpoint in this process, with slow answers that depend only on the prompts; return its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -125,7 +125,7 @@ def teacher() -> int:
     class Server(ThreadingHTTPServer):
         daemon_threads = True
 
-        def handle_error(self, *args: object) -> None:  # who asked was killed
+        def handle_error(self, *args: object) -> None:  # the client was killed
             pass
 
     server = Server(("127.0.0.1", 0), Handler)
@@ -134,7 +134,7 @@ def teacher() -> int:
 
 
 def make_inputs(inputs: Path) -> None:
-    """Examples, prompts, a config of curation with an endpoint, and the folder of a sweep that is graded."""
+    """Write examples, prompts, a curation config with an endpoint, and the folder of a sweep to grade."""
     inputs.mkdir()
     config = CURATION.replace("PORT", str(teacher())).replace("BASE", str(BASE)).replace("QUESTIONS", str(QUESTIONS))
     (inputs / "curate.py").write_text(config)
@@ -148,13 +148,13 @@ def make_inputs(inputs: Path) -> None:
 
 
 def trained(out: Path) -> Any:
-    """Parameters and config, and the loss of every step."""
+    """Read parameters, config and the loss of every step."""
     lines = (out / "run" / "metrics.jsonl").read_text().splitlines()
     return files_of("run/hf/model.safetensors", "run/hf/config.json")(out), [json.loads(x)["loss"] for x in lines]
 
 
 def evaluated(out: Path) -> Any:
-    """The records as a set, each once, and the summary without what a start costs."""
+    """Read the records as a set without duplicates, and the summary without costs that depend on restarts."""
     lines = (out / "run" / "records.jsonl").read_text().splitlines()
     summary = json.loads((out / "run" / "summary.json").read_text())
     assert len(set(lines)) == len(lines), "a record twice"
@@ -163,7 +163,7 @@ def evaluated(out: Path) -> Any:
 
 
 def curated(out: Path) -> Any:
-    """The data set's rows and its card, and the models' answers as a set, each once."""
+    """Read the data set's rows and card, and the models' answers as a set without duplicates."""
     table = pq.read_table(out / "run" / "dataset" / "data" / "train-00000-of-00001.parquet")
     answers = {}
     for path in (out / "run" / "answers").glob("*.jsonl"):
@@ -174,7 +174,7 @@ def curated(out: Path) -> Any:
 
 
 def converted(out: Path) -> Any:
-    """The parameters that an Orbax folder holds, its config and its tokenizer."""
+    """Read the parameters, the config and the tokenizer of an Orbax folder."""
     back = out / "back"
     shutil.rmtree(back, ignore_errors=True)
     argv = [sys.executable, "-m", "s1_jax.convert", "--source", str(out / "orbax"), "--target", str(back)]
@@ -183,7 +183,7 @@ def converted(out: Path) -> Any:
 
 
 def files_of(*names: str) -> Callable[[Path], Any]:
-    """Digests of these files."""
+    """Return a function that computes the digests of these files."""
     return lambda out: {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in names}
 
 
@@ -191,14 +191,14 @@ def files_of(*names: str) -> Callable[[Path], Any]:
 
 
 def environment(processes: int) -> dict[str, str]:
-    """That of a process."""
+    """Return the environment variables of a process."""
     return os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(DEVICES // processes), "MPLBACKEND": "Agg"}
 
 
 def start(
     trial: Trial, command: str, out: Path, processes: int, largest: int | None = None
 ) -> list[subprocess.Popen[str]]:
-    """The processes of one start; `largest` bytes is what a file may have."""
+    """Start the processes of a command; files may have at most `largest` bytes."""
     hosts: list[list[str]] = [[]]
     if command == "train":
         with socket.socket() as free:
@@ -227,7 +227,7 @@ def start(
 
 
 def handles_signals(process: int) -> bool:
-    """Whether a process has a handler for SIGTERM by now, as a command has from its first line on."""
+    """Return whether a process already handles SIGTERM, as a command does from its first line on."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
@@ -237,7 +237,7 @@ def handles_signals(process: int) -> bool:
 
 
 def ends(team: Sequence[subprocess.Popen[str]]) -> tuple[list[int], str]:
-    """Exit codes and what was said on standard error. Raises TimeoutExpired where one does not end."""
+    """Return exit codes and standard error. Raises TimeoutExpired if a process does not end."""
     try:
         said = [member.communicate(timeout=PATIENCE)[1] for member in team]
     finally:
@@ -247,7 +247,7 @@ def ends(team: Sequence[subprocess.Popen[str]]) -> tuple[list[int], str]:
 
 
 def run(trial: Trial, command: str, out: Path, processes: int = 1) -> float:
-    """Runs a command to its end, started again where it asks for that; the seconds it took."""
+    """Run a command to its end, restarting it when it asks for that; return the seconds it took."""
     began = time.monotonic()
     for _ in range(MOST_STARTS):
         codes, said = ends(start(trial, command, out, processes))
@@ -259,24 +259,24 @@ def run(trial: Trial, command: str, out: Path, processes: int = 1) -> float:
 
 @dataclasses.dataclass
 class Tally:
-    """What happened to one command."""
+    """Counts of what happened to one command."""
 
     kinds: Counter[str] = dataclasses.field(default_factory=Counter)  # signals and full disks
     codes: Counter[int] = dataclasses.field(default_factory=Counter)
     wrong: list[str] = dataclasses.field(default_factory=list)
-    same: int = 0  # comparisons that came out equal
+    same: int = 0  # comparisons with equal outputs
     compared: int = 0
 
     def note(self, kind: str, codes: Sequence[int], said: str) -> None:
-        """Counts a disturbed start."""
+        """Count a start that was disturbed, and check its exit."""
         self.kinds[kind] += 1
         self.codes.update(codes)
-        lost = LOST in codes  # a peer of the one that was killed: JAX gives its own account above our line
+        lost = LOST in codes  # a peer of the killed process; JAX prints its own messages before our line
         if TRACEBACK in said and kind != "before main()" and not lost:
             self.wrong.append(f"a traceback after {kind}: {said[-1500:]}")
 
     def compare(self, trial: Trial, out: Path, wanted: Any) -> None:
-        """Counts a run that has ended."""
+        """Compare the output of a finished run with the undisturbed one."""
         self.compared += 1
         try:
             same = trial.made(out) == wanted
@@ -291,7 +291,7 @@ class Tally:
 def kills(
     trial: Trial, command: str, folder: Path, asked: argparse.Namespace, seconds: float, wanted: Any, tally: Tally
 ) -> None:
-    """Ends starts of one folder at random moments, then lets it run to its end."""
+    """Kill starts on one folder at random moments, then let the command run to its end."""
     draws, out = random.Random(f"{asked.seed} {command}"), folder / "killed"
     trial.prepare(out)
     for _ in range(asked.kills):
@@ -301,8 +301,8 @@ def kills(
             victim.wait(draws.uniform(asked.earliest, max(seconds, asked.earliest + 1)))
         kind = number.name if victim.poll() is None else "ended before"
         if kind in EXPECTED and not handles_signals(victim.pid):
-            kind = "before main()"  # while Python starts, which nobody can help
-        if kind == "ended before":  # programs are compiled by now, or nobody else needs the machine
+            kind = "before main()"  # while Python starts, before the command can handle signals
+        if kind == "ended before":  # faster than before, with compiled programs or an idle machine
             seconds = min(seconds, time.monotonic() - began)
         victim.send_signal(number)
         codes, said = ends(team)
@@ -310,7 +310,7 @@ def kills(
         if kind in EXPECTED and victim.returncode not in (EXPECTED[kind], 0):
             tally.wrong.append(f"{kind} gives exit code {victim.returncode}: {said[-300:]}")
         print(f"{command}: {kind}, exit codes {codes}: {(said.strip().splitlines() or [''])[-1][:150]}", flush=True)
-        if trial.finished(out, said) or not any(codes):  # from the start again
+        if trial.finished(out, said) or not any(codes):  # begin again with an empty folder
             tally.compare(trial, out, wanted)
             shutil.rmtree(out)
             trial.prepare(out)
@@ -321,13 +321,13 @@ def kills(
 def full_disks(
     trial: Trial, command: str, folder: Path, asked: argparse.Namespace, needed: int, wanted: Any, tally: Tally
 ) -> None:
-    """Runs on disks that are too small, and again once they have grown."""
+    """Run on disks that are too small, and again after they have grown."""
     draws = random.Random(f"{asked.seed} {command} disk")
     for number in range(asked.full_disks):
-        place = folder / f"disk-{number}"
-        place.mkdir()
-        with disk(place) as resize:
-            out = place / "out"
+        mount_point = folder / f"disk-{number}"
+        mount_point.mkdir()
+        with disk(mount_point) as resize:
+            out = mount_point / "out"
             trial.prepare(out)
             before = _bytes_of(out)
             share = draws.uniform(0.02, 0.9)
@@ -340,17 +340,17 @@ def full_disks(
             last = (said.strip().splitlines() or [""])[-1]
             tally.note("full disk" if any(codes) else "disk was enough", codes, said)
             if any(codes) and not (set(codes) <= {0, 1, 70} and "error: " in said):
-                tally.wrong.append(f"a full disk is no line of error: {codes} {last[:300]}")
+                tally.wrong.append(f"a full disk does not give a one-line error: {codes} {last[:300]}")
             print(f"{command}: disk of {share:.0%}, exit codes {codes}: {last[:150]}", flush=True)
             if resize is not None:
                 resize(2**30)
             run(trial, command, out, asked.processes)
             tally.compare(trial, out, wanted)
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(mount_point, ignore_errors=True)
 
 
 def disturb(trial: Trial, command: str, here: Path, asked: argparse.Namespace, tally: Tally) -> None:
-    """One command: undisturbed, killed, and on full disks. Raises AssertionError where it does not end."""
+    """Run one command undisturbed, killed, and on full disks. Raises AssertionError if it does not end."""
     undisturbed = here / "undisturbed"
     trial.prepare(undisturbed)
     before = _bytes_of(undisturbed)
@@ -367,11 +367,11 @@ def _bytes_of(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def disk(place: Path) -> Iterator[Callable[[int], None] | None]:
-    """Mounts a tmpfs at a folder, and gives what changes its size; None where this machine allows none."""
+def disk(mount_point: Path) -> Iterator[Callable[[int], None] | None]:
+    """Mount a tmpfs at a folder and yield a function that resizes it; None if this machine does not allow it."""
 
     def mount(*options: str) -> bool:
-        return subprocess.run(["mount", *options, str(place)], capture_output=True).returncode == 0
+        return subprocess.run(["mount", *options, str(mount_point)], capture_output=True).returncode == 0
 
     if shutil.which("mount") is None or not mount("-t", "tmpfs", "-o", f"size={2**30}", "tmpfs"):
         yield None
@@ -379,11 +379,11 @@ def disk(place: Path) -> Iterator[Callable[[int], None] | None]:
     try:
         yield lambda size: print("the disk cannot be resized") if not mount("-o", f"remount,size={size}") else None
     finally:
-        subprocess.run(["umount", str(place)], check=False, capture_output=True)
+        subprocess.run(["umount", str(mount_point)], check=False, capture_output=True)
 
 
 def table(tallies: dict[str, Tally]) -> str:
-    """What happened to each command."""
+    """Format a table of what happened to each command."""
     from s1_jax.runtime.tables import align
 
     kinds = [*dict.fromkeys(number.name for number in SIGNALS), "before main()", "ended before", "full disk"]
@@ -400,14 +400,14 @@ def table(tallies: dict[str, Tally]) -> str:
 
 
 def main() -> None:
-    """Prints a line for each start, what went wrong, and a table; exit code 1 where anything did."""
+    """Print a line for each start, the errors and a table; the exit code is 1 if there are errors."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = list(trials(Path()))
     options.add_argument("--commands", nargs="+", choices=names, default=names)
-    options.add_argument("--kills", type=int, default=5, help="of each command")
-    options.add_argument("--full-disks", type=int, default=2, help="of each command")
-    options.add_argument("--processes", type=int, default=2, help="of a training run")
-    options.add_argument("--earliest", type=float, default=0.5, help="seconds after a start before it is ended")
+    options.add_argument("--kills", type=int, default=5, help="kills of each command")
+    options.add_argument("--full-disks", type=int, default=2, help="full disks for each command")
+    options.add_argument("--processes", type=int, default=2, help="processes of a training run")
+    options.add_argument("--earliest", type=float, default=0.5, help="least seconds between a start and its kill")
     options.add_argument("--seed", type=int, default=0)
     asked = options.parse_args()
     tallies: dict[str, Tally] = {}

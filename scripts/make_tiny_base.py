@@ -1,10 +1,10 @@
-"""Makes the tiny base model that ships with the package: a Qwen2 of half a million parameters, trained from scratch.
+"""Train the tiny base model of the package from scratch: a Qwen2 with half a million parameters.
 
     python scripts/make_tiny_base.py --target s1_jax/assets/tiny_base
 
-Hardware: one CPU core, about 10 minutes. Seeded: the same seed gives the same bytes on the same machine. The corpora
-are those of `s1_jax/data/synthetic.py`: drills of single operations, worked problems as plain text, and worked problems
-in s1's chat format; none can hold an evaluation problem.
+Hardware: one CPU core, about 10 minutes. The same seed gives the same bytes on the same machine. The corpora are those
+of `s1_jax/data/synthetic.py`: drills of single operations, solved problems as plain text, and solved problems in s1's
+chat format; none contains an evaluation problem.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CONFIG = ModelConfig(
     tie_word_embeddings=True,
 )
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-# Qwen2's: words, single digits, punctuation with the line ends behind it, line ends, spaces
+# as in Qwen2: words, single digits, punctuation with the line ends after it, line ends, spaces
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -50,7 +50,7 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# what the corpora are made of, digits aside; a leading space belongs to the word
+# the words of the corpora, without digits; a leading space belongs to the word
 WORDS = [
     *(
         "user",
@@ -71,15 +71,15 @@ WORDS = [
     *("So", "Wait", " more", " all", " done", "Hmm", ".\n", ":\n", "?\n"),
 ]
 
-ROWS, ROW_LENGTH = 8, 256  # of a batch
+ROWS, ROW_LENGTH = 8, 256  # per batch
 MUON_LR, ADAM_LR = 0.02, 3e-3
 WARMUP_STEPS = 20
-DRILL_PHASE = 0.2  # share of the steps in which every other row is a drill
-LONGER_PHASE = 0.3  # share of the steps by which problems have grown to full length
+DRILL_PHASE = 0.2  # fraction of the steps in which every other row is a drill
+LONGER_PHASE = 0.3  # fraction of the steps after which problems have full length
 
 
 def make_tokenizer() -> PreTrainedTokenizerBase:
-    """A byte-level BPE with Qwen2's way of splitting, in which each word of the corpora is one token."""
+    """Build a byte-level BPE tokenizer that splits as Qwen2 does and has one token for each word of the corpora."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -106,16 +106,16 @@ def make_tokenizer() -> PreTrainedTokenizerBase:
 
 
 def documents(rng: np.random.Generator, tokenizer: PreTrainedTokenizerBase, longest: int) -> Iterator[Example]:
-    """Plain and chat documents in turn."""
+    """Yield plain and chat documents in turn."""
     plain, chat = synthetic.plain_documents(rng, tokenizer, longest), synthetic.chat_documents(rng, tokenizer, longest)
     for pair in zip(plain, chat, strict=False):
         yield from pair
 
 
 def make_batch(rng: np.random.Generator, tokenizer: PreTrainedTokenizerBase, progress: float) -> dict[str, np.ndarray]:
-    """Rows [ROWS, ROW_LENGTH] of packed documents; what is left of a row is filled with a drill.
+    """Pack documents into rows [ROWS, ROW_LENGTH] and fill the rest of each row with a drill.
 
-    Problems start short and reach full length by LONGER_PHASE.
+    Problems are short at first and have full length after LONGER_PHASE.
     """
     span = synthetic.MAX_UPDATES - synthetic.MIN_UPDATES
     longest = synthetic.MIN_UPDATES + min(span, 2 + int(span * progress / LONGER_PHASE))
@@ -123,11 +123,11 @@ def make_batch(rng: np.random.Generator, tokenizer: PreTrainedTokenizerBase, pro
     room = [ROW_LENGTH] * ROWS
     open_rows = range(0, ROWS, 2 if progress < DRILL_PHASE else 1)
     for document in documents(rng, tokenizer, longest):
-        place = next((r for r in open_rows if room[r] >= len(document.token_ids)), None)
-        if place is None:
+        row = next((r for r in open_rows if room[r] >= len(document.token_ids)), None)
+        if row is None:
             break
-        rows[place].append(document)
-        room[place] -= len(document.token_ids)
+        rows[row].append(document)
+        room[row] -= len(document.token_ids)
     for row, left in zip(rows, room, strict=True):
         if left:
             row.append(synthetic.drill(rng, tokenizer, left))
@@ -144,7 +144,7 @@ def make_batch(rng: np.random.Generator, tokenizer: PreTrainedTokenizerBase, pro
 
 
 def loss_fn(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-    """Mean cross-entropy over the tokens with loss."""
+    """Return the mean cross-entropy over the tokens with loss."""
     hidden = qwen2.hidden_states(
         CONFIG, params, batch["token_ids"], batch["positions"], batch["segment_ids"], compute_dtype=jnp.float32
     )
@@ -156,7 +156,7 @@ def loss_fn(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
 
 
 def make_optimizer(steps: int, muon_lr: float = MUON_LR, adam_lr: float = ADAM_LR) -> optax.GradientTransformation:
-    """Muon on the layers' matrices [L, in, out], Adam on all else; short warm-up, linear decay."""
+    """Build the optimizer: Muon for the layers' matrices [L, in, out], Adam for the rest; warm-up and linear decay."""
 
     def schedule(peak: float) -> optax.Schedule:
         return optax.join_schedules(
@@ -171,7 +171,7 @@ def make_optimizer(steps: int, muon_lr: float = MUON_LR, adam_lr: float = ADAM_L
 
 
 def main() -> None:
-    """Tokenizer, training, and the folder in Hugging Face layout."""
+    """Build the tokenizer, train the model, and write the folder in Hugging Face layout."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", type=Path, required=True, help="folder to write, in Hugging Face layout")
     parser.add_argument("--steps", type=int, default=1200)

@@ -1,10 +1,10 @@
-"""Plans every TPU config shipped and writes the tables of docs/performance.md.
+"""Plan all shipped TPU configs and write the tables of docs/performance.md.
 
     python scripts/plan_table.py --lengths LENGTHS.json [--only s1_32b_v5p64 ...] [--write docs/performance.md]
 
-Each row is one `python -m s1_jax.plan ... --json`; results are kept in runs/plan/, so a stopped table goes on where it
-was. LENGTHS.json holds the token counts of s1's 1,000 examples (a list, or as `--lengths` of the plan takes it); sweeps
-need none.
+Each row is one `python -m s1_jax.plan ... --json`. Results are saved in runs/plan/, so that the command resumes after a
+stop. LENGTHS.json has the token counts of s1's 1,000 examples (a list, or any form that `--lengths` of plan accepts);
+sweeps need none.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
-# 16 x 32,768 tokens, all rows in one go
+# 16 x 32,768 tokens in one micro-batch
 FULL = ["--full", "--data.max-length", "32768", "--data.row-lengths", "32768", "--data.micro-batch-rows", "16"]
-WIDE = ["--mesh.fsdp", "8", "--mesh.context", "1"]  # as MaxText's figures for the same step are
-# config, slice, and for a "full" row what it changes
+WIDE = ["--mesh.fsdp", "8", "--mesh.context", "1"]  # the mesh of MaxText's figures for the same step
+# config, slice, and the options that a "full" row changes
 ROWS: list[tuple[str, str, list[str] | None]] = [
     ("s1_32b_v5p64", "v5p-64", None),
     ("s1_32b_v5p64", "v5p-64", [*FULL, *WIDE, "--model.remat", "full"]),
@@ -44,7 +44,7 @@ ROWS: list[tuple[str, str, list[str] | None]] = [
     ("s1_1p5b_v6e1", "v6e-1", None),
     ("s1_0p5b_v5e1", "v5litepod-1", None),
 ]
-# config of a sweep -> slice
+# slice of each sweep's config
 SWEEPS = {
     "sweep_32b_v6e8": "v6e-8",
     "sweep_32b_v6e16": "v6e-16",
@@ -58,12 +58,12 @@ SWEEP_HEAD += "HBM|ICI|collectives|tokens/s|a chip|of roofline|half full: tokens
 
 
 def main() -> None:
-    """Plans what is not planned yet, then writes or prints the tables."""
+    """Plan what has no saved result, then write or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lengths", type=Path, help="JSON file of token counts, one an example")
+    parser.add_argument("--lengths", type=Path, help="JSON file of token counts, one per example")
     parser.add_argument("--only", nargs="*", help="plan only these configs")
-    parser.add_argument("--kept", type=Path, default=PROJECT / "runs" / "plan", help="where results are kept")
-    parser.add_argument("--write", type=Path, help="put the tables between the marks of this file, print nothing")
+    parser.add_argument("--kept", type=Path, default=PROJECT / "runs" / "plan", help="folder for results")
+    parser.add_argument("--write", type=Path, help="write the tables into this file instead of printing them")
     options = parser.parse_args()
     options.kept.mkdir(parents=True, exist_ok=True)
     rows, sweeps = [HEAD], [SWEEP_HEAD]
@@ -83,7 +83,7 @@ def main() -> None:
         return
     text = options.write.read_text()
     for mark, table in tables.items():
-        if table.count("\n") == 2:  # nothing was planned for it: what is there stays
+        if table.count("\n") == 2:  # without a plan the old table stays
             continue
         before, begin, rest = text.partition(f"<!-- {mark} -->\n")
         _, end, after = rest.partition("<!-- end -->")
@@ -94,7 +94,7 @@ def main() -> None:
 def kept(
     name: str, config: str, topology: str, change: list[str], options: argparse.Namespace
 ) -> dict[str, Any] | None:
-    """A plan that was made earlier, or is made now; None where `--only` leaves it out."""
+    """Return a saved plan, or make it now; None if `--only` excludes it."""
     path = options.kept / f"{name}.json"
     if not path.exists() and (options.only is None or config in options.only):
         started = time.perf_counter()
@@ -105,7 +105,7 @@ def kept(
 
 
 def plan(config: str, topology: str, change: list[str]) -> dict[str, Any]:
-    """One plan as a dict."""
+    """Run one plan and return it as a dict."""
     command = [sys.executable, "-m", "s1_jax.plan", f"configs/{config}.py", "--topology", topology, "--json", *change]
     done = subprocess.run(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
@@ -114,7 +114,7 @@ def plan(config: str, topology: str, change: list[str]) -> dict[str, Any]:
 
 
 def option(config: str, full: list[str] | None, name: str) -> str:
-    """The value the planned run has for a string option of its model."""
+    """Return the planned run's value of a string option of its model."""
     if full and name in full:
         return full[full.index(name) + 1]
     from s1_jax.runtime.cli import load_config
@@ -123,7 +123,7 @@ def option(config: str, full: list[str] | None, name: str) -> str:
 
 
 def row(config: str, topology: str, full: list[str] | None, plan: dict[str, Any]) -> list[str]:
-    """One line of the table."""
+    """Return one line of the table of training runs."""
     memory, times, run = plan["hbm_gib"], plan["seconds"], plan["run"]
     cells = [config, topology, "full" if full else "real", mesh_of(plan), plan["remat"], f"{memory['total']:.1f}"]
     cells.append(f"{memory['total'] / memory['capacity']:.0%}" + ("" if plan["fits"] else ", does not fit"))
@@ -131,14 +131,14 @@ def row(config: str, topology: str, full: list[str] | None, plan: dict[str, Any]
         return cells + [""] * (len(HEAD) - len(cells))
     cells.append(f"{plan['flops']['ratio']:.3f}")
     cells += [f"{times[name]:.2f}" for name in ("compute", "hbm", "ici")]
-    if full:  # one step, not a run
+    if full:  # one step instead of a run
         return [*cells, "", "", "", f"{plan['mfu']:.0%}"]
     minutes = [f"{run[name]:.1f}" for name in ("minutes_no_overlap", "minutes_overlap", "chip_hours")]
     return [*cells, *minutes, f"{plan['mfu']:.0%}"]
 
 
 def sweep_row(config: str, topology: str, plan: dict[str, Any]) -> list[str]:
-    """One line of the table of sweeps."""
+    """Return one line of the table of sweeps."""
     memory, full, half = plan["hbm_gib"], plan["step"]["full"], plan["step"]["half_full"]
     cells = [config, topology, mesh_of(plan), str(plan["rows"])]
     cells += [f"{memory[name]:.2f}" for name in ("weights", "cache", "total")]
@@ -152,12 +152,12 @@ def sweep_row(config: str, topology: str, plan: dict[str, Any]) -> list[str]:
 
 
 def mesh_of(plan: dict[str, Any]) -> str:
-    """The axes that cut anything."""
+    """Describe the mesh by its axes larger than 1."""
     return " x ".join(f"{axis} {size}" for axis, size in plan["mesh"].items() if size > 1) or "1"
 
 
 def markdown(rows: list[list[str]]) -> str:
-    """A table in Markdown; the first row is its head."""
+    """Format a table in Markdown; the first row is its header."""
     lines = ["| " + " | ".join(cells) + " |" for cells in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]) + "\n"
 

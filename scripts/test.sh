@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The test suite, in .venv (made if need be), without what is marked slow. Arguments go to pytest instead:
+# Runs the test suite in .venv (made if needed), without tests marked slow. Arguments are passed to pytest:
 # ./scripts/test.sh tests/model -k rope
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -8,6 +8,6 @@ source scripts/_venv.sh
 
 ensure_venv base test
 if [ $# -eq 0 ]; then
-    set -- -n 2 --dist loadfile # most of the time is compilation, which keeps one core busy
+    set -- -n 2 --dist loadfile # most of the time is compilation, which uses one core
 fi
 exec .venv/bin/python -m pytest "$@"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A TPU slice on Google Cloud, from the request to its deletion, and runs on it. docs/guides/tpu.md walks through it.
+# Manages a TPU slice on Google Cloud from its request to its deletion, and runs on it. See docs/guides/tpu.md.
 set -euo pipefail
-# A script that starts this one in the background hands Ctrl-C down as ignored, which bash cannot undo by itself.
+# Scripts start background jobs with SIGINT ignored, which bash itself cannot undo.
 if [ -n "$(trap -p INT)" ] && env --default-signal=INT true 2>/dev/null; then
     exec env --default-signal=INT "$BASH" "${BASH_SOURCE[0]}" "$@"
 fi
@@ -13,30 +13,31 @@ usage() {
     cat <<'END'
 usage: scripts/tpu.sh COMMAND [options] [arguments]
 
-  create                       asks for a slice (a queued resource) and waits until it is there
-  install                      copies this checkout to all its workers and installs it there
-  run MODULE [ARGS...]         starts python -m s1_jax.MODULE on all workers and follows it; it outlives this terminal
-  follow                       follows the run that is under way
-  status                       how the slice and its run are
-  stop                         Ctrl-C to the run: it keeps what it did
-  fetch RUN_DIR [FOLDER]       copies a run's results here, without checkpoints and weights
-  supervise MODULE [ARGS...]   create, install and run; what is preempted or lost is made again, and the run goes on
-  delete                       deletes the slice and its request
+  create                       request a slice (a queued resource) and wait until it is ready
+  install                      copy this checkout to all workers and install it there
+  run MODULE [ARGS...]         start python -m s1_jax.MODULE on all workers and follow it; the run outlives this terminal
+  follow                       follow the current run
+  status                       print the state of the slice and its run
+  stop                         send Ctrl-C to the run, which saves its work
+  fetch RUN_DIR [FOLDER]       copy a run's results here, without checkpoints and weights
+  supervise MODULE [ARGS...]   create, install and run; recreate a slice that is preempted or lost, and resume the run
+  delete                       delete the slice and its request
 
-options, before the arguments; each can stand in the environment, as the name in capitals behind it
+options, before the arguments; the environment variable of an option follows it in capitals
   --project P          TPU_PROJECT            --zone Z             TPU_ZONE
   --name N             TPU_NAME (s1)          --type T             TPU_TYPE, for instance v5p-64 or v6e-8
   --spot               TPU_SPOT=1             --runtime-version R  TPU_RUNTIME_VERSION (by type)
-  --service-account A  TPU_SERVICE_ACCOUNT, as whom the workers reach the bucket
-  --env NAME=VALUE     of the run; may be repeated
+  --service-account A  TPU_SERVICE_ACCOUNT, with which the workers access the bucket
+  --env NAME=VALUE     environment variable of the run; may be repeated
   --everything         fetch checkpoints and weights too
-  --delete-on-failure  a command that fails or is interrupted deletes the slice
-  --delete-when-done   so does one that succeeds
-  --wait-seconds S     TPU_WAIT_SECONDS (86400): for a slice; then its request expires
+  --delete-on-failure  delete the slice if the command fails or is interrupted
+  --delete-when-done   delete the slice if the command succeeds
+  --wait-seconds S     TPU_WAIT_SECONDS (86400): seconds to wait for a slice; then its request expires
                        TPU_CREATE_FLAGS, TPU_SSH_FLAGS: more flags for gcloud, such as --network=N and --internal-ip
-  --dry-run            print every command, do nothing
+  --dry-run            print every command without running it
 
-The exit code is the run's: the first of a worker that is not 0. 69: the slice is gone or a worker does not answer.
+The exit code is that of the run: the first worker's that is not 0. It is 69 if the slice is gone or a worker does not
+answer.
 END
 }
 
@@ -97,14 +98,14 @@ if [ "$COMMAND" = create ] || [ "$COMMAND" = supervise ]; then
         *) die "no runtime version is known for $TYPE: --runtime-version" ;;
     esac
 fi
-# run_command MODULE ARGS...: sets RUN, the command as the workers run it.
+# run_command MODULE ARGS...: sets RUN, the command for the workers.
 run_command() {
     [ $# -gt 0 ] || die "run what? For instance: scripts/tpu.sh $COMMAND train configs/s1_32b_v5p64.py --run-dir gs://BUCKET/s1_32b"
     RUN=(.venv/bin/python -m "s1_jax.$1" "${@:2}")
     if [ ${#RUN_ENV[@]} -gt 0 ]; then RUN=(env "${RUN_ENV[@]}" "${RUN[@]}"); fi
 }
 
-# run_dir_of ARGS...: prints what follows --run-dir.
+# run_dir_of ARGS...: prints the value of --run-dir.
 run_dir_of() {
     while [ $# -gt 0 ]; do
         case $1 in
@@ -122,28 +123,28 @@ case $COMMAND in
 esac
 if [ "$COMMAND" = supervise ]; then
     RUN_DIR=$(run_dir_of "$@")
-    [[ $RUN_DIR == gs://* ]] || die "a slice that is made again has empty disks: supervise needs --run-dir gs://BUCKET/FOLDER"
+    [[ $RUN_DIR == gs://* ]] || die "a recreated slice has empty disks: supervise needs --run-dir gs://BUCKET/FOLDER"
 fi
 
 [ -n "$DRY_RUN" ] || command -v gcloud >/dev/null || die "gcloud is not installed: https://cloud.google.com/sdk/docs/install"
 
 DELETE="scripts/tpu.sh delete --project $PROJECT --zone $ZONE --name $NAME"
-exec 3>&1 # where --dry-run prints, also from within $(...)
+exec 3>&1 # for the output of --dry-run, also within $(...)
 SCRATCH=$(mktemp -d)
 ERRORS=$SCRATCH/error
-LEAVE_ALONE="" # whether to end without a word on the slice
+LEAVE_ALONE="" # if set, the script ends without a message about the slice
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 trap leave EXIT
 
-# leave: how every command ends, however it does: what still exists and may be billed, unless it is deleted here.
+# leave: runs at the end of every command; deletes the slice if asked to, and says what still exists and may be billed.
 # shellcheck disable=SC2329 # the trap calls it
 leave() {
     local code=$? follower
-    trap '' INT TERM HUP # what follows must come to its end
+    trap '' INT TERM HUP # the rest must not be interrupted
     if [ ${#FOLLOWERS[@]} -gt 0 ]; then
         for follower in "${FOLLOWERS[@]}"; do kill -- "-$follower" 2>/dev/null || true; done
-        say "no longer followed; what runs on the workers goes on"
+        say "no longer followed; the run continues on the workers"
     fi
     if [ -z "$DRY_RUN" ] && [ -z "$LEAVE_ALONE" ]; then
         if { [ "$code" -ne 0 ] && [ -n "$DELETE_ON_FAILURE" ]; } || { [ "$code" -eq 0 ] && [ -n "$DELETE_WHEN_DONE" ]; }; then
@@ -161,12 +162,12 @@ say_what_exists() {
     state=$(slice_state)
     case $state in
         NONE) say "nothing is billed: there is no $NAME in $ZONE" ;;
-        REFUSED | UNKNOWN) say "$NAME may exist and be billed, gcloud does not say; to delete it: $DELETE" ;;
+        REFUSED | UNKNOWN) say "$NAME may exist and be billed (its state is unknown); to delete it: $DELETE" ;;
         *) say "$NAME ($state) still exists and may be billed; to delete it: $DELETE" ;;
     esac
 }
 
-# finish CODE: ends the script; a failure says why.
+# finish CODE: ends the script, with the reason of a failure.
 finish() {
     if [ "$1" -ne 0 ]; then say "error: ${REASON:-$(last_error)}"; fi
     exit "$1"
@@ -182,11 +183,11 @@ fetch() {
         try gcloud storage rsync "$source" "$2" "${flags[@]}"
         return
     fi
-    # a folder on worker 0, from the checkout there
+    # a folder on worker 0, relative to its checkout
     local skipped=""
     if [ -z "$EVERYTHING" ]; then skipped="--exclude=./${excluded//|/ --exclude=./}"; fi
     on_worker 0 "tar -czf fetched.tar.gz -C s1_jax $skipped -C $(printf %q "$source") ." || {
-        REASON="worker 0 gave no $source"
+        REASON="$source could not be read on worker 0"
         return 1
     }
     tpus tpu-vm scp "$NAME:fetched.tar.gz" "$SCRATCH/fetched.tar.gz" --worker=0 --quiet ${SSH_FLAGS[@]+"${SSH_FLAGS[@]}"} || return
@@ -197,7 +198,7 @@ code=0
 case $COMMAND in
     create)
         make_slice || code=$?
-        if [ "$code" -eq 0 ]; then say "$NAME is there, and billed until: $DELETE" && LEAVE_ALONE=1; fi
+        if [ "$code" -eq 0 ]; then say "$NAME is ready, and billed until: $DELETE" && LEAVE_ALONE=1; fi
         ;;
     install) install || code=$? ;;
     run)

@@ -26,14 +26,14 @@ def test_logs_come_together_line_by_line(there):
 def test_the_exit_code_is_that_of_the_worker_that_failed_first(there):
     there["run"] = "[ $WORKER = 1 ] && exit 70; sleep 0.2; exit 3"
     code, _, said = there.tpu("run", "train")
-    assert code == 70 and "error: it ended with exit code 70" in said
+    assert code == 70 and "error: the run ended with exit code 70" in said
 
 
 def test_a_run_outlives_its_terminal_and_can_be_followed_again(there):
     there["run"] = SLOW
     code, _, said = there.tpu("run", "train", "c.py", stop=(signal.SIGINT, followed(there)))
-    assert code == 130 and "no longer followed; what runs on the workers goes on" in said
-    assert "under way; last line: began" in there.tpu("status")[1]
+    assert code == 130 and "no longer followed; the run continues on the workers" in said
+    assert "running; last line: began" in there.tpu("status")[1]
     there["go"] = ""
     code, printed, _ = there.tpu("follow")
     assert code == 0
@@ -46,7 +46,7 @@ def test_starting_the_same_again_follows_it_and_another_is_refused(there):
     process = there.start("run", "train", "c.py")
     there.wait(followed(there))
     code, printed, _ = there.tpu("run", "train", "other.py")
-    assert code == 2 and "another command is under way here" in printed
+    assert code == 2 and "another command is running here" in printed
     again = there.start("run", "train", "c.py")
     there.wait(followed(there, 4))
     there["go"] = ""
@@ -107,4 +107,4 @@ def test_fetch_leaves_checkpoints_and_weights_where_they_are(there, run_dir, tmp
     assert there.tpu("fetch", "--everything", run_dir)[0] == 0
     assert (there.checkout / "runs/x/checkpoints/5/data").read_text() == "checkpoints/5/data"
     code, _, said = there.tpu("fetch", "runs/none", str(here))
-    assert code == 1 and "worker 0 gave no runs/none" in said
+    assert code == 1 and "runs/none could not be read on worker 0" in said

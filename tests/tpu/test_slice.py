@@ -110,7 +110,7 @@ def test_a_request_whose_node_was_preempted_is_not_taken_for_a_slice(cloud):
     cloud.tpu("create")
     cloud["node_state"] = "PREEMPTED"
     code, _, said = cloud.tpu("create")
-    assert code == 0 and "s1 is GONE: asking for it anew" in said
+    assert code == 0 and "s1 is GONE: requesting it again" in said
     assert len(cloud.called("resources create")) == 2
 
 
@@ -125,7 +125,7 @@ def test_a_cloud_that_refuses_to_answer_ends_the_wait(cloud):
     (cloud.folder / "gcloud").write_text("#!/bin/sh\necho 'ERROR: run gcloud auth login' >&2\nexit 1\n")
     (cloud.folder / "gcloud").chmod(0o755)
     code, _, said = cloud.tpu("create")
-    assert code == 1 and "gcloud does not say how s1 is: ERROR: run gcloud auth login" in said
+    assert code == 1 and "gcloud does not report the state of s1: ERROR: run gcloud auth login" in said
     assert "s1 may exist and be billed" in said
 
 
@@ -174,7 +174,7 @@ def test_a_slice_that_cannot_be_deleted_is_not_called_deleted(cloud):
     cloud.tpu("create")
     cloud["undeletable"] = ""
     code, _, said = cloud.tpu("delete")
-    assert code == 1 and "could not be deleted, it is ACTIVE and may be billed" in said
+    assert code == 1 and "could not be deleted; it is ACTIVE and may be billed" in said
     (cloud.folder / "undeletable").unlink()
     assert cloud.tpu("delete")[0] == 0 and not cloud.exists
     assert cloud.tpu("delete")[0] == 0, "there is nothing to delete"

@@ -26,7 +26,7 @@ def test_a_slice_preempted_during_a_run_is_made_again_and_the_same_command_goes_
     assert code == 0 and "[0] done" in printed, said
     assert cloud["commands"] == "-m s1_jax.train configs/c.py --run-dir gs://b/r\n" * 2
     assert len(cloud.called("resources create .*--spot")) == 2
-    assert "s1 is SUSPENDED: asking for it anew" in said
+    assert "s1 is SUSPENDED: requesting it again" in said
     assert "(checkpoint 1, 0 bytes of records; 1 of 3 starts without anything new)" in said
     assert said.endswith("nothing is billed: there is no s1 in us-east5-a\n") and not cloud.exists
 
@@ -44,9 +44,7 @@ def test_a_slice_preempted_before_it_was_there_is_asked_for_again(cloud):
     cloud["states"] = "PROVISIONING\nSUSPENDED\n"
     code, _, said = cloud.tpu("supervise", *COMMAND)
     assert code == 69 and len(cloud.called("resources create")) == 3
-    assert (
-        "giving up: s1 was taken away while it was set up (SUSPENDED); 3 starts in a row have kept nothing new" in said
-    )
+    assert "giving up: s1 was lost during its setup (SUSPENDED); 3 starts in a row have saved nothing new" in said
 
 
 @pytest.mark.parametrize("code, why", [(2, "a mistake in the command"), (130, "stopped by hand")])
@@ -69,7 +67,7 @@ def test_starts_that_keep_nothing_new_are_bounded(cloud):
     runs(cloud, "exit 9")
     code, _, said = cloud.tpu("supervise", "--delete-on-failure", *COMMAND)
     assert code == 9 and cloud["starts"].count("start") == 3 and not cloud.exists
-    assert "giving up: it ended with exit code 9; 3 starts in a row have kept nothing new (checkpoint none" in said
+    assert "giving up: the run ended with exit code 9; 3 starts in a row have saved nothing new (checkpoint" in said
 
 
 def test_starts_that_keep_something_are_not(cloud):
