@@ -133,12 +133,12 @@ def opened_by_template(tokenizer: PreTrainedTokenizerBase) -> str:
         return ""
 
 
-def control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+def added_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Return the ids of the tokens added to the vocabulary; only their exact text is encoded as one of them."""
     return frozenset(tokenizer.get_added_vocab().values())
 
 
-def check_control_token(tokenizer: PreTrainedTokenizerBase, format: FormatConfig) -> None:
+def check_start_token(tokenizer: PreTrainedTokenizerBase, format: FormatConfig) -> None:
     """Raise UserError if the format uses s1's markers but their special token is not one token of this tokenizer."""
     if TURN_START in format.think_start + format.answer_start and len(encode(tokenizer, TURN_START)) != 1:
         raise UserError(f"{TURN_START} is not one token of the tokenizer {tokenizer.name_or_path}; {NAME_MARKERS}")
@@ -195,7 +195,7 @@ def encode_example(
     The whole text is tokenized at once. If the prompt already ends in the start marker, the response's own is removed.
     Raises UserError if format, tokenizer and chat template do not fit together.
     """
-    check_control_token(tokenizer, format)
+    check_start_token(tokenizer, format)
     prompt = prompt_text(tokenizer, question)
     check_opening(tokenizer, prompt, format)
     if ends_in(prompt, format.think_start):
@@ -248,7 +248,7 @@ def _turn_of(tokenizer: PreTrainedTokenizerBase, template: str) -> Turn:
     after, alone = (text.rpartition(QUESTION)[2] for text in (prompt.removesuffix(opened), question))
     ids = encode(tokenizer, after)
     start = tokenizer.backend_tokenizer.decode(ids[_shared(ids, encode(tokenizer, alone)) :], skip_special_tokens=False)
-    ends = set(encode(tokenizer, end)) & control_ids(tokenizer)
+    ends = set(encode(tokenizer, end)) & added_ids(tokenizer)
     return Turn(start if start.strip() else after.strip(), opened, end if ends else tokenizer.eos_token or "")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import S1, BudgetConfig, FormatConfig, ModelConfig
-from s1_jax.data.chat import check_control_token, check_opening, encode, opened_by_template
+from s1_jax.data.chat import check_opening, check_start_token, encode, opened_by_template
 from s1_jax.decoding import records
 from s1_jax.decoding.core.budget import IS_THOUGHT, Kind
 from s1_jax.decoding.core.requests import Request
@@ -292,7 +292,7 @@ class Engine:
         """Count how many of a prompt's last ids are the start marker, and say what is wrong with thinking after it."""
         problem = None
         try:
-            check_control_token(self.tokenizer, self.format)
+            check_start_token(self.tokenizer, self.format)
             text = self.tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=False)
             check_opening(self.tokenizer, text, self.format)
         except UserError as error:

@@ -56,8 +56,8 @@ class RewardLayout:
         self._reward, self._format = reward, format
         self._reads, self._step_separator = config.reads, step_separator
         # if the policy writes one of these, it must not end a turn or a step
-        control_texts = [*tokenizer.get_added_vocab(), *([reward.separator] if reward.separator else [])]
-        self._control = re.compile("|".join(map(re.escape, sorted(control_texts, key=len, reverse=True))) or r"(?!)")
+        special_texts = [*tokenizer.get_added_vocab(), *([reward.separator] if reward.separator else [])]
+        self._special = re.compile("|".join(map(re.escape, sorted(special_texts, key=len, reverse=True))) or r"(?!)")
         self._prompt = lru_cache(PIECES_KEPT)(lambda question: tuple(prompt_ids(tokenizer, question)))
         self._words = lru_cache(PIECES_KEPT)(lambda text: tuple(encode(tokenizer, self._plain(text))))
         self._step_end = tuple(encode(tokenizer, reward.separator)) if reward.separator else ()
@@ -109,8 +109,8 @@ class RewardLayout:
         return answer or thinking
 
     def _plain(self, text: str) -> str:
-        """Replace texts that are control tokens for the reward model by spaces, and strip."""
-        return self._control.sub(" ", text).strip()
+        """Replace texts that are special tokens for the reward model by spaces, and strip."""
+        return self._special.sub(" ", text).strip()
 
     def _parts(self, text: str) -> tuple[str, str]:
         """Split a run at its last answer marker into thinking and answer, which is empty without a marker."""

@@ -111,7 +111,7 @@ def _settled(answer: str | None, gold: str) -> Verdict | None:
     """Return the verdict that needs no mathematics; None where numbers differ but a unit may make them equal."""
     if answer is None:
         return Verdict(False, "none")
-    if WHOLE.fullmatch(answer) and WHOLE.fullmatch(gold):  # the reference's rule; as text, int() refuses 5,000 digits
+    if WHOLE.fullmatch(answer) and WHOLE.fullmatch(gold):  # as in s1's code, but as text: int() refuses 5,000 digits
         return Verdict(answer.strip().lstrip("0") == gold.strip().lstrip("0"), "number")
     given, expected = plain_number(answer), plain_number(gold)
     if given and expected:

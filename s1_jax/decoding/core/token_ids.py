@@ -15,7 +15,7 @@ from jax import Array
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import S1, BudgetConfig, FormatConfig
-from s1_jax.data.chat import STOP_TOKENS, TURN_START, control_ids, encode, ends_in, turn_of
+from s1_jax.data.chat import STOP_TOKENS, TURN_START, added_ids, encode, ends_in, turn_of
 from s1_jax.decoding.core.budget import NO_LIMIT, Budget
 from s1_jax.decoding.core.end_markers import MARKER_BITS, Markers
 from s1_jax.errors import UserError
@@ -64,8 +64,8 @@ def stop_ids(
         end = turn_of(tokenizer).end
     except UserError:  # no chat template, or one that fails: prompts may come as token ids
         end = ""
-    control = control_ids(tokenizer)
-    ids |= set([i for i in encode(tokenizer, end) if i in control][:1])
+    added = added_ids(tokenizer)
+    ids |= set([i for i in encode(tokenizer, end) if i in added][:1])
     return sorted(i for i in ids if vocab_size is None or i < vocab_size)
 
 
