@@ -1,14 +1,14 @@
-"""Gives every command thousands of inputs that are almost right, and looks at how it ends.
+"""Run every command on thousands of inputs that are almost valid, and check how it ends.
 
     python scripts/fuzz_inputs.py --inputs 2000 --seed 0
     python scripts/fuzz_inputs.py --again runs/fuzz/17/case.json
 
-An input is a valid one with something changed: options, config files, JSONL of data, prompts and problems, records and
-config.json of a run, a model's config.json, its safetensors and tokenizer, and replies of an endpoint. A command has to
-end with exit code 0, 1, 2, 75 or 130, one line of error where it fails, no traceback, within a time and a memory, and
-with nothing on the screen that steers a terminal. One process runs many inputs through `main()`; a few are given to a
-process of their own. Inputs that fail this are kept in a folder (--failures), to be run again. The same seed and number
-make the same inputs. 2 cores: some ten minutes for 2,000.
+An input is a valid one with a change in options, config files, JSONL of data, prompts and problems, records and
+config.json of a run, a model's config.json, its safetensors and tokenizer, or replies of an endpoint. A command must
+end with exit code 0, 1, 2, 75 or 130, with one line of error if it fails and without a traceback, within limits of time
+and memory, and without terminal control characters in its output. One process runs many inputs through `main()`, and a
+few inputs get their own process. Inputs that fail are saved in a folder (--failures) and can be run again. The same
+seed and number give the same input. On 2 cores, 2,000 inputs take about ten minutes.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from fuzz.cases import Case, Maker
 from fuzz.running import CODES, ENVIRONMENT, Result, Worker, run_alone, work
 from fuzz.valid import make_base
 
-KEPT = 20  # folders of inputs that stay for a while
+KEPT = 20  # folders of inputs that are kept for a while
 
 
 def keep(base: Path, target: Path, seed: int, number: int, result: Result) -> None:
-    """Writes an input that failed, anew and without links, beside what it said."""
+    """Write an input that failed, without links, and its output."""
     shutil.rmtree(target, ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:
         case = Maker(base, Path(folder) / "case", seed, number).make()
@@ -44,7 +44,7 @@ def keep(base: Path, target: Path, seed: int, number: int, result: Result) -> No
 
 
 def again(files: Sequence[str]) -> int:
-    """Runs kept inputs in processes of their own; 1 where one still fails."""
+    """Run saved inputs in their own processes; return 1 if one still fails."""
     failed = 0
     for name in files:
         about = json.loads(Path(name).read_text())
@@ -54,12 +54,12 @@ def again(files: Sequence[str]) -> int:
             result = run_alone(Path(folder) / "case", case)
         failed += result.why is not None
         print(f"{name}: python -m s1_jax.{case.command} {' '.join(map(ascii, case.argv))}")
-        print(f"{result.err[-3000:]}exit code {result.code}: {result.why or 'as it should be'}\n", flush=True)
+        print(f"{result.err[-3000:]}exit code {result.code}: {result.why or 'as expected'}\n", flush=True)
     return int(failed > 0)
 
 
 def table(ended: Counter[tuple[str, str, str]]) -> str:
-    """Inputs by kind and command, and how they ended."""
+    """Format a table of inputs by kind and command, and how they ended."""
     from s1_jax.runtime.tables import align
 
     endings = [*(f"exit {code}" for code in CODES), "failed"]
@@ -71,12 +71,12 @@ def table(ended: Counter[tuple[str, str, str]]) -> str:
 
 
 def main() -> None:
-    """Prints a line for each input that fails, and a table; exit code 1 where one did."""
+    """Print a line for each input that fails, and a table; the exit code is 1 if one failed."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--inputs", type=int, default=2000)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--first", type=int, default=0, help="number of the first input")
-    options.add_argument("--only", help="kind of input, as the table calls it")
+    options.add_argument("--only", help="kind of input, as named in the table")
     options.add_argument("--verbose", action="store_true", help="print the last line of every input's standard error")
     options.add_argument("--failures", default="runs/fuzz", help="folder for inputs that fail")
     options.add_argument("--again", nargs="+", metavar="FILE", help="case.json of inputs that failed, to be run again")
@@ -109,7 +109,7 @@ def main() -> None:
             if result.why:
                 print(f"input {number} ({case.kind}, {case.command}): {result.why}", flush=True)
                 keep(base, Path(asked.failures) / str(number), asked.seed, number, result)
-            # not yet its own: threads of libraries may still look at it, and would complain in the next one
+            # not deleted at once: threads of libraries may still use it, and would print errors during the next input
             shutil.rmtree(Path(folder) / str(number - KEPT), ignore_errors=True)
         worker.close()
     failed = sum(count for (*_, how), count in ended.items() if how == "failed")

@@ -70,8 +70,8 @@ def test_a_seed_makes_the_same_inputs_and_leaves_the_valid_ones_alone(base, tmp_
         (2, "", "error: a\nsecond line\n", "the error is not the last line"),
         (0, "", "error: a\n", "exit code 0 with an error"),
         (1, "", "Traceback (most recent call last):\nKeyError: 'a'\n", "a traceback: KeyError: 'a'"),
-        (0, "\x1b[2J", "", "characters that steer a terminal"),
-        (2, "", "error: \r\n", "characters that steer a terminal"),
+        (0, "\x1b[2J", "", "terminal control characters"),
+        (2, "", "error: \r\n", "terminal control characters"),
     ],
 )
 def test_how_a_command_may_end(code, out, err, why):
@@ -93,7 +93,7 @@ def test_an_input_that_fails_can_be_run_again(base, tmp_path, monkeypatch, capsy
     monkeypatch.setattr(fuzz_inputs, "run_alone", run_alone)
     assert fuzz_inputs.again([str(tmp_path / "kept" / "case.json")]) == 0
     assert ran[0][0].argv == about["argv"] and "reply.bin" in ran[0][1]
-    assert "exit code 2: as it should be" in capsys.readouterr().out
+    assert "exit code 2: as expected" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -1,1 +1,1 @@
-"""Inputs that are almost right for every command, and how each of them ends: see scripts/fuzz_inputs.py."""
+"""Inputs that are almost valid for every command, and checks of how it ends; see scripts/fuzz_inputs.py."""

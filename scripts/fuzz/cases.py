@@ -1,4 +1,4 @@
-"""Makes inputs: each is a valid one with something changed, the same for the same seed and number."""
+"""Makers of inputs: each is a valid one with a change that depends only on the seed and the input's number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 from fuzz.values import CODE, LINES, NUMBERS, TEMPLATES, VALUES, WORDS
 
 PROJECT = Path(__file__).resolve().parents[2]
-OF_ITS_OWN = 0.02  # fraction of inputs that a process of their own gets
+OF_ITS_OWN = 0.02  # fraction of inputs that run in their own process
 SWEEP = ["--sweep.max-thinking-tokens", "4", "8", "--max-answer-tokens", "4", "--max-model-len", "128"]
 CONFIGS = {
     "train": "TrainConfig",
@@ -50,22 +50,22 @@ REPLY = {
 
 @dataclasses.dataclass
 class Case:
-    """One input: what lies in its folder, and the command that is run there."""
+    """One input: files in a folder, and the command that is run there."""
 
     kind: str
     command: str  # module of s1_jax
-    argv: list[str]  # {port}: that of an endpoint which says what `reply.bin` holds
-    own: bool = False  # in a process of its own
+    argv: list[str]  # {port} is replaced by that of an endpoint that replies with `reply.bin`
+    own: bool = False  # whether it runs in its own process
 
 
 class Maker:
-    """Makes input number `number` of a seed in `folder`, from what lies in `base`."""
+    """Maker of input number `number` of a seed, in `folder`, from the valid files in `base`."""
 
     def __init__(self, base: Path, folder: Path, seed: int, number: int) -> None:
         self.base, self.folder, self.draws = base, folder, random.Random(f"{seed}:{number}")
 
     def make(self) -> Case:
-        """The input, with its files written."""
+        """Write the files of the input and return it."""
         self.folder.mkdir(parents=True)
         for path in self.base.iterdir():
             (self.folder / path.name).symlink_to(path)
@@ -76,7 +76,7 @@ class Maker:
         return case
 
     def own(self, name: str) -> Path:
-        """A file of the folder, or one in a folder of it, that may be written: no longer the base's."""
+        """Replace a link to a base file (or a file in a folder) by a copy that may be changed, and return its path."""
         parts = Path(name).parts
         for i in range(1, len(parts) + 1):
             path = self.folder.joinpath(*parts[:i])
@@ -94,7 +94,7 @@ class Maker:
     # Kinds
 
     def options(self) -> Case:
-        """Options with values that they may not have, options that are none, and too many or too few of them."""
+        """Give options invalid values, unknown options, and too many or too few arguments."""
         case = self.draws.choice(GATED)(self)
         names = self.names_of(case.command, case.argv)
         for _ in range(self.draws.choice([1, 1, 1, 2, 3])):
@@ -108,7 +108,7 @@ class Maker:
         return case
 
     def config_file(self) -> Case:
-        """A config file with lines changed, or that does something else than give a config."""
+        """Change lines of a config file, or replace them by code that does not return a config."""
         command = self.draws.choice(["train", "evaluate", "curate"])
         name = {"train": "quickstart_sft", "evaluate": "quickstart_sweep", "curate": "curate_quickstart"}[command]
         text = (PROJECT / "configs" / f"{name}.py").read_text()
@@ -126,7 +126,7 @@ class Maker:
         return Case("config file", command, ["config.py", *gate.argv[1 if command != "curate" else 0 :]])
 
     def data(self) -> Case:
-        """Examples, prompts, problems and questions."""
+        """Change a file of examples, prompts, problems or questions."""
         case = self.draws.choice([self.train, self.evaluate, self.generate, self.curate])()
         name = {"train": "examples", "generate": "prompts"}.get(case.command, "problems")
         if name == "problems" and self.draws.random() < 0.2:
@@ -138,7 +138,7 @@ class Maker:
         return dataclasses.replace(case, kind="data")
 
     def kept(self) -> Case:
-        """What an earlier start left: records of prompts, tables of curation and answers that were paid for."""
+        """Change files of an earlier start: records of prompts, tables of curation, saved answers."""
         if self.draws.random() < 0.3:
             self.bend_lines("out.jsonl")
             return Case("kept", "generate", GENERATE)
@@ -153,7 +153,7 @@ class Maker:
         )
 
     def records(self) -> Case:
-        """Records of a run, its config.json, and what a judge said."""
+        """Change records of a run, its config.json, or saved replies of a judge."""
         command, argv, folder = self.draws.choice(
             [
                 ("grade", ["run"], "run"),
@@ -175,7 +175,7 @@ class Maker:
         return Case("records", command, argv)
 
     def training_run(self) -> Case:
-        """The folder of a training run that is resumed, or whose checkpoint is exported."""
+        """Change the folder of a training run that is resumed, or whose checkpoint is exported."""
         names = [str(p.relative_to(self.base)) for p in (self.base / "trained").rglob("*") if p.is_file()]
         small = [name for name in names if name.endswith((".json", ".jsonl", "_METADATA", "metadata"))]
         path = self.own(self.draws.choice(small if self.draws.random() < 0.7 else names))
@@ -188,7 +188,7 @@ class Maker:
         return Case("training run", "train", [*TRAINED, "--run-dir", "trained"])
 
     def model_config(self) -> Case:
-        """A model's config.json, and its other settings."""
+        """Change a model's config.json or its other settings."""
         name = self.draws.choices(["config.json", "generation_config.json"], (9, 1))[0]
         if name == "config.json":
             self.bend_json(self.own("model/config.json"))
@@ -200,7 +200,7 @@ class Maker:
         return Case("model config", *self.draws.choice([export, ("evaluate", self.decode())]))
 
     def tensors(self) -> Case:
-        """The safetensors file: its header, its offsets, its length."""
+        """Change the header, the offsets or the length of the safetensors file."""
         path = self.own("model/model.safetensors")
         contents = path.read_bytes()
         (length,) = struct.unpack("<Q", contents[:8])
@@ -219,7 +219,7 @@ class Maker:
         return Case("safetensors", "convert", ["--source", "model", "--target", "out"])
 
     def tokenizer(self) -> Case:
-        """Files of the tokenizer, its chat template among them."""
+        """Change files of the tokenizer, including its chat template."""
         name = self.draws.choice(["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"])
         if name == "chat_template.jinja":
             folder = self.own("headless/config.json").parent
@@ -230,7 +230,7 @@ class Maker:
         return dataclasses.replace(case, kind="tokenizer")
 
     def replies(self) -> Case:
-        """What an endpoint says, in HTTP and in JSON."""
+        """Change the HTTP or the JSON of an endpoint's reply."""
         said = copy.deepcopy(REPLY)
         if self.draws.random() < 0.7:
             self.bend(said)
@@ -261,47 +261,47 @@ class Maker:
         return Case("replies", "curate", [*CURATE, "--until", "generate", *asking("generate.teacher")])
 
     def whole(self) -> Case:
-        """A command that decodes, with options that may be right."""
+        """Make a command that decodes, with options that may be valid."""
         argv = ["--model.path", "model", "--prompt", "1 + 1 =", "--max-answer-tokens", "2", "--max-model-len", "128"]
         names = self.names_of("generate", [])
         return Case(
             "whole", "generate", [*argv, self.draws.choice(names), self.draws.choice(["0", "1", "2", "0.5", "4"])]
         )
 
-    # Commands that end, for want of weights, once they have read their options and data
+    # Commands that end after reading their options and data, because there are no weights
 
     def train(self) -> Case:
-        """Training."""
+        """Make a command that trains a model."""
         return Case("options", "train", [*TRAINED, "--run-dir", "out", "--model.path", "headless"])
 
     def evaluate(self, run_dir: str = "out") -> Case:
-        """A sweep."""
+        """Make a command that evaluates a sweep."""
         return Case("options", "evaluate", [*self.decode("headless"), "--run-dir", run_dir])
 
     def generate(self) -> Case:
-        """Many prompts."""
+        """Make a command that generates from many prompts."""
         argv = ["--model.path", "headless", "--input", "prompts.jsonl", "--output", "out.jsonl"]
         return Case("options", "generate", argv)
 
     def curate(self) -> Case:
-        """The first stage of curation."""
+        """Make a command that runs the first stage of curation."""
         return Case("options", "curate", [*CURATE, "--until", "collect"])
 
     def convert(self) -> Case:
-        """An export."""
+        """Make a command that exports a checkpoint."""
         return Case("options", "convert", ["--source", "headless", "--target", "out"])
 
     def grade(self) -> Case:
-        """Grading, which needs no weights."""
+        """Make a command that grades records, which needs no weights."""
         self.own("run/records.jsonl")
         return Case("options", "grade", ["run"])
 
     def plan(self) -> Case:
-        """A plan, which ends for want of a topology."""
+        """Make a command that plans, which ends because no topology is given."""
         return Case("options", "plan", [*TRAINED, "--model.path", "headless"])
 
     def decode(self, model: str = "model") -> list[str]:
-        """Arguments of a sweep."""
+        """Return the arguments of a sweep with this model."""
         config = str(PROJECT / "configs" / "quickstart_sweep.py")
         return [
             config,
@@ -316,14 +316,14 @@ class Maker:
             *SWEEP,
         ]
 
-    # Changing things
+    # Changes of files
 
     def word(self) -> str:
-        """What may stand in the place of an option's value."""
+        """Choose a replacement for an option's value."""
         return self.draws.choice(NUMBERS if self.draws.random() < 0.5 else WORDS)
 
     def names_of(self, command: str, argv: Sequence[str]) -> list[str]:
-        """The options of a command that change nothing outside of the folder, and wait for nobody."""
+        """List the options of a command that change nothing outside the folder and do not wait for anything."""
         from s1_jax.runtime.cli import option_names
 
         module = importlib.import_module(f"s1_jax.{command}")
@@ -331,12 +331,12 @@ class Maker:
         return [name for name in names if not name.startswith(("--hosts.", "--write.push", "--log.wandb"))]
 
     def bend(self, value: Any) -> None:
-        """Changes one place of a JSON value, which is a list or an object, in place."""
-        places = list(_places(value))
-        if not places:
+        """Change one element of a JSON value, which is a list or an object, in place."""
+        elements = list(_elements(value))
+        if not elements:
             return
         for _ in range(self.draws.choice([1, 1, 1, 2, 3])):
-            holder, key = self.draws.choice(places)
+            holder, key = self.draws.choice(elements)
             new = self.draws.choice(VALUES)
             what = self.draws.random()
             try:
@@ -348,11 +348,11 @@ class Maker:
                     holder[str(new)[:20]] = holder.pop(key)
                 else:
                     holder.append(new)
-            except (LookupError, TypeError):  # by now it is another
+            except (LookupError, TypeError):  # an earlier change replaced it
                 pass
 
     def bend_json(self, path: Path) -> None:
-        """Changes a file of JSON: its value, or its bytes."""
+        """Change the value or the bytes of a JSON file."""
         contents = path.read_bytes()
         if self.draws.random() < 0.75:
             value = json.loads(contents)
@@ -362,7 +362,7 @@ class Maker:
             path.write_bytes(self.draws.choice([self.bent(contents), self.draws.choice(LINES)]))
 
     def bend_lines(self, name: str) -> None:
-        """Changes a file of JSONL: a value of a line, a line, or its bytes."""
+        """Change a value, a line or the bytes of a JSONL file."""
         path = self.own(name)
         lines = path.read_bytes().splitlines() or [b"{}"]
         number = self.draws.randrange(len(lines))
@@ -383,22 +383,22 @@ class Maker:
         path.write_bytes(b"\n".join(lines) + self.draws.choice([b"\n", b"\n", b"", b"\r\n"]))
 
     def bent(self, contents: bytes) -> bytes:
-        """Bytes with one thing changed."""
-        changed, place = bytearray(contents), self.draws.randrange(len(contents) + 1)
+        """Return the bytes with one random change."""
+        changed, index = bytearray(contents), self.draws.randrange(len(contents) + 1)
         other = self.draws.randrange(len(contents) + 1)
         match self.draws.randrange(7):
             case 0 if contents:
-                changed[place - 1] ^= 1 << self.draws.randrange(8)
+                changed[index - 1] ^= 1 << self.draws.randrange(8)
             case 1:
-                del changed[place:]
+                del changed[index:]
             case 2:
-                del changed[min(place, other) : max(place, other)]
+                del changed[min(index, other) : max(index, other)]
             case 3:
-                changed[place:place] = self.draws.randbytes(self.draws.choice([1, 4, 100]))
+                changed[index:index] = self.draws.randbytes(self.draws.choice([1, 4, 100]))
             case 4:
-                changed[place:place] = contents[min(place, other) : max(place, other)][:1000]
+                changed[index:index] = contents[min(index, other) : max(index, other)][:1000]
             case 5:
-                changed[place:place] = self.draws.choice(LINES)[:5000]
+                changed[index:index] = self.draws.choice(LINES)[:5000]
             case _:
                 changed[:0] = self.draws.choice([b"\xff\xfe", b"\xef\xbb\xbf", b"\x00", b"\n"])
         return bytes(changed)
@@ -415,19 +415,19 @@ KINDS: tuple[tuple[Callable[[Maker], Case], float], ...] = (
 
 
 def asking(who: str) -> list[str]:
-    """Options of a model behind the endpoint of an input."""
+    """Return the options of a model behind the endpoint of an input."""
     options = {"base-url": "http://127.0.0.1:{port}/v1", "model": "m", "attempts": "1", "timeout-seconds": "5"}
     options |= {"requests-per-minute": "1000000", "key-variable": "S1_JAX_FUZZ_KEY"}
     return [word for name, value in options.items() for word in (f"--{who}.{name}", value)]
 
 
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+def _elements(value: Any) -> Iterator[tuple[Any, Any]]:
     for key, inner in list(value.items() if isinstance(value, dict) else enumerate(value)):
         yield value, key
         if isinstance(inner, (dict, list)):
-            yield from _places(inner)
+            yield from _elements(inner)
 
 
 def dumped(value: Any) -> bytes:
-    """JSON, with NaN and half surrogate pairs where they stand."""
+    """Encode a value as JSON, with NaN and half surrogate pairs as they are."""
     return json.dumps(value).encode()

@@ -1,4 +1,4 @@
-"""Runs inputs, in a process of their own or many in one, and tells what is wrong with how one ended."""
+"""Runners of inputs, each in its own process or many in one, with checks of how the command ended."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from fuzz.cases import PROJECT, Case
 
 CODES = (0, 1, 2, 75, 130)
 LIMIT = 90.0  # seconds that one input may take
-MEMORY = 6 * 2**30  # bytes that it may take
-INPUTS_OF_A_WORKER = 250  # then it is started again: compiled programs and whatever else a process gathers
+MEMORY = 6 * 2**30  # bytes that one input may use
+INPUTS_OF_A_WORKER = 250  # inputs after which the worker is restarted, as compiled programs and more pile up
 TRACEBACK = "Traceback (most recent call last)"
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
@@ -38,17 +38,17 @@ ENVIRONMENT = {
 
 @dataclasses.dataclass
 class Result:
-    """How it ended."""
+    """Result of running one input."""
 
     code: int | None
     out: str
     err: str
     seconds: float
-    why: str | None = None  # what is wrong with that
+    why: str | None = None  # what is wrong with it
 
 
 def start(folder: Path, command: str, argv: Sequence[str]) -> subprocess.Popen[str]:
-    """A process of its own."""
+    """Start the command in its own process."""
     return subprocess.Popen(
         [sys.executable, "-m", f"s1_jax.{command}", *argv],
         cwd=folder,
@@ -62,7 +62,7 @@ def start(folder: Path, command: str, argv: Sequence[str]) -> subprocess.Popen[s
 
 
 def run_alone(folder: Path, case: Case) -> Result:
-    """Runs an input in a process of its own."""
+    """Run an input in its own process."""
     began = time.monotonic()
     with endpoint(folder) as port, start(folder, case.command, with_port(case.argv, port)) as process:
         try:
@@ -75,14 +75,14 @@ def run_alone(folder: Path, case: Case) -> Result:
 
 
 class Worker:
-    """The process that runs many inputs, started again after one that it did not survive."""
+    """Process that runs many inputs, restarted after one that it did not survive."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._ran = 0
 
     def run(self, folder: Path, case: Case) -> Result:
-        """How an input ends there."""
+        """Run an input in the worker and return its result."""
         if self._process is None or self._ran >= INPUTS_OF_A_WORKER:
             self.close()
             self._process = subprocess.Popen(
@@ -102,7 +102,7 @@ class Worker:
             if _memory(process.pid) > MEMORY:
                 why = f"more than {MEMORY // 2**30} GiB of memory"
             if why:
-                process.send_signal(signal.SIGABRT)  # faulthandler says where it is
+                process.send_signal(signal.SIGABRT)  # faulthandler prints where it is
                 process.wait()
                 self._process = None
                 return Result(None, *_said(folder), seconds, why)
@@ -114,7 +114,7 @@ class Worker:
         return Result(code, out, err, time.monotonic() - began, mistake(code, out, err))
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the worker's process, if it runs."""
         if self._process is not None:
             assert self._process.stdin is not None
             self._process.stdin.close()
@@ -123,7 +123,7 @@ class Worker:
 
 
 def work() -> None:
-    """The worker: an input a line comes in, its exit code goes out."""
+    """Run the worker, which reads one input per line and replies with its exit code."""
     import faulthandler
 
     from s1_jax.runtime import cli
@@ -156,7 +156,7 @@ def work() -> None:
 
 @contextlib.contextmanager
 def endpoint(folder: Path) -> Iterator[int]:
-    """The port of a server that says the bytes of `reply.bin` to whatever it is asked; 0 without that file."""
+    """Run a server that replies to any request with `reply.bin`, and yield its port; 0 without that file."""
     path = folder / "reply.bin"
     if not path.exists():
         yield 0
@@ -188,12 +188,12 @@ def endpoint(folder: Path) -> Iterator[int]:
 
 
 def with_port(argv: Sequence[str], port: int) -> list[str]:
-    """The arguments with the endpoint's port in its place."""
+    """Replace {port} in the arguments by the endpoint's port."""
     return [word.replace("{port}", str(port)) for word in argv]
 
 
 def mistake(code: int, out: str, err: str) -> str | None:
-    """What is wrong with how a command ended; None: nothing."""
+    """Return what is wrong with how a command ended; None if nothing is."""
     from s1_jax.runtime.terminal import shown
 
     lines = [line for line in err.splitlines() if line.strip()]
@@ -209,7 +209,7 @@ def mistake(code: int, out: str, err: str) -> str | None:
     if code == 0 and errors:
         return "exit code 0 with an error"
     if shown(out) != out or shown(err) != err:
-        return "characters that steer a terminal"
+        return "terminal control characters"
     return None
 
 

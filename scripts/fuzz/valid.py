@@ -1,4 +1,4 @@
-"""Makes the valid inputs that the others are made from."""
+"""Valid inputs, from which the other inputs are made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fuzz.running import run_alone
 
 
 def make_base(base: Path) -> None:
-    """A valid input of every sort: a model, data, a sweep and a training run."""
+    """Write valid inputs of every kind: a model, data, a sweep and a training run."""
     import pyarrow as pa
     from pyarrow import csv
     from pyarrow import parquet as pq

@@ -1,4 +1,4 @@
-"""Values, words, lines, code and templates that stand in the place of valid ones."""
+"""Values, words, lines, code and templates that replace valid ones."""
 
 from __future__ import annotations
 
