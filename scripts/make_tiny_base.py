@@ -123,11 +123,11 @@ def make_batch(rng: np.random.Generator, tokenizer: PreTrainedTokenizerBase, pro
     room = [ROW_LENGTH] * ROWS
     open_rows = range(0, ROWS, 2 if progress < DRILL_PHASE else 1)
     for document in documents(rng, tokenizer, longest):
-        row = next((r for r in open_rows if room[r] >= len(document.token_ids)), None)
-        if row is None:
+        index = next((i for i in open_rows if room[i] >= len(document.token_ids)), None)
+        if index is None:
             break
-        rows[row].append(document)
-        room[row] -= len(document.token_ids)
+        rows[index].append(document)
+        room[index] -= len(document.token_ids)
     for row, left in zip(rows, room, strict=True):
         if left:
             row.append(synthetic.drill(rng, tokenizer, left))
