@@ -220,8 +220,9 @@ def text_of(cls: type) -> str:
 
 
 def first_sentence(module: ModuleType) -> str:
-    """The first paragraph of a module's docstring."""
-    return " ".join((module.__doc__ or "").split("\n\n")[0].split())
+    """The first paragraph of a module's docstring, without the command line that may follow a colon."""
+    text = " ".join((module.__doc__ or "").split("\n\n")[0].split())
+    return re.sub(r": `python -m [^`]*`\.$", ".", text)
 
 
 def configs() -> str:
