@@ -27,7 +27,7 @@ from tests.runs import PATIENCE
 
 BLOCKS = [block for page in PAGES if page.name != "CHANGELOG.md" for block in blocks_of(page)]
 SHELL, PYTHON = "bash", "python"
-OTHERS = ("text", "json", "jsonl", "diff", "toml", "html")  # shown, not run: outputs and files
+OTHERS = ("text", "json", "jsonl", "diff", "toml", "html", "bibtex")  # shown, not run: outputs and files
 FROM_RECORDS = ("--compare", "--parity")  # of s1_jax.evaluate: what follows are folders
 SMALLER = {  # of the configs in the folder that blocks are run in
     "quickstart_sft.py": {"epochs=3": "epochs=1"},
