@@ -1,6 +1,4 @@
-"""What every test stands on: 8 simulated devices, no network, float32 matmuls, one cache of programs, tiny models,
-and the shared data.
-"""
+"""What every test stands on: 8 simulated devices, no network, float32 matmuls, tiny models, the shared data."""
 
 import json
 import os

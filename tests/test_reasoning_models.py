@@ -1,5 +1,6 @@
-"""The commands on a model whose tokenizer has R1's control tokens, whose template opens the thinking, and that declares
-an end of its own.
+"""The commands on a reasoning model of another family.
+
+Its tokenizer has R1's control tokens, its template opens the thinking, and it declares an end of its own.
 """
 
 from __future__ import annotations

@@ -40,10 +40,10 @@ BLOCKS = 64  # of a weights file, evenly spread, that its fingerprint reads; sma
 
 
 def resolve(path: str | Path, files: tuple[str, ...] = DOWNLOADED) -> Path:
-    """`path` where it is a folder, here or in a bucket; else the snapshot of the hub id it names, of which these files
-    are downloaded (no pickles).
+    """Return the folder of a model: `path` itself, local or in a bucket, or the snapshot of a hub id.
 
-    Raises UserError where it is neither, or the bucket or hub cannot be reached.
+    Of a hub id, only files that match `files` are downloaded, and never pickles. Raises UserError if `path` is neither
+    a folder nor a hub id, or if the bucket or the hub cannot be reached.
     """
     if in_bucket(folder := as_path(path)):
         try:

@@ -49,8 +49,10 @@ class StoredTensor:
     offset: int
 
     def rows(self, begin: int, end: int) -> np.ndarray:
-        """Its data from row `begin` up to `end`, read-only: pages of the mapped file, not memory of this process; of a
-        file in a bucket, these rows alone are read."""
+        """Return the rows of the tensor from `begin` up to `end`, read-only.
+
+        They are pages of the mapped file, not memory of this process. From a bucket, only these rows are read.
+        """
         shape = (end - begin, *self.shape[1:])
         size = prod(self.shape[1:]) * DTYPES[self.dtype].itemsize
         first, last = self.offset + begin * size, self.offset + end * size

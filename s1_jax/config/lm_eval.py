@@ -59,8 +59,10 @@ class HarnessConfig(Options):
 
 @dataclasses.dataclass(frozen=True)
 class KeywordConfig(Options):
-    """`--gen_kwargs` of a request: the harness's own keywords, and those of s1's fork. With a keyword about thinking,
-    thinking comes before the answer."""
+    """`--gen_kwargs` of a request: the harness's own keywords, and those of s1's fork.
+
+    With a keyword about thinking, thinking comes before the answer.
+    """
 
     until: tuple[str, ...] = ()
     """Strings that end the answer, which is cut before the first of them."""

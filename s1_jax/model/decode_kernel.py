@@ -77,10 +77,9 @@ def plan(lengths: jax.Array, S: int, block: int, devices: int, cores: int) -> Vi
 def attend(
     interpret: bool, visits: Visits, queries: jax.Array, cache: Arrays, new: Arrays
 ) -> tuple[jax.Array, jax.Array, Arrays]:
-    """Softmax attention of queries [B, K, Q * G, H]: out and lse, float32 [B, K, Q * G, H] and [B, K, Q * G, 1], and
-    the cache.
+    """Compute softmax attention of queries [B, K, Q * G, H] over the cache.
 
-    new, unless it is (), belongs into the last slot that a row's one query sees: [B, K, 1, H], of scales [B, K, 1].
+    The result is out and lse, float32 [B, K, Q * G, H] and [B, K, Q * G, 1], and the cache. new, unless it is (), belongs into the last slot that a row's one query sees: [B, K, 1, H], of scales [B, K, 1].
     """
     B, K, rows, H = queries.shape
     block, cores = block_slots(cache[0], K), len(visits.counts)

@@ -23,8 +23,9 @@ SMALLEST_BLOCK = 64
 def attend_packed(
     queries: jax.Array, keys: jax.Array, values: jax.Array, segment_ids: jax.Array, order: tuple[int, ...]
 ) -> jax.Array:
-    """Causal attention within documents. queries [B, T, N, H]; keys, values [B, T, K, H]; segment_ids [B, T] ->
-    [B, T, N * H].
+    """Compute causal attention within documents, [B, T, N * H].
+
+    queries are [B, T, N, H], keys and values [B, T, K, H], segment_ids [B, T].
 
     Block by block of the queries, with the keys up to its last token; the backward pass makes the scores anew, so none
     is kept. The G queries of a kv head lie behind each other, as in `attend`. Slot t holds token `order[t]` of its row.

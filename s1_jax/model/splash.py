@@ -66,9 +66,10 @@ def documents(segment_ids: jax.Array | np.ndarray, order: np.ndarray) -> jax.Arr
 def needed_blocks(
     q_documents: jax.Array, kv_documents: jax.Array, order: np.ndarray, q_block: int, kv_block: int
 ) -> jax.Array:
-    """Blocks [..., T / q_block, S / kv_block] in which a query sees a key, for ids [..., T] and [..., S] that never
-    fall along the row; query slot t holds token `order[t]` of the row, key slot s token s. Exact but for blocks whose
-    documents' ranges overlap only before the query.
+    """Find the blocks [..., T / q_block, S / kv_block] in which a query sees a key.
+
+    The document ids [..., T] and [..., S] never fall along the row; query slot t holds token `order[t]` of the row, key
+    slot s token s. The result is exact except for blocks whose documents' ranges overlap only before the query.
     """
 
     def edges(x: jax.Array, block: int) -> tuple[jax.Array, jax.Array]:
