@@ -79,7 +79,8 @@ def attend(
 ) -> tuple[jax.Array, jax.Array, Arrays]:
     """Compute softmax attention of queries [B, K, Q * G, H] over the cache.
 
-    The result is out and lse, float32 [B, K, Q * G, H] and [B, K, Q * G, 1], and the cache. new, unless it is (), belongs into the last slot that a row's one query sees: [B, K, 1, H], of scales [B, K, 1].
+    The result is out and lse, float32 [B, K, Q * G, H] and [B, K, Q * G, 1], and the cache. new, unless it is (),
+    belongs into the last slot that a row's one query sees: [B, K, 1, H], of scales [B, K, 1].
     """
     B, K, rows, H = queries.shape
     block, cores = block_slots(cache[0], K), len(visits.counts)
