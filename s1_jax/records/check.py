@@ -53,7 +53,7 @@ def check_config(config: Mapping[str, Any], where: str) -> None:
 
 
 def check_fields(fields: Fields, required: Mapping[str, Kind], optional: Mapping[str, Kind]) -> None:
-    """Check an object's fields. Raises UserError where a required one is missing, or one is of another kind."""
+    """Check the fields of one JSON object. Raises UserError where a required one is missing or one does not fit."""
     if missing := [name for name in required if name not in fields]:
         raise UserError(f"{fields.source} lacks {missing[0]}")
     for name, kind in {**optional, **required}.items():

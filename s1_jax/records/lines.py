@@ -1,4 +1,4 @@
-"""The file of records: one JSON object per line, appended as they come, whole again after a kill."""
+"""Files of records: one JSON object per line, appended one by one. A kill damages the last line at most."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from s1_jax.runtime.files import write_whole
 from s1_jax.runtime.json_input import loads, parse_lines
 
 AGAIN = "remove that line, it will be made again"
-PART = ".process-"  # and the number of a process: no name that people give to a copy
+PART = ".process-"  # followed by the number of a process; people do not name copies so
 
 
 def read_records(path: Path) -> list[Record]:
-    """All whole lines of a records file, none where there is no file; a torn last line is left out.
+    """Read the whole lines of a file of records, without a torn last line; a missing file has none.
 
     Raises UserError naming file and line where any other line is not a JSON object.
     """
@@ -25,7 +25,7 @@ def read_records(path: Path) -> list[Record]:
 
 
 def numbered_records(path: Path) -> Iterator[tuple[int, Record]]:
-    """The same, each with the number of its line."""
+    """Read the same, and give each record with the number of its line."""
     if not path.exists():
         return
     try:
@@ -35,7 +35,7 @@ def numbered_records(path: Path) -> Iterator[tuple[int, Record]]:
 
 
 def cut_torn_line(path: Path) -> None:
-    """Leaves whole lines alone in a records file, so that appending to it begins a new one."""
+    """Remove a torn last line from a file of records, so that the next record begins a line."""
     if path.exists():
         with path.open("r+b") as file:
             contents = file.read()
@@ -46,12 +46,12 @@ def cut_torn_line(path: Path) -> None:
 
 
 def part_of(path: Path, index: int) -> Path:
-    """The file beside `path` that process `index` appends to; the first one's is `path` itself."""
+    """Return the file beside `path` that process `index` appends to; the first process appends to `path` itself."""
     return path.with_name(f"{path.stem}{PART}{index}{path.suffix}") if index else path
 
 
 def parts_of(path: Path) -> list[Path]:
-    """A records file and those of other processes, as far as there are any; nothing else that lies beside them."""
+    """Return the files of one run's records that exist: the first process's and those of the others."""
     names = re.compile(f"{re.escape(path.stem + PART)}[1-9][0-9]*{re.escape(path.suffix)}")
     others = path.parent.iterdir() if path.parent.is_dir() else ()
     parts = sorted(other for other in others if names.fullmatch(other.name) and other.is_file())
@@ -59,7 +59,7 @@ def parts_of(path: Path) -> list[Path]:
 
 
 def gather_parts(path: Path) -> None:
-    """Puts what other processes left beside a records file into it; a line that is there already, by a kill, once."""
+    """Move the records of other processes into the first one's file. A line that a kill left in both is kept once."""
     parts = parts_of(path)
     if parts in ([], [path]):
         return
@@ -71,12 +71,12 @@ def gather_parts(path: Path) -> None:
 
 
 def record_line(record: Record) -> str:
-    """A record as its line in the file; half of a surrogate pair, which UTF-8 does not have, as JSON's escape of it."""
+    """Return the line of a record. Half of a surrogate pair, which UTF-8 cannot hold, is written as a JSON escape."""
     return json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace").decode() + "\n"
 
 
 def _whole(contents: bytes) -> bytes:
-    """All but a torn last line; one that lacks its newline alone, as editors leave it, gets it."""
+    """Return the contents without a torn last line. One that only lacks its newline, as editors leave it, gets it."""
     end = contents.rfind(b"\n") + 1
     try:
         loads(contents[end:], ours=True)

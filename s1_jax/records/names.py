@@ -1,4 +1,4 @@
-"""What searches are called in tables and figures."""
+"""The names of searches in tables and figures."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from s1_jax.config import SearchConfig
 from s1_jax.config.search import READ_BY
 
 NAMES = {"beam": "beam search", "dvts": "DVTS", "rebase": "REBASE", "mcts": "MCTS"}
-FORCED = "budget forcing"  # plain runs
-BEST_OF_N = {"best": "best of N", "weighted": "weighted majority", "majority": "majority voting"}  # by its vote
-KINDS = (FORCED, "majority voting", "best of N", "weighted majority", *NAMES.values())  # in the order of reports
-WORDS = {  # of options, where they are not as usual
+FORCED = "budget forcing"  # single runs
+BEST_OF_N = {"best": "best of N", "weighted": "weighted majority", "majority": "majority voting"}  # by how it votes
+KINDS = (
+    FORCED,
+    "majority voting",
+    "best of N",
+    "weighted majority",
+    *NAMES.values(),
+)  # in the order in which reports list them
+WORDS = {  # for options that are not at their defaults
     "branch": "{} children",
     "max_steps": "up to {} steps",
     "reads": "of {}",
@@ -24,12 +30,12 @@ WORDS = {  # of options, where they are not as usual
 
 
 def search_label(search: SearchConfig, reward: str | None) -> str:
-    """A search in a few words: "weighted majority, process min, width 16"."""
+    """Describe a search in a few words: "weighted majority, process min, width 16"."""
     return f"{search_name(search, reward)}, width {search.width}"
 
 
 def search_name(search: SearchConfig, reward: str | None) -> str:
-    """The same without its width: what searches have in common that differ in nothing else."""
+    """Describe a search without its width: searches that differ only in width have this name in common."""
     parts = [search_kind(search)]
     if search.method == "best_of_n":
         if search.vote != "majority":
@@ -37,7 +43,9 @@ def search_name(search: SearchConfig, reward: str | None) -> str:
     else:
         how = {"best": f"best {search.path_score}", "weighted": search.path_score, "majority": "majority"}[search.vote]
         parts += [how] if how != "last" else []
-    usual = dataclasses.asdict(SearchConfig(search.method, branch=1))  # so that how many there are is always said
+    usual = dataclasses.asdict(
+        SearchConfig(search.method, branch=1)
+    )  # the name says how many children there are, unless it is one
     for name in READ_BY[search.method]:
         value = getattr(search, name)
         if value != usual[name]:
@@ -46,5 +54,5 @@ def search_name(search: SearchConfig, reward: str | None) -> str:
 
 
 def search_kind(search: SearchConfig) -> str:
-    """The method alone, voting by its kind."""
+    """Name the method alone; best of N is named by how it votes."""
     return BEST_OF_N[search.vote] if search.method == "best_of_n" else NAMES[search.method]

@@ -1,4 +1,4 @@
-"""The records of a sweep as reports read them: each checked (schema.py), and each once."""
+"""The records of a sweep as reports read them: each is checked against the schema and counts once."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ NOTHING: Mapping[str, Kind] = MappingProxyType({})
 
 
 def read_run(run_dir: Path, needed: Mapping[str, Kind] = NOTHING) -> tuple[list[Record], dict[str, Any]]:
-    """A run's records, which must have the `needed` fields too, and its config.json.
+    """Read a run's records and its config.json.
 
-    Raises UserError where one of them is missing or damaged.
+    Raises UserError where one of the files is missing or damaged, or a record lacks one of the `needed` fields.
     """
     config = run_dir / "config.json"
     records = read_results(run_dir / "records.jsonl", needed) if config.exists() else []
@@ -34,17 +34,17 @@ def read_run(run_dir: Path, needed: Mapping[str, Kind] = NOTHING) -> tuple[list[
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The config.json of a sweep. Raises UserError that names the field where it is none."""
+    """Read the config.json of a sweep. Raises UserError that names the field where it is none."""
     config = read_object(path, ours=True)
     check_config(config, str(path))
     return config
 
 
 def read_results(path: Path, needed: Mapping[str, Kind] = NOTHING) -> list[Record]:
-    """The records of a file, none where there is no file; a torn last line is left out.
+    """Read the records of a file, without a torn last line; a missing file has none.
 
-    A record that is there twice counts once, the first, and that is told on standard error. Raises UserError that names
-    file, line and field where a line is no record.
+    Of records that are there several times, the first counts, and a line on standard error says so. Raises UserError
+    that names file, line and field where a line is no record, or lacks one of the `needed` fields.
     """
     seen: dict[Hashable, int] = {}
     records, again = [], []
@@ -60,18 +60,18 @@ def read_results(path: Path, needed: Mapping[str, Kind] = NOTHING) -> list[Recor
             again.append((number, first))
     if again:
         _tell(
-            f"{path}: {len(again):,} of {len(records) + len(again):,} records are there already, as on line "
-            f"{again[0][0]} that of line {again[0][1]}; each counts once, as it is first written"
+            f"{path}: {len(again):,} of {len(records) + len(again):,} records repeat an earlier one (line "
+            f"{again[0][0]} repeats line {again[0][1]}); only the first of each counts"
         )
     return records
 
 
 def _key(record: Record) -> Hashable:
-    """With the seed also where nothing is drawn: earlier versions decoded that under each seed."""
+    """Identify a record, with its seed at temperature 0 too: earlier versions decoded greedy settings once per seed."""
     return str(record["problem_id"]), record["seed"], record["sample"], Setting.of(record)
 
 
 @cache
 def _tell(line: str) -> None:
-    """Once a process: a command reads its records several times."""
+    """Print a line once per process, since a command reads its records several times."""
     say(line, file=sys.stderr)

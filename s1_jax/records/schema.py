@@ -57,7 +57,7 @@ class Field(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Fields that are in a record together."""
+    """Fields that stand in a record together."""
 
     title: str
     where: str  # which records have them

@@ -1,4 +1,4 @@
-"""How a run was decoded, read off its record: what reports group by, and what resuming goes by."""
+"""The setting of a record: reports group records by it, and a stopped run finds by it what is done."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from s1_jax.records.schema import FIELDS, REQUIRED, UNUSUAL, value_of
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """How a run was decoded. `ignore_string` is None where no end is ignored; several strings took turns."""
+    """The options that a record was decoded under, seed and sample aside.
+
+    `ignore_string` is None where no end marker is suppressed; several strings take turns.
+    """
 
     forcing: bool
     min_thinking_tokens: int
@@ -25,17 +28,17 @@ class Setting:
     top_k: int
     top_p: float
     min_p: float
-    instruction: str | None = None  # behind the question, see config/instructions.py
-    max_tries: int = 1  # more: rejection sampling
-    newline_grace: float = 0.0  # share of the maximum
-    end_bias: float = 0.0  # at the maximum
-    search: SearchConfig | None = None  # a method that grows several runs and chooses one
-    reward: str | None = None  # what scored them, an outcome or a process model
-    max_new_tokens: int | None = None  # of thinking and answer together, without forcing
+    instruction: str | None = None  # appended to the question, see config/instructions.py
+    max_tries: int = 1  # more than 1: rejection sampling
+    newline_grace: float = 0.0  # fraction of the maximum
+    end_bias: float = 0.0  # logits added to end markers at the maximum
+    search: SearchConfig | None = None  # a method that decodes several runs and chooses one
+    reward: str | None = None  # kind of the reward model that scored them
+    max_new_tokens: int | None = None  # limit of thinking and answer together, without forcing
 
     @classmethod
     def of(cls, record: Record) -> Setting:
-        """The setting of a record. Where no end is ignored the string says nothing: it does not tell settings apart."""
+        """Read the setting of a record. Where no end is suppressed, the ignore string does not tell settings apart."""
         string = record["ignore_string"] if record["num_ignore"] else None
         names = [field.name for field in dataclasses.fields(cls) if field.name not in ("search", "ignore_string")]
         values = {name: value_of(record, name) for name in names}
@@ -44,7 +47,7 @@ class Setting:
 
     @property
     def label(self) -> str:
-        """The setting in a few words: "max 64, 2 x Wait, T 0.8"."""
+        """Describe the setting in a few words: "max 64, 2 x Wait, T 0.8"."""
         parts = [] if self.instruction is None else [self.instruction]
         if self.max_thinking_tokens is not None:
             grace = f" + {self.newline_grace:.0%}" if self.newline_grace else ""
@@ -69,7 +72,7 @@ class Setting:
 
 
 def record_key(record: Record) -> Hashable:
-    """Problem, setting, sample, and the seed where it says anything: at temperature 0 nothing is drawn."""
+    """Identify a record in its run by problem, setting, sample and, above temperature 0, seed."""
     seed = record["seed"] if record["temperature"] > 0 else None
     return record["problem_id"], seed, record["sample"], Setting.of(record)
 
@@ -87,7 +90,7 @@ def first_difference(record: Record, known: Record) -> str | None:
 
 
 def string_label(string: str | tuple[str, ...] | None) -> str:
-    """An ignore string as people write it; the empty one and a rotation by a name."""
+    """Return an ignore string as people write it; an empty one and a list of them get a name."""
     if isinstance(string, tuple):
         return " / ".join(string_label(one) for one in string)
     if not string:

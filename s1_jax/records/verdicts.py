@@ -1,4 +1,4 @@
-"""What a record says of its answer: whether a rule could decide, and which other answers it equals."""
+"""The verdict in a record: whether a rule could decide on its answer, and which other answers equal it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ UNDECIDED = ("unparsed", "undecided")
 
 
 def is_undecided(record: Record) -> bool:
-    """Whether no rule could tell if the answer is right. Records of early versions do not say, and count as decided."""
+    """Say whether no rule could tell if the answer is right; records of early versions count as decided."""
     return value_of(record, "graded_by") in UNDECIDED and not record["correct"]
 
 
 def if_undecided_right(record: Record) -> Record:
-    """The record as it would be if its answer, where it is undecided, were the right one."""
+    """Return the record, with its answer counted as right where it is undecided."""
     return record | {"correct": True} if is_undecided(record) else record
 
 
 def has_class(record: Record) -> bool:
-    """Whether it is known which other answers to its problem this one equals."""
+    """Say whether the record tells which other answers to its problem equal its own."""
     return record["extracted_answer"] is None or value_of(record, "answer_class") is not None

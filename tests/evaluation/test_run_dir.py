@@ -125,7 +125,7 @@ def test_what_lies_beside_the_records_stays_and_what_is_there_twice_is_done(swee
     before = {path.name: path.read_bytes() for path in sweep_copy.glob("*-*.jsonl")}
     evaluated(sweep_folder, sweep_copy, *GRID)
     assert {path.name: path.read_bytes() for path in sweep_copy.glob("*-*.jsonl")} == before and len(before) == 4
-    assert capsys.readouterr().err.count("each counts once") == 1
+    assert capsys.readouterr().err.count("only the first of each counts") == 1
     assert json.loads((sweep_copy / "summary.json").read_text())["records"] == records.count(b"\n")
 
 

@@ -185,8 +185,8 @@ def test_a_record_that_is_there_twice_counts_once_and_is_told_once(tmp_path, cap
     capsys.readouterr()
     evaluate.main([str(twice)])
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and f"{twice / 'records.jsonl'}: 5 of 13 records are there already" in said
-    assert "on line 6 that of line 1; each counts once" in said
+    assert said.count("\n") == 1 and f"{twice / 'records.jsonl'}: 5 of 13 records repeat an earlier one" in said
+    assert "(line 6 repeats line 1); only the first of each counts" in said
     of_once, of_twice = (json.loads((folder / "summary.json").read_text()) for folder in (once, twice))
     assert of_once["runs"] == of_twice["runs"] and of_twice["runs"][0]["samples"] == 1
     compare.command([str(once), str(twice), str(tmp_path / "compare.json")])
