@@ -35,7 +35,7 @@ class Block(NamedTuple):
 
     @property
     def is_run(self) -> bool:
-        return self.needs is None and self.not_run is None and self.language != "indented"
+        return self.needs is None and self.not_run is None
 
 
 def blocks_of(page: Path) -> list[Block]:

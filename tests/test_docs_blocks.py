@@ -2,8 +2,8 @@
 
 A block without a mark is run: offline, in a folder with the project's configs and the tiny models, a page's blocks in
 their order. A block under a comment is not run: `<!-- needs: tpu -->` (or gpu, account, network), or
-`<!-- not run: why -->`. Of those, and of indented blocks, every command of this project is still parsed by its own
-parser, config file included, and every script and its options are looked up.
+`<!-- not run: why -->`. Every command of this project in them is still parsed by its own parser, config file included,
+and every script and its options are looked up.
 """
 
 from __future__ import annotations
@@ -50,15 +50,13 @@ class Parsed(Exception):
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.where)
 def test_a_block_names_its_language_and_what_it_needs(block):
     is_directive = block.language.startswith("{")
-    assert is_directive or block.language in (SHELL, PYTHON, "indented", *OTHERS), f"{block.where}: {block.language!r}"
+    assert is_directive or block.language in (SHELL, PYTHON, *OTHERS), f"{block.where}: {block.language!r}"
     assert block.needs is None or block.needs in NEEDS, f"{block.where}: needs {block.needs!r}; known are {NEEDS}"
-    if block.page != PROJECT / "README.md":
-        assert block.language != "indented", f"{block.where}: code stands between fences"
 
 
 @pytest.mark.parametrize(
     "block",
-    [block for block in BLOCKS if block.language in (SHELL, "indented") and not block.is_run],
+    [block for block in BLOCKS if block.language == SHELL and not block.is_run],
     ids=lambda block: block.where,
 )
 def test_commands_are_ones_that_their_programs_take(block, monkeypatch):
@@ -249,7 +247,7 @@ def test_marks_languages_and_commands_are_read(tmp_path, monkeypatch):
     first, second, third = blocks_of(page)
     assert (first.language, first.needs, first.is_run) == ("bash", "tpu", False)
     assert (second.language, second.not_run, second.is_run) == ("python", None, True)  # not right before it
-    assert (third.language, third.is_run) == ("indented", False)
+    assert third.language == "indented"  # which no page may have
     commands = commands_of(first.text)
     assert commands == [["python", "-m", "s1_jax.train", "c.py", "--x", "1"], ["ls"]]
     assert own_command(commands[0]) == ("s1_jax.train", ["c.py", "--x", "1"])
