@@ -56,7 +56,7 @@ def test_records_can_be_input_again(run, tmp_path):
         ('{"prompt": "hi", "id": ' + "7" * 5000 + "}", "has 5,000 digits"),
         ('{"prompt": "hi", "id": ' + "[" * 100_000, "nested more than"),
         ('{"prompt": "hi", "prompt": "ho"}', "the key 'prompt' occurs twice"),
-        ('{"prompt": "hi", "budget": {"end_bias": NaN}}', "NaN is no number"),
+        ('{"prompt": "hi", "budget": {"end_bias": NaN}}', "NaN is not a number"),
         ('{"prompt": "\\ud83d"}', "field 'prompt' must be a string of valid Unicode"),
         ('{"text": "hi"}', "needs a field 'prompt' or a field 'prompt_token_ids'"),
         ('{"prompt": "hi", "prompt_token_ids": [1]}', "and not both"),
