@@ -17,7 +17,7 @@ NAME, TARGET = "s1_jax", "s1_jax.harness.model:S1JaxLM"
 def register() -> None:
     """Register the model with the harness, if it is not yet. Raises UserError if the harness is not installed."""
     try:
-        import lm_eval.models  # noqa: F401, which registers the harness's own
+        import lm_eval.models  # noqa: F401, registers the harness's own models
         from lm_eval.api.registry import model_registry
     except ImportError:
         raise UserError("lm_eval is not installed: pip install 's1_jax[lm-eval]'") from None

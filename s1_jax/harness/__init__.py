@@ -1,1 +1,1 @@
-"""The model `s1_jax` of EleutherAI's lm-evaluation-harness: its arguments, generation keywords, and scores of texts."""
+"""The model `s1_jax` of EleutherAI's lm-evaluation-harness: its arguments, generation keywords, and log-likelihoods."""

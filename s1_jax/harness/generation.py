@@ -27,13 +27,13 @@ log = logging.getLogger(__name__)
 class Asked(NamedTuple):
     """A request of the harness for one text."""
 
-    name: str  # how errors call it
+    name: str  # for error messages
     context: str
     gen_kwargs: Mapping[str, Any]
 
 
 class _Run(NamedTuple):
-    """What one run of one engine can hold."""
+    """Properties that the requests of one run share."""
 
     format: FormatConfig
     rejecting: bool
@@ -53,21 +53,21 @@ def generate(
         with _naming(one.name):
             keywords.append(read_keywords(one.gen_kwargs, config))
     runs: dict[_Run, list[int]] = defaultdict(list)
-    for place, its in enumerate(keywords):
+    for index, its in enumerate(keywords):
         format = format_of(its, model.tokenizer.eos_token) if its.thinks else S1
-        runs[_Run(format, tries_of(its) > 1)].append(place)
+        runs[_Run(format, tries_of(its) > 1)].append(index)
     planned = [
-        (run, engine, places, _requests(engine, model, [asked[i] for i in places], [keywords[i] for i in places]))
-        for run, places in runs.items()
-        for engine in [model.engine(config.max_length, config.rows, run.format, config.draft_tokens, runs=len(places))]
+        (run, engine, indices, _requests(engine, model, [asked[i] for i in indices], [keywords[i] for i in indices]))
+        for run, indices in runs.items()
+        for engine in [model.engine(config.max_length, config.rows, run.format, config.draft_tokens, runs=len(indices))]
     ]
     for _, engine, _, requests in planned:
         for request in requests:
             with _naming(request.name):
                 engine.check(request)
-    for run, engine, places, requests in planned:
-        for i, record in _records(run, engine, requests, [tries_of(keywords[place]) for place in places], progress):
-            yield places[i], text_of(model, record, keywords[places[i]].until)
+    for run, engine, indices, requests in planned:
+        for i, record in _records(run, engine, requests, [tries_of(keywords[index]) for index in indices], progress):
+            yield indices[i], text_of(model, record, keywords[indices[i]].until)
 
 
 def text_of(model: LoadedModel, record: Mapping[str, Any], until: Sequence[str]) -> str:
@@ -91,15 +91,15 @@ def _records(
         cut += record["end"] != "natural"
         yield i, record
     if cut:
-        log.warning("rejection_sample: the last try of %d of %d requests was cut", cut, len(requests))
+        log.warning("rejection_sample: %d of %d requests were cut even in the last try", cut, len(requests))
 
 
 def _requests(
     engine: Engine, model: LoadedModel, asked: Sequence[Asked], keywords: Sequence[KeywordConfig]
 ) -> list[Request]:
-    """The engine's requests. The same text asked for again is another sample; prompts that are too long lose a part."""
+    """Build the engine's requests; a repeated text is another sample, and a prompt that is too long loses its start."""
     prompts = [text_ids(model.tokenizer, one.context) or [prefix_id(model.tokenizer)] for one in asked]
-    longest: Counter[KeywordConfig] = Counter()  # prompt under each set of keywords
+    longest: Counter[KeywordConfig] = Counter()  # longest prompt for each set of keywords
     for prompt, its in zip(prompts, keywords, strict=True):
         longest[its] = max(longest[its], len(prompt))
     forced = len(encode(model.tokenizer, engine.format.answer_start + engine.format.final_answer))
@@ -112,11 +112,11 @@ def _requests(
         samples[one.context, its] += 1
         room = engine.max_model_len - max(engine.needed(request), min(its.max_gen_toks, ANSWER_ROOM))
         if room < 1:
-            raise UserError(f"max_length {engine.max_model_len} leaves no room for a prompt")
+            raise UserError(f"max_length {engine.max_model_len} leaves no room for a prompt; raise it")
         shortened += len(prompt) > room
         requests.append(dataclasses.replace(request, prompt_token_ids=tuple(prompt[-room:])))
     if shortened:
-        log.warning("%d of %d prompts were too long for max_length and lost their beginning", shortened, len(requests))
+        log.warning("%d of %d prompts are too long for max_length; their starts were cut", shortened, len(requests))
     return requests
 
 
@@ -138,14 +138,14 @@ def _request(keywords: KeywordConfig, auto: int, max_length: int, **known: Any) 
         thinking=True,
         budget=budget_of(keywords, auto),
         thinking_sampling=thinking,
-        # max_tokens_thinking=auto leaves so many, less the newline before the end marker
+        # what max_tokens_thinking=auto leaves, without the newline before the end marker
         reserved_answer_tokens=min(keywords.max_gen_toks, ANSWER_ROOM - 1, max_length // 4),
     )
 
 
 @contextmanager
 def _naming(name: str) -> Iterator[None]:
-    """Within, what a UserError says begins with the name."""
+    """Prefix the message of a UserError within this context with the name."""
     try:
         yield
     except UserError as error:

@@ -14,8 +14,8 @@ from s1_jax.data.chat import STOP_TOKENS
 from s1_jax.errors import UserError
 from s1_jax.runtime.overrides import override
 
-ANSWER_ROOM = 100  # tokens that max_tokens_thinking=auto leaves to the answer, as in s1's fork
-MOST_TRIES = 1000  # of rejection_sample=true, where the fork goes on for ever
+ANSWER_ROOM = 100  # tokens that max_tokens_thinking=auto reserves for the answer, as in s1's fork
+MOST_TRIES = 1000  # tries of rejection_sample=true, which the fork repeats without limit
 WHERE = "gen_kwargs"
 
 
@@ -26,8 +26,8 @@ def read_model_args(given: Mapping[str, Any]) -> HarnessConfig:
             "model_args: JAX chooses the device; set the environment variable JAX_PLATFORMS (cpu, tpu, cuda)"
         )
     given = {name: value for name, value in given.items() if value is not None}
-    size = str(given.get("batch_size", ""))  # the harness's own option is a string
-    if size.isdecimal() or size.startswith("auto:"):  # auto:N asks for a new guess N times; there is no guess
+    size = str(given.get("batch_size", ""))  # a string in the harness
+    if size.isdecimal() or size.startswith("auto:"):  # auto:N guesses again N times; nothing is guessed here
         given["batch_size"] = int(size) if size.isdecimal() else "auto"
     config = override(HarnessConfig(), _whole(given), "model_args")
     if not config.pretrained:
@@ -46,9 +46,9 @@ def read_keywords(given: Mapping[str, Any], config: HarnessConfig) -> KeywordCon
     except (TypeError, ValueError) as error:
         raise UserError(f"{WHERE}: {error}") from None
     values["until"] = [string for string in values["until"] if string]
-    if values.get("top_k") == -1:  # vLLM's word for all
+    if values.get("top_k") == -1:  # "all" in vLLM
         values["top_k"] = 0
-    if values.get("num_beams") == 1:  # some of the harness's tasks say so: no beams
+    if values.get("num_beams") == 1:  # set by some of the harness's tasks, meaning no beam search
         del values["num_beams"]
     keywords = override(KeywordConfig(seed=config.seed), _whole(values), WHERE)
     _check(keywords)
@@ -74,8 +74,8 @@ def budget_of(keywords: KeywordConfig, auto: int) -> BudgetConfig:
     most = keywords.max_tokens_thinking
     if most == "auto" and auto < 1:
         raise UserError(
-            f"{WHERE}: max_gen_toks {keywords.max_gen_toks} leaves no token to max_tokens_thinking=auto beside the "
-            f"longest prompt and {ANSWER_ROOM} of the answer; raise it"
+            f"{WHERE}: max_gen_toks {keywords.max_gen_toks} leaves no token for max_tokens_thinking=auto after the "
+            f"longest prompt and {ANSWER_ROOM} tokens for the answer; raise it"
         )
     least = keywords.min_tokens_thinking
     try:
@@ -114,11 +114,11 @@ def _check(keywords: KeywordConfig) -> None:
     if keywords.max_tokens_thinking is None:
         raise UserError(f"{WHERE}: rejection_sample needs max_tokens_thinking, the length that is accepted")
     if keywords.thinking_n_ignore is not None:
-        raise UserError(f"{WHERE}: rejection_sample and thinking_n_ignore do not go together")
+        raise UserError(f"{WHERE}: rejection_sample and thinking_n_ignore exclude each other; remove one")
     if not (thinking or answer).temperature:
-        raise UserError(f"{WHERE}: rejection_sample needs a temperature above 0, else every try is the same")
+        raise UserError(f"{WHERE}: rejection_sample needs a temperature above 0; otherwise every try is the same")
 
 
 def _whole(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The harness reads 1e3 and -1 as floats; whole ones are as good as whole numbers, also where a float is wanted."""
+    """Convert whole floats to integers, because the harness parses 1e3 and -1 as floats; options accept both."""
     return {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in given.items()}

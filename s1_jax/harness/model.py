@@ -37,7 +37,7 @@ class S1JaxLM(TemplateLM):
         self.tokenizer = self.model.tokenizer
         longest = context_length(self.model.config)
         if config.max_length is not None and config.max_length > longest:
-            raise UserError(f"model_args: max_length {config.max_length} is above the model's {longest}")
+            raise UserError(f"model_args: max_length {config.max_length} is above the model's {longest}; lower it")
         self.max_length = config.max_length or longest
         self.scorer = Scorer(self.model, config.rows, self.max_length)
 
@@ -108,17 +108,17 @@ class S1JaxLM(TemplateLM):
                 if stop is not None:
                     stop.check()
 
-            for place, text in generate(self.model, self.arguments, asked, show):
-                texts[place] = text
-                self.cache_hook.add_partial("generate_until", requests[place].args, text)
+            for index, text in generate(self.model, self.arguments, asked, show):
+                texts[index] = text
+                self.cache_hook.add_partial("generate_until", requests[index].args, text)
                 bar.update()
         return texts
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
         """Return the log-likelihoods of whole texts, in windows of `max_length` that count each token once."""
         windows = [
-            (place, window)
-            for place, request in enumerate(requests)
+            (index, window)
+            for index, request in enumerate(requests)
             for window in map(
                 make_disjoint_window,
                 get_rolling_token_windows(
@@ -128,8 +128,8 @@ class S1JaxLM(TemplateLM):
         ]
         totals = [0.0] * len(requests)
         scores = self._loglikelihood_tokens([(None, *window) for _, window in windows], disable_tqdm)
-        for (place, _), (log_likelihood, _) in zip(windows, scores, strict=True):
-            totals[place] += log_likelihood
+        for (index, _), (log_likelihood, _) in zip(windows, scores, strict=True):
+            totals[index] += log_likelihood
         for request, total in zip(requests, totals, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
         return totals
@@ -140,9 +140,9 @@ class S1JaxLM(TemplateLM):
         pairs = [Pair(context, continuation) for _, context, continuation in requests]
         scores: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
         with tqdm(total=len(pairs), desc="Running loglikelihood requests", disable=disable_tqdm) as bar:
-            for place, score in self.scorer.score(pairs):
-                scores[place] = (score.log_likelihood, score.is_greedy)
-                if requests[place][0] is not None:
-                    self.cache_hook.add_partial("loglikelihood", requests[place][0], scores[place])
+            for index, score in self.scorer.score(pairs):
+                scores[index] = (score.log_likelihood, score.is_greedy)
+                if requests[index][0] is not None:
+                    self.cache_hook.add_partial("loglikelihood", requests[index][0], scores[index])
                 bar.update()
         return scores

@@ -22,7 +22,7 @@ from s1_jax.model import qwen2
 from s1_jax.sharding import to_host
 
 BATCH_TOKENS = 16384  # B x T, or one row
-CHUNK = 64  # places whose [V] float32 logits exist at one time; T is a multiple of it, or below it
+CHUNK = 64  # positions whose [V] float32 logits exist at one time; T is a multiple of it, or below it
 
 
 class Pair(NamedTuple):
@@ -35,13 +35,13 @@ class Pair(NamedTuple):
 class Score(NamedTuple):
     """How likely the model finds a continuation."""
 
-    log_likelihood: float  # natural logarithm, the sum over its tokens
-    is_greedy: bool  # each token is the likeliest one there
+    log_likelihood: float  # natural logarithm, summed over its tokens
+    is_greedy: bool  # whether each token is the most likely one
 
 
 class _Row(NamedTuple):
     inputs: tuple[int, ...]
-    pairs: list[int]  # places among all pairs, of those that are scored on this row
+    pairs: list[int]  # indices of the pairs that are scored on this row
 
 
 class Scorer:
@@ -49,7 +49,7 @@ class Scorer:
 
     def __init__(self, model: LoadedModel, batch_size: int, max_length: int) -> None:
         self._model, self._batch_size, self._max_length = model, batch_size, max_length
-        self._program = Program(partial(score_places, model.config, model.dtype), (model.params,), model.layout)
+        self._program = Program(partial(score_positions, model.config, model.dtype), (model.params,), model.layout)
 
     @property
     def programs(self) -> int:
@@ -71,15 +71,15 @@ class Scorer:
             yield from self._score(rows, pairs)
 
     def _batches(self, pairs: Sequence[Pair]) -> Iterator[list[_Row]]:
-        """Rows that are computed together, longest first; pairs that differ in their last token share a row."""
+        """Yield the rows of each batch, longest first; pairs that differ only in their last token share a row."""
         inputs = [(*p.context, *p.continuation)[:-1][-self._max_length :] for p in pairs]
         rows: list[_Row] = []
-        places = size = T = 0
+        positions = size = T = 0
         for i in sorted(range(len(pairs)), key=lambda i: (-len(inputs[i]), inputs[i])):
             shares = bool(rows) and rows[-1].inputs == inputs[i]
-            if rows and ((len(rows) == size and not shares) or places + len(pairs[i].continuation) > size * T):
+            if rows and ((len(rows) == size and not shares) or positions + len(pairs[i].continuation) > size * T):
                 yield rows
-                rows, places, shares = [], 0, False
+                rows, positions, shares = [], 0, False
             if not rows:
                 T = bucket(len(inputs[i]), self._max_length)
                 size = self._rows(T)
@@ -87,7 +87,7 @@ class Scorer:
                 rows[-1].pairs.append(i)
             else:
                 rows.append(_Row(inputs[i], [i]))
-            places += len(pairs[i].continuation)
+            positions += len(pairs[i].continuation)
         if rows:
             yield rows
 
@@ -98,7 +98,7 @@ class Scorer:
         T = bucket(len(rows[0].inputs), self._max_length)
         B = self._rows(T)
         token_ids, lengths = np.zeros((B, T), np.int32), np.zeros(B, np.int32)
-        scored: list[tuple[int, int, int]] = []  # row, place, token that follows
+        scored: list[tuple[int, int, int]] = []  # row, position, next token
         for b, row in enumerate(rows):
             token_ids[b, : len(row.inputs)], lengths[b] = row.inputs, len(row.inputs)
             for i in row.pairs:
@@ -119,30 +119,30 @@ class Scorer:
                 yield i, Score(float(log_probs[here].sum(dtype=np.float64)), bool(is_best[here].all()))
 
 
-def score_places(
+def score_positions(
     config: ModelConfig,
     dtype: Any,
     params: qwen2.Params,
     token_ids: jax.Array,
     lengths: jax.Array,
     rows: jax.Array,
-    places: jax.Array,
+    positions: jax.Array,
     targets: jax.Array,
     count: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Return log-probabilities float32 [K] of the `targets` [K] that follow `places` [K] in `rows` [K].
+    """Return log-probabilities float32 [K] of the `targets` [K] that follow `positions` [K] in `rows` [K].
 
     The second result [K] says whether each target is the most likely token there. `token_ids` [B, T] are right-padded
     rows of `lengths` [B]. Only the first `count` [] of the K are computed.
     """
     B, T = token_ids.shape
-    positions = jnp.broadcast_to(jnp.arange(T), (B, T))
-    real = (positions < lengths[:, None]).astype(jnp.int32)
-    hidden = qwen2.hidden_states(config, params, token_ids, positions, real, compute_dtype=dtype)
+    all_positions = jnp.broadcast_to(jnp.arange(T), (B, T))
+    real = (all_positions < lengths[:, None]).astype(jnp.int32)
+    hidden = qwen2.hidden_states(config, params, token_ids, all_positions, real, compute_dtype=dtype)
 
     def chunk(i: jax.Array, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         some = i * CHUNK + jnp.arange(CHUNK)
-        logits = qwen2.logits(config, params, hidden[rows[some], places[some]])
+        logits = qwen2.logits(config, params, hidden[rows[some], positions[some]])
         at_target = jnp.take_along_axis(logits, targets[some, None], axis=1)[:, 0]
         log_prob = at_target - jax.nn.logsumexp(logits, axis=1)
         best = jnp.argmax(logits, axis=1) == targets[some]

@@ -72,9 +72,9 @@ def test_keywords_as_a_format():
         ({"rejection_sample": True, "max_tokens_thinking": 5}, "a temperature above 0"),
         (
             {"rejection_sample": True, "max_tokens_thinking": 5, "thinking_n_ignore": 1, "temperature": 1.0},
-            "do not go together",
+            "exclude each other",
         ),
-        ({"max_tokens_thinking": "auto", "max_gen_toks": 20}, "leaves no token to max_tokens_thinking=auto"),
+        ({"max_tokens_thinking": "auto", "max_gen_toks": 20}, "leaves no token for max_tokens_thinking=auto"),
         ({"thinking_n_ignore_str": "x" * 17}, "the longest allowed is 16"),
     ],
 )

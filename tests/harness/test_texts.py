@@ -122,5 +122,5 @@ def test_a_prompt_keeps_its_end_and_is_not_cut_for_the_sake_of_a_large_max_gen_t
     keywords = {"max_gen_toks": MAX_LENGTH, "max_tokens_thinking": 3}
     long = ("xy" * 100, {"max_gen_toks": 20})
     *_, last = generated(lm, ("abab", keywords), ("cd", keywords), ("ef", keywords), long)
-    assert "1 of 4 prompts were too long" in caplog.text
+    assert "1 of 4 prompts are too long" in caplog.text
     assert last == generated(lm, (("xy" * 100)[-108:], {"max_gen_toks": 20}))[0]
