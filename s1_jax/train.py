@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from typing import Any
 
 import jax
@@ -44,10 +45,12 @@ from s1_jax.training.watch import StepClock, Trace, device_memory
 
 # A run is the same run as long as these agree; the rest may change between two starts.
 FREE_TO_CHANGE = ("run_dir", "checkpoint", "log", "mesh", "hosts", "train.log_every_steps")
+# Around a step: an array that is not yet where the step needs it would be copied there every time, unnoticed.
+NO_HIDDEN_COPIES = partial(jax.transfer_guard, "disallow")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command. Raises UserError, RunError, KeyboardInterrupt, Terminated."""
+    """Run the command line `argv`. Raises UserError, RunError, KeyboardInterrupt, Terminated."""
     config = parse_with_file(TrainConfig, sys.argv[1:] if argv is None else argv, program("train"), __doc__)
     start_processes(config.hosts)
     with locked_folder(as_path(config.run_dir)), resumable(), mirrored(config.run_dir) as folder:
@@ -55,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def fine_tune(config: TrainConfig, folder: Mirror) -> None:
-    """The whole run, in the order things happen. Raises as `main` does."""
+    """Run the whole training, in the order in which things happen. Raises as `main` does."""
     say: Callable[..., None] = terminal.say if is_first() else _nothing
     run_dir = folder.local
     exported = folder.place / "hf"
@@ -113,7 +116,7 @@ def fine_tune(config: TrainConfig, folder: Mirror) -> None:
             check_fits(loader, int(state.step), examples_seen, folder)
     first_step = int(state.step)
     if first_step:
-        say(f"going on from step {first_step} ({examples_seen} examples seen)")
+        say(f"resuming from step {first_step} ({examples_seen} examples seen)")
     if is_first():
         examples.keep(run_dir)
 
@@ -137,18 +140,19 @@ def fine_tune(config: TrainConfig, folder: Mirror) -> None:
         bar_row = bar.add_task("fine-tuning", total=total_steps, completed=first_step, note="")
         clock, number, saved_step = StepClock(), first_step, first_step
 
-        def placed(step: Step) -> dict[str, jax.Array]:
-            return place_rows(layout, step.batch, step.rows)
+        def placed(step: Step) -> tuple[dict[str, jax.Array], jax.Array]:
+            return place_rows(layout, step.batch, step.rows), layout.everywhere(np.int32(step.micro_batches))
 
         def held_out_loss() -> float:
             assert held_out_step is not None
-            batch = placed(held_out_step)
+            batch, micro_batches = placed(held_out_step)
             with clock.compiling("held-out loss", batch["token_ids"].shape) as new:
                 if new:
                     bar.update(bar_row, note="compiling the held-out loss")
-                loss = loss_fn(state.params, batch, jnp.int32(held_out_step.micro_batches))
+                with NO_HIDDEN_COPIES():
+                    loss = loss_fn(state.params, batch, micro_batches)
             bar.update(bar_row, note="held-out loss")
-            return float(loss)
+            return float(jax.device_get(loss))
 
         # Before the first step
         if held_out_step and not first_step:
@@ -161,7 +165,7 @@ def fine_tune(config: TrainConfig, folder: Mirror) -> None:
         watchdog.tick("waiting for the first input")
         upcoming = next(batches, None)
         while upcoming is not None:
-            number, (step, batch) = number + 1, upcoming
+            number, (step, (batch, micro_batches)) = number + 1, upcoming
             watchdog.tick(f"step {number}")
             stop.waits_for = f"step {number}, which is then saved"
             shape = batch["token_ids"].shape
@@ -169,13 +173,14 @@ def fine_tune(config: TrainConfig, folder: Mirror) -> None:
                 with clock.compiling("step", shape) as new:
                     if new:
                         bar.update(bar_row, note=f"compiling {list(shape)}")
-                    state, metrics = step_fn(state, batch, jnp.int32(step.micro_batches))
+                    with NO_HIDDEN_COPIES():
+                        state, metrics = step_fn(state, batch, micro_batches)
                 if new:
                     bar.update(bar_row, note=f"computing step {number}")
                 watchdog.tick(f"step {number}: waiting for the input of the next")
                 upcoming = next(batches, None)  # while the devices compute
                 watchdog.tick(f"step {number}: waiting for the devices")
-                scalars = {name: float(value) for name, value in metrics.items()}
+                scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
             # the parameters too: an update can overflow after a finite loss, and would be saved as the last good step
             if not all(np.isfinite(value) for value in scalars.values()):
                 checkpointer.close()
@@ -227,7 +232,7 @@ def fine_tune(config: TrainConfig, folder: Mirror) -> None:
 
 
 def claim_run_dir(folder: Mirror, config: TrainConfig) -> None:
-    """Writes `config.json`; raises UserError where the folder holds a run with other options."""
+    """Write `config.json` into the run's folder. Raises UserError if it holds a run with other options."""
     path = folder.local / "config.json"
     now = json.loads(to_json(config))
     saved = [folder.place / "hf", *(folder.place / "checkpoints").glob("*")]
@@ -254,7 +259,7 @@ def claim_run_dir(folder: Mirror, config: TrainConfig) -> None:
 
 
 def check_fits(loader: Loader, step: int, examples_seen: int, folder: Mirror) -> None:
-    """Raises UserError where a checkpoint of this step and position cannot be of a run on the loader's examples."""
+    """Raise UserError if a checkpoint of this step and position cannot come from the loader's examples."""
     left = len(loader.plan(examples_seen))
     if step + left != loader.total_steps or examples_seen > loader.epochs * len(loader.corpus):
         raise UserError(
@@ -265,14 +270,14 @@ def check_fits(loader: Loader, step: int, examples_seen: int, folder: Mirror) ->
 
 
 def diverged(scalars: dict[str, float], step: Step, saved_step: int) -> str:
-    """What to tell of a step whose numbers are not finite."""
+    """Describe a step whose numbers are not finite."""
     numbers = ", ".join(f"{name} {value}" for name, value in sorted(scalars.items()))
     kept = f"the last good checkpoint is that of step {saved_step}" if saved_step else "no checkpoint was saved before"
     return f"{numbers}, from examples {', '.join(step.example_ids)}; {kept}"
 
 
 def _nothing(*_: object) -> None:
-    """What processes say that are not the first."""
+    """Print nothing, in processes other than the first."""
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(start, undisturbed, tmp_path):
     second = command(*arguments)
     out, err = second.communicate(timeout=PATIENCE)
     assert second.returncode == 0, err
-    assert "going on from step 2 " in out
+    assert "resuming from step 2 " in out
     assert (tmp_path / "run" / "hf" / "model.safetensors").read_bytes() == (
         undisturbed / "hf" / "model.safetensors"
     ).read_bytes()
@@ -122,6 +122,12 @@ def test_a_run_goes_on_on_another_mesh(start, undisturbed, tmp_path, monkeypatch
     train.main(options(start, tmp_path / "run", "--mesh.fsdp", "4", "--mesh.tensor", "2"))
     for ours, theirs in zip(rows(tmp_path / "run"), rows(undisturbed), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=MESH_TOLERANCE)
+
+
+def test_an_array_that_a_step_would_copy_to_the_devices_by_itself_is_refused(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "place_rows", lambda layout, arrays, rows: arrays)  # they stay on the host
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
+        train.main(options(start, tmp_path / "run"))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(start, tmp_path):
@@ -357,5 +363,5 @@ def test_a_checkpoint_without_a_digest_resumes_where_it_fits_the_data(start, sto
     capsys.readouterr()
     train.main(options(start, tmp_path / "run"))
     said = capsys.readouterr().out
-    assert said.count("without a digest of its examples") == 1 and "going on from step 4" in said
+    assert said.count("without a digest of its examples") == 1 and "resuming from step 4" in said
     assert (tmp_path / "run" / "hf" / "config.json").exists() and (tmp_path / "run" / "examples.json").exists()

@@ -149,7 +149,7 @@ class Checkpointer:
         """Renames damaged steps, so that they can be saved again but nothing is lost."""
         for step, reason in damaged.items():
             path = self.folder / str(step)
-            warnings.warn(f"checkpoint {path} is damaged ({reason}); going on from step {used}", stacklevel=3)
+            warnings.warn(f"checkpoint {path} is damaged ({reason}); resuming from step {used}", stacklevel=3)
             if is_first():
                 path.rename(_free_name(self.folder / f"damaged-{step}"))
         if damaged:

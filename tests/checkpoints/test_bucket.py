@@ -144,7 +144,7 @@ def test_a_damaged_step_is_named_and_set_aside(bucket):
     checkpointer.wait()
     for name in bucket.names("run/checkpoints/4/state/d/"):
         bucket.put(name, bucket.read(name)[:-100])
-    with pytest.warns(UserWarning, match=r"checkpoint gs://.*/4 is damaged .*; going on from step 3"):
+    with pytest.warns(UserWarning, match=r"checkpoint gs://.*/4 is damaged .*; resuming from step 3"):
         found, _ = checkpointer.restore(target(fsdp=8))
     checkpointer.close()
     assert_equal(found, first)

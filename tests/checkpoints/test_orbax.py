@@ -170,7 +170,7 @@ def test_damaged_newest_is_named_and_the_one_before_is_used(tmp_path, damage):
     checkpointer.wait()
     for path in (tmp_path / "4" / "state" / "d").iterdir():
         damage(path)
-    with pytest.warns(UserWarning, match=r"checkpoint .*/4 is damaged .*; going on from step 3") as warned:
+    with pytest.warns(UserWarning, match=r"checkpoint .*/4 is damaged .*; resuming from step 3") as warned:
         found, meta = checkpointer.restore(target(fsdp=8))
     assert all("\n" not in str(warning.message) for warning in warned)
     assert_equal(found, first)
@@ -278,7 +278,7 @@ def test_the_same_step_may_be_damaged_again_and_again(tmp_path):
         checkpointer.save(4, small_state(4), {"examples_seen": 4})
         checkpointer.wait()
         cut(tmp_path / "4" / "meta" / META_FILE)
-        with pytest.warns(UserWarning, match=r"4 is damaged \(meta/checked: .*\); going on from step 3"):
+        with pytest.warns(UserWarning, match=r"4 is damaged \(meta/checked: .*\); resuming from step 3"):
             checkpointer.restore(target_of(small_state(4)))
     checkpointer.close()
     assert names(tmp_path) == ["3", "damaged-4", "damaged-4-2", "damaged-4-3", "damaged-4-4"]

@@ -55,7 +55,7 @@ def test_fine_tuning_of_two_processes_is_killed_and_goes_on(start, tmp_path, buc
     assert not bucket.names("run/hf/")
 
     codes, outputs, errors = Team(2, arguments).ends()
-    assert codes == [0, 0] and "going on from step" in outputs[0], errors
+    assert codes == [0, 0] and "resuming from step" in outputs[0], errors
     assert f"the model is in {ROOT}/run/hf" in outputs[0]
     get_folder(bucket, "run/hf", get_folder(bucket, "run", tmp_path / "run") / "hf")
     assert_same_run(tmp_path / "run", alone)

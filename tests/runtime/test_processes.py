@@ -94,7 +94,7 @@ def test_one_that_fails_ends_the_others_and_the_run_goes_on_to_the_same_bits(sta
 
     stalling = [*arguments, "--hosts.stall-seconds", str(STALL)]
     codes, outputs, errors = Team(2, stalling, first={1: NO_INPUT}).ends()
-    assert codes == [LOST] * 2 and "going on from step 2" in outputs[0], errors
+    assert codes == [LOST] * 2 and "resuming from step 2" in outputs[0], errors
     assert errors[1].startswith("error: step 5: waiting for the input of the next: no progress for")
     assert re.search("^error: (another process is lost|step 5: waiting for the devices)", errors[0], re.MULTILINE)
     assert saved(run_dir) == {2, 4}
@@ -102,7 +102,7 @@ def test_one_that_fails_ends_the_others_and_the_run_goes_on_to_the_same_bits(sta
         part.write_bytes(b"damaged")
 
     codes, outputs, errors = Team(2, arguments).ends()
-    assert codes == [0, 0] and "going on from step 2" in outputs[0], errors
+    assert codes == [0, 0] and "resuming from step 2" in outputs[0], errors
     assert "4 is damaged" in errors[0]
     assert_same_run(run_dir, alone)
     exact = ("step", "loss", "grad_norm", "param_norm", "examples_seen")

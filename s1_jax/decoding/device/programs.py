@@ -72,7 +72,7 @@ class Programs:
         draft_tokens: int = 0,
     ) -> None:
         self._layout, self.draft_tokens = layout, draft_tokens
-        if layout is not None and layout.spans_processes:
+        if layout is not None:
             markers = layout.everywhere(markers)
         self._programs: list[Program] = []
         self.empty_block = self._program(partial(empty_block, config, cache_dtype), static_argnums=(0, 1))
@@ -147,8 +147,12 @@ class Program:
         self._layout = layout
 
     def __call__(self, *arguments: Any) -> Any:
-        """Run the function, after compiling it where the sizes are new."""
-        with self._use():
+        """Run the function, after compiling it where the sizes are new.
+
+        Arrays of the host may be arguments, and arrays on the devices must lie where the function needs them: a copy
+        from device to device would be made in every call, unnoticed.
+        """
+        with self._use(), jax.transfer_guard_device_to_device("disallow"):
             return self.jitted(*self._bound, *arguments)
 
     def lower(self, *arguments: Any) -> jax.stages.Lowered:
