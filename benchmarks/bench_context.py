@@ -119,7 +119,7 @@ class Steps:
         self.seconds()
 
     def seconds(self) -> float:
-        """Of one step."""
+        """Measure the seconds of one step."""
         state = self._programs.empty_slots(self._rows, self.length)
         state = dataclasses.replace(
             state,

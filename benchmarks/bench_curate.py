@@ -130,7 +130,7 @@ def problems() -> list[str]:
 
 
 def questions(rng: np.random.Generator, count: int) -> list[str]:
-    """Of 20 to 80 words, of 20,000 that are made up."""
+    """Make questions of 20 to 80 words, from 20,000 made-up words."""
     letters = np.random.default_rng(0).choice(list("aeilmnorst"), (20_000, 6))
     words = np.asarray(["".join(word) for word in letters])
     ends = np.cumsum(rng.integers(20, 80, count))

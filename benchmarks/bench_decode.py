@@ -107,12 +107,12 @@ class Sides:
 
     @property
     def weight_bytes(self) -> int:
-        """Of all parameters, the tied head counted once."""
+        """Bytes of all parameters, with the tied head counted once."""
         return sum(leaf.nbytes for leaf in jax.tree.leaves(self.layers))
 
     @property
     def prompt_tokens(self) -> int:
-        """Of a prompt with its start marker."""
+        """Number of tokens of a prompt with its start marker."""
         return PROMPT_TOKENS + len(start_ids(self.tokenizer))
 
 
@@ -170,7 +170,7 @@ def main() -> None:
 
 
 def parse_options() -> argparse.Namespace:
-    """The command line."""
+    """Parse and return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=CASES, help="tiny: the shipped one; 0.5b: Qwen2.5-0.5B's shape, random")
     parser.add_argument("--layers", type=int, help="of the 0.5b shape, instead of its 24")
@@ -388,7 +388,7 @@ class Bench:
 
 
 def seconds(run: Callable[[], Any]) -> float:
-    """Of wall clock."""
+    """Measure the seconds of wall clock that a run takes."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start

@@ -62,7 +62,7 @@ SAME = (  # another way to write an answer
 
 
 class Case(NamedTuple):
-    """A labelled pair."""
+    """A gold answer and another one, with the label of the pair."""
 
     source: str
     gold: str
@@ -84,7 +84,7 @@ class Grade(NamedTuple):
 
     @property
     def differs(self) -> bool:
-        """From the label."""
+        """Whether the verdict differs from the label."""
         return self.verdict.correct != self.case.label
 
 

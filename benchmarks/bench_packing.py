@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def parse_options() -> argparse.Namespace:
-    """The command line."""
+    """Parse and return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lengths", type=Path, help="JSON file with the tokens of each example")
     parser.add_argument("--rows", type=int, required=True, help="B: rows of a micro-batch over all devices")
@@ -158,7 +158,7 @@ def report(run: Loader) -> None:
 
 
 def spread(shares: np.ndarray) -> str:
-    """Mean and least."""
+    """Write the mean and the least of some fractions."""
     return f"{shares.mean():.1%} on average, {shares.min():.1%} at least"
 
 

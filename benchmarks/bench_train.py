@@ -74,7 +74,7 @@ class Job:
 
     @property
     def tokens(self) -> int:
-        """Of a round."""
+        """Number of tokens of a round."""
         return sum(map(len, self.token_ids))
 
 
@@ -104,7 +104,7 @@ def main() -> None:
 
 
 def parse_options() -> argparse.Namespace:
-    """The command line."""
+    """Parse and return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=SIZES, help="tiny: the shipped one; 0.5b: Qwen2.5-0.5B's shape, random")
     parser.add_argument("lengths", type=Path, help="JSON file with the tokens of each example")
@@ -119,7 +119,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def read_lengths(path: Path) -> list[int]:
-    """Tokens of each example."""
+    """Read the number of tokens of each example."""
     data = json.loads(path.read_text())
     examples = data["examples"] if isinstance(data, dict) else data
     return [sum(example.values()) if isinstance(example, dict) else int(example) for example in examples]

@@ -1,4 +1,4 @@
-"""What each TPU chip can do: the one table of figures behind MFU and every planned time.
+"""Table of what each TPU chip can do, behind MFU and every planned time.
 
 Sources. Peak, memory bandwidth and interconnect: "How to Scale Your Model" (jax-ml.github.io/scaling-book), chapter 2,
 table of TPU specs; the peaks also on Google Cloud's page of each version (cloud.google.com/tpu/docs/v5p, and so on).
@@ -20,7 +20,7 @@ LANES = 128  # width of a TPU's registers and memory tiles: last dimensions that
 
 @dataclass(frozen=True)
 class Chip:
-    """One generation of TPU.
+    """Figures of one generation of TPU chips.
 
     All figures are those of one JAX device: `jax.device_count()` and a mesh count devices, and some chips are two.
     """
@@ -28,7 +28,7 @@ class Chip:
     name: str  # as in topology names
     device_kinds: tuple[str, ...]  # as jax.Device.device_kind spells it
     peak_flops: float  # dense bfloat16, FLOP/s
-    hbm_bytes: float | None = None  # what a program may use; None where this was not found out
+    hbm_bytes: float | None = None  # that a program may use; None if unknown
     hbm_bandwidth: float = 0.0  # bytes/s
     link_bandwidth: float = 0.0  # bytes/s over one ICI link in one direction
     torus: int = 0  # dimensions of the interconnect
@@ -37,7 +37,7 @@ class Chip:
     devices: int = 1  # JAX devices of one chip
 
     def wraps(self, shape: tuple[int, ...]) -> tuple[bool, ...]:
-        """For each axis of a slice of this shape whether its ends are linked."""
+        """Tell for each axis of a slice of this shape whether its ends are linked."""
         full = [size % self.wrap == 0 for size in shape]
         return tuple(all(full) if self.cubes else axis for axis in full)
 
@@ -52,12 +52,12 @@ CHIPS = (
 
 
 def chip_of(device_kind: str) -> Chip | None:
-    """The chip behind `jax.Device.device_kind`; None where the table has no such."""
+    """Return the chip behind `jax.Device.device_kind`, or None if the table does not have it."""
     return next((chip for chip in CHIPS if device_kind in chip.device_kinds), None)
 
 
 def resolve_dtype(name: str) -> jnp.dtype:
-    """The compute dtype: `auto` is float32 on CPU, bfloat16 on accelerators."""
+    """Resolve the compute dtype: `auto` is float32 on CPU and bfloat16 on accelerators."""
     if name == "auto":
         name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     return jnp.dtype(name)

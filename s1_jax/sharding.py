@@ -1,4 +1,4 @@
-"""Where every array lives: one table from logical axes to mesh axes for training, one for decoding.
+"""Placement of every array: one table from logical axes to mesh axes for training, one for decoding.
 
 Nothing outside this file names a mesh axis. Models name the logical axes of their arrays; a `Layout` turns those into
 shardings.
@@ -79,7 +79,7 @@ class Layout:
     rules: Rules
 
     def spec(self, *axes: str | None) -> PartitionSpec:
-        """The PartitionSpec of these logical axes. Raises ValueError on an unknown word or a mesh axis used twice."""
+        """Return the PartitionSpec of logical axes. Raises ValueError on an unknown word or a mesh axis used twice."""
         if unknown := [axis for axis in axes if axis is not None and axis not in self.rules]:
             raise ValueError(f"unknown logical axis {unknown[0]!r}; known: {', '.join(self.rules)}")
         placed = [None if axis is None else self.rules[axis] for axis in axes]
@@ -89,13 +89,13 @@ class Layout:
         return PartitionSpec(*placed)
 
     def sharding(self, *axes: str | None) -> NamedSharding:
-        """`spec` on this mesh."""
+        """Return the sharding of these logical axes on this mesh."""
         return NamedSharding(self.mesh, self.spec(*axes))
 
     def tree(self, axes: Any, shapes: Any) -> Any:
-        """A sharding for each leaf of `shapes`, from the tree of logical-axis tuples beside it.
+        """Return a sharding for each leaf of `shapes`, from the tree of logical-axis tuples beside it.
 
-        Raises UserError where a dimension does not divide.
+        Raises UserError if a dimension does not divide.
         """
 
         def place(path: Any, leaf: Any, names: tuple[str | None, ...]) -> NamedSharding:
@@ -113,26 +113,26 @@ class Layout:
         return jax.tree_util.tree_map_with_path(place, shapes, axes)
 
     def axes(self, name: str) -> tuple[str, ...]:
-        """The mesh axes that a logical axis is cut over, for collectives within `shard_over`."""
+        """Return the mesh axes that shard a logical axis, for collectives within `shard_over`."""
         place = self.spec(name)[0]
         return () if place is None else (place,) if isinstance(place, str) else place
 
     def size(self, name: str) -> int:
-        """Into how many pieces a logical axis is cut."""
+        """Return the number of shards of a logical axis."""
         return self.parts(self.axes(name))
 
     def local(self, name: str, size: int) -> tuple[int, ...]:
-        """Of the `size` places of a dimension cut along this logical axis, those that this process's devices hold."""
+        """Return the indices, of `size` along this logical axis, that this process's devices hold."""
         held: Any = self.sharding(name).addressable_devices_indices_map((size,)).values()
-        return tuple(sorted({place for (places,) in held for place in range(size)[places]}))
+        return tuple(sorted({index for (indices,) in held for index in range(size)[indices]}))
 
     @property
     def moves_weights(self) -> bool:
-        """Whether weights are gathered where tokens are, as in training; else the tokens go to the weights."""
+        """Whether weights are gathered where the tokens are, as in training; otherwise tokens go to the weights."""
         return bool(self.axes("embed")) and not self.axes("act_embed")
 
     def planes(self, axes: tuple[str, ...]) -> list[tuple[str, ...]]:
-        """`axes` in groups that each span at most two dimensions of the torus, as far as they can be split."""
+        """Group `axes` so that each group spans at most two dimensions of the torus, as far as they can be split."""
         spanned = [self._torus_dimensions(axis) for axis in axes]
         if len(set().union(*spanned)) <= 2:
             return [axes]
@@ -144,7 +144,7 @@ class Layout:
         return set(np.flatnonzero(np.ptp(coordinates, axis=0)))
 
     def parts(self, mesh_axes: str | tuple[str, ...] | None) -> int:
-        """Into how many pieces these mesh axes cut a dimension."""
+        """Return the number of shards that these mesh axes make of a dimension."""
         names = () if mesh_axes is None else (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes
         return math.prod(self.mesh.shape[name] for name in names)
 
@@ -154,13 +154,13 @@ class Layout:
         return self.mesh.is_multi_process
 
     def everywhere(self, tree: Any) -> Any:
-        """Arrays of the host, the same in all processes, whole on every device."""
+        """Put arrays of the host, the same in all processes, whole on every device."""
         whole = NamedSharding(self.mesh, PartitionSpec())
         return jax.tree.map(lambda x: jax.make_array_from_callback(np.shape(x), whole, np.asarray(x).__getitem__), tree)
 
     @contextmanager
     def use(self):  # noqa: ANN201
-        """Within: `constrain` places activations by this layout."""
+        """Use this layout within the block: `constrain` places activations by it."""
         token = _current.set(self)
         try:
             with jax.set_mesh(self.mesh):
@@ -173,7 +173,7 @@ _current: ContextVar[Layout | None] = ContextVar("layout", default=None)
 
 
 def devices_for(config: MeshConfig) -> list[jax.Device]:
-    """The devices that a model is decoded on: this process's where the mesh has room on them, else all processes'.
+    """Return the devices to decode on: this process's if the mesh fits on them, else those of all processes.
 
     A mesh that gives every axis a size, without -1, may have fewer devices than the process: it has the first ones.
     """
@@ -185,9 +185,9 @@ def devices_for(config: MeshConfig) -> list[jax.Device]:
 
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """The mesh of `config` over all devices; an axis of -1 takes what the others leave.
+    """Make the mesh of `config` over all devices; an axis of -1 takes what the others leave.
 
-    Raises UserError where the sizes do not fit.
+    Raises UserError if the sizes do not fit.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [getattr(config, axis) for axis in MESH_AXES]
@@ -199,6 +199,8 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
     if math.prod(sizes) != len(devices):
         shape = ", ".join(f"{axis} {size}" for axis, size in zip(MESH_AXES, sizes, strict=True))
         raise UserError(f"mesh ({shape}) has {math.prod(sizes)} places; there are {len(devices)} devices")
+    # Explicit axes would want an out_sharding for most gathers and reshapes, another one under each table and without
+    # a mesh, though all of these share one forward pass: see docs/design/architecture.md.
     auto = (jax.sharding.AxisType.Auto,) * len(MESH_AXES)
     if math.prod(sizes) == 1:
         return Mesh(np.asarray(devices).reshape(sizes), MESH_AXES, axis_types=auto)
@@ -217,7 +219,7 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """`x` placed by the layout in use (see `Layout.use`), or as it is where there is none.
+    """Place `x` by the layout in use (see `Layout.use`); without one, return it as it is.
 
     A dimension that does not divide is left whole: batches and heads of tiny models need not fill a mesh.
     """
@@ -230,12 +232,12 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
 
 
 def current_layout() -> Layout | None:
-    """The layout in use, if any."""
+    """Return the layout in use, or None."""
     return _current.get()
 
 
 def to_host(tree: Any) -> Any:
-    """Arrays as NumPy's; of those that lie with several processes each gets the whole, and all must ask."""
+    """Fetch arrays as NumPy arrays; of one that several processes share, each gets the whole, and all must ask."""
 
     def whole(x: Any) -> Any:
         spread = isinstance(x, jax.Array) and not x.is_fully_addressable
@@ -251,13 +253,13 @@ def is_sharded() -> bool:
 
 
 def platform() -> str:
-    """What is computed for, "tpu", "gpu" or "cpu": the devices of the layout in use, which may be planned ones."""
+    """Return "tpu", "gpu" or "cpu", the platform of the layout in use, whose devices may be planned ones."""
     layout = _current.get()
     return jax.default_backend() if layout is None else layout.mesh.devices.flat[0].platform
 
 
 def shard_over(layout: Layout, function: Callable, inputs: Any, outputs: Any) -> Callable:
-    """`function` run by every device on its own pieces; `inputs` and `outputs` are logical axes, a tuple an array."""
+    """Let every device run `function` on its shards; `inputs` and `outputs` have a tuple of logical axes an array."""
 
     def specs(axes: Any) -> Any:
         return jax.tree.map(lambda names: layout.spec(*names), axes, is_leaf=_is_axes)
@@ -266,7 +268,7 @@ def shard_over(layout: Layout, function: Callable, inputs: Any, outputs: Any) ->
 
 
 def sum_scatter(layout: Layout, x: jax.Array, axes: tuple[str, ...], dimension: int) -> jax.Array:
-    """Within `shard_over`: the sum of x over the devices along `axes`, of which each keeps its piece of `dimension`.
+    """Sum x over the devices along `axes`, within `shard_over`; each keeps its shard of `dimension`.
 
     Two things keep XLA on TPU from making an all-reduce of it, which moves twice as much: the dimension stands first,
     and no more than two axes of the torus are summed over at once.
@@ -336,7 +338,7 @@ def whole_rows(layout: Layout, x: jax.Array) -> jax.Array:
 
 
 def assert_sharded(tree: Any, shardings: Any) -> None:
-    """Raises AssertionError naming every leaf that is not placed as `shardings` says.
+    """Raise AssertionError naming every leaf that is not placed as `shardings` says.
 
     A guard, not a formality: `jit(tx.init)` on an Auto mesh silently replicates the Adam moments.
     """

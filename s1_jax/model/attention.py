@@ -17,7 +17,7 @@ from s1_jax.sharding import constrain
 
 
 def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
-    """Inverse frequencies [H // 2] float32 and the factor on cos and sin.
+    """Return the inverse frequencies [H // 2] float32 and the factor on cos and sin.
 
     YaRN: arXiv 2309.00071, as transformers computes it.
     """
@@ -48,7 +48,7 @@ def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
 
 
 def rope_angles(config: ModelConfig, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """cos and sin [B, T, H // 2] float32 of `positions` [B, T] int32.
+    """Compute cos and sin [B, T, H // 2] float32 of `positions` [B, T] int32.
 
     Always float32: bfloat16 rounds position 257 to 256, and sin(257) is nothing like sin(256).
     """
@@ -58,14 +58,14 @@ def rope_angles(config: ModelConfig, positions: jax.Array) -> tuple[jax.Array, j
 
 
 def apply_rope(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """Rotates `x` [B, T, heads, H] by `cos`, `sin` [B, T, H // 2]; halves, not pairs, as in Hugging Face's Qwen2."""
+    """Rotate `x` [B, T, heads, H] by `cos`, `sin` [B, T, H // 2]; halves, not pairs, as in Hugging Face's Qwen2."""
     cos, sin = cos[:, :, None, :], sin[:, :, None, :]
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
 
 
 def attend(queries: jax.Array, cache: LayerCache, mask: jax.Array) -> jax.Array:
-    """Softmax attention. queries [B, T, N, H]; cache [B, K, S, H]; mask [B, T, S] -> [B, T, N * H].
+    """Compute softmax attention to a cache: queries [B, T, N, H], cache [B, K, S, H], mask [B, T, S] -> [B, T, N * H].
 
     The G queries of a kv head are stacked along T, so K and V are never repeated and every product is one plain batched
     matmul: einsums over separate `k` and `g` axes run ten times slower in XLA on CPU.
@@ -81,7 +81,7 @@ def attend(queries: jax.Array, cache: LayerCache, mask: jax.Array) -> jax.Array:
 
 
 def attend_branches(queries: jax.Array, prefix: LayerCache, tails: LayerCache, masks: tuple) -> jax.Array:
-    """Softmax attention of R branches a row, each to the prefix they share and to a tail of its own.
+    """Compute softmax attention of R branches a row, each to the prefix they share and to a tail of its own.
 
     queries [B, R, T, N, H]; prefix [B, K, S, H]; tails [B, K, R, C, H]; masks [B, R, T, S] and [B, R, T, C] ->
     [B, R, T, N * H]. The prefix is read once for all branches, and never copied.

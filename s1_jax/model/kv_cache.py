@@ -29,7 +29,7 @@ class LayerCache(NamedTuple):
 
     @property
     def capacity(self) -> int:
-        """S, or C."""
+        """Number of tokens that a row holds: S, or C in tails."""
         return self.keys.shape[-2]
 
 
@@ -37,12 +37,12 @@ KVCache = tuple[LayerCache, ...]  # of all layers
 
 
 def init_cache(config: ModelConfig, batch: int, capacity: int, dtype: jnp.dtype) -> KVCache:
-    """An empty cache for `batch` rows of `capacity` tokens."""
+    """Make an empty cache for `batch` rows of `capacity` tokens."""
     return _empty(config, batch, capacity, dtype, AXES)
 
 
 def init_pages(config: ModelConfig, pages: int, slots: int, dtype: jnp.dtype) -> KVCache:
-    """A pool of `pages` empty pages of so many `slots`: keys and values [P, K, slots, H] a layer."""
+    """Make a pool of `pages` empty pages of `slots` tokens each: keys and values [P, K, slots, H] a layer."""
     return _empty(config, pages, slots, dtype, PAGE_AXES)
 
 
@@ -59,7 +59,7 @@ def _empty(config: ModelConfig, rows: int, slots: int, dtype: jnp.dtype, axes: t
 
 
 def init_tails(config: ModelConfig, batch: int, branches: int, capacity: int, dtype: jnp.dtype) -> KVCache:
-    """Empty tails of `capacity` tokens: what R `branches` of a row add to the cache they share, each; not in int8."""
+    """Make empty tails of `capacity` tokens, one for each of R `branches` that share a row's cache; not in int8."""
     shape = (batch, config.num_key_value_heads, branches, capacity, config.head_dim)
     return tuple(
         LayerCache(*(_zeros(shape, dtype, TAIL_AXES) for _ in range(2))) for _ in range(config.num_hidden_layers)
@@ -71,7 +71,7 @@ def _zeros(shape: tuple[int, ...], dtype: jnp.dtype, axes: tuple[str | None, ...
 
 
 def resize(cache: KVCache, capacity: int) -> KVCache:
-    """The same rows in a cache of `capacity` tokens; slots beyond are cut off."""
+    """Move the rows into a cache of `capacity` tokens; slots beyond are cut off."""
 
     def resized(x: jax.Array) -> jax.Array:
         x = x[:, :, :capacity]
@@ -82,12 +82,12 @@ def resize(cache: KVCache, capacity: int) -> KVCache:
 
 
 def take_rows(cache: KVCache, rows: jax.Array) -> KVCache:
-    """A cache of these `rows` [M] alone."""
+    """Make a cache of these `rows` [M] alone."""
     return jax.tree.map(lambda x: constrain(x[rows], *AXES[: x.ndim]), cache)
 
 
 def copy_rows(source: KVCache, rows: jax.Array, target: KVCache, slots: jax.Array) -> KVCache:
-    """`target` with `rows` [M] of `source`, which has no more capacity, in its rows `slots` [M].
+    """Copy `rows` [M] of `source`, which has no more capacity, into rows `slots` [M] of `target`.
 
     Slots out of range are dropped.
     """
@@ -102,7 +102,7 @@ def copy_rows(source: KVCache, rows: jax.Array, target: KVCache, slots: jax.Arra
 
 
 def more_pages(pool: KVCache, pages: int) -> KVCache:
-    """The same pool with so many `pages`, the new ones empty."""
+    """Enlarge the pool to `pages` pages, the new ones empty."""
 
     def grown(x: jax.Array) -> jax.Array:
         return constrain(jnp.pad(x, [(0, pages - len(x)), *[(0, 0)] * (x.ndim - 1)]), *PAGE_AXES[: x.ndim])
@@ -111,7 +111,7 @@ def more_pages(pool: KVCache, pages: int) -> KVCache:
 
 
 def gather_pages(pool: KVCache, table: jax.Array) -> KVCache:
-    """The rows of `table` [B, M], as a cache of M pages each; pages out of range may be any."""
+    """Gather the rows of `table` [B, M] as a cache of M pages each; pages out of range may be any."""
     B, M = table.shape
 
     def gathered(x: jax.Array) -> jax.Array:
@@ -123,8 +123,8 @@ def gather_pages(pool: KVCache, table: jax.Array) -> KVCache:
     return jax.tree.map(gathered, pool)
 
 
-def put_pages(cache: KVCache, rows: jax.Array, places: jax.Array, pool: KVCache, targets: jax.Array) -> KVCache:
-    """The pool with pieces of a cache in it: of `rows` [E] the pages at `places` [E], in its pages `targets` [E].
+def put_pages(cache: KVCache, rows: jax.Array, sources: jax.Array, pool: KVCache, targets: jax.Array) -> KVCache:
+    """Copy the pages `sources` [E] of a cache's `rows` [E] into the pages `targets` [E] of the pool.
 
     Targets out of range are dropped.
     """
@@ -132,20 +132,20 @@ def put_pages(cache: KVCache, rows: jax.Array, places: jax.Array, pool: KVCache,
     def put(x: jax.Array, old: jax.Array) -> jax.Array:
         _, K, slots, *rest = old.shape
         x = jnp.pad(x, [(0, -x.shape[2] % slots) if axis == 2 else (0, 0) for axis in range(x.ndim)])
-        pieces = x.reshape(len(x), K, -1, slots, *rest)[rows, :, places]
+        pieces = x.reshape(len(x), K, -1, slots, *rest)[rows, :, sources]
         return constrain(old.at[targets].set(pieces, mode="drop"), *PAGE_AXES[: old.ndim])
 
     return jax.tree.map(put, cache, pool)
 
 
 def write(cache: LayerCache, positions: jax.Array, keys: jax.Array, values: jax.Array) -> LayerCache:
-    """`keys` and `values` [B, T, K, H] put into slots `positions` [B, T] of their rows; none behind the last slot."""
+    """Write `keys` and `values` [B, T, K, H] into slots `positions` [B, T] of their rows; none behind the last slot."""
     rows, heads = jnp.arange(positions.shape[0])[:, None, None], jnp.arange(keys.shape[2])
     return _put(cache, (rows, heads, positions[:, :, None]), (keys, values), AXES)
 
 
 def write_tails(tails: LayerCache, slots: jax.Array, keys: jax.Array, values: jax.Array) -> LayerCache:
-    """`keys` and `values` [B, R, T, K, H] put into `slots` [B, R, T] of their branches' tails; none behind the last."""
+    """Write `keys` and `values` [B, R, T, K, H] into tails at `slots` [B, R, T]; slots past the end are dropped."""
     rows, branches = (jnp.arange(size) for size in slots.shape[:2])
     heads = jnp.arange(keys.shape[3])
     at = (rows[:, None, None, None], heads, branches[:, None, None], slots[..., None])
@@ -162,7 +162,7 @@ def _put(
 
 
 def as_stored(cache: LayerCache, keys: jax.Array, values: jax.Array) -> LayerCache:
-    """`keys` and `values` [..., H] in the type of `cache`, with their scales [...] where that is int8."""
+    """Convert `keys` and `values` [..., H] to the type of `cache`, with their scales [...] where that is int8."""
     if cache.key_scales is None:
         return LayerCache(keys.astype(cache.keys.dtype), values.astype(cache.values.dtype))
     (keys, key_scales), (values, value_scales) = _to_int8(keys), _to_int8(values)

@@ -1,8 +1,9 @@
 """Qwen2.5 dense models (0.5B to 72B) in Flax NNX, used as plain pytrees.
 
 Parameters travel as a nested dict named as in Hugging Face. For training `layers.*` are stacked on a leading [L] and
-scanned; for decoding each layer has arrays of its own (`unstack`), so that a step reads them where they lie. A kernel
-is [in, out], the transpose of Hugging Face's `weight`. Letters: B batch, T length, L layers, D hidden_size,
+scanned; for decoding each layer has arrays of its own (`unstack`), so that a step reads them where they lie. The leaf
+`kernel` of a linear layer, Flax's name, which checkpoints hold, is its weight [in, out]: the transpose of Hugging
+Face's `weight`. Letters: B batch, T length, L layers, D hidden_size,
 F intermediate_size, N query heads, K kv heads, H head_dim, V vocab.
 """
 
@@ -23,7 +24,7 @@ from s1_jax.errors import UserError
 from s1_jax.model import splash, stored_weights
 from s1_jax.model.attention import apply_rope, rope_angles
 from s1_jax.model.packed_attention import attend_packed
-from s1_jax.model.sharded_matmul import KernelAxes, contract, expand
+from s1_jax.model.sharded_matmul import WeightAxes, contract, expand
 from s1_jax.sharding import RESIDUAL, constrain, current_layout, current_row_order, platform, shard_over
 
 Params = dict[str, Any]
@@ -69,7 +70,7 @@ REMAT_POLICIES: dict[str, Callable[..., Any]] = {
 
 
 class Linear(nnx.Module):
-    """x [B, T, in] -> [B, T, out]; kernel [in, out], whose logical axes are `axes`."""
+    """Linear layer from [B, T, in] to [B, T, out], whose weight `kernel` [in, out] has the logical axes `axes`."""
 
     def __init__(
         self,
@@ -78,7 +79,7 @@ class Linear(nnx.Module):
         size_in: int,
         size_out: int,
         dtype: jnp.dtype,
-        axes: KernelAxes,
+        axes: WeightAxes,
         bias: bool = False,
     ):
         self.axes = axes
@@ -89,20 +90,20 @@ class Linear(nnx.Module):
         return contract(x, self.kernel[...], self.axes) if self.axes[1] == "embed" else side_by_side(x, self)[0]
 
     def add_bias(self, y: jax.Array) -> jax.Array:
-        """In float32, so that its gradient, a sum over all tokens, is one in float32."""
+        """Add the bias in float32, so that its gradient, a sum over all tokens, is one in float32."""
         if self.bias is None:
             return y
         return (y.astype(jnp.float32) + self.bias[...].astype(jnp.float32)).astype(y.dtype)
 
 
 def side_by_side(x: jax.Array, *linears: Linear) -> list[jax.Array]:
-    """The results of several layers on the same x [B, T, D]."""
+    """Apply several layers to the same x [B, T, D]."""
     products = expand(x, tuple(linear.kernel[...] for linear in linears), tuple(linear.axes for linear in linears))
     return [linear.add_bias(y) for linear, y in zip(linears, products, strict=True)]
 
 
 class RMSNorm(nnx.Module):
-    """x / rms(x) * weight over the last axis, in float32."""
+    """Normalization x / rms(x) * weight over the last axis, in float32."""
 
     def __init__(self, config: ModelConfig, dtype: jnp.dtype):
         self.eps = config.rms_norm_eps
@@ -127,7 +128,7 @@ class Attention(nnx.Module):
         self.o_proj = Linear(config, keys[3], N * H, D, dtype, ("heads", "embed"))
 
     def project(self, x: jax.Array, cos: jax.Array, sin: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """x [B, T, D] -> rotated queries [B, T, N, H], rotated keys and values [B, T, K, H]."""
+        """Project x [B, T, D] to rotated queries [B, T, N, H], rotated keys [B, T, K, H] and values [B, T, K, H]."""
         B, T, _ = x.shape
         projected = side_by_side(x, self.q_proj, self.k_proj, self.v_proj)
         q, k, v = (y.reshape(B, T, -1, self.head_dim) for y in projected)
@@ -138,7 +139,7 @@ class Attention(nnx.Module):
 
 
 class MLP(nnx.Module):
-    """SwiGLU: down(silu(gate(x)) * up(x))."""
+    """The SwiGLU block of a layer: down(silu(gate(x)) * up(x))."""
 
     def __init__(self, config: ModelConfig, key: jax.Array, dtype: jnp.dtype):
         D, F = config.hidden_size, config.intermediate_size
@@ -165,7 +166,7 @@ class DecoderLayer(nnx.Module):
     def __call__(
         self, x: jax.Array, cos: jax.Array, sin: jax.Array, mix: Callable[..., tuple[jax.Array, Any]]
     ) -> tuple[jax.Array, Any]:
-        """x [B, T, D] -> [B, T, D], and what `mix` keeps.
+        """Map x [B, T, D] to [B, T, D], and return what `mix` keeps beside it.
 
         `mix(q, k, v)` -> ([B, T, N * H], kept) is the attention over tokens.
         """
@@ -176,7 +177,7 @@ class DecoderLayer(nnx.Module):
 
 
 class Embedding(nnx.Module):
-    """Rows of a [V, D] table."""
+    """The embedding table, one row [D] for each of V tokens."""
 
     def __init__(self, config: ModelConfig, key: jax.Array, dtype: jnp.dtype):
         shape = (config.vocab_size, config.hidden_size)
@@ -184,7 +185,7 @@ class Embedding(nnx.Module):
 
 
 class Qwen2(nnx.Module):
-    """The whole model. `layers`, if `stacked`, are one DecoderLayer whose every parameter has a leading [L]."""
+    """The whole model, whose `layers`, if `stacked`, are one DecoderLayer with a leading [L] on every parameter."""
 
     def __init__(self, config: ModelConfig, key: jax.Array, dtype: jnp.dtype, stacked: bool = True):
         embed_key, layers_key, head_key = jax.random.split(key, 3)
@@ -203,23 +204,23 @@ class Qwen2(nnx.Module):
         )
 
     def embed(self, token_ids: jax.Array, compute_dtype: jnp.dtype) -> jax.Array:
-        """token_ids [B, T] -> [B, T, D]."""
+        """Look up token_ids [B, T] in the embedding table: [B, T, D]."""
         return constrain(lookup(self.embed_tokens.weight[...], token_ids, compute_dtype), *RESIDUAL)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """hidden [..., D] -> [..., V] float32."""
+        """Multiply hidden [..., D] by the output head: [..., V] float32."""
         scores = jnp.matmul(hidden, self.head.astype(hidden.dtype), preferred_element_type=jnp.float32)
         # in pieces first: whoever wants them whole would else have XLA gather the head
         return constrain(scores, "batch", *[None] * (scores.ndim - 2), "act_vocab")
 
     @property
     def head(self) -> jax.Array:
-        """The output kernel [D, V]: its own, or the embedding's."""
+        """The output head [D, V]: its own, or the embedding table transposed."""
         return self.embed_tokens.weight[...].T if self.lm_head is None else self.lm_head.kernel[...]
 
 
 def lookup(table: jax.Array, token_ids: jax.Array, compute_dtype: jnp.dtype) -> jax.Array:
-    """Rows of `table` [V, D] for token_ids [B, T] -> [B, T, D].
+    """Look up the rows of `table` [V, D] for token_ids [B, T]: [B, T, D].
 
     On a mesh that cuts the table along D every device looks all tokens up in its columns, and an all-to-all brings each
     token's columns together: no device holds, or sums the gradient of, more of the table than it keeps.
@@ -245,22 +246,22 @@ def lookup(table: jax.Array, token_ids: jax.Array, compute_dtype: jnp.dtype) -> 
 
 
 def init_params(config: ModelConfig, key: jax.Array, dtype: jnp.dtype = jnp.float32) -> Params:
-    """Random parameters, normal with `initializer_range` as in Hugging Face; biases 0, norms 1."""
+    """Make random parameters, normal with `initializer_range` as in Hugging Face; biases 0, norms 1."""
     return nnx.to_pure_dict(nnx.state(Qwen2(config, key, dtype)))
 
 
 def abstract_params(config: ModelConfig, dtype: jnp.dtype = jnp.float32) -> Params:
-    """The tree of `init_params` as jax.ShapeDtypeStruct, without making an array."""
+    """Return the tree of `init_params` as jax.ShapeDtypeStruct, without making an array."""
     return jax.eval_shape(lambda: init_params(config, jax.random.key(0), dtype))  # the key too stays abstract
 
 
 def param_axes(config: ModelConfig) -> Params:
-    """Logical axes of every parameter, in the tree of `init_params`."""
+    """Return the logical axes of every parameter, in the tree of `init_params`."""
     return {name: axes for name, axes in PARAM_AXES.items() if name != "lm_head" or not config.tie_word_embeddings}
 
 
 def unstack(params: Params) -> Params:
-    """The same parameters with every layer's as arrays of their own: `layers` is {0: ..., 1: ..., L - 1: ...}."""
+    """Give every layer's parameters arrays of their own: `layers` is {0: ..., 1: ..., L - 1: ...}."""
     stacks = params["layers"]
 
     def layer(i: int) -> Params:
@@ -275,7 +276,7 @@ def _graph(config: ModelConfig, stacked: bool) -> nnx.GraphDef:
 
 
 def bind(config: ModelConfig, params: Params) -> Qwen2:
-    """The NNX module over these parameters, stacked or not, with kernels kept in any way."""
+    """Make the NNX module over these parameters, stacked or not, with weights stored in any way."""
     return nnx.merge(_graph(config, 0 not in params["layers"]), nnx.State(stored_weights.whole(params)))
 
 
@@ -289,7 +290,7 @@ def hidden_states(
     compute_dtype: jnp.dtype = jnp.float32,
     remat: str = "none",
 ) -> jax.Array:
-    """Final hidden states [B, T, D] of packed rows.
+    """Compute the final hidden states [B, T, D] of packed rows.
 
     token_ids, positions, segment_ids are [B, T] int32; a token attends within its own segment; segment 0 is padding.
     The tokens of a row are in the order in which the layout in use holds them (`sharding.place_rows`). `remat` names
@@ -319,7 +320,7 @@ Mixer = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, None]]
 
 
 def einsum_mixer(segment_ids: jax.Array, order: np.ndarray) -> Mixer:
-    """Attention within documents of packed rows, by plain matmuls: on any platform."""
+    """Make the attention within documents of packed rows from plain matmuls, for any platform."""
 
     def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
         return checkpoint_name(attend_packed(q, k, v, segment_ids, tuple(order.tolist())), splash.SAVED), None
@@ -328,7 +329,7 @@ def einsum_mixer(segment_ids: jax.Array, order: np.ndarray) -> Mixer:
 
 
 def splash_mixer(segment_ids: jax.Array, order: np.ndarray, *, interpret: bool = False) -> Mixer:
-    """The same by the Pallas kernel, which holds no scores and skips the blocks between documents."""
+    """Make the same attention from the Pallas kernel, which holds no scores and skips blocks between documents."""
     layout = current_layout()
     visits = splash.plan_visits(segment_ids, order, 1 if layout is None else layout.size("length"))
 
@@ -342,5 +343,5 @@ MIXERS: dict[str, Callable[[jax.Array, np.ndarray], Mixer]] = {"tpu": splash_mix
 
 
 def logits(config: ModelConfig, params: Params, hidden: jax.Array) -> jax.Array:
-    """hidden [..., D] -> logits [..., V] float32."""
+    """Compute logits [..., V] float32 from hidden states [..., D]."""
     return bind(config, params).logits(hidden)

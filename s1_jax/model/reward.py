@@ -1,6 +1,6 @@
 """Reward models: Qwen2 with a head that scores a text, or each of its steps, in place of one that gives the next token.
 
-Parameters are those of `qwen2` without an output head, and beside them `score`, named as in Hugging Face; a kernel is
+Parameters are those of `qwen2` without an output head, and beside them `score`, named as in Hugging Face; a weight is
 [in, out]. Two heads are known: one layer (transformers' Qwen2ForSequenceClassification and ...ForTokenClassification),
 and two with a ReLU between them (Qwen2.5-Math's reward models, arXiv 2409.12122 and 2501.07301). The head is computed
 in float32. Letters: B batch, T length, P places of a row, D hidden_size, Y labels.
@@ -54,14 +54,14 @@ REWARD_MODELS: dict[str, RewardConfig] = {
 
 
 def init_params(config: ModelConfig, reward: RewardConfig, key: jax.Array, dtype: jnp.dtype = jnp.float32) -> Params:
-    """Random parameters, as `qwen2.init_params` makes them."""
+    """Make random parameters, as `qwen2.init_params` does."""
     body_key, score_key = jax.random.split(key)
     score = init_score(config, reward, score_key, dtype)
     return qwen2.init_params(_headless(config), body_key, dtype) | {"score": score}
 
 
 def init_score(config: ModelConfig, reward: RewardConfig, key: jax.Array, dtype: jnp.dtype = jnp.float32) -> Params:
-    """A random head alone, to be put under `score` beside a trained backbone: kernels normal, biases 0."""
+    """Make a random head alone, to be put under `score` beside a trained backbone: weights normal, biases 0."""
 
     def linear(key: jax.Array, size_out: int, bias: bool) -> Params:
         kernel = config.initializer_range * jax.random.normal(key, (config.hidden_size, size_out), dtype)
@@ -73,12 +73,12 @@ def init_score(config: ModelConfig, reward: RewardConfig, key: jax.Array, dtype:
 
 
 def abstract_params(config: ModelConfig, reward: RewardConfig, dtype: jnp.dtype = jnp.float32) -> Params:
-    """The tree of `init_params` as jax.ShapeDtypeStruct, without making an array."""
+    """Return the tree of `init_params` as jax.ShapeDtypeStruct, without making an array."""
     return jax.eval_shape(lambda: init_params(config, reward, jax.random.key(0), dtype))
 
 
 def param_axes(config: ModelConfig, reward: RewardConfig) -> Params:
-    """Logical axes of every parameter, in the tree of `init_params`."""
+    """Return the logical axes of every parameter, in the tree of `init_params`."""
 
     def linear(axis_in: str, axis_out: str | None, bias: bool) -> Params:
         return {"kernel": (axis_in, axis_out)} | ({"bias": (axis_out,)} if bias else {})
@@ -89,7 +89,7 @@ def param_axes(config: ModelConfig, reward: RewardConfig) -> Params:
 
 
 def backbone(config: ModelConfig, params: Params) -> tuple[ModelConfig, Params]:
-    """Config and parameters without the head, as `qwen2.hidden_states` and `cached.hidden_states` take them."""
+    """Return config and parameters without the head, for `qwen2.hidden_states` and `cached.hidden_states`."""
     return _headless(config), {name: value for name, value in params.items() if name != "score"}
 
 
@@ -98,7 +98,7 @@ def _headless(config: ModelConfig) -> ModelConfig:
 
 
 def logits(params: Params, hidden: jax.Array) -> jax.Array:
-    """hidden [..., D] -> logits [..., Y] float32."""
+    """Compute logits [..., Y] float32 from hidden states [..., D]."""
     x, score = hidden.astype(jnp.float32), params["score"]
     if "0" in score:
         x, score = jax.nn.relu(_linear(score["0"], x)), score["2"]

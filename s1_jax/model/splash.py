@@ -32,7 +32,7 @@ MASK_VALUE = -0.7 * float(np.finfo(np.float32).max)  # splash's own
 
 
 class Visits(NamedTuple):
-    """Which blocks the kernel visits, for every row; q blocks and q tokens in the order of their slots."""
+    """Table of the blocks that the kernel visits in every row, with q blocks and q tokens in the order of slots."""
 
     q_documents: jax.Array  # [B, T] int32
     kv_documents: jax.Array  # [B, S] int32, in the order of the row
@@ -42,12 +42,12 @@ class Visits(NamedTuple):
 
 
 def block_sizes(T: int, parts: int) -> tuple[int, int]:
-    """Of queries and of keys, for rows of T over `parts` devices. Raises UserError where T does not divide into any."""
+    """Return the block sizes of queries and keys, for rows of T over `parts` devices. Raises UserError if none fits."""
     return block_size(T // parts), block_size(T)
 
 
 def block_size(length: int) -> int:
-    """The largest block up to LARGEST_BLOCK that divides `length`. Raises UserError where none does."""
+    """Return the largest block up to LARGEST_BLOCK that divides `length`. Raises UserError if none does."""
     for size in range(LARGEST_BLOCK, 0, -LANES):
         if length % size == 0:
             return size
@@ -55,7 +55,7 @@ def block_size(length: int) -> int:
 
 
 def documents(segment_ids: jax.Array | np.ndarray, order: np.ndarray) -> jax.Array:
-    """Ids that never fall along a row: those of `segment_ids`, and for padding (0) one of its own for each granule.
+    """Number documents so that ids never fall along a row: as `segment_ids`, padding (0) with an id for LANES tokens.
 
     Padding must see something, or its softmax is 0 / 0; this way it visits no more than the diagonal.
     """
@@ -83,7 +83,7 @@ def needed_blocks(
 
 
 def plan_visits(segment_ids: jax.Array, order: np.ndarray, parts: int) -> Visits:
-    """The table of a batch of rows over `parts` devices a row: `segment_ids` [B, T], slot t with token `order[t]`."""
+    """Make the table of rows over `parts` devices each: `segment_ids` [B, T], with token `order[t]` in slot t."""
     B, T = segment_ids.shape
     q_documents = documents(segment_ids, order)
     kv_documents = q_documents[:, np.argsort(order)]
@@ -101,7 +101,7 @@ def plan_visits(segment_ids: jax.Array, order: np.ndarray, parts: int) -> Visits
 def attend_packed(
     q: jax.Array, k: jax.Array, v: jax.Array, visits: Visits, order: np.ndarray, *, interpret: bool = False
 ) -> jax.Array:
-    """Softmax attention within documents. q [B, T, N, H]; k, v [B, T, K, H], all in slots -> [B, T, N * H].
+    """Compute softmax attention within documents: q [B, T, N, H], k and v [B, T, K, H], all in slots -> [B, T, N * H].
 
     K and V are not repeated for the N // K queries of a kv head. Raises UserError where heads or lengths do not divide
     over the mesh.
@@ -176,7 +176,7 @@ def _sees(q_index: jax.Array, kv_index: jax.Array) -> jax.Array:
 
 
 def visited_flops(model: ModelConfig, segment_ids: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
-    """Matmul FLOPs (forward, backward) of one layer's visited blocks, for all heads: each [B, parts].
+    """Count the matmul FLOPs (forward, backward) of one layer's visited blocks, for all heads: each [B, parts].
 
     `segment_ids` [B, T] in the order of the row, over `parts` devices a row. A block is two matmuls forward and five
     backward.

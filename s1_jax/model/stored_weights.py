@@ -1,6 +1,6 @@
-"""How kernels may be kept for decoding: as training has them, transposed, or in int8.
+"""Forms in which weights may be stored for decoding: as training has them, transposed, or in int8.
 
-`bind` makes whole ones of those in int8 within a program. Transposed is what XLA's products on CPU read fastest when
+`bind` makes int8 weights whole within a program. Transposed is what XLA's products on CPU read fastest when
 rows are few. In int8, with a scale for each output, they take a quarter of float32's memory. Embedding and output head
 stay as they are: they are small in large models, and errors in the head are errors in the logits. Products are made in
 the type of the activations.
@@ -19,55 +19,55 @@ import jax.numpy as jnp
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class TransposedKernel:
-    """A kernel [in, out] the other way round, as Hugging Face stores it; `linear` multiplies by it as it lies.
+class TransposedWeight:
+    """A weight [in, out] transposed, as Hugging Face stores it; `product` multiplies by it without a copy.
 
     As an array that is transposed within the program, XLA on CPU would copy it in every step that has one row.
     """
 
     values: jax.Array  # [out, in]
 
-    def __getitem__(self, whole: Any) -> TransposedKernel:
-        return self  # as a parameter's value is read: kernel[...]
+    def __getitem__(self, whole: Any) -> TransposedWeight:
+        return self  # a parameter's value is read as weight[...]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the kernel."""
+        """Shape [in, out] of the weight that is stored."""
         return self.values.shape[::-1]
 
 
-class Int8Kernel(NamedTuple):
-    """A kernel [in, out] as rounded multiples of its scales."""
+class Int8Weight(NamedTuple):
+    """A weight [in, out] as rounded multiples of its scales."""
 
     values: jax.Array  # int8 [in, out]
     scales: jax.Array  # float32 [out]
 
 
 def transpose(params: Any) -> Any:
-    """The parameters of `qwen2.unstack` with their layers' kernels transposed; those they had are deleted."""
+    """Transpose the layers' weights in the parameters of `qwen2.unstack`; the old ones are deleted."""
     return _of_layers(transposed, params)
 
 
 def quantize(params: Any) -> Any:
-    """The parameters of `qwen2.unstack` with their layers' kernels in int8; those they had are deleted."""
+    """Store the layers' weights in the parameters of `qwen2.unstack` in int8; the old ones are deleted."""
     return _of_layers(rounded, params)
 
 
 def whole(params: Any) -> Any:
-    """The parameters with every kernel in int8 as an array [in, out] of float32; transposed ones stay."""
+    """Turn every int8 weight into an array [in, out] of float32; transposed ones stay."""
 
     def leaf(x: Any) -> Any:
-        return x.values.astype(jnp.float32) * x.scales if isinstance(x, Int8Kernel) else x
+        return x.values.astype(jnp.float32) * x.scales if isinstance(x, Int8Weight) else x
 
-    return jax.tree.map(leaf, params, is_leaf=lambda x: isinstance(x, (Int8Kernel, TransposedKernel)))
+    return jax.tree.map(leaf, params, is_leaf=lambda x: isinstance(x, (Int8Weight, TransposedWeight)))
 
 
-def product(x: jax.Array, kernel: jax.Array | TransposedKernel) -> jax.Array:
-    """x [..., in] @ kernel [in, out], in the type of `x`."""
-    if isinstance(kernel, TransposedKernel):
+def product(x: jax.Array, weight: jax.Array | TransposedWeight) -> jax.Array:
+    """Multiply x [..., in] by a weight [in, out], in the type of `x`."""
+    if isinstance(weight, TransposedWeight):
         over = ((x.ndim - 1,), (1,)), ((), ())
-        return jax.lax.dot_general(x, kernel.values.astype(x.dtype), over)
-    return x @ kernel.astype(x.dtype)
+        return jax.lax.dot_general(x, weight.values.astype(x.dtype), over)
+    return x @ weight.astype(x.dtype)
 
 
 def _of_layers(change: Callable[[jax.Array], Any], params: Any) -> Any:
@@ -79,14 +79,14 @@ def _of_layers(change: Callable[[jax.Array], Any], params: Any) -> Any:
 
 
 @partial(jax.jit, donate_argnums=0)
-def transposed(kernel: jax.Array) -> TransposedKernel:
-    """A kernel [in, out] transposed; the one it was is deleted."""
-    return TransposedKernel(kernel.T)
+def transposed(weight: jax.Array) -> TransposedWeight:
+    """Transpose a weight [in, out]; the old one is deleted."""
+    return TransposedWeight(weight.T)
 
 
 @partial(jax.jit, donate_argnums=0)
-def rounded(kernel: jax.Array) -> Int8Kernel:
-    """A kernel [in, out] in int8; the one it was is deleted."""
-    wide = kernel.astype(jnp.float32)
+def rounded(weight: jax.Array) -> Int8Weight:
+    """Round a weight [in, out] to int8; the old one is deleted."""
+    wide = weight.astype(jnp.float32)
     scales = jnp.maximum(jnp.abs(wide).max(axis=0), jnp.finfo(jnp.float32).tiny) / 127
-    return Int8Kernel(jnp.round(wide / scales).astype(jnp.int8), scales)
+    return Int8Weight(jnp.round(wide / scales).astype(jnp.int8), scales)

@@ -1,4 +1,4 @@
-"""What must fit together before a run starts, and before one is planned."""
+"""Checks of what must fit together before a run starts or is planned."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from s1_jax.sharding import Layout
 
 
 def check_sizes(config: TrainConfig, model: ModelConfig, tokens: int, layout: Layout) -> None:
-    """Raises UserError where batch, lengths, tokenizer (of `tokens` entries), model and mesh do not fit together."""
+    """Raise UserError where batch, lengths, tokenizer (of `tokens` entries), model and mesh do not fit together."""
     rows, multiple = config.data.micro_batch_rows, layout.size("batch")
     if rows % multiple:
         raise UserError(f"data.micro_batch_rows {rows} must be a multiple of {multiple}, the mesh's data x fsdp")

@@ -10,14 +10,14 @@ from s1_jax.config import ModelConfig
 
 
 def matmul_parameters(model: ModelConfig) -> int:
-    """Parameters that every token is multiplied with: all matrices but the embedding, the output head counted once."""
+    """Count the parameters that every token is multiplied with: all matrices but the embedding, the head once."""
     D, F, H, V = model.hidden_size, model.intermediate_size, model.head_dim, model.vocab_size
     attention = D * H * (2 * model.num_attention_heads + 2 * model.num_key_value_heads)
     return model.num_hidden_layers * (attention + 3 * D * F) + D * V
 
 
 def step_flops(model: ModelConfig, positions: np.ndarray, segment_ids: np.ndarray) -> float:
-    """Forward and backward FLOPs of packed rows, no recompute, causal attention within documents counted once.
+    """Count forward and backward FLOPs of packed rows: no recompute, causal attention within documents counted once.
 
     `positions` and `segment_ids` may have any equal shape; positions restart in each document, so the odd numbers
     2p + 1 of a document of n tokens sum to n squared.

@@ -1,4 +1,4 @@
-"""The loss and its gradients on one CPU, written for what costs there: reading and writing the scores."""
+"""The loss and its gradients on one CPU, where reading and writing the scores costs most."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ CHUNK = 1024  # tokens whose [V] scores exist at one time
 
 
 def loss_and_grads(
-    hidden: jax.Array, kernel: jax.Array, targets: jax.Array, weights: jax.Array
+    hidden: jax.Array, head: jax.Array, targets: jax.Array, weights: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Sum of weights * -log softmax(hidden @ kernel)[targets], and its gradients by hidden and kernel, all float32.
+    """Sum weights * -log softmax(hidden @ head)[targets], with the gradients of hidden and head, all float32.
 
-    hidden [B, T, D], kernel [D, V], targets and weights [B, T]. Scores lie [V, c], for Eigen's product with a
+    hidden [B, T, D], head [D, V], targets and weights [B, T]. Scores lie [V, c], for Eigen's product with a
     transposed table of 150,000 rows is three times slower. The exponentials are never divided by their sum: that scales
-    the tokens' h and gradients instead. What -log p takes from the target's own score touches one column of the kernel
+    the tokens' h and gradients instead. What -log p takes from the target's own score touches one column of the head
     a token, beside all that; in bfloat16 that last difference would cancel.
     """
-    D, V = kernel.shape
-    table = kernel.T  # the embedding itself, where it is tied
+    D, V = head.shape
+    table = head.T  # the embedding itself, where it is tied
     count = math.ceil(targets.size / CHUNK)
     size = math.ceil(targets.size / (8 * count)) * 8  # chunks as even as can be: what pads the last is computed too
 

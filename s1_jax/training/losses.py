@@ -28,7 +28,7 @@ from s1_jax.sharding import (
 )
 from s1_jax.training import loss_on_cpu
 
-KERNEL = ("head_embed", "vocab")  # logical axes of the output head [D, V]
+HEAD = ("head_embed", "vocab")  # logical axes of the output head [D, V]
 LOGITS_CHUNK = 1024  # tokens whose [V] float32 logits exist at one time, for each device
 
 Chunk = tuple[jax.Array, ...]  # of tokens: hidden [c, D], targets [c], weights [c]
@@ -38,7 +38,7 @@ Batch = dict[str, jax.Array]  # token_ids, positions, segment_ids, targets [B, T
 def weighted_nll(
     config: ModelConfig, params: Params, batch: Batch, *, compute_dtype: jnp.dtype, remat: str
 ) -> jax.Array:
-    """Sum over the batch of weights * -log p(target), a float32 scalar.
+    """Sum weights * -log p(target) over the batch, a float32 scalar.
 
     The loader's weights make the sum over all micro-batches of a step its mean loss, by example or by token. The rows
     are as `sharding.place_rows` puts them on the mesh.
@@ -56,43 +56,43 @@ def weighted_nll(
 
 
 @jax.custom_vjp
-def head_nll(hidden: jax.Array, kernel: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
-    """Sum of weights * -log softmax(hidden @ kernel)[targets], a float32 scalar.
+def head_nll(hidden: jax.Array, head: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
+    """Sum weights * -log softmax(hidden @ head)[targets], a float32 scalar.
 
-    hidden [B, T, D], kernel [D, V], targets and weights [B, T].
-    The gradient of `kernel` is summed, over tokens and over devices, in float32; `weights` are constants.
+    hidden [B, T, D], head [D, V], targets and weights [B, T].
+    The gradient of `head` is summed, over tokens and over devices, in float32; `weights` are constants.
     """
-    return _on_mesh(_loss, ())(hidden, kernel, targets, weights)
+    return _on_mesh(_loss, ())(hidden, head, targets, weights)
 
 
-def _forward(hidden: jax.Array, kernel: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple[jax.Array, Any]:
-    if not is_sharded() and platform() == "cpu" and hidden.dtype == kernel.dtype == jnp.float32:
-        loss, *grads = loss_on_cpu.loss_and_grads(hidden, kernel, targets, weights)
+def _forward(hidden: jax.Array, head: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple[jax.Array, Any]:
+    if not is_sharded() and platform() == "cpu" and hidden.dtype == head.dtype == jnp.float32:
+        loss, *grads = loss_on_cpu.loss_and_grads(hidden, head, targets, weights)
     else:
-        loss, *grads = _on_mesh(_loss_and_grads, ((), RESIDUAL, KERNEL))(hidden, kernel, targets, weights)
+        loss, *grads = _on_mesh(_loss_and_grads, ((), RESIDUAL, HEAD))(hidden, head, targets, weights)
     return loss, grads
 
 
 def _backward(grads: list[jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array, None, None]:
-    to_hidden, to_kernel = grads
-    return (to_hidden * grad).astype(to_hidden.dtype), to_kernel * grad, None, None
+    to_hidden, to_head = grads
+    return (to_hidden * grad).astype(to_hidden.dtype), to_head * grad, None, None
 
 
 head_nll.defvjp(_forward, _backward)
 
 
 def _on_mesh(function: Callable, outputs: Any) -> Callable:
-    """`function` run by every device of the mesh in use on its tokens and its columns of the kernel."""
+    """Let every device of the mesh in use run `function` on its tokens and its columns of the head."""
     layout = current_layout()
     if layout is None or not is_sharded():
         return partial(function, None)
-    return shard_over(layout, partial(function, layout), (RESIDUAL, KERNEL, RESIDUAL[:2], RESIDUAL[:2]), outputs)
+    return shard_over(layout, partial(function, layout), (RESIDUAL, HEAD, RESIDUAL[:2], RESIDUAL[:2]), outputs)
 
 
 def _loss(
-    layout: Layout | None, hidden: jax.Array, kernel: jax.Array, targets: jax.Array, weights: jax.Array
+    layout: Layout | None, hidden: jax.Array, head: jax.Array, targets: jax.Array, weights: jax.Array
 ) -> jax.Array:
-    columns = _columns(layout, kernel, hidden.dtype)
+    columns = _columns(layout, head, hidden.dtype)
 
     def add(total: jax.Array, chunk: Chunk) -> tuple[jax.Array, None]:
         h, target, weight = _everyones(layout, chunk)
@@ -104,34 +104,34 @@ def _loss(
 
 
 def _loss_and_grads(
-    layout: Layout | None, hidden: jax.Array, kernel: jax.Array, targets: jax.Array, weights: jax.Array
+    layout: Layout | None, hidden: jax.Array, head: jax.Array, targets: jax.Array, weights: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    columns = _columns(layout, kernel, hidden.dtype)
+    columns = _columns(layout, head, hidden.dtype)
 
     def add(carry: tuple[jax.Array, jax.Array], chunk: Chunk) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-        total, to_kernel = carry
+        total, to_head = carry
         h, target, weight = _everyones(layout, chunk)
         nll, to_scores = _nll(layout, h, columns, target)
         to_scores = (to_scores * weight[:, None]).astype(h.dtype)
-        to_kernel += jnp.matmul(h.T, to_scores, preferred_element_type=jnp.float32)
+        to_head += jnp.matmul(h.T, to_scores, preferred_element_type=jnp.float32)
         to_h = jnp.matmul(to_scores, columns.T, preferred_element_type=jnp.float32)
         if layout is not None:
             to_h = sum_scatter(layout, to_h, layout.axes("vocab"), 0)
-        return (total + jnp.sum(weight * nll), to_kernel), to_h.astype(hidden.dtype)
+        return (total + jnp.sum(weight * nll), to_head), to_h.astype(hidden.dtype)
 
     zero = (jnp.zeros((), jnp.float32), jnp.zeros(columns.shape, jnp.float32))
-    (total, to_kernel), to_hidden = jax.lax.scan(add, zero, _chunks(hidden, targets, weights))
+    (total, to_head), to_hidden = jax.lax.scan(add, zero, _chunks(hidden, targets, weights))
     to_hidden = to_hidden.reshape(-1, hidden.shape[-1])[: targets.size].reshape(hidden.shape)
     if layout is not None:
-        to_kernel = sum_scatter(layout, to_kernel, layout.axes("head_embed"), 0)
-        to_kernel = jax.lax.psum(to_kernel, [a for a in layout.axes("batch") if a not in layout.axes("head_embed")])
-    return _sum(total, layout, "batch"), to_hidden, to_kernel.astype(kernel.dtype)
+        to_head = sum_scatter(layout, to_head, layout.axes("head_embed"), 0)
+        to_head = jax.lax.psum(to_head, [a for a in layout.axes("batch") if a not in layout.axes("head_embed")])
+    return _sum(total, layout, "batch"), to_hidden, to_head.astype(head.dtype)
 
 
-def _columns(layout: Layout | None, kernel: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """This device's columns of the whole kernel, [D, v], in the compute type."""
-    kernel = kernel.astype(dtype)
-    return kernel if layout is None else jax.lax.all_gather(kernel, layout.axes("head_embed"), axis=0, tiled=True)
+def _columns(layout: Layout | None, head: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """This device's columns of the whole head, [D, v], in the compute type."""
+    head = head.astype(dtype)
+    return head if layout is None else jax.lax.all_gather(head, layout.axes("head_embed"), axis=0, tiled=True)
 
 
 def _chunks(hidden: jax.Array, targets: jax.Array, weights: jax.Array) -> Chunk:
@@ -148,7 +148,7 @@ def _chunks(hidden: jax.Array, targets: jax.Array, weights: jax.Array) -> Chunk:
 
 
 def _everyones(layout: Layout | None, chunk: Chunk) -> Chunk:
-    """The chunks of all devices among which the vocabulary is cut: they hold other tokens, and other columns."""
+    """Gather the chunks of all devices among which the vocabulary is sharded: they hold other tokens and columns."""
     if layout is None:
         return chunk
     return tuple(jax.lax.all_gather(x, layout.axes("vocab"), axis=0, tiled=True) for x in chunk)

@@ -1,4 +1,4 @@
-"""Where a run writes its numbers: `metrics.jsonl`, one line a step; TensorBoard and, if asked for, W&B beside it."""
+"""Places where a run writes its numbers: `metrics.jsonl`, one line a step; TensorBoard and, if asked for, W&B."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROWS_WAITING = 1000  # numbers that TensorBoard's thread has not yet written
 
 
 class MetricsLog:
-    """Appends rows to `run_dir/metrics.jsonl`, `run_dir/tensorboard` and a W&B run, until the end of its `with`.
+    """Append rows to `run_dir/metrics.jsonl`, `run_dir/tensorboard` and a W&B run, until the end of its `with`.
 
     Opened at step s it drops the rows after s: they were written by a run that was stopped before its next checkpoint,
     and the resumed run writes them again.
@@ -63,7 +63,7 @@ class MetricsLog:
 
 
 def find_wandb() -> ModuleType:
-    """The `wandb` package. Raises UserError where it is not installed."""
+    """Import and return the `wandb` package. Raises UserError if it is not installed."""
     wandb = None
     with suppress(ImportError):
         wandb = importlib.import_module("wandb")
@@ -74,7 +74,7 @@ def find_wandb() -> ModuleType:
 
 
 def start_wandb(project: str, run_dir: Path, config: Mapping[str, Any]) -> Any:
-    """The W&B run of `run_dir`, the same after a stop: its id stands in `run_dir/wandb_id`.
+    """Start the W&B run of `run_dir`, the same after a stop: its id stands in `run_dir/wandb_id`.
 
     W&B's own settings (WANDB_MODE=offline, `wandb login`) hold. Raises UserError where W&B does not start.
     """

@@ -14,7 +14,7 @@ from s1_jax.model.qwen2 import Params, param_axes
 
 
 def learning_rate(config: OptimConfig, total_steps: int) -> optax.Schedule:
-    """The rate of step 0, 1, ...: linear from 0 over ceil(warmup_share * total) steps, then half a cosine to 0.
+    """Make the learning-rate schedule: linear from 0 over ceil(warmup_share * total) steps, then half a cosine to 0.
 
     As transformers' `get_cosine_schedule_with_warmup`: the very first step has rate 0.
     """
@@ -29,7 +29,7 @@ def learning_rate(config: OptimConfig, total_steps: int) -> optax.Schedule:
 
 
 def decayed(config: ModelConfig) -> Params:
-    """True for each parameter that weight decay applies to: the matrices."""
+    """Mark each parameter that weight decay applies to: the matrices."""
 
     def is_matrix(path: tuple, axes: tuple[str, ...]) -> bool:
         return path[-1].key != "bias" and "norm" not in axes
@@ -38,7 +38,7 @@ def decayed(config: ModelConfig) -> Params:
 
 
 def make_optimizer(config: OptimConfig, model: ModelConfig, total_steps: int) -> optax.GradientTransformation:
-    """Clip, then AdamW (as optax.adamw), its moments kept in `config.moments`."""
+    """Make the optimizer: clipping, then AdamW (as optax.adamw) with its moments stored in `config.moments`."""
     adamw = optax.chain(
         kept_as(jnp.dtype(config.moments), optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)),
         optax.add_decayed_weights(config.weight_decay, mask=decayed(model)),
@@ -48,7 +48,7 @@ def make_optimizer(config: OptimConfig, model: ModelConfig, total_steps: int) ->
 
 
 def kept_as(dtype: jnp.dtype, tx: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`tx` with the floating-point arrays of its state kept as `dtype` between steps, and float32 within one."""
+    """Store the floating-point arrays of the state of `tx` as `dtype` between steps, and as float32 within one."""
 
     def cast(state: Any, dtype: jnp.dtype) -> Any:
         return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)

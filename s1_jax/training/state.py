@@ -1,4 +1,4 @@
-"""What a training run is, between two steps."""
+"""The state of a training run between two steps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TrainState:
 
 
 def abstract_state(model: ModelConfig, tx: optax.GradientTransformation, layout: Layout) -> TrainState:
-    """The state as jax.ShapeDtypeStruct with shardings: moments lie where their parameter lies, scalars everywhere."""
+    """Return the state as jax.ShapeDtypeStruct with shardings: moments as their parameter, scalars on every device."""
     params = abstract_params(model)
     params = jax.tree.map(_placed, params, layout.tree(param_axes(model), params))
     everywhere = NamedSharding(layout.mesh, PartitionSpec())
@@ -42,7 +42,7 @@ def abstract_state(model: ModelConfig, tx: optax.GradientTransformation, layout:
 
 
 def init_state(params: Params, tx: optax.GradientTransformation, target: TrainState) -> TrainState:
-    """A state at step 0 around `params`. Every leaf is checked to lie where `target` says, the moments above all."""
+    """Make a state at step 0 around `params`, and check that every leaf, moments too, lies where `target` says."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
     opt_state = jax.jit(tx.init, out_shardings=shardings.opt_state)(params)
     state = TrainState(jax.device_put(jnp.zeros((), jnp.int32), shardings.step), params, opt_state)

@@ -23,7 +23,7 @@ BATCH_KEYS = ("token_ids", "positions", "segment_ids", "targets", "weights")
 def loss_and_grads(
     model: ModelConfig, params: Params, batch: Batch, micro_batches: jax.Array, *, compute_dtype: jnp.dtype, remat: str
 ) -> tuple[jax.Array, Params]:
-    """Loss (scalar) and gradients of the first `micro_batches` of a batch of arrays [M, B, T].
+    """Compute the loss (scalar) and the gradients of the first `micro_batches` of a batch of arrays [M, B, T].
 
     The loop has a traced bound, so steps with fewer micro-batches neither compile anew nor compute padding. A batch of
     one needs no loop, and so no second set of gradients.
@@ -50,7 +50,10 @@ def train_step(
     compute_dtype: jnp.dtype,
     remat: str,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """`state` one step on, and scalars: `loss`, `grad_norm` before clipping, `param_norm` after the update."""
+    """Take one step, and return the new state and scalars.
+
+    The scalars are `loss`, `grad_norm` before clipping and `param_norm` after the update.
+    """
     loss, grads = loss_and_grads(model, state.params, batch, micro_batches, compute_dtype=compute_dtype, remat=remat)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -67,7 +70,7 @@ def compile_step(
     compute_dtype: jnp.dtype,
     remat: str,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
-    """`train_step` jitted for one layout, state donated, all arrays placed by name. Call it within `layout.use()`."""
+    """Jit `train_step` for one layout, with the state donated; call the result within `layout.use()`."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
     rows = layout.sharding("micro", "batch", "length")
     everywhere = shardings.step
@@ -83,7 +86,7 @@ def compile_step(
 def compile_loss(
     model: ModelConfig, target: TrainState, layout: Layout, *, compute_dtype: jnp.dtype, remat: str
 ) -> Callable[[Params, Batch, jax.Array], jax.Array]:
-    """The loss of a batch [M, B, T] without gradients, jitted; for held-out examples."""
+    """Jit the loss of a batch [M, B, T] without gradients, for held-out examples."""
 
     def loss(params: Params, batch: Batch, micro_batches: jax.Array) -> jax.Array:
         def add(index: jax.Array, total: jax.Array) -> jax.Array:

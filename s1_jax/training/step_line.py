@@ -1,4 +1,4 @@
-"""The lines a run prints: one table that grows by a line every so many steps, in a terminal as in a log file."""
+"""The lines that a run prints: a table that grows by a line every few steps, in a terminal and in a log file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COLUMNS = (
 
 
 class StepTable:
-    """Which steps get a line, and their lines.
+    """Table of the steps that get a line, and their lines.
 
     Every `every`-th step, the first of a run, the last, and each that compiled or has a held-out loss. Columns of which
     the first row knows nothing (MFU and memory on a CPU) are left out, so a line stays short.
@@ -48,7 +48,7 @@ class StepTable:
         self._lines = 0
 
     def lines(self, row: Mapping[str, Any]) -> list[str]:
-        """None, a line, or the header and a line.
+        """Return no line, one line, or the header and a line.
 
         `row` is that of metrics.jsonl, and `seconds_left`, and the `shape` [M, B, T] of the step's arrays.
         """

@@ -1,4 +1,4 @@
-"""What is measured of a step beside its loss: where its time went, device memory, and a trace of chosen steps."""
+"""Measures of a step other than its loss: where its time went, device memory, and traces of chosen steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GIB = 2**30
 
 
 class StepTime(NamedTuple):
-    """Where the time of one step went, in seconds."""
+    """Parts of the time of one step, in seconds."""
 
     seconds: float  # from its dispatch until its numbers are read, without compilation
     input_wait: float  # of these, blocked in the loader for the step after it
@@ -27,7 +27,7 @@ class StepTime(NamedTuple):
 
 
 class StepClock:
-    """Times the loop of a run, from its first step on. Compilation is kept apart: it says nothing of steps to come."""
+    """Clock of a run's loop, from its first step on. Compilation is counted apart, as later steps do not have it."""
 
     def __init__(self, now: Callable[[], float] = time.perf_counter):
         self.took: StepTime  # of the last step
@@ -38,7 +38,7 @@ class StepClock:
         self._input_wait, self._compilation = 0.0, 0.0  # of the step under way
 
     def waiting(self, steps: Iterator[T]) -> Iterator[T]:
-        """`steps` themselves; the time they block is input wait of the step they are asked in."""
+        """Yield `steps`; the time that they block counts as input wait of the step in which they are asked."""
         while True:
             asked = self._now()
             step = next(steps, None)
@@ -49,7 +49,7 @@ class StepClock:
 
     @contextmanager
     def compiling(self, program: str, shape: tuple[int, ...]) -> Iterator[bool]:
-        """Around the call of a jitted function, which returns at once but for the first of a shape: is this one?"""
+        """Time the call of a jitted function, and yield whether it is the first of its shape, which compiles."""
         called, new = self._now(), (program, shape) not in self._compiled
         yield new
         if new:
@@ -61,7 +61,7 @@ class StepClock:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Around one step; `took` tells of it afterwards."""
+        """Time one step; `took` has its parts afterwards."""
         self._input_wait, self._compilation = 0.0, 0.0
         began = self._now()
         if self._started is None:
@@ -72,15 +72,15 @@ class StepClock:
         self._steps += 1
 
     def seconds_left(self, steps: int) -> float:
-        """How long so many more steps take, at the pace of those timed so far with all between them; needs one."""
+        """Estimate the seconds that this many more steps take, at the pace since the first step; needs one step."""
         assert self._started is not None
         return steps * (self._now() - self._started - self._all_compilation) / self._steps
 
 
 def device_memory() -> dict[str, float | None]:
-    """`hbm_gib` in use, `hbm_peak_gib` since the process began, `hbm_limit_gib`: the fullest local device, in GiB.
+    """Read the memory of the fullest local device in GiB: `hbm_gib`, `hbm_peak_gib` since the start, `hbm_limit_gib`.
 
-    None where the platform does not tell, as on CPU.
+    Values are None where the platform does not report them, as on CPU.
     """
     told = [device.memory_stats() or {} for device in jax.local_devices()]
     names = {"hbm_gib": "bytes_in_use", "hbm_peak_gib": "peak_bytes_in_use", "hbm_limit_gib": "bytes_limit"}
@@ -110,7 +110,7 @@ class Trace:
 
     @contextmanager
     def step(self, number: int) -> Iterator[None]:
-        """Around one step; says where the trace is after the last step of a range."""
+        """Trace one step if it is chosen; prints where the trace is after the last step of a range."""
         if number in self._steps and self._range is None:
             self._range = range(number, next(after for after in count(number) if after not in self._steps))
             jax.profiler.start_trace(self._folder / _name(self._range))

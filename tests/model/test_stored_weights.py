@@ -47,7 +47,7 @@ def test_transposed_kernels_give_the_same_logits(tiny, shape):
 
 
 def is_transposed(x):
-    return isinstance(x, stored_weights.TransposedKernel)
+    return isinstance(x, stored_weights.TransposedWeight)
 
 
 def upright(layers):
