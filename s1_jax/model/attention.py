@@ -53,7 +53,7 @@ def rope_angles(config: ModelConfig, positions: jax.Array) -> tuple[jax.Array, j
     Always float32: bfloat16 rounds position 257 to 256, and sin(257) is nothing like sin(256).
     """
     frequencies, factor = rope_frequencies(config)
-    angles = positions[..., None].astype(jnp.float32) * frequencies
+    angles = positions[..., None].astype(jnp.float32) * jnp.expand_dims(frequencies, range(positions.ndim))
     return jnp.cos(angles) * factor, jnp.sin(angles) * factor
 
 

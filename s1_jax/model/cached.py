@@ -45,7 +45,7 @@ def hidden_states(
 
 
 def _mix(positions: jax.Array, first: LayerCache) -> Mixer:
-    mask = jnp.arange(first.capacity) <= positions[:, :, None]
+    mask = jnp.arange(first.capacity)[None, None] <= positions[:, :, None]
 
     def mix(of_layer: LayerCache, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, LayerCache]:
         new = write(of_layer, positions, k, v)
@@ -103,7 +103,8 @@ def branch_hidden_states(
 def _mix_branches(lengths: jax.Array, slots: jax.Array, prefix: LayerCache, tails: LayerCache) -> Mixer:
     seen_of_prefix = jnp.broadcast_to(lengths[:, :, None], slots.shape)
     masks = tuple(
-        jnp.arange(cache.capacity) < seen[..., None] for cache, seen in ((prefix, seen_of_prefix), (tails, slots + 1))
+        jnp.arange(cache.capacity)[None, None, None] < seen[..., None]
+        for cache, seen in ((prefix, seen_of_prefix), (tails, slots + 1))
     )
 
     def mix(

@@ -85,7 +85,7 @@ def _query_blocks(segment_ids: jax.Array, order: np.ndarray, G: int) -> list[tup
         slots = slice(start, min(start + size, T))
         end = int(np.flatnonzero(order <= order[slots].max()).max()) + 1
         same = segment_ids[:, slots, None] == segment_ids[:, None, :end]
-        mask = jnp.repeat(same & (order[slots, None] >= order[None, :end]), G, axis=1)[:, None]
+        mask = jnp.repeat(same & (order[None, slots, None] >= order[None, None, :end]), G, axis=1)[:, None]
         blocks.append((slice(slots.start * G, slots.stop * G), end, mask))
     return blocks
 

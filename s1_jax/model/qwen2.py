@@ -93,7 +93,12 @@ class Linear(nnx.Module):
         """Add the bias in float32, so that its gradient, a sum over all tokens, is one in float32."""
         if self.bias is None:
             return y
-        return (y.astype(jnp.float32) + self.bias[...].astype(jnp.float32)).astype(y.dtype)
+        return (y.astype(jnp.float32) + along_last(self.bias[...], y)).astype(y.dtype)
+
+
+def along_last(vector: jax.Array, x: jax.Array) -> jax.Array:
+    """Give a vector the dimensions of `x`, all of size 1 but the last, in float32."""
+    return jnp.expand_dims(vector.astype(jnp.float32), range(x.ndim - 1))
 
 
 def side_by_side(x: jax.Array, *linears: Linear) -> list[jax.Array]:
@@ -112,7 +117,7 @@ class RMSNorm(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         wide = x.astype(jnp.float32)
         wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
-        return (wide * self.weight[...].astype(jnp.float32)).astype(x.dtype)
+        return (wide * along_last(self.weight[...], x)).astype(x.dtype)
 
 
 class Attention(nnx.Module):

@@ -57,7 +57,7 @@ def whole(params: Any) -> Any:
     """Turn every int8 weight into an array [in, out] of float32; transposed ones stay."""
 
     def leaf(x: Any) -> Any:
-        return x.values.astype(jnp.float32) * x.scales if isinstance(x, Int8Weight) else x
+        return x.values.astype(jnp.float32) * x.scales[None] if isinstance(x, Int8Weight) else x
 
     return jax.tree.map(leaf, params, is_leaf=lambda x: isinstance(x, (Int8Weight, TransposedWeight)))
 
@@ -89,4 +89,4 @@ def rounded(weight: jax.Array) -> Int8Weight:
     """Round a weight [in, out] to int8; the old one is deleted."""
     wide = weight.astype(jnp.float32)
     scales = jnp.maximum(jnp.abs(wide).max(axis=0), jnp.finfo(jnp.float32).tiny) / 127
-    return Int8Weight(jnp.round(wide / scales).astype(jnp.int8), scales)
+    return Int8Weight(jnp.round(wide / scales[None]).astype(jnp.int8), scales)

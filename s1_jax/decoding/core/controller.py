@@ -208,7 +208,7 @@ def _bias(budget: Budget, markers: Markers, state: BudgetState) -> Array:
     used = state.num_thinking / jnp.maximum(budget.max_thinking_tokens, 1)
     end_bias = jnp.where(thinking, budget.end_bias * used, 0.0)
     bias = jnp.where(continues, end_bias[:, None], 0.0)
-    return jnp.where(markers.is_known & may_come, bias, -jnp.inf)
+    return jnp.where(markers.is_known[None] & may_come, bias, -jnp.inf)
 
 
 def _after_ignore(state: BudgetState) -> Array:

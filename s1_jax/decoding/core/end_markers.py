@@ -44,17 +44,17 @@ def follow(markers: Markers, marker_bits: Array, token: Array) -> Array:
 def whole(budget: Budget, markers: Markers, marker_bits: Array) -> Array:
     """Count the tokens of the longest end marker that the last tokens complete; int32 [B], 0: none."""
     _, last = _first_and_last(markers)
-    completes = (marker_bits & _bits_of_row(budget, markers))[:, None] & last != 0
-    return jnp.where(completes, markers.end_lengths, 0).max(axis=1)
+    completes = (marker_bits & _bits_of_row(budget, markers))[:, None] & last[None] != 0
+    return jnp.where(completes, markers.end_lengths[None], 0).max(axis=1)
 
 
 def begun(budget: Budget, markers: Markers, marker_bits: Array) -> Array:
     """Count the last tokens, as many as possible, that begin an end marker without completing it; int32 [B]."""
     ends, bits = jnp.cumsum(markers.end_lengths), jnp.arange(MARKER_BITS)
-    first_of_marker = jnp.where(ends <= bits[:, None], ends, 0).max(axis=1)
+    first_of_marker = jnp.where(ends[None] <= bits[:, None], ends[None], 0).max(axis=1)
     lengths = jnp.where(jnp.isin(bits + 1, ends), 0, bits + 1 - first_of_marker)
-    matches = (marker_bits & _bits_of_row(budget, markers))[:, None] >> bits.astype(jnp.uint32) & 1 == 1
-    return jnp.where(matches, lengths, 0).max(axis=1)
+    matches = (marker_bits & _bits_of_row(budget, markers))[:, None] >> bits.astype(jnp.uint32)[None] & 1 == 1
+    return jnp.where(matches, lengths[None], 0).max(axis=1)
 
 
 def undecided(budget: Budget, markers: Markers, state: BudgetState) -> Array:
@@ -68,8 +68,8 @@ def next_tokens(budget: Budget, markers: Markers, state: BudgetState, forced_thi
     An end is too early where its marker begins below the minimum of thinking tokens or right after an ignore string.
     That holds for rows that are `forced_thinking` [B]: they think, and with forcing.
     """
-    first, last = _first_and_last(markers)
-    before_last = markers.end_lengths - 1
+    first, last = (of_marker[None] for of_marker in _first_and_last(markers))
+    before_last = markers.end_lengths[None] - 1
     lacks_last = (before_last == 0) | (state.marker_bits[:, None] & last // 2 != 0)
     early = state.num_thinking[:, None] - before_last < budget.min_thinking_tokens[:, None]
     early |= (state.ignores_used[:, None] > 0) & (state.num_sampled[:, None] == before_last)
@@ -78,7 +78,8 @@ def next_tokens(budget: Budget, markers: Markers, state: BudgetState, forced_thi
     matched = state.marker_bits[:, None] & (last * 2 - first)  # within each marker
     longest = jnp.uint32(1) << (MARKER_BITS - 1 - jax.lax.clz(matched))
     following = jnp.where(matched == 0, first, longest * 2).sum(axis=1, dtype=jnp.uint32) & of_row
-    return markers.bits & following[:, None] != 0, markers.bits & too_early[:, None] == 0
+    bits = markers.bits[None]
+    return bits & following[:, None] != 0, bits & too_early[:, None] == 0
 
 
 def _bits_of_row(budget: Budget, markers: Markers) -> Array:

@@ -101,7 +101,7 @@ def filter_logits(logits: Array, top_k: Array, top_p: Array, min_p: Array) -> Ar
     def by_rank() -> Array:
         vocab = logits.shape[-1]
         descending = -jnp.sort(-logits, axis=-1)
-        within_k = jnp.arange(vocab) < jnp.where(top_k > 0, top_k, vocab)[:, None]
+        within_k = jnp.arange(vocab)[None] < jnp.where(top_k > 0, top_k, vocab)[:, None]
         descending = jnp.where(within_k, descending, -jnp.inf)
         probabilities = jax.nn.softmax(descending, axis=-1)
         before = jnp.cumsum(probabilities, axis=-1) - probabilities

@@ -49,7 +49,7 @@ def decode_speculatively(
         context = state.context.at[rows, position].set(outcome.token, mode="drop")
         draft = foresee(controller, controller_state, look_up(context, position + 1, J))
 
-        positions = position[:, None] + jnp.arange(1 + J)
+        positions = position[:, None] + jnp.arange(1 + J)[None]
         context = context.at[rows[:, None], positions[:, 1:]].set(draft, mode="drop")
         token_ids = jnp.concatenate([outcome.token[:, None], jnp.maximum(draft, 0)], axis=1)
         logits, cache = forward(token_ids, positions, state.cache)
@@ -89,15 +89,15 @@ def look_up(context: Array, lengths: Array, J: int) -> Array:
     the latest of equally long ones. A draft that reaches the end of the row continues at its own beginning, so that
     repetitions are drafted in full.
     """
-    indices, last = jnp.arange(context.shape[1]), lengths - 1
+    indices, last = jnp.arange(context.shape[1])[None], lengths - 1
     same = indices < last[:, None]
     matched = jnp.zeros(context.shape, jnp.int32)
     for back in range(NGRAM):
         token = jnp.take_along_axis(context, jnp.maximum(last - back, 0)[:, None], axis=1)
         same &= (jnp.roll(context, back, axis=1) == token) & (indices >= back)
         matched += same
-    best = jnp.argmax(matched * len(indices) + indices, axis=1)
-    following = best[:, None] + 1 + jnp.arange(J) % jnp.maximum(last - best, 1)[:, None]
+    best = jnp.argmax(matched * indices.size + indices, axis=1)
+    following = best[:, None] + 1 + jnp.arange(J)[None] % jnp.maximum(last - best, 1)[:, None]
     found = matched.any(axis=1, keepdims=True)
     return jnp.where(found, jnp.take_along_axis(context, jnp.where(found, following, 0), axis=1), -1)
 
