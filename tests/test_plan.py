@@ -188,4 +188,4 @@ def test_help_tells_a_newcomer_what_it_does(capsys):
     with pytest.raises(SystemExit):
         plan.main(["--help"])
     told = capsys.readouterr().out
-    assert "--topology" in told and "no TPU needed" in " ".join(told.split())
+    assert "--topology" in told and "needs no TPU" in " ".join(told.split())
