@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import json
 import os
 import re
 import shutil
@@ -40,6 +41,7 @@ SMALLER = {  # of the configs in the folder that blocks are run in
 }
 QUOTED = re.compile(r"\$?'[^']*'|\"[^\"]*\"")
 SPECIAL = re.compile(r"[|;&<>$]")  # what only a shell does
+CONTEXT = 256  # tokens that the model takes: what does not end by itself ends here
 EXAMPLES = 48  # of the quickstart's fine-tuning
 
 
@@ -217,7 +219,10 @@ def prepared(tmp_path_factory) -> Path:
     for name in ("python", "python3"):
         (folder / ".venv" / "bin" / name).write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
         (folder / ".venv" / "bin" / name).chmod(0o755)
-    shutil.copytree(str(files("s1_jax") / "assets" / "tiny_base"), folder / "runs" / "quickstart" / "sft" / "hf")
+    model = folder / "runs" / "quickstart" / "sft" / "hf"
+    shutil.copytree(str(files("s1_jax") / "assets" / "tiny_base"), model)
+    config = json.loads((model / "config.json").read_text()) | {"max_position_embeddings": CONTEXT}
+    (model / "config.json").write_text(json.dumps(config))
     made = folder / "runs" / "quickstart" / "examples.jsonl"
     importlib.import_module("s1_jax.quickstart").main(["--run-dir", str(made.parent), "--until", "examples"])
     made.write_text("".join(made.read_text().splitlines(keepends=True)[:EXAMPLES]))
