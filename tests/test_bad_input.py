@@ -103,7 +103,7 @@ OPTIONS = {
         ("--mesh.data=0", f"mesh.data is 0; {DEVICES}"),
     ),
     "generate": (
-        ("", "missing: --model"),
+        ("", "give --input and --output, or --prompt"),
         ("--model=", f"model is ''; {PLACE}"),
         ("--model=m --input= --output=o", f"input is ''; {PLACE} or None"),
         ("--model=m --input=i --output=", f"output is ''; {PLACE} or None"),
@@ -155,7 +155,7 @@ VALUES = {  # in a config file, where no command line has made numbers of words
     "EvaluateConfig(run_dir='a\\0b')": f"run_dir is 'a\\x00b'; {PLACE}",
     "EvaluateConfig(seeds=0)": f"seeds is 0; it must be a tuple, each {SEED.removeprefix('it must be ')}",
     "EvaluateConfig(seeds=(0, '1'))": f"seeds[1] is '1'; {SEED}",
-    "EvaluateConfig(model='m')": "model is 'm'; it must be a ModelSource",
+    "EvaluateConfig(model='m')": "model is 'm'; it must be a DecodeModelSource",
     "EvaluateConfig(sampling={'temperature': 1})": "sampling is {'temperature': 1}; it must be a SamplingConfig",
     "EvaluateConfig(model=ModelSource(dtype='f8'))": "model.dtype is 'f8'; it must be auto or float32 or bfloat16",
     "EvaluateConfig(sweep=SweepConfig(shared_trace=1))": "sweep.shared_trace is 1; it must be true or false",
