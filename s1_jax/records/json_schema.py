@@ -24,6 +24,7 @@ from s1_jax.records.schema import (
     Field,
     SameAs,
 )
+from s1_jax.runtime.terminal import say
 
 FILE = files("s1_jax") / "assets" / "record.schema.json"
 NULL_OUTSIDE_SWEEPS = ("task", "problem_id", *VERDICT.names)
@@ -72,4 +73,4 @@ def _property(field: Field) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json_schema_text(), end="")
+    say(json_schema_text(), end="")
