@@ -86,7 +86,7 @@ def time_stages(run_dir: Path, rows: int, stages: Sequence[str], tokenizer: str 
     size = max(rows * 1000 // ROWS, 10)
     config = CurateConfig(
         run_dir=str(run_dir),
-        tokenizer=tokenizer or "",
+        tokenizer=tokenizer or "none",  # not read: `measure` is left out
         collect=CollectConfig(limit=rows),
         decontaminate=DecontaminateConfig(tasks=(), paths=(str(run_dir / "problems.jsonl"),)),
         select=SelectConfig(size=size, uniform_until=7 * size // 10, seed_sources=("gpqa",), seed_long_source=None),
