@@ -104,7 +104,7 @@ OPTIONS = {
     ),
     "generate": (
         ("", "give --input and --output, or --prompt"),
-        ("--model=", f"model is ''; {PLACE}"),
+        ("--model=", f"model.path is ''; {PLACE}"),
         ("--model=m --input= --output=o", f"input is ''; {PLACE} or None"),
         ("--model=m --input=i --output=", f"output is ''; {PLACE} or None"),
         ("--model=m --prompt=x --sampling.temperature=nan", f"temperature is nan; {TEMPERATURE}"),
