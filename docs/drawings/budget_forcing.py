@@ -69,7 +69,7 @@ def end() -> Piece:
 
 
 def discarded() -> Piece:
-    """An end marker that was sampled and thrown away."""
+    """An end marker that was sampled and suppressed."""
 
     def piece(x: float, y: float) -> str:
         shape = box(x, y, 2 * UNIT - 2, HEIGHT, RED, "end")

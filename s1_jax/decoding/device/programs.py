@@ -147,12 +147,8 @@ class Program:
         self._layout = layout
 
     def __call__(self, *arguments: Any) -> Any:
-        """Run the function, after compiling it where the sizes are new.
-
-        Arrays of the host may be arguments, and arrays on the devices must lie where the function needs them: a copy
-        from device to device would be made in every call, unnoticed.
-        """
-        with self._use(), jax.transfer_guard_device_to_device("disallow"):
+        """Run the function, after compiling it where the sizes are new."""
+        with self._use():
             return self.jitted(*self._bound, *arguments)
 
     def lower(self, *arguments: Any) -> jax.stages.Lowered:
