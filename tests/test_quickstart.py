@@ -71,7 +71,7 @@ def test_stopped_it_resumes_where_it_was(tmp_path, finished):
             _, err = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
-    assert process.returncode == 75 and "the same command goes on from there" in err
+    assert process.returncode == 75 and "Run the same command to resume." in err
     before = rows(run)
     assert before[-1]["step"] == 2
     quickstart.main(arguments)

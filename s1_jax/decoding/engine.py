@@ -116,7 +116,8 @@ class Engine:
         self._known_strings: set[str | tuple[str, ...]] = set()
         self.parts = 1 if layout is None else layout.size("batch")
         types = (dtype, dtype if cache_dtype is None else cache_dtype)
-        self.programs = Programs(config, params, self.markers, self.max_model_len, *types, layout, draft_tokens)
+        markers = self.markers if layout is None else layout.everywhere(self.markers)
+        self.programs = Programs(config, params, markers, self.max_model_len, *types, layout, draft_tokens)
 
     @property
     def num_compiled(self) -> int:

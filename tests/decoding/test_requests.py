@@ -112,7 +112,7 @@ def test_a_stop_string_ends_an_answer_when_it_is_whole(engine):
     stopped = dataclasses.replace(requests[place], stop_strings=strings)
     before = engine.decoded_tokens
     (record,) = engine.run([stopped])
-    assert record["answer_end"] == "stop" and record["stop_strings"] == strings
+    assert record["answer_end"] == "stop" and record["stop_strings"] == list(strings)
     assert record["answer_token_ids"] == longest["answer_token_ids"][: record["num_answer_tokens"]]
     written = TOKENIZER.decode(record["answer_token_ids"])
     assert written == text[: text.index(string) + len(string)] == record["text"]

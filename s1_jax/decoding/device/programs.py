@@ -72,8 +72,6 @@ class Programs:
         draft_tokens: int = 0,
     ) -> None:
         self._layout, self.draft_tokens = layout, draft_tokens
-        if layout is not None:
-            markers = layout.everywhere(markers)
         self._programs: list[Program] = []
         self.empty_block = self._program(partial(empty_block, config, cache_dtype), static_argnums=(0, 1))
         self.prefill = self._program(partial(prefill_chunk, config, dtype), params, donate_argnums=1)
