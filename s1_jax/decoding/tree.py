@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from s1_jax.config import StepConfig
@@ -53,7 +52,7 @@ class Tree:
         page_size = PAGE_SIZE.get(jax.default_backend(), 32)
         pages = engine.batch_size * -(-engine.max_model_len // page_size)
         self._pool = Pool(self._programs, pages, page_size, engine.batch_size)
-        self._growth = Growth(engine, self._requests, self._runs, jax.tree.map(jnp.asarray, ends), self._pool)
+        self._growth = Growth(engine, self._requests, self._runs, self._programs.everywhere(ends), self._pool)
         self._nodes: dict[int, Node] = dict(enumerate(self._read_prompts()))
         self._parents: list[int | None] = [None] * len(self._nodes)
         self._next_ordinal = [1] * len(requests)  # a root's is 0

@@ -119,6 +119,10 @@ class Programs:
         """Enlarge the pool to this many `pages`."""
         return each_layer(self.more_pages_layer, pool, pages, used_up=True)
 
+    def everywhere(self, tree: Any) -> Any:
+        """Put arrays of the host where every program reads them without a copy."""
+        return jax.tree.map(jnp.asarray, tree) if self._layout is None else self._layout.everywhere(tree)
+
     @property
     def spans_processes(self) -> bool:
         """Whether the mesh has devices of other processes."""
@@ -145,8 +149,12 @@ class Program:
         self._layout = layout
 
     def __call__(self, *arguments: Any) -> Any:
-        """Run the function, after compiling it where the sizes are new."""
-        with self._use():
+        """Run the function, after compiling it where the sizes are new.
+
+        Arrays of the host may be arguments, and arrays on the devices must lie where the function needs them: a copy
+        from device to device would be made in every call, unnoticed.
+        """
+        with self._use(), jax.transfer_guard_device_to_device("disallow"):
             return self.jitted(*self._bound, *arguments)
 
     def lower(self, *arguments: Any) -> jax.stages.Lowered:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from s1_jax.config import MeshConfig
 from s1_jax.decoding.core.token_ids import make_markers
@@ -41,3 +42,13 @@ def test_states_lie_in_one_place_whoever_gives_them(tiny_model):
     for other in (grown, programs.take(grown, np.arange(8, dtype=np.int32))):
         for one, two in zip(jax.tree.leaves(state), jax.tree.leaves(other), strict=True):
             assert two.sharding.is_equivalent_to(one.sharding, one.ndim)
+
+
+def test_an_array_that_lies_on_one_device_is_refused_and_not_copied_to_the_mesh_in_every_call(tiny_model):
+    layout = Layout(make_mesh(MeshConfig(fsdp=4, tensor=2)), DECODE_RULES)
+    programs = make_programs(tiny_model, layout)
+    state = programs.empty_slots(8, 64)
+    none = np.zeros(8, bool)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed device-to-device transfer"):
+        programs.end(state, jnp.asarray(none))
+    programs.end(state, none)  # the host's own arrays may be given
