@@ -22,7 +22,7 @@ FREE = set(
     "conditional async-start async-update async-done add-dependency".split()
 )
 FREE_CALLS = {"AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound"}
-STARTS, GOES_ON = "AsyncCollectiveStart", "async_collective_fusion_config"
+STARTS, ENDS, GOES_ON = "AsyncCollectiveStart", "AsyncCollectiveDone", "async_collective_fusion_config"
 
 
 @dataclass(frozen=True)
@@ -59,22 +59,21 @@ def count(module: Module, unknown_trips: int) -> Counts:
     """Count a whole program; an outermost loop of unknown length runs `unknown_trips` times."""
     total = Counts()
     for name, times in module.executions(unknown_trips).items():
-        total.add(_once(module, module[name]), times)
+        for instruction in module[name]:
+            total.add(count_instruction(module, module[name], instruction), times)
     return total
 
 
-def _once(module: Module, computation: Computation) -> Counts:
-    """Count one execution of a computation with its fusions, but without loops and calls."""
-    counts = Counts()
-    for instruction in computation:
-        counts.matmul_flops += matmul_flops(module, computation, instruction)
-        for array_bytes, space in _traffic(module, computation, instruction):
-            counts.hbm_bytes += array_bytes * (space == HBM)
-            counts.host_bytes += array_bytes * (space == HOST)
-        for collective in _collectives(module, computation, instruction):
-            counts.collectives[collective] = counts.collectives.get(collective, 0) + 1
-        for kernel in _kernels(module, instruction):
-            counts.kernels[kernel] = counts.kernels.get(kernel, 0) + 1
+def count_instruction(module: Module, computation: Computation, instruction: Instruction) -> Counts:
+    """Count one execution of an instruction with what is fused into it, but without loops and calls."""
+    counts = Counts(matmul_flops=matmul_flops(module, computation, instruction))
+    for array_bytes, space in _traffic(module, computation, instruction):
+        counts.hbm_bytes += array_bytes * (space == HBM)
+        counts.host_bytes += array_bytes * (space == HOST)
+    for collective in _collectives(module, computation, instruction):
+        counts.collectives[collective] = counts.collectives.get(collective, 0) + 1
+    for kernel in _kernels(module, instruction):
+        counts.kernels[kernel] = counts.kernels.get(kernel, 0) + 1
     return counts
 
 
@@ -83,7 +82,7 @@ def _kernels(module: Module, instruction: Instruction) -> Iterator[str]:
     if instruction.opcode == "fusion":
         for inner in module[instruction.called[0]]:
             yield from _kernels(module, inner)
-    elif _target(instruction) == KERNEL:
+    elif target(instruction) == KERNEL:
         yield re.sub(r"[.\d]+$", "", instruction.name)
 
 
@@ -162,7 +161,7 @@ def _continues(computation: Computation, instruction: Instruction) -> bool:
 
     The compiler repeats the collective in all fusions that run during it.
     """
-    return GOES_ON in instruction.attributes and all(_target(each) != STARTS for each in computation)
+    return GOES_ON in instruction.attributes and all(target(each) != STARTS for each in computation)
 
 
 # Memory
@@ -177,7 +176,7 @@ def _traffic(module: Module, computation: Computation, instruction: Instruction)
     result that is an operand updated in place is not counted, since it is unknown how much was written.
     """
     opcode = instruction.opcode
-    if opcode in FREE or _target(instruction) in FREE_CALLS:
+    if opcode in FREE or target(instruction) in FREE_CALLS:
         return
     operands = [array for name in instruction.operands for array in computation[name].arrays]
     if opcode == "fusion":
@@ -233,7 +232,7 @@ def _wanted(module: Module, computation: Computation, name: str, whole: float) -
             inner = module[user.called[0]]
             for parameter, operand in zip(inner.parameters, user.operands, strict=True):
                 total += _wanted(module, inner, parameter, whole) if operand == name else 0.0
-        elif user.opcode != "tuple" and _target(user) in (None, KERNEL) and not _continues(computation, user):
+        elif user.opcode != "tuple" and target(user) in (None, KERNEL) and not _continues(computation, user):
             total += whole
     return total
 
@@ -241,12 +240,12 @@ def _wanted(module: Module, computation: Computation, name: str, whole: float) -
 def _written(module: Module, computation: Computation, results: tuple[Array, ...]) -> Traffic:
     """Yield what a fused computation writes into its `results`."""
     root = computation[computation.root]
-    if _target(root) == KERNEL:
+    if target(root) == KERNEL:
         kept = _in_place(root)
         yield from ((array.bytes, array.space) for i, array in enumerate(results) if i not in kept)
         return
-    if _target(root) is not None:  # of an asynchronous collective: its operand, its result, flags
-        if _target(root) == STARTS:
+    if target(root) is not None:  # of an asynchronous collective: its operand, its result, flags
+        if target(root) == STARTS:
             yield results[1].bytes, results[1].space
         return
     elements = root.operands if root.opcode == "tuple" else (root.name,)
@@ -267,7 +266,7 @@ def _written(module: Module, computation: Computation, results: tuple[Array, ...
 
 def _in_place(instruction: Instruction) -> set[int]:
     """Return the indices of a Pallas kernel's results that alias operands."""
-    if _target(instruction) != KERNEL:
+    if target(instruction) != KERNEL:
         return set()
     pairs = instruction.attribute("output_to_operand_aliasing") or ""
     return {int(number or 0) for number in re.findall(r"\{(\d*)\}: \(", pairs)}
@@ -286,7 +285,8 @@ def _shown(module: Module, instruction: Instruction) -> str | None:
     return None if source is None else instruction.operands[int(inner[source].literal)]
 
 
-def _target(instruction: Instruction) -> str | None:
-    return (
-        (instruction.attribute("custom_call_target") or "").strip('"') if instruction.opcode == "custom-call" else None
-    )
+def target(instruction: Instruction) -> str | None:
+    """Return what a custom call calls; None for other instructions."""
+    if instruction.opcode != "custom-call":
+        return None
+    return (instruction.attribute("custom_call_target") or "").strip('"')

@@ -127,21 +127,28 @@ class Module:
         def run(name: str, factor: float, state: State) -> None:
             times[name] = times.get(name, 0) + factor
             for instruction in self[name]:
-                if instruction.opcode == "while":
-                    trips, kept = trip_count(self, self[name], instruction, state)
-                    if trips is None and name != self.entry:
-                        raise RunError(
-                            f"the compiled program has an inner loop of unknown length, {instruction.name}; "
-                            "its cost cannot be planned"
-                        )
-                    for called in instruction.called:
-                        run(called, factor * (unknown_trips if trips is None else trips), kept)
-                elif instruction.opcode in ("call", "conditional", "async-start"):
-                    for called in instruction.called:
-                        run(called, factor, {})
+                trips, kept = self.trips(name, instruction, state)
+                for called in instruction.called if trips != 0 else ():
+                    run(called, factor * (unknown_trips if trips is None else trips), kept)
 
         run(self.entry, 1, {})
         return times
+
+    def trips(self, name: str, instruction: Instruction, state: State) -> tuple[int | None, State]:
+        """Return how often an instruction of computation `name` runs what it calls, and constants in a loop's state.
+
+        `state` has the known values of the loop whose body the computation is. The number is None for a loop of the
+        entry computation whose bound is an argument, and 0 for fusions. Raises RunError for such a loop elsewhere.
+        """
+        if instruction.opcode != "while":
+            return int(instruction.opcode in ("call", "conditional", "async-start")), {}
+        trips, kept = trip_count(self, self[name], instruction, state)
+        if trips is None and name != self.entry:
+            raise RunError(
+                f"the compiled program has an inner loop of unknown length, {instruction.name}; "
+                "its cost cannot be planned"
+            )
+        return trips, kept
 
 
 def parse(text: str) -> Module:

@@ -19,6 +19,7 @@ from s1_jax.planning.groups import Groups, mesh_axes
 
 Link = tuple[tuple[int, ...], int, int]  # the chip that it starts from, its axis and its direction
 TIMES = ("compute", "hbm", "ici", "step_overlap", "step_no_overlap")  # fields and properties of `Seconds`
+PERMUTE = "collective-permute"
 MATMUL_SHARE = 0.75  # fraction of peak assumed for the matmuls of a step
 
 
@@ -62,21 +63,21 @@ def ici_seconds(collectives: Mapping[Collective, float], mesh: Mesh, chip: Chip)
     all-reduce takes twice that. An all-to-all is limited by the links across the middle of its longest axis, with V/4
     over them in each direction.
     """
-    slice_of = _Slice(mesh, chip)
+    torus = Torus(mesh, chip)
     total = 0.0
     permuted: dict[tuple[str, ...], dict[Link, float]] = {}
     for collective, times in collectives.items():
-        if collective.kind == "collective-permute":
+        if collective.kind == PERMUTE:
             loads = permuted.setdefault(mesh_axes(collective.groups, mesh), {})
-            for link, crossed in slice_of.loads(collective.groups).items():
+            for link, crossed in torus.loads(collective.groups).items():
                 loads[link] = loads.get(link, 0.0) + crossed * collective.bytes * times
         else:
-            total += times * max(slice_of.group_seconds(collective, group) for group in collective.groups)
+            total += times * torus.seconds(collective)
     return total + sum(max(loads.values(), default=0) for loads in permuted.values()) / chip.link_bandwidth
 
 
-class _Slice:
-    """Positions of the devices of a mesh in the torus."""
+class Torus:
+    """Positions of the devices of a mesh in the torus, and the links between them."""
 
     def __init__(self, mesh: Mesh, chip: Chip):
         self.chip = chip
@@ -84,7 +85,37 @@ class _Slice:
         self.shape = tuple(int(size) for size in self.coordinates.max(axis=0) + 1)
         self.wraps = chip.wraps(self.shape)
 
-    def group_seconds(self, collective: Collective, group: tuple[int, ...]) -> float:
+    def seconds(self, collective: Collective) -> float:
+        """Return the time of one collective by itself, which all of its groups run at the same time."""
+        if collective.kind == PERMUTE:
+            loads = self.loads(collective.groups)
+            return max(loads.values(), default=0) * collective.bytes / self.chip.link_bandwidth
+        return max(self._group_seconds(collective, group) for group in collective.groups)
+
+    def links(self, collective: Collective) -> frozenset[Link]:
+        """Return all links that a collective uses: those that a permute crosses, or those within the groups."""
+        pairs = list(collective.groups) if collective.kind == PERMUTE else []
+        for group in collective.groups if collective.kind != PERMUTE else ():
+            for axis in range(len(self.shape)):
+                lines: dict[tuple[int, ...], list[int]] = {}
+                for device in sorted(group, key=lambda device: self.coordinates[device][axis]):
+                    lines.setdefault(tuple(np.delete(self.coordinates[device], axis)), []).append(device)
+                for line in lines.values():
+                    around = list(zip(line, line[1:] + line[:1], strict=True))
+                    pairs += around + [(target, source) for source, target in around]
+        return frozenset(self.loads(tuple(pairs)))
+
+    def hops(self, collective: Collective) -> int:
+        """Return the number of links that data crosses one after another; an all-reduce crosses them twice."""
+        longest = 0
+        for group in collective.groups:
+            along = self.coordinates[list(group)]
+            apart = np.abs(along[:, None] - along)
+            apart = np.where(self.wraps, np.minimum(apart, np.array(self.shape) - apart), apart)
+            longest = max(longest, int(apart.max(axis=(0, 1)).sum()))
+        return longest * (2 if collective.kind == "all-reduce" else 1)
+
+    def _group_seconds(self, collective: Collective, group: tuple[int, ...]) -> float:
         """Return the time of one collective within one of its groups."""
         links = self._links(group)
         n, V = len(group), collective.bytes

@@ -10,7 +10,7 @@ import pytest
 
 from s1_jax.chips import chip_of
 from s1_jax.planning.counts import Collective, Counts
-from s1_jax.planning.roofline import MATMUL_SHARE, Seconds, ici_seconds, seconds
+from s1_jax.planning.roofline import MATMUL_SHARE, Seconds, Torus, ici_seconds, seconds
 
 V5P, V6E = chip_of("TPU v5"), chip_of("TPU v6 lite")
 LINK = 9e10  # bytes/s one way, of both
@@ -73,3 +73,21 @@ def test_compute_and_memory_times():
     times = seconds(counts, V5P.peak_flops / 2, slice_of(2, 2, 1), V5P)
     assert (times.compute, times.hbm, times.ici) == (pytest.approx(1.5 / MATMUL_SHARE), 2.0, 0.0)
     assert Seconds(3, 1, 2).step_overlap == 3 and Seconds(3, 1, 2).step_no_overlap == 6
+
+
+def test_the_links_and_hops_of_a_collective():
+    """On a line of 4 of 8 chips: three links each way. On a ring a permute around it takes the one between the ends."""
+
+    def of(kind, *groups):
+        return Collective(kind, V, groups)
+
+    line, ring = Torus(slice_of(1, 8), V6E), Torus(slice_of(1, 16), V6E)
+    within = {((0, y), 1, 1) for y in range(3)} | {((0, y), 1, -1) for y in range(1, 4)}
+    assert line.links(of("all-gather", (0, 1, 2, 3))) == within
+    assert line.hops(of("all-gather", (0, 1, 2, 3))) == 3 and line.hops(of("all-reduce", (1, 0, 2, 3))) == 6
+    assert len(ring.links(of("all-gather", tuple(range(16))))) == 32 and ring.hops(of("all-gather", range(16))) == 8
+    assert ring.links(of("collective-permute", (15, 0))) == {((0, 15), 1, 1)}
+    assert line.hops(of("collective-permute", (0, 1), (7, 0))) == 7
+    square = Torus(slice_of(2, 2), V6E)
+    assert len(square.links(of("all-reduce", (0, 1, 2, 3)))) == 8 and square.hops(of("all-gather", (0, 1, 2, 3))) == 2
+    assert square.links(of("all-gather", (0, 1), (2, 3))).isdisjoint(square.links(of("all-gather", (0, 2), (1, 3))))
