@@ -58,7 +58,9 @@ class Sweep:
     ) -> None:
         self.sizes, self._layout = sizes, layout
         self.params = decode_params(config, types, layout)
-        markers, (compute, _, kept) = _markers(config.vocab_size, suffix_tokens), map(jnp.dtype, types)
+        compute, _, kept = map(jnp.dtype, types)
+        on_all = layout.sharding()  # as in the engine
+        markers = jax.tree.map(lambda leaf: _placed(leaf, on_all), _markers(config.vocab_size, suffix_tokens))
         drafts = sizes.draft_tokens
         self._programs = Programs(config, self.params, markers, sizes.capacity, compute, kept, layout, drafts)
         self.state: Any = _compiled(self._programs.empty_slots, sizes.rows, sizes.capacity)[0]
