@@ -7,8 +7,9 @@ For a training run it prints whether the step fits into the chips' memory, how m
 a step and the whole run take at least. For a sweep (a config of s1_jax.evaluate) it prints how many rows fit, what a
 decoding step reads and sends, and the tokens per second.
 
-Times are bounds at 75% of the chips' peak in matrix products and full memory and interconnect bandwidth, with
-everything overlapped and with nothing overlapped. FLOPs are those of all chips together.
+Times assume 75% of the chips' peak in matrix products and full memory and interconnect bandwidth. Two bounds, with
+everything overlapped and with nothing overlapped, enclose the time as scheduled: what the order of the compiled
+instructions hides and waits for. FLOPs are those of all chips together.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from s1_jax.model.sizes import QWEN2_5
 from s1_jax.planning.decode_estimate import LIVE, DecodePlan, make_decode_plan, most_rows
 from s1_jax.planning.search import Result, label, search
 from s1_jax.planning.topology import KNOWN, Topology, describe, parse_topology, say_on_stderr
-from s1_jax.planning.train_estimate import Plan, capacity, make_plan, slice_layout
+from s1_jax.planning.train_estimate import Plan, capacity, make_plan, slice_layout, waits
 from s1_jax.planning.workload import corpus_of_lengths, full_rows, read_lengths
 from s1_jax.runtime.cli import load_config, parse, parse_with_file, program, run_main
 from s1_jax.runtime.storage import as_path
@@ -46,6 +47,7 @@ TIMES = {  # printed names of a step's times
     "step_overlap": "all overlapped",
     "step_no_overlap": "nothing overlapped",
 }
+WAITS = {"scheduled": "as scheduled", "exposed": "waiting for links", "hidden": "links hidden", "latency": "latency"}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -63,24 +65,25 @@ def main(argv: list[str] | None = None) -> None:
     model = QWEN2_5.get(config.model.path) or hf.load_config(hf.resolve(config.model.path))
 
     # A sweep
+    hop_latency = config.hop_latency_us / 1e6
     if isinstance(config, DecodePlanConfig):
         needs = None
         if config.rows:
             rows, needs = most_rows(config, model, devices, say_on_stderr)
             config = dataclasses.replace(config, batch_size=rows)
-        decoding = make_decode_plan(config, model, devices, say_on_stderr, needs)
+        decoding = make_decode_plan(config, model, devices, say_on_stderr, needs, hop_latency)
         say(to_json(decoding) if config.json else format_decode_plan(decoding, config.model.path, topology))
         return
 
     # A training run: its examples, then one plan or a search
     corpus = examples(config)
     if config.search:
-        results = search(config, model, corpus, devices, config.search_limit, say_on_stderr)
+        results = search(config, model, corpus, devices, config.search_limit, say_on_stderr, hop_latency)
         say(search_json(results) if config.json else format_search(results))
         return
     layout, _ = slice_layout(config, devices)
     check_sizes(config, model, 0, layout)
-    plan = make_plan(config, model, corpus, devices, say_on_stderr)
+    plan = make_plan(config, model, corpus, devices, say_on_stderr, hop_latency)
     say(to_json(plan) if config.json else format_plan(plan, config.model.path, topology))
 
 
@@ -137,8 +140,8 @@ def format_plan(plan: Plan, path: str, topology: Topology) -> str:
         (f"{'fits' if plan.fits else 'DOES NOT FIT'}", f"{share:.0%}"),
     ]
     parts = [head, f"steps of [M, B, T]: {shapes}", align(gib)]
-    if plan.seconds is not None and plan.run_seconds is not None and plan.compiled_flops is not None:
-        times, (overlap, no_overlap) = plan.seconds, plan.run_seconds
+    if plan.seconds is not None and plan.timing is not None and plan.run_seconds is not None and plan.compiled_flops:
+        times, run = plan.seconds, plan.run_seconds
         if plan.host_bytes:
             parts[-1] += (
                 f"\noffloaded: {memory.host / GIB:.2f} GiB of each chip in its host's memory, "
@@ -153,19 +156,18 @@ def format_plan(plan: Plan, path: str, topology: Topology) -> str:
                 ]
             )
         )
-        sent = [(f"{kind} over {axis}", f"{size / GIB:.3f}") for kind, axis, size in plan.collectives]
-        parts.append(align([("sent per step", "GiB"), *sent]) if sent else "a step sends nothing")
+        sent = [("sent per step", "GiB", "s waited", "s hidden")]
+        for kind, axis, size in plan.collectives:
+            waited, hidden = waits(plan.timing, kind, axis).values()
+            sent.append((f"{kind} over {axis}", f"{size / GIB:.3f}", f"{waited:.3f}", f"{hidden:.3f}"))
+        parts.append(align(sent) if plan.collectives else "a step sends nothing")
+        bounds = [(name, f"{getattr(times, field):.3f}") for field, name in TIMES.items()]
+        told = [(name, f"{plan.timing.to_dict()[field]:.3f}") for field, name in WAITS.items()]
+        parts.append(align([("per step", "seconds"), *bounds, *told]))
         parts.append(
-            align(
-                [
-                    ("per step", "seconds"),
-                    *((name, f"{getattr(times, field):.3f}") for field, name in TIMES.items()),
-                ]
-            )
-        )
-        parts.append(
-            f"{plan.steps} steps: {overlap / 60:.1f} minutes with full overlap, {no_overlap / 60:.1f} without "
-            f"({no_overlap / 3600 * plan.chips:.1f} chip-hours, MFU {plan.mfu:.1%})"
+            f"{plan.steps} steps: {run.scheduled / 60:.1f} minutes as scheduled "
+            f"({run.scheduled / 3600 * plan.chips:.1f} chip-hours, MFU {plan.mfu:.1%}), "
+            f"{run.overlap / 60:.1f} with full overlap, {run.no_overlap / 60:.1f} without"
         )
     parts.append(f"compiled in {plan.compile_seconds:.0f} s")
     return "\n\n".join(parts)
@@ -186,15 +188,21 @@ def format_decode_plan(plan: DecodePlan, path: str, topology: Topology) -> str:
     ]
     parts = [head, f"{plan.sizes.rows} rows of {plan.sizes.capacity:,} tokens", align(gib)]
     if (step := plan.step) is not None:
-        sent = [(f"{kind} over {axis}", f"{n}", f"{size / 2**20:.2f}") for kind, axis, size, n in step.collectives]
-        parts.append(align([("sent per step", "times", "MiB"), *sent]) if sent else "a step sends nothing")
-        columns = [("step with caches", "least GiB", "moved", "x least", *(f"ms {name}" for name in TIMES.values()))]
+        full = step.timings[LIVE["full"]]
+        sent = [
+            (f"{kind} over {axis}", f"{n}", f"{size / 2**20:.2f}", f"{1000 * full.exposed[kind, axis]:.2f}")
+            for kind, axis, size, n in step.collectives
+        ]
+        parts.append(align([("sent per step", "times", "MiB", "ms waited"), *sent]) if sent else "a step sends nothing")
+        titles = (*TIMES.values(), *WAITS.values())
+        columns = [("step with caches", "least GiB", "moved", "x least", *(f"ms {name}" for name in titles))]
         columns[0] += ("tokens/s", "per chip", "of roofline")
         for name, live in LIVE.items():
-            times = step.seconds(live)
-            rate = plan.sizes.rows / times.step_no_overlap
+            times, timing = step.seconds(live), step.timings[live]
+            rate = plan.sizes.rows / timing.seconds
             size = (f"{step.least(live) / GIB:.2f}", f"{step.moved(live) / GIB:.2f}")
-            took = (f"{1000 * getattr(times, field):.2f}" for field in TIMES)
+            spent = (*(getattr(times, field) for field in TIMES), *timing.to_dict().values())
+            took = (f"{1000 * each:.2f}" for each in spent)
             shares = (f"{rate:.0f}", f"{rate / plan.chips:.0f}", f"{step.roofline_share(live):.0%}")
             ratio = f"{step.moved(live) / step.least(live):.4f}"
             columns.append((name.replace("_", " "), *size, ratio, *took, *shares))
@@ -210,15 +218,16 @@ def to_json(plan: Plan | DecodePlan) -> str:
 
 def format_search(results: list[Result]) -> str:
     """Format a table with one line per choice, the fastest first."""
-    rows = [("choice", "GiB", "x model", "s/step", "overlapped", "minutes", "MFU")]
+    rows = [("choice", "GiB", "x model", "s/step", "waiting", "overlapped", "minutes", "MFU")]
     for config, plan in results:
         size = f"{plan.memory.total / GIB:.1f}"
-        if plan.seconds is None or plan.run_seconds is None or plan.compiled_flops is None:
-            rows.append((label(config), size, "", "too large", "", "", ""))
+        if plan.seconds is None or plan.timing is None or plan.run_seconds is None or plan.compiled_flops is None:
+            rows.append((label(config), size, "", "too large", "", "", "", ""))
             continue
         ratio = f"{plan.compiled_flops / plan.model_flops:.3f}"
-        times = (f"{plan.seconds.step_no_overlap:.2f}", f"{plan.seconds.step_overlap:.2f}")
-        rows.append((label(config), size, ratio, *times, f"{plan.run_seconds[1] / 60:.1f}", f"{plan.mfu:.1%}"))
+        step, waited = f"{plan.timing.seconds:.2f}", f"{plan.timing.exposed.total():.2f}"
+        overlap, minutes = f"{plan.seconds.step_overlap:.2f}", f"{plan.run_seconds.scheduled / 60:.1f}"
+        rows.append((label(config), size, ratio, step, waited, overlap, minutes, f"{plan.mfu:.1%}"))
     return align(rows)
 
 

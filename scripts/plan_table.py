@@ -52,9 +52,10 @@ SWEEPS = {
     "sweep_32b_v5e16": "v5litepod-16",
 }
 HEAD = "config|slice|step|mesh|remat|GiB a chip|of HBM|FLOPs x model|compute|HBM|ICI".split("|")
-HEAD += "minutes|overlapped|chip-hours|MFU".split("|")
+HEAD += "waiting|scheduled|minutes|overlapped|not overlapped|chip-hours|MFU".split("|")
 SWEEP_HEAD = "config|slice|mesh|rows|weights|cache|GiB a chip|of HBM|moved|x least".split("|")
-SWEEP_HEAD += "HBM|ICI|collectives|tokens/s|a chip|of roofline|half full: tokens/s|a chip|of roofline".split("|")
+SWEEP_HEAD += "HBM|ICI|collectives|waiting|latency|scheduled|tokens/s|a chip|of roofline".split("|")
+SWEEP_HEAD += "half full: tokens/s|a chip|of roofline".split("|")
 
 
 def main() -> None:
@@ -130,11 +131,11 @@ def row(config: str, topology: str, full: list[str] | None, plan: dict[str, Any]
     if not plan["fits"]:
         return cells + [""] * (len(HEAD) - len(cells))
     cells.append(f"{plan['flops']['ratio']:.3f}")
-    cells += [f"{times[name]:.2f}" for name in ("compute", "hbm", "ici")]
+    cells += [f"{times[name]:.2f}" for name in ("compute", "hbm", "ici", "exposed", "scheduled")]
     if full:  # one step instead of a run
-        return [*cells, "", "", "", f"{plan['mfu']:.0%}"]
-    minutes = [f"{run[name]:.1f}" for name in ("minutes_no_overlap", "minutes_overlap", "chip_hours")]
-    return [*cells, *minutes, f"{plan['mfu']:.0%}"]
+        return [*cells, "", "", "", "", f"{plan['mfu']:.0%}"]
+    names = ("minutes_scheduled", "minutes_overlap", "minutes_no_overlap", "chip_hours")
+    return [*cells, *(f"{run[name]:.1f}" for name in names), f"{plan['mfu']:.0%}"]
 
 
 def sweep_row(config: str, topology: str, plan: dict[str, Any]) -> list[str]:
@@ -145,6 +146,7 @@ def sweep_row(config: str, topology: str, plan: dict[str, Any]) -> list[str]:
     cells += [f"{memory['total'] / memory['capacity']:.0%}", f"{full['bytes_moved'] / 2**30:.2f}"]
     cells += [f"{full['ratio']:.4f}", *(f"{1000 * full['seconds'][name]:.2f}" for name in ("hbm", "ici"))]
     cells.append(str(sum(each["count"] for each in plan["collectives"])))
+    cells += [f"{1000 * full['seconds'][name]:.2f}" for name in ("exposed", "latency", "scheduled")]
     for step in (full, half):
         cells += [f"{step['tokens_per_second']:.0f}", f"{step['tokens_per_second_per_chip']:.0f}"]
         cells.append(f"{step['roofline_share']:.0%}")

@@ -93,6 +93,11 @@ def test_a_plan_as_json(tiny):
     assert all(part > 0 for part in parts)
     assert times["step_no_overlap"] == pytest.approx(sum(parts)) and times["step_overlap"] >= max(parts)
     assert told["run"]["minutes_no_overlap"] == pytest.approx(4 * times["step_no_overlap"] / 60)
+    assert told["run"]["minutes_scheduled"] == pytest.approx(4 * times["scheduled"] / 60)
+    assert times["compute"] + times["exposed"] <= times["scheduled"] <= times["step_no_overlap"] + times["latency"]
+    assert 0 < times["latency"] <= times["exposed"] < times["scheduled"] and times["hidden"] >= 0
+    for name in ("exposed", "hidden"):
+        assert sum(each[name] for each in told["collectives"]) == pytest.approx(times[name])
     assert "compiling the step" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -136,9 +141,11 @@ def test_a_plan_of_a_sweep(sweep, tmp_path):
     assert {each["axis"] for each in told["collectives"]} >= {"fsdp", "tensor"}
     assert all(each["bytes"] / each["count"] < kernel for each in told["collectives"])  # no weight travels
     times = full["seconds"]
-    assert full["tokens_per_second_per_chip"] == pytest.approx(16 / 4 / times["step_no_overlap"])
+    assert full["tokens_per_second_per_chip"] == pytest.approx(16 / 4 / times["scheduled"])
+    assert 0 < times["latency"] <= times["exposed"] < times["scheduled"] and times["hbm"] < times["scheduled"]
+    assert half["seconds"]["scheduled"] < 0.7 * times["scheduled"]
     least = full["bytes_least"] / 8.1e11
-    assert full["roofline_share"] == pytest.approx(least / times["step_no_overlap"]) and times["hbm"] > least
+    assert full["roofline_share"] == pytest.approx(least / times["scheduled"]) and times["hbm"] > least
 
 
 @NEEDS_LIBTPU

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,13 +26,15 @@ from s1_jax.planning.decode_program import Sizes, Sweep, Types, cache_bytes, dec
 from s1_jax.planning.groups import mesh_axes
 from s1_jax.planning.hlo import Module, parse
 from s1_jax.planning.roofline import TIMES, Seconds, seconds
-from s1_jax.planning.train_estimate import capacity, slice_layout
+from s1_jax.planning.schedule import HOP_LATENCY, Kernel, Schedule, Timing
+from s1_jax.planning.train_estimate import capacity, slice_layout, waits
 from s1_jax.planning.train_program import compile_lowered, compute_dtype, local_bytes
 from s1_jax.sharding import DECODE_RULES, Layout
 
 LIVE = {"full": 1.0, "half_full": 0.5}  # fraction of the caches in use
 ROOM = 0.99  # fraction of HBM; the compiler refuses programs that need more (see `compile_lowered`)
 FIRST_GUESS = 1.3 * GIB  # memory of a program in addition to weights and caches
+ATTENTION = "decode_attention"  # the kernel that skips unused parts of the cache
 FEW_LAYERS = (2, 3)  # programs with this many layers are compiled, and their memory extrapolated to all layers
 
 
@@ -47,6 +49,7 @@ class Step:
     collectives: tuple[tuple[str, str, float, int], ...]  # kind, mesh axes, bytes of one group's arrays, number
     seconds_full: Seconds
     bandwidth: float  # bytes/s of HBM
+    timings: Mapping[float, Timing]  # in the order of the compiled schedule, by the fraction of the caches in use
 
     def least(self, live: float) -> float:
         """Return the bytes that any step must read: the weights and the live part of the cache."""
@@ -62,8 +65,8 @@ class Step:
         return Seconds(full.compute, self.moved(live) / self.bandwidth, full.ici)
 
     def roofline_share(self, live: float) -> float:
-        """Return the least time at full memory bandwidth divided by the step's time without overlap."""
-        return self.least(live) / self.bandwidth / self.seconds(live).step_no_overlap
+        """Return the least time at full memory bandwidth divided by the step's time as scheduled."""
+        return self.least(live) / self.bandwidth / self.timings[live].seconds
 
 
 @dataclass(frozen=True)
@@ -110,21 +113,22 @@ class DecodePlan:
             },
             "fits": self.fits,
             "collectives": [
-                {"kind": kind, "axis": axis, "bytes": size, "count": times}
-                for kind, axis, size, times in (step.collectives if step is not None else ())
+                {"kind": kind, "axis": axis, "bytes": size, "count": times, **waits(step.timings[1.0], kind, axis)}
+                for step in ([] if step is None else [step])
+                for kind, axis, size, times in step.collectives
             ],
             "step": told,
             "compile_seconds": self.compile_seconds,
         }
 
     def _at(self, step: Step, live: float) -> dict[str, Any]:
-        times = step.seconds(live)
-        rate = self.sizes.rows / times.step_no_overlap
+        times, timing = step.seconds(live), step.timings[live]
+        rate = self.sizes.rows / timing.seconds
         return {
             "bytes_moved": step.moved(live),
             "bytes_least": step.least(live),
             "ratio": step.moved(live) / step.least(live),
-            "seconds": {name: getattr(times, name) for name in TIMES},
+            "seconds": {name: getattr(times, name) for name in TIMES} | timing.to_dict(),
             "tokens_per_second": rate,
             "tokens_per_second_per_chip": rate / self.chips,
             "roofline_share": step.roofline_share(live),
@@ -137,11 +141,12 @@ def make_decode_plan(
     devices: Sequence[jax.Device],
     say: Callable[[str], None] = lambda line: None,
     needs: dict[str, float] | None = None,
+    hop_latency: float = HOP_LATENCY,
 ) -> DecodePlan:
     """Compile the step for `batch_size` rows of `max_model_len` tokens, and find the memory of the other programs.
 
-    `needs` is the result of `needs_of` if it is already known. Raises UserError for rows that cannot be divided over
-    the mesh, and if weights and caches alone are too large; RunError if the compiler fails.
+    `needs` is the result of `needs_of` if it is already known; `hop_latency` is in seconds. Raises UserError for rows
+    that cannot be divided over the mesh, and if weights and caches alone are too large; RunError if the compiler fails.
     """
     layout, chip = slice_layout(config, devices, DECODE_RULES)
     sizes, types = sizes_of(config, model, layout), types_of(config)
@@ -170,7 +175,9 @@ def make_decode_plan(
         cache=cache,
         needs=needs,
         compile_seconds=time.perf_counter() - started,
-        step=None if compiled is None else step_of(parse(compiled.as_text() or ""), sweep, model, layout, chip),
+        step=None
+        if compiled is None
+        else step_of(parse(compiled.as_text() or ""), sweep, model, layout, chip, hop_latency),
     )
 
 
@@ -255,8 +262,10 @@ def needs_of(model: ModelConfig, types: Types, layout: Layout, sizes: Sizes) -> 
     return {name: less[name] + further * (more[name] - less[name]) for name in less}
 
 
-def step_of(module: Module, sweep: Sweep, model: ModelConfig, layout: Layout, chip: Chip) -> Step:
-    """Count one execution of the body of the program's loop."""
+def step_of(
+    module: Module, sweep: Sweep, model: ModelConfig, layout: Layout, chip: Chip, hop_latency: float = HOP_LATENCY
+) -> Step:
+    """Count one execution of the body of the program's loop, and read its schedule."""
     counts = Counts()
     counts.add(count(module, 1), 1)
     counts.add(count(module, 0), -1)
@@ -266,16 +275,26 @@ def step_of(module: Module, sweep: Sweep, model: ModelConfig, layout: Layout, ch
         key = collective.kind, "+".join(mesh_axes(collective.groups, layout.mesh))
         sent[key] += collective.bytes * often  # type: ignore[assignment]
         times[key] += round(often)
-    skips = "decode_attention" in counts.kernels
+    skips = ATTENTION in counts.kernels
     attention = 4.0 * math.prod(sweep.sizes[:2]) * model.num_attention_heads * model.head_dim * model.num_hidden_layers
+    flops, cache = skips * attention / layout.mesh.size, local_bytes(sweep.state.cache)
+    schedule = Schedule(module, layout.mesh, chip, hop_latency)
+    timings = {}
+    for live in LIVE.values():
+        runs = counts.kernels.get(ATTENTION, 1.0)
+        kernels = {ATTENTION: Kernel(flops / runs, -(1 - live) * cache / runs)}
+        timings[live] = Timing()
+        timings[live].add(schedule.timing(1, kernels))
+        timings[live].add(schedule.timing(0, kernels), -1)
     return Step(
         weights=weights_read(sweep.params),
-        cache=local_bytes(sweep.state.cache),
+        cache=cache,
         moved_full=counts.hbm_bytes,
         skips=skips,
         collectives=tuple((*key, size, times[key]) for key, size in sent.most_common() if times[key]),
-        seconds_full=seconds(counts, skips * attention / layout.mesh.size, layout.mesh, chip),
+        seconds_full=seconds(counts, flops, layout.mesh, chip),
         bandwidth=chip.hbm_bandwidth,
+        timings=timings,
     )
 
 

@@ -18,6 +18,7 @@ from s1_jax.model.qwen2 import REMAT_POLICIES
 from s1_jax.planning.counts import Collective
 from s1_jax.planning.groups import Groups
 from s1_jax.planning.roofline import MATMUL_SHARE, ici_seconds
+from s1_jax.planning.schedule import HOP_LATENCY
 from s1_jax.planning.train_estimate import Plan, capacity, make_plan, slice_layout
 from s1_jax.planning.train_program import local_bytes, state_of
 from s1_jax.planning.workload import StepWork, steps
@@ -50,8 +51,9 @@ def search(
     devices: Sequence[jax.Device],
     limit: int,
     say: Callable[[str], None] = lambda line: None,
+    hop_latency: float = HOP_LATENCY,
 ) -> list[Result]:
-    """Compile at most `limit` choices, the most promising first, and return them ranked by time.
+    """Compile at most `limit` choices, the most promising first, and return them ranked by their time as scheduled.
 
     For each mesh and rows the remat policies are tried in the order of REMAT_POLICIES, from little to much recompute,
     until one fits; policies that did not fit are not tried with the next mesh. Raises UserError if nothing can fit.
@@ -66,7 +68,7 @@ def search(
                 return ranked(results)
             source = dataclasses.replace(candidate.config.model, remat=remat)  # type: ignore[arg-type]
             chosen = dataclasses.replace(candidate.config, model=source)
-            plan = make_plan(chosen, model, corpus, devices)
+            plan = make_plan(chosen, model, corpus, devices, hop_latency=hop_latency)
             results.append(Result(chosen, plan))
             say(f"{len(results)}/{limit}  {label(chosen)}: {outcome(plan)}")
             if plan.fits:
@@ -76,10 +78,13 @@ def search(
 
 
 def ranked(results: Sequence[Result]) -> list[Result]:
-    """Sort results, the fastest first; those that do not fit come last, sorted by the missing memory."""
-    return sorted(
-        results, key=lambda r: (r.plan.run_seconds[1],) if r.plan.run_seconds else (math.inf, r.plan.memory.total)
-    )
+    """Sort results, the fastest as scheduled first; those that do not fit come last, sorted by the missing memory."""
+
+    def key(result: Result) -> tuple[float, ...]:
+        times = result.plan.run_seconds
+        return (math.inf, result.plan.memory.total) if times is None else (times.scheduled,)
+
+    return sorted(results, key=key)
 
 
 def candidates(
@@ -191,9 +196,10 @@ def label(config: TrainConfig) -> str:
 
 def outcome(plan: Plan) -> str:
     """Describe the result in a few words."""
-    if plan.seconds is None:
+    if plan.timing is None:
         return f"does not fit, {plan.memory.total / 2**30:.1f} GiB"
-    return f"{plan.seconds.step_no_overlap:.2f} s per step without overlap, {plan.memory.total / 2**30:.1f} GiB"
+    waits = f"{plan.timing.exposed.total():.2f} s of it waiting for links"
+    return f"{plan.timing.seconds:.2f} s per step as scheduled, {waits}, {plan.memory.total / 2**30:.1f} GiB"
 
 
 def _divisors(number: int) -> list[int]:

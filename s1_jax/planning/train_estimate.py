@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -18,9 +18,18 @@ from s1_jax.model.qwen2 import abstract_params
 from s1_jax.planning.counts import Counts, count
 from s1_jax.planning.groups import mesh_axes
 from s1_jax.planning.roofline import TIMES, Seconds, seconds
+from s1_jax.planning.schedule import HOP_LATENCY, SCHEDULED, Kernel, Schedule, Timing
 from s1_jax.planning.train_program import Memory, Program, compile_program
 from s1_jax.planning.workload import StepWork, steps
 from s1_jax.sharding import TRAIN_RULES, Layout, Rules, make_mesh
+
+
+class RunSeconds(NamedTuple):
+    """Length of a whole run."""
+
+    overlap: float  # with everything overlapped
+    scheduled: float
+    no_overlap: float  # with nothing overlapped
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,8 @@ class Plan:
     compiled_flops: float | None = None  # this and the following are None if the run does not fit
     collectives: tuple[tuple[str, str, float], ...] = ()  # kind, mesh axes, bytes of one group's whole arrays
     seconds: Seconds | None = None
-    run_seconds: tuple[float, float] | None = None  # with overlap, without overlap
+    timing: Timing | None = None  # in the order of the compiled schedule
+    run_seconds: RunSeconds | None = None
     host_bytes: float = 0.0  # exchanged by one chip with its host per step
 
     @property
@@ -58,15 +68,16 @@ class Plan:
 
     @property
     def mfu(self) -> float | None:
-        """Model FLOPs as a fraction of the peak over the time of a step without overlap."""
-        if self.seconds is None:
+        """Model FLOPs as a fraction of the peak over the time of a step as scheduled."""
+        if self.timing is None:
             return None
-        return self.model_flops / (self.seconds.step_no_overlap * math.prod(self.mesh.values()) * self.chip.peak_flops)
+        return self.model_flops / (self.timing.seconds * math.prod(self.mesh.values()) * self.chip.peak_flops)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object; times, compiled FLOPs and MFU are null if the step does not fit."""
         memory, times = self.memory, self.seconds
-        overlap, no_overlap = self.run_seconds or (None, None)
+        bounds = {name: None if times is None else getattr(times, name) for name in TIMES}
+        run = dict.fromkeys(RunSeconds._fields) if self.run_seconds is None else self.run_seconds._asdict()
         return {
             "chips": self.chips,
             "device_kind": self.device_kind,
@@ -85,17 +96,24 @@ class Plan:
                 "compiled": self.compiled_flops,
                 "ratio": None if self.compiled_flops is None else self.compiled_flops / self.model_flops,
             },
-            "collectives": [{"kind": kind, "axis": axis, "bytes": size} for kind, axis, size in self.collectives],
-            "seconds": {name: None if times is None else getattr(times, name) for name in TIMES},
+            "collectives": [
+                {"kind": kind, "axis": axis, "bytes": size, **waits(self.timing or Timing(), kind, axis)}
+                for kind, axis, size in self.collectives
+            ],
+            "seconds": bounds | (dict.fromkeys(SCHEDULED) if self.timing is None else self.timing.to_dict()),
             "mfu": self.mfu,
             "run": {
                 "steps": self.steps,
-                "minutes_overlap": None if overlap is None else overlap / 60,
-                "minutes_no_overlap": None if no_overlap is None else no_overlap / 60,
-                "chip_hours": None if no_overlap is None else no_overlap / 3600 * self.chips,
+                **{f"minutes_{name}": None if spent is None else spent / 60 for name, spent in run.items()},
+                "chip_hours": None if run["scheduled"] is None else run["scheduled"] / 3600 * self.chips,
             },
             "compile_seconds": self.compile_seconds,
         }
+
+
+def waits(timing: Timing, kind: str, axis: str) -> dict[str, float]:
+    """Return the exposed and the hidden seconds of the collectives of one kind over these mesh axes."""
+    return {"exposed": timing.exposed[kind, axis], "hidden": timing.hidden[kind, axis]}
 
 
 def capacity(chip: Chip) -> float:
@@ -121,8 +139,9 @@ def make_plan(
     corpus: Corpus,
     devices: Sequence[jax.Device],
     say: Callable[[str], None] = lambda line: None,
+    hop_latency: float = HOP_LATENCY,
 ) -> Plan:
-    """Compile the step once for each shape of the run, and sum over its steps.
+    """Compile the step once for each shape of the run, and sum over its steps; `hop_latency` is in seconds.
 
     Stops at the first shape that does not fit. Raises UserError as training would, and RunError if the compiler fails.
     """
@@ -148,25 +167,30 @@ def make_plan(
     }
     if not largest.memory.fits:
         return Plan(**about)
-    return Plan(**about, **_totals(work, programs, model, layout, chip))
+    return Plan(**about, **_totals(work, programs, model, layout, chip, hop_latency))
 
 
-def _totals(work: Sequence[StepWork], programs: dict, model: ModelConfig, layout: Layout, chip: Chip) -> dict[str, Any]:
+def _totals(
+    work: Sequence[StepWork], programs: dict, model: ModelConfig, layout: Layout, chip: Chip, hop_latency: float
+) -> dict[str, Any]:
     chips, number = layout.mesh.size, len(work)
     counted: dict[tuple, Counts] = {}
+    schedules = {shape: Schedule(program.module, layout.mesh, chip, hop_latency) for shape, program in programs.items()}
     compiled_flops = overlap = host_bytes = 0.0
-    spent = Seconds(0.0, 0.0, 0.0)
+    spent, timing = Seconds(0.0, 0.0, 0.0), Timing()
     collectives: Counter[tuple[str, str]] = Counter()
     for step in work:
         key = (step.shape, step.micro_batches)
         if key not in counted:
             counted[key] = count(programs[step.shape].module, step.micro_batches)
         counts = counted[key]
-        kernels = kernel_flops(counts, step.attention_flops, model)
-        waited = kernel_flops(counts, step.attention_waited, model)
-        times = seconds(counts, waited / chips, layout.mesh, chip)
+        kernels = attention_kernels(counts, step.attention_flops, model)
+        waited = attention_kernels(counts, step.attention_waited, model)
+        times = seconds(counts, total_flops(counts, waited) / chips, layout.mesh, chip)
         spent, overlap = spent + times, overlap + times.step_overlap
-        compiled_flops += counts.matmul_flops * chips + kernels
+        on_chip = {name: Kernel(flops / chips) for name, flops in waited.items()}
+        timing.add(schedules[step.shape].timing(step.micro_batches, on_chip), 1 / number)
+        compiled_flops += counts.matmul_flops * chips + total_flops(counts, kernels)
         host_bytes += counts.host_bytes
         for collective, often in counts.collectives.items():
             axes = "+".join(mesh_axes(collective.groups, layout.mesh))
@@ -175,21 +199,32 @@ def _totals(work: Sequence[StepWork], programs: dict, model: ModelConfig, layout
         "compiled_flops": compiled_flops / number,
         "collectives": tuple((*key, total / number) for key, total in collectives.most_common()),
         "seconds": Seconds(spent.compute / number, spent.hbm / number, spent.ici / number),
-        "run_seconds": (overlap, spent.step_no_overlap),
+        "timing": timing,
+        "run_seconds": RunSeconds(overlap, timing.seconds * number, spent.step_no_overlap),
         "host_bytes": host_bytes / number,
     }
 
 
-def kernel_flops(counts: Counts, attention_flops: tuple[float, float], model: ModelConfig) -> float:
-    """Return the FLOPs of a step's attention kernels on all chips.
+def attention_kernels(counts: Counts, attention_flops: tuple[float, float], model: ModelConfig) -> dict[str, float]:
+    """Return the FLOPs of one execution of each of a step's attention kernels on all chips, by name.
 
     HLO does not state the FLOPs of a kernel; `attention_flops` are those of one layer, forward and backward. Each
     layer's backward kernel runs once per row. The forward kernel runs as often, or twice if it is recomputed, which the
     program shows. Raises RunError if there is no backward kernel, since the result would silently lack attention.
     """
-    forward = sum(times for name, times in counts.kernels.items() if "_fwd" in name)
     backward = sum(times for name, times in counts.kernels.items() if "_dkv" in name)
     if not backward:
         found = ", ".join(sorted(counts.kernels)) or "none"
         raise RunError(f"the compiled step has no attention kernel with a known name (its kernels: {found})")
-    return model.num_hidden_layers * (forward / backward * attention_flops[0] + attention_flops[1])
+    passes = dict(zip(("_fwd", "_dkv"), attention_flops, strict=True))
+    return {
+        name: model.num_hidden_layers * flops / backward
+        for name in counts.kernels
+        for mark, flops in passes.items()
+        if mark in name
+    }
+
+
+def total_flops(counts: Counts, kernels: Mapping[str, float]) -> float:
+    """Return the FLOPs of all executions of these kernels."""
+    return sum(counts.kernels[name] * flops for name, flops in kernels.items())

@@ -17,6 +17,7 @@ from s1_jax.planning.decode_estimate import Step, sizes_of, weights_read
 from s1_jax.planning.decode_program import Sizes, Sweep, Types, cache_bytes, decode_params
 from s1_jax.planning.hlo import parse
 from s1_jax.planning.roofline import Seconds
+from s1_jax.planning.schedule import Timing
 from s1_jax.planning.train_program import local_bytes
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
 from s1_jax.tasks import load_task
@@ -109,7 +110,8 @@ def test_the_least_a_step_moves(compiled):
     assert local_bytes(sweep.state.cache) == cache == cache_bytes(MODEL, FLOAT32, layout, Sizes(ROWS, LENGTH, 0))
     tied = dataclasses.replace(MODEL, tie_word_embeddings=True)
     assert weights_read(decode_params(tied, FLOAT32, layout)) == weights  # the table is the head
-    dense = Step(weights, cache, 1.5 * (weights + cache), False, (), Seconds(0.0, 0.0, 0.0), bandwidth=2.0)
+    timings = {1.0: Timing(0.75 * (weights + cache))}
+    dense = Step(weights, cache, 1.5 * (weights + cache), False, (), Seconds(0.0, 0.0, 0.0), 2.0, timings)
     skipping = dataclasses.replace(dense, skips=True)
     assert dense.least(1.0) == weights + cache and dense.least(0.5) == weights + cache / 2
     assert dense.moved(0.5) == skipping.moved(1.0) == 1.5 * (weights + cache)

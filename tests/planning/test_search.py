@@ -10,6 +10,7 @@ import pytest
 from s1_jax.config import DataConfig, MeshConfig, TrainConfig
 from s1_jax.model.sizes import QWEN2_5
 from s1_jax.planning.search import groups_along, meshes, ranked, row_choices
+from s1_jax.planning.train_estimate import RunSeconds
 from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh
 
 
@@ -39,7 +40,8 @@ def test_groups_along_mesh_axes():
 
 def test_the_fastest_comes_first_and_what_does_not_fit_last():
     def result(name, minutes, gib=1.0):
-        plan = SimpleNamespace(run_seconds=minutes and (0.0, minutes), memory=SimpleNamespace(total=gib))
+        times = minutes and RunSeconds(overlap=0.0, scheduled=minutes, no_overlap=10 - minutes)
+        plan = SimpleNamespace(run_seconds=times, memory=SimpleNamespace(total=gib))
         return SimpleNamespace(config=name, plan=plan)
 
     results = [result("no", None, 50), result("slow", 9.0), result("almost", None, 20), result("fast", 5.0)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 
 import pytest
 
@@ -11,7 +12,8 @@ from s1_jax.config import ModelConfig
 from s1_jax.errors import RunError, UserError
 from s1_jax.planning.counts import Counts
 from s1_jax.planning.roofline import Seconds
-from s1_jax.planning.train_estimate import Plan, capacity, kernel_flops
+from s1_jax.planning.schedule import Timing
+from s1_jax.planning.train_estimate import Plan, RunSeconds, attention_kernels, capacity, total_flops
 from s1_jax.planning.train_program import Memory
 
 PLAN = Plan(
@@ -26,7 +28,14 @@ PLAN = Plan(
     compiled_flops=40 * 459e12,
     collectives=(("all-gather", "fsdp", 5.0),),
     seconds=Seconds(compute=1.0, hbm=0.5, ici=0.5),
-    run_seconds=(100.0, 200.0),
+    timing=Timing(
+        1.6,
+        hbm=0.5,
+        latency=0.01,
+        links=Counter({("all-gather", "fsdp"): 0.5}),
+        exposed=Counter({("all-gather", "fsdp"): 0.2}),
+    ),
+    run_seconds=RunSeconds(100.0, 160.0, 200.0),
 )
 
 
@@ -40,14 +49,18 @@ def test_the_json_object_has_the_keys_it_promises():
         "params": 1.0, "optimizer": 2.0, "temporaries": 4.0, "total": 7.5, "capacity": pytest.approx(95.74)
     }  # fmt: skip
     assert told["flops"] == {"model": 32 * 459e12, "compiled": 40 * 459e12, "ratio": 1.25}
-    assert told["collectives"] == [{"kind": "all-gather", "axis": "fsdp", "bytes": 5.0}]
-    assert told["seconds"] == {"compute": 1.0, "hbm": 0.5, "ici": 0.5, "step_overlap": 1.0, "step_no_overlap": 2.0}
-    assert told["mfu"] == 0.5
+    assert told["collectives"] == [{"kind": "all-gather", "axis": "fsdp", "bytes": 5.0, "exposed": 0.2, "hidden": 0.3}]
+    assert told["seconds"] == {
+        "compute": 1.0, "hbm": 0.5, "ici": 0.5, "step_overlap": 1.0, "step_no_overlap": 2.0,
+        "scheduled": 1.6, "exposed": 0.2, "hidden": 0.3, "latency": 0.01,
+    }  # fmt: skip
+    assert told["mfu"] == pytest.approx(1 / 1.6)
     assert told["run"] == {
         "steps": 100,
         "minutes_overlap": pytest.approx(100 / 60),
+        "minutes_scheduled": pytest.approx(160 / 60),
         "minutes_no_overlap": pytest.approx(200 / 60),
-        "chip_hours": pytest.approx(32 * 200 / 3600),
+        "chip_hours": pytest.approx(32 * 160 / 3600),
     }
 
 
@@ -61,6 +74,7 @@ def test_a_step_that_does_not_fit_has_the_same_keys_and_no_times():
         assert told[key].keys() == fitting[key].keys()
     assert told["fits"] is False and told["hbm_gib"]["total"] == 120.0
     assert told["flops"]["compiled"] is None and told["mfu"] is None and told["run"]["minutes_overlap"] is None
+    assert told["seconds"]["scheduled"] is None and told["run"]["minutes_scheduled"] is None
 
 
 def test_kernels_count_what_they_visit_in_every_layer_and_again_where_recomputed():
@@ -69,10 +83,11 @@ def test_kernels_count_what_they_visit_in_every_layer_and_again_where_recomputed
     names = ("splash_mha_fwd_segmented_residuals", "splash_mha_dkv_segmented_no_residuals")
     saved = Counts(kernels={names[0]: 12.0, names[1]: 12.0})
     recomputed = Counts(kernels={names[0]: 24.0, names[1]: 12.0})
-    assert kernel_flops(saved, layer, model) == 3 * (20 + 50)
-    assert kernel_flops(recomputed, layer, model) == 3 * (2 * 20 + 50)
+    assert attention_kernels(saved, layer, model) == {names[0]: 3 * 20 / 12, names[1]: 3 * 50 / 12}
+    assert total_flops(saved, attention_kernels(saved, layer, model)) == 3 * (20 + 50)
+    assert total_flops(recomputed, attention_kernels(recomputed, layer, model)) == 3 * (2 * 20 + 50)
     with pytest.raises(RunError, match="no attention kernel .*kernels: rms_norm"):
-        kernel_flops(Counts(kernels={"rms_norm": 3.0}), layer, model)
+        attention_kernels(Counts(kernels={"rms_norm": 3.0}), layer, model)
 
 
 def test_a_chip_whose_memory_nobody_knows_is_refused():
@@ -84,5 +99,5 @@ def test_a_plan_on_chips_of_two_devices_counts_chips_and_the_peak_once():
     """The mesh is of devices; hours are paid by the chip."""
     v7x = dataclasses.replace(chip_of("TPU7x"), hbm_bytes=95 * GIB)
     told = dataclasses.replace(PLAN, chip=v7x, model_flops=16 * 2307e12).to_dict()
-    assert told["chips"] == 16 and told["mfu"] == pytest.approx(0.5)
-    assert told["run"]["chip_hours"] == pytest.approx(16 * 200 / 3600)
+    assert told["chips"] == 16 and told["mfu"] == pytest.approx(1 / 1.6)
+    assert told["run"]["chip_hours"] == pytest.approx(16 * 160 / 3600)
