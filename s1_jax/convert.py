@@ -30,7 +30,7 @@ PROG = program("convert")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Converts, in the direction the source asks for. Raises UserError."""
+    """Convert a model, in the direction that its source decides. Raises UserError if it cannot be converted."""
     config = parse(ConvertConfig, sys.argv[1:] if argv is None else argv, PROG, description=__doc__)
     target = as_path(config.target)
     dtype = None if config.dtype is None else jnp.dtype(config.dtype)
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def steps_folder(source: Path) -> Path | None:
-    """The folder of Orbax steps in or at `source`; None where it is neither a training run's nor an Orbax folder."""
+    """Return the folder of Orbax steps at or in `source`; None if it is neither a training run nor an Orbax folder."""
     for folder in (source / "checkpoints", source):
         if folder.is_dir() and any(child.name.isdecimal() and child.is_dir() for child in folder.iterdir()):
             return folder
@@ -54,7 +54,7 @@ def steps_folder(source: Path) -> Path | None:
 
 
 def to_orbax(source: str, target: Path, dtype: Any) -> None:
-    """A Hugging Face checkpoint as step 0 of an Orbax folder that holds its config and tokenizer too."""
+    """Write a Hugging Face checkpoint as step 0 of an Orbax folder, with its config and tokenizer."""
     folder = resolve(source)
     config, params = hf.load_params(folder, dtype=dtype)
     with whole_folder(target) as partial:
@@ -65,16 +65,16 @@ def to_orbax(source: str, target: Path, dtype: Any) -> None:
 
 
 def to_hf(steps: Path, target: Path, dtype: Any) -> None:
-    """The newest step of an Orbax folder as a Hugging Face checkpoint."""
+    """Write the newest step of an Orbax folder as a Hugging Face checkpoint."""
     params, meta = orbax.restore_params(steps)
     origin = origin_folder(steps, meta)
-    # by what was trained: the folder it started from may have changed since
+    # decided by the trained parameters, because the folder that training started from may have changed since
     config = dataclasses.replace(hf.load_config(origin), tie_word_embeddings="lm_head" not in params)
     hf.save_params(target, config, params, dtype=dtype, tokenizer_from=origin)
 
 
 def origin_folder(steps: Path, meta: dict[str, Any]) -> Path:
-    """Where the model's config.json and tokenizer are: beside the steps, or in the model the run started from."""
+    """Find the model's config.json and tokenizer: beside the steps, or in the model that the run started from."""
     if (steps / "config.json").is_file():
         return steps
     try:

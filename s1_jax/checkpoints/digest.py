@@ -1,4 +1,4 @@
-"""Checksums of arrays that do not depend on which devices hold which part, so they can be compared on another mesh."""
+"""Checksums of arrays that do not depend on how they are sharded, so they can be compared on another mesh."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ Digest = tuple[str, tuple[int, ...], int]  # type, shape, checksum
 
 
 def digests(tree: Any) -> dict[str, Digest]:
-    """The digest of each array of a tree, by its path: computed where the parts lie. All processes must ask.
+    """Compute the digest of each array of a tree, by path, on the devices that hold its shards.
 
-    One changed element always changes its array's checksum; other changes do but for one in 2**32.
+    All processes must call this. One changed element always changes the checksum of its array. Any other change is
+    missed with a probability of about 2**-32.
     """
     leaves = {name: jnp.asarray(leaf) for name, leaf in named(tree).items()}
-    with jax.set_mesh(NO_MESH):  # a part lies on one device, and the caller's mesh has more
-        parts = [_sums_of_parts(leaf) for leaf in leaves.values()]  # all are under way before one is waited for
+    with jax.set_mesh(NO_MESH):  # a shard is on one device, and the caller's mesh has more
+        parts = [_sums_of_parts(leaf) for leaf in leaves.values()]  # all are dispatched before the first is waited for
     sums = np.asarray([sum(map(int, of_leaf)) % 2**32 for of_leaf in parts], np.uint32)
     if jax.process_count() > 1:
         sums = multihost_utils.process_allgather(sums).sum(axis=0, dtype=np.uint32)
@@ -34,18 +35,18 @@ def digests(tree: Any) -> dict[str, Digest]:
 
 
 def named(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by their paths, the parts of a path joined by dots."""
+    """Return the leaves of a tree by path, the keys of a path joined by dots."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 def json_digest(value: Any) -> int:
-    """A checksum of what JSON holds of a value: the same before it is written and after it is read."""
+    """Compute a checksum of a value as JSON, which is the same before it is written and after it is read."""
     return zlib.crc32(json.dumps(value).encode())
 
 
 def _sums_of_parts(x: Array) -> list[Array]:
-    """The checksums of this process's parts, each on its device; a part that several devices hold counts once."""
+    """Compute the checksums of this process's shards, each on its device; a replicated shard counts once."""
     return [
         _checksum(x.shape, part.data, np.asarray([cut.start or 0 for cut in part.index], np.uint32))
         for part in x.addressable_shards
@@ -55,9 +56,9 @@ def _sums_of_parts(x: Array) -> list[Array]:
 
 @partial(jax.jit, static_argnums=0)
 def _checksum(whole: tuple[int, ...], part: Array, begin: Array) -> Array:
-    """uint32 []: the sum, in any order, of a mix of each element's bits with its index in an array of shape `whole`.
+    """Sum a mix of each element's bits and its index in an array of shape `whole`; the order has no effect. uint32 [].
 
-    The part's first element stands at the indices `begin` [axes].
+    The first element of the shard `part` has the indices `begin` [axes].
     """
     bits = part.astype(jnp.uint8) if part.dtype == bool else part
     bits = jax.lax.bitcast_convert_type(bits, f"uint{8 * min(bits.dtype.itemsize, 4)}").astype(jnp.uint32)
@@ -68,7 +69,7 @@ def _checksum(whole: tuple[int, ...], part: Array, begin: Array) -> Array:
 
 
 def _mixed(x: Array) -> Array:
-    """The finalizer of MurmurHash3: one to one, and each bit of its input changes about half of the output's."""
+    """Apply the finalizer of MurmurHash3: one to one, and each bit of the input changes about half of the output's."""
     x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
     return x ^ (x >> 16)

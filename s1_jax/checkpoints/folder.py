@@ -1,4 +1,4 @@
-"""Folders: one that appears under its name only when whole, and the one behind a path, a URL or a hub id."""
+"""Folders of models: found from a path, a URL or a hub id, and written so that they appear only when complete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXPECTED = (
     "a model is a folder with config.json and model.safetensors, here or at gs://, or a hub id such as "
     "Qwen/Qwen2.5-0.5B"
 )
-WRITTEN_LAST = "config.json"  # of a model's folder: without it, it is none
+WRITTEN_LAST = "config.json"  # last file written into a model's folder; without it the folder is no model
 WITHOUT_WEIGHTS = ("*.json", "*.txt", "*.jinja")
 DOWNLOADED = (*WITHOUT_WEIGHTS, "*.safetensors")
 TOKENIZER_FILES = (
@@ -36,20 +36,20 @@ TOKENIZER_FILES = (
     "chat_template.json",
 )
 BLOCK = 2**20  # bytes
-BLOCKS = 64  # of a weights file, evenly spread, that its fingerprint reads; smaller files are read whole
+BLOCKS = 64  # number that a fingerprint reads, evenly spread over a file; smaller files are read whole
 
 
 def resolve(path: str | Path, files: tuple[str, ...] = DOWNLOADED) -> Path:
     """Return the folder of a model: `path` itself, local or in a bucket, or the snapshot of a hub id.
 
-    Of a hub id, only files that match `files` are downloaded, and never pickles. Raises UserError if `path` is neither
-    a folder nor a hub id, or if the bucket or the hub cannot be reached.
+    Only the files of a hub id that match `files` are downloaded; the default leaves out pickles. Raises UserError if
+    `path` is neither a folder nor a hub id, or if the bucket or the hub cannot be reached.
     """
     if in_bucket(folder := as_path(path)):
         try:
             if (folder / "config.json").exists():
                 return folder
-        except Exception as error:  # its client's, and its transport's
+        except Exception as error:  # errors of the bucket's client, and of its transport
             raise UserError(f"{path}: {one_line(error)}") from None
         raise UserError(f"no config.json in {path}; {EXPECTED}")
     text = os.path.expanduser(str(path))
@@ -68,7 +68,7 @@ def resolve(path: str | Path, files: tuple[str, ...] = DOWNLOADED) -> Path:
 
 
 def fingerprint(source: Path) -> str:
-    """SHA-256 over the model's config, tokenizer and weights, the latter by their sizes and evenly spread blocks."""
+    """Compute a SHA-256 of a model's config, tokenizer and weights, each file by its size and evenly spread blocks."""
     digest = hashlib.sha256()
     for path in sorted([source / "config.json", *source.glob("tokenizer*.json"), *source.glob("*.safetensors")]):
         size = size_of(path)
@@ -81,11 +81,11 @@ def fingerprint(source: Path) -> str:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A temporary sibling of `path` to write into, renamed to `path` at the end: a kill leaves nothing half there.
+    """Yield a temporary sibling of `path` to write into, and rename it to `path` at the end.
 
-    A bucket has no folders to rename: there it is `path` itself, and WRITTEN_LAST tells that it is whole. An earlier
-    checkpoint at `path` is replaced. Raises UserError where `path` holds anything else. With several processes all
-    write into the same folder, and the first one renames.
+    A kill therefore leaves no incomplete folder at `path`. In a bucket, where folders cannot be renamed, `path` itself
+    is yielded, and it is complete once it has WRITTEN_LAST. An earlier checkpoint at `path` is replaced. Raises
+    UserError if `path` has any other content. All processes write into the same folder; the first one renames it.
     """
     check_replaceable(path)
     if in_bucket(path):
@@ -114,10 +114,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def check_replaceable(path: Path) -> None:
-    """Raises UserError where `path` is neither a checkpoint nor empty, so that none can be written in its place."""
+    """Raise UserError if `path` exists and is neither a checkpoint nor empty, so that it must not be replaced."""
     if not path.exists() or (path / WRITTEN_LAST).exists():
         return
-    # in a bucket, what a kill left of an export has no config.json either
+    # in a bucket, an export that was killed has no config.json either
     there = [] if path.is_file() else [file for file in path.iterdir() if not (in_bucket(path) and _is_of_model(file))]
     if path.is_file() or there:
         raise UserError(f"{path} exists and is not a checkpoint; name another folder")
@@ -128,7 +128,7 @@ def _is_of_model(file: Path) -> bool:
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copies the tokenizer's files and the generation config, those that are there, from one folder to another."""
+    """Copy the tokenizer's files and the generation config, as far as they exist, from one folder to another."""
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             write_whole(target / name, (source / name).read_bytes())

@@ -1,8 +1,8 @@
 """Hugging Face checkpoints in and out, tensor by tensor.
 
-Memory: a tensor goes from the mapped file to the devices as it is stored, and is cast, transposed and written into its
-place in a preallocated [L, ...] stack there (donated, so in place). The host never holds a stack, nor a second copy of
-a tensor in another type. Exporting goes the same way back. Letters: L layers.
+Memory: a tensor goes from the mapped file to the devices as it is stored. There it is cast, transposed and written into
+a preallocated [L, ...] stack, which is donated and so updated in place. The host never holds a stack, nor a second copy
+of a tensor in another type. Exporting goes the same way back. L is the number of layers.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 EMBEDDING, HEAD, FREQUENCIES = "model.embed_tokens.weight", "lm_head.weight", "rotary_emb.inv_freq"
 SHARD_BYTES = 5_000_000_000
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-UNPICKLE = (  # weights_only: no code of theirs is run
+UNPICKLE = (  # weights_only: the files can run no code
     'convert them once: python -c "import glob, torch; from safetensors.torch import save_file; '
     "files = glob.glob('%(folder)s/pytorch_model*.bin'); "
     "found = {k: v.clone() for f in files for k, v in torch.load(f, weights_only=True).items()}; "
     "save_file(found, '%(folder)s/model.safetensors', {'format': 'pt'})\""
 )
-HEADS = ("lm_head.", "score.")  # what stands beside the backbone, and so has no "model." before its name
-NAMES_SHOWN = 4  # of each kind of problem
+HEADS = ("lm_head.", "score.")  # outside the backbone, so Hugging Face puts no "model." before their names
+NAMES_SHOWN = 4  # names that an error lists for each kind of problem
 Kept = Literal["plain", "transposed", "int8"]
 KEEP: dict[Kept, Callable[[jax.Array], Any]] = {
     "plain": lambda kernel: kernel,
@@ -59,10 +59,10 @@ KEEP: dict[Kept, Callable[[jax.Array], Any]] = {
 
 
 def load_config(path: str | Path) -> ModelConfig:
-    """The config of a checkpoint in a folder or on the hub.
+    """Read the config of a checkpoint in a folder or on the hub.
 
-    Embeddings that config.json ties are not tied where the folder stores an output head that differs from them: as
-    transformers does, the head is used, and a warning says so. Raises UserError where this model cannot be it.
+    If config.json ties the embeddings but the folder stores an output head that differs from them, the head is used, as
+    in transformers, and a warning says so. Raises UserError if the config describes a model that is not supported.
     """
     folder = resolve(path)
     file = folder / "config.json"
@@ -79,7 +79,7 @@ def load_config(path: str | Path) -> ModelConfig:
 def _stores_another_head(folder: Path) -> bool:
     try:
         stored = {tensor.name: tensor for tensor in stored_tensors(folder)}
-    except UserError:  # no weights here, or damaged ones: loading them says so
+    except UserError:  # no weights, or damaged ones: loading them reports it
         return False
     return HEAD in stored and EMBEDDING in stored and not same_values(stored[HEAD], stored[EMBEDDING])
 
@@ -92,19 +92,19 @@ def load_params(
     stacked: bool = True,
     kept: Kept = "plain",
 ) -> tuple[ModelConfig, Params]:
-    """The model in a folder or behind a hub id.
+    """Load the model in a folder or behind a hub id.
 
-    Parameters take `dtype`, or where it is None the file's, and are placed by `layout`, or where it is None on the
-    first device. Layers come `stacked`, as training takes them, or each by itself, as decoding does (see
-    `qwen2.unstack`), then with kernels `kept` in one of the ways of model/stored_weights.py; transposed
-    ones are for one device. Host memory beyond the parameters stays under two of the file's largest tensors. Raises
-    one UserError with all that is wrong with the checkpoint.
+    Parameters have type `dtype`, by default the file's, and are sharded by `layout`, by default on the first device.
+    Layers are `stacked`, as in training, or separate, as in decoding (see `qwen2.unstack`). The weights of separate
+    layers have the form `kept`, one of those in model/stored_weights.py; "transposed" is for one device. Host memory
+    beyond the parameters stays below two of the file's largest tensors. Raises one UserError that lists everything
+    that is wrong with the checkpoint.
     """
     folder = resolve(path)
     config = load_config(folder)
     tensors = stored_tensors(folder)
     if config.tie_word_embeddings and EMBEDDING not in {tensor.name for tensor in tensors}:
-        # some store the one tensor under its other name
+        # some checkpoints store the tied tensor under the head's name
         tensors = [dataclasses.replace(t, name=EMBEDDING) if t.name == HEAD else t for t in tensors]
     form: Any = {"dtype": dtype, "layout": layout, "stacked": stacked, "kept": kept}
     return config, load_tree(folder, config, abstract_params(config), param_axes(config), tensors=tensors, **form)
@@ -122,9 +122,9 @@ def load_tree(
     kept: Kept = "plain",
     tensors: list[StoredTensor] | None = None,
 ) -> Params:
-    """`load_params` for any tree of parameters around `config`'s layers: its abstract arrays and their logical axes.
+    """Load any tree of parameters around `config`'s layers, with the options of `load_params`.
 
-    `tensors` are those of the folder, where None as they are named there.
+    `shapes` has its abstract arrays, `axes` their logical axes. `tensors` are by default those that the folder stores.
     """
     tensors = stored_tensors(folder) if tensors is None else tensors
     stored = _match(config, shapes, tensors, folder, any_dtype=dtype is not None)
@@ -154,12 +154,12 @@ def load_tree(
 def load_for_decoding(
     path: str | Path, stored: StoredConfig, dtype: Any, layout: Layout | None = None
 ) -> tuple[ModelConfig, Params]:
-    """`load_params` with layers apart and weights kept as `stored` says, where `dtype` is the compute type."""
+    """Load a model with separate layers and weights stored as `stored` says; `dtype` is the compute type."""
     return load_params(path, layout=layout, **decoding_form(stored, dtype, layout))
 
 
 def decoding_form(stored: StoredConfig, dtype: Any, layout: Layout | None) -> dict[str, Any]:
-    """What of `load_params`'s options makes it `load_for_decoding`."""
+    """Return the options of `load_params` that `load_for_decoding` sets."""
     if stored.weights == "int8":
         return {"dtype": jnp.dtype(dtype), "stacked": False, "kept": "int8"}
     weights = jnp.dtype(stored.resolved(jnp.dtype(dtype).name).weights)
@@ -177,12 +177,12 @@ def save_params(
     tokenizer_from: str | Path | None = None,
     described: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a model as transformers reads it: safetensors (several, with an index, above SHARD_BYTES) and config.json.
+    """Write a model as transformers reads it: config.json and safetensors, in several files above SHARD_BYTES.
 
-    Tensors take `dtype`, or where it is None that of the parameters; the tokenizer's files are those of
-    `tokenizer_from`, a folder or hub id; config.json says what is `described` too, or in place of what `config` does.
-    The folder appears under its name only when it is whole; an earlier checkpoint there is replaced. Every process of a
-    run must call this; the first one writes. Raises UserError where `path` holds something else.
+    Tensors have type `dtype`, by default that of the parameters. The tokenizer's files are copied from
+    `tokenizer_from`, a folder or hub id. The values of `described` go into config.json and override those of `config`.
+    The folder appears under its name only when it is complete; an earlier checkpoint there is replaced. Every process
+    of a run must call this; the first one writes. Raises UserError if `path` has any other content.
     """
     flat = flatten_dict(params, sep=".")
     sources, shapes = {}, {}
@@ -209,7 +209,7 @@ def save_params(
             write_config(target, config, shapes, tokenizer_from=source, described=described)
         else:
             for name in (name for names in files.values() for name in names):
-                fetch(name)  # gathering a tensor takes part of every process
+                fetch(name)  # every process has to take part in gathering a tensor
 
 
 def write_config(
@@ -220,9 +220,9 @@ def write_config(
     tokenizer_from: Path | None,
     described: Mapping[str, Any] | None = None,
 ) -> None:
-    """config.json of a model with these `tensors` (any tree), and another folder's tokenizer and special ids.
+    """Write config.json for a model with these `tensors` (any tree), with another folder's tokenizer and special ids.
 
-    What a folder gets last (see `whole_folder`).
+    Call it last, because config.json marks a folder as complete (see `whole_folder`).
     """
     values = config.to_dict() | dict(described or {})
     if tokenizer_from is not None:
@@ -230,14 +230,14 @@ def write_config(
         if (tokenizer_from / "config.json").is_file():
             given = read_object(tokenizer_from / "config.json")
             values |= {key: given[key] for key in SPECIAL_IDS if given.get(key) is not None}
-    # a mixed checkpoint is named by its widest type; transformers 4 reads torch_dtype, 5 reads dtype
+    # if types are mixed, the widest is named; transformers 4 reads torch_dtype, 5 reads dtype
     widest = max({np.dtype(leaf.dtype) for leaf in jax.tree.leaves(tensors)}, key=lambda dtype: dtype.itemsize).name
     values |= {"dtype": widest, "torch_dtype": widest}
     write_whole(folder / "config.json", json.dumps(values, indent=2) + "\n")
 
 
 def hf_names(path: str, config: ModelConfig) -> list[str]:
-    """Hugging Face's names of the tensors behind one of our parameters: one, or L in layer order."""
+    """Return Hugging Face's names of the tensors behind one of our parameters: one, or L in layer order."""
     name = path.removesuffix(".kernel") + ".weight" if path.endswith(".kernel") else path
     if _form(path)[0]:
         return [f"model.layers.{i}.{name.removeprefix('layers.')}" for i in range(config.num_hidden_layers)]
@@ -245,19 +245,19 @@ def hf_names(path: str, config: ModelConfig) -> list[str]:
 
 
 def hf_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of those tensors: without [L], and a kernel transposed."""
+    """Return the shape of the tensors that `hf_names` names: without [L], and transposed for a weight matrix."""
     stacked, transposed = _form(path)
     shape = shape[1:] if stacked else shape
     return shape[::-1] if transposed else shape
 
 
 def _form(path: str) -> tuple[bool, bool]:
-    """Whether a parameter is a stack of layers, and whether it is the transpose of what is stored."""
+    """Return whether a parameter is a stack of layers, and whether it is the transpose of what is stored."""
     return path.startswith("layers."), path.endswith(".kernel")
 
 
 def stored_tensors(folder: Path) -> list[StoredTensor]:
-    """All tensors of a checkpoint folder. Raises UserError where there are none, or its files are not sound."""
+    """List all tensors of a checkpoint folder. Raises UserError if there are none, or if a file is damaged."""
     if (folder / SINGLE).is_file():
         files = [SINGLE]
     elif (folder / INDEX).is_file():
@@ -280,7 +280,7 @@ def stored_tensors(folder: Path) -> list[StoredTensor]:
 
 
 def _files_of_index(path: Path) -> list[str]:
-    """The files of several that make up a checkpoint. Raises UserError on names that lead out of its folder."""
+    """List the files of a checkpoint with an index. Raises UserError on names that lead out of its folder."""
     index = Fields(read_object(path), str(path))
     weight_map = index.section("weight_map")
     files = sorted({weight_map.text(name) for name in weight_map.values})
@@ -295,7 +295,7 @@ def _files_of_index(path: Path) -> list[str]:
 def _match(
     config: ModelConfig, shapes: Params, tensors: list[StoredTensor], folder: Path, any_dtype: bool
 ) -> dict[str, list[StoredTensor]]:
-    """The stored tensors behind each parameter, in layer order. Raises one UserError with every problem."""
+    """Find the stored tensors behind each parameter, in layer order. Raises one UserError with every problem."""
     by_name = {tensor.name: tensor for tensor in tensors}
     counts = Counter(tensor.name for tensor in tensors)
     problems: dict[str, list[str]] = {kind: [] for kind in ("missing", "unexpected", "wrong shape", "wrong dtype")}
@@ -322,16 +322,16 @@ def _match(
 
 
 def _redundant(name: str) -> bool:
-    """Tensors some releases store that no parameter needs: they follow from the rest, or have no use.
+    """Whether a tensor that no parameter takes may be ignored: some releases store such tensors.
 
-    An output head is needed, and so known, but where it equals the embedding it is tied to (`load_config`), and in
-    reward models. Frequencies of rotary positions are compared by `_compare_frequencies`.
+    No parameter takes an output head that equals the embedding it is tied to (see `load_config`), or that of a reward
+    model. `_compare_frequencies` checks the frequencies of rotary positions.
     """
     return name.endswith(FREQUENCIES) or name == HEAD
 
 
 def _compare_frequencies(config: ModelConfig, tensors: list[StoredTensor], folder: Path) -> None:
-    """Warns where a checkpoint stores frequencies of rotary positions other than config.json's, which are used."""
+    """Warn if a checkpoint stores other frequencies of rotary positions than config.json's, which are used."""
     frequencies, _ = rope_frequencies(config)
     for tensor in tensors:
         if tensor.name.endswith(FREQUENCIES) and tensor.dtype in DTYPES and tensor.shape == frequencies.shape:
@@ -353,7 +353,7 @@ def _some(names: Iterable[str]) -> str:
 def _place(
     leaf: jax.ShapeDtypeStruct, stored: list[StoredTensor], sharding: Sharding, stacked: bool, transposed: bool
 ) -> jax.Array:
-    """One parameter on its devices, from its tensor or its L tensors."""
+    """Load one parameter onto its devices, from its tensor or its L tensors."""
     incoming = _file_sharding(sharding, stacked, transposed)
 
     def put(tensor: StoredTensor) -> jax.Array:
@@ -369,26 +369,26 @@ def _place(
 
     param = _empty(leaf.shape, leaf.dtype, sharding)()
     for layer, tensor in enumerate(stored):
-        # waiting keeps the queue, and so the tensors held at once, at one
+        # without waiting, several tensors would be in memory at once
         param = jax.block_until_ready(_writer(stacked, transposed, sharding)(param, put(tensor), layer))
     return param
 
 
 def _own_rows(shape: tuple[int, ...], sharding: Sharding) -> tuple[int, int]:
-    """From which row up to which this process's devices need a tensor; where they hold some columns, all of these."""
+    """Return the range of a tensor's rows that this process's devices need: all of them if columns are sharded."""
     needed = [index[0].indices(shape[0]) for index in sharding.addressable_devices_indices_map(shape).values() if index]
     return min(first for first, *_ in needed), max(last for _, last, _ in needed)
 
 
 def _staged(part: np.ndarray) -> np.ndarray:
-    """A copy in pages of its own: aligned, so a CPU device takes it as is, and given back at once, unlike malloc's."""
+    """Copy to separate pages: aligned, so that a CPU device makes no copy, and freed at once, unlike malloc's."""
     copy = np.frombuffer(mmap.mmap(-1, max(part.nbytes, 1)), part.dtype, part.size).reshape(part.shape)
     np.copyto(copy, part)
     return copy
 
 
 def _file_sharding(sharding: Sharding, stacked: bool, transposed: bool) -> Sharding:
-    """How a tensor as stored must be placed for its devices to hold what they hold of the parameter."""
+    """Return the sharding of a tensor as stored that gives each device its shard of the parameter."""
     sharding = _of_layer(sharding) if stacked else sharding
     if not isinstance(sharding, NamedSharding) or not transposed:
         return sharding
@@ -396,7 +396,7 @@ def _file_sharding(sharding: Sharding, stacked: bool, transposed: bool) -> Shard
 
 
 def _of_layer(sharding: Sharding) -> Sharding:
-    """How one layer of a stack is placed."""
+    """Return the sharding of one layer of a stack."""
     if not isinstance(sharding, NamedSharding):
         return sharding
     return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
@@ -412,7 +412,7 @@ def _writer(stacked: bool, transposed: bool, sharding: Sharding) -> Any:
     def put(param: jax.Array, x: jax.Array, layer: jax.Array) -> jax.Array:
         x = (x.T if transposed else x).astype(param.dtype)
         x = x[None] if stacked else x
-        # a parameter that is no stack has its one tensor at 0
+        # a parameter that is not stacked has its only tensor at index 0
         return jax.lax.dynamic_update_slice(param, x, (layer,) + (0,) * (x.ndim - 1))
 
     return jax.jit(put, donate_argnums=0, out_shardings=sharding)
@@ -436,7 +436,7 @@ def _nbytes(spec: jax.ShapeDtypeStruct) -> int:
 
 
 def _split(shapes: dict[str, jax.ShapeDtypeStruct]) -> dict[str, list[str]]:
-    """File name -> tensor names, in order, each file of at most SHARD_BYTES or one tensor."""
+    """Return file name -> tensor names, in order; each file has at most SHARD_BYTES, or one tensor."""
     shards: list[list[str]] = [[]]
     room = SHARD_BYTES
     for name, spec in shapes.items():

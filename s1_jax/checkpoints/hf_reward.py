@@ -1,4 +1,4 @@
-"""Reward models in Hugging Face layout, in and out: `hf` with a head of another kind."""
+"""Reward models in Hugging Face layout, in and out: `hf` with another kind of head."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from s1_jax.sharding import Layout
 
 
 def load_config(path: str | Path) -> tuple[ModelConfig, RewardConfig]:
-    """The config and the head of a reward model in a folder or on the hub.
+    """Read the config and the head of a reward model in a folder or on the hub.
 
-    The head is that of the architecture config.json names, or where it names none that is known, the one its tensors
-    make. `step_separator` in config.json names another separator than the architecture's. Raises UserError where this
-    is no reward model that is known, or the separator is no text.
+    The head is that of the architecture in config.json. If this is not a known one, the names and shapes of the stored
+    tensors decide. `step_separator` in config.json replaces the architecture's separator. Raises UserError if the
+    reward model is not a known one, or if the separator is not a string.
     """
     folder = resolve(path)
     fields = Fields(read_object(folder / "config.json"), str(folder / "config.json"))
@@ -43,9 +43,9 @@ def load_config(path: str | Path) -> tuple[ModelConfig, RewardConfig]:
 def load_params(
     path: str | Path, *, layout: Layout | None = None, **form: Any
 ) -> tuple[ModelConfig, RewardConfig, Params]:
-    """The reward model in a folder or behind a hub id, as `hf.load_params` loads others, with its options.
+    """Load the reward model in a folder or behind a hub id, with the options of `hf.load_params`.
 
-    An output head that is stored beside the score's, as Qwen2.5-Math's reward models have one, is left where it is.
+    An output head that is stored in addition to the score head, as in Qwen2.5-Math's reward models, is not loaded.
     """
     folder = resolve(path)
     config, reward = load_config(folder)
@@ -56,7 +56,7 @@ def load_params(
 def load_for_scoring(
     path: str | Path, stored: StoredConfig, dtype: Any, layout: Layout | None = None
 ) -> tuple[ModelConfig, RewardConfig, Params]:
-    """`load_params` with layers apart and weights kept as `stored` says, where `dtype` is the compute type."""
+    """Load a reward model with separate layers and weights stored as `stored` says; `dtype` is the compute type."""
     return load_params(path, layout=layout, **hf.decoding_form(stored, dtype, layout))
 
 
@@ -69,12 +69,12 @@ def save_params(
     dtype: Any = None,
     tokenizer_from: str | Path | None = None,
 ) -> None:
-    """Writes a reward model as `hf.save_params` writes others; one with a one-layer head transformers reads itself."""
+    """Write a reward model as `hf.save_params` writes a model; transformers itself reads one with a one-layer head."""
     hf.save_params(path, config, params, dtype=dtype, tokenizer_from=tokenizer_from, described=reward.to_dict())
 
 
 def _by_tensors(folder: Path, config: ModelConfig) -> list[RewardConfig]:
-    """The known reward models whose head has the names and shapes of the checkpoint's: one, or none."""
+    """Find the known reward model whose head has the names and shapes of the checkpoint's; the list has one or none."""
 
     def head(reward: RewardConfig) -> dict[str, tuple[int, ...]]:
         flat = flatten_dict({"score": abstract_params(config, reward)["score"]}, sep=".")

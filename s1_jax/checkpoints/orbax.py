@@ -1,7 +1,8 @@
-"""Training state on disk, through Orbax: saved while training goes on (not on CPU), restored onto any mesh.
+"""Training state on disk, through Orbax: saved while training continues (except on CPU), restored onto any mesh.
 
-A step is a folder that gets its name, or in a bucket its last file, only when it is whole, so a kill during a save
-leaves the steps before it. Digests of all that was saved lie beside it, and what is restored is compared with them.
+A step is a folder that gets its name, or in a bucket its last file, only when it is complete. A kill during a save
+therefore leaves the steps before it. Digests of all saved arrays are stored too, and restored arrays are compared with
+them.
 """
 
 from __future__ import annotations
@@ -27,22 +28,22 @@ from s1_jax.runtime.json_input import loads
 from s1_jax.runtime.processes import any_of, is_first, meet
 from s1_jax.runtime.storage import as_path, in_bucket
 
-REASON_LENGTH = 200  # characters kept of what a reader below says
-META = "checked"  # the file of the meta and the digests, within the folder `meta`; versions without digests had another
+REASON_LENGTH = 200  # characters of a reader's error that a message repeats
+META = "checked"  # file of the meta and the digests, in the folder `meta`; versions without digests had another
 
-# it writes tracebacks of reads that nobody waits for any more, once one has failed: that one is raised
+# once one read has failed, which is raised, asyncio would log tracebacks of the reads that nobody waits for any more
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 class DamagedError(Exception):
-    """A checkpoint that is not what was saved."""
+    """Raised for a checkpoint that differs from what was saved."""
 
 
 class Checkpointer:
-    """The checkpoints of one folder, of which the newest `keep` stay.
+    """Writer and reader of the checkpoints in one folder, of which the newest `keep` are kept.
 
-    A checkpoint is a `state`, any pytree of arrays, and `meta`, a dict of JSON: the config, and the data position as a
-    global count of examples, which means the same on any number of processes.
+    A checkpoint consists of a `state`, any pytree of arrays, and `meta`, a JSON object: the config, and the position in
+    the data as a global count of examples, which means the same for any number of processes.
     """
 
     def __init__(self, folder: str | Path, keep: int):
@@ -55,21 +56,21 @@ class Checkpointer:
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=_handlers())
 
     def latest_step(self) -> int | None:
-        """The newest step saved, or None."""
+        """Return the newest step saved, or None if there is none."""
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
-        """Begins to save; returns once `state` may be donated. Waits for the save before it.
+        """Begin to save, and return once `state` may be donated. Waits for the previous save first.
 
-        On CPU it returns once the state is on disk: there the next step would need a second state beside the one that
-        is being written, and would compute on the cores that write it. Elsewhere the copy in the host's memory is that
-        second state, and training goes on meanwhile.
+        On CPU it returns once the state is on disk. Otherwise the next step would need memory for a second state while
+        the first is written, and would compute on the cores that write it. On other devices the state is first copied
+        to the host's memory, and training continues while the copy is written.
 
-        Raises RunError where a save failed, or where the disk has no room for this one; what was saved stays.
+        Raises RunError if a save failed, or if the disk has no room for this one; earlier checkpoints stay.
         """
         self.wait()
         needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), _free_bytes(self.folder)
-        full = free < needed  # found out before: a save that runs out of disk ends in a storm of its threads' messages
+        full = free < needed  # checked first: when a save runs out of disk, each of its threads prints messages
         if any_of(full):
             here = f"{needed:,} bytes to write, {free:,} free in {self.folder}"
             raise RunError(f"no room to save step {step}: {here if full else 'another process says so'}")
@@ -79,14 +80,15 @@ class Checkpointer:
             self.wait()
 
     def restore(self, target: Any) -> tuple[Any, dict[str, Any]]:
-        """The newest checkpoint that can be read, and its meta.
+        """Restore the newest checkpoint that can be read, and return it with its meta.
 
-        `target` is the state's tree of jax.ShapeDtypeStruct, each with the sharding, on any mesh, its array shall have.
-        A checkpoint that is damaged, for one process or all, is warned about and moved aside, and the one before it
-        used; so is one whose arrays or meta are not those that were saved (versions before digests have none to compare
-        with). Raises UserError where none can be read, or where the newest is of another model or optimizer.
+        `target` is the state's tree of jax.ShapeDtypeStruct, each with the sharding of its array, on any mesh. A
+        checkpoint is damaged if some process cannot read it, or if its arrays or meta differ from those that were saved
+        (not checked in checkpoints without digests, from earlier versions). A damaged one is moved aside with a
+        warning, and the one before it is used. Raises UserError if none can be read, or if the newest is of another
+        model or optimizer.
         """
-        # rebuilt, because Orbax refuses what jax.eval_shape makes under an abstract mesh
+        # rebuilt, because Orbax refuses the leaves that jax.eval_shape makes under an abstract mesh
         leaves = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), target)
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -101,19 +103,22 @@ class Checkpointer:
         raise UserError(f"{self.folder} has no checkpoint that can be read" + (f" ({said})" if said else ""))
 
     def wait(self) -> None:
-        """Returns once every save is on disk. Raises RunError where one failed."""
+        """Wait until every save is on disk. Raises RunError if one failed."""
         try:
             self._manager.wait_until_finished()
-        except Exception as error:  # whatever the writers below raise
+        except Exception as error:  # Orbax's writers raise errors of many types
             raise RunError(f"a save into {self.folder} failed: {_reason(error)}") from error
 
     def close(self) -> None:
-        """Waits as `wait` does, and lets go of the folder."""
+        """Wait as `wait` does, and release the folder."""
         self.wait()
         self._manager.close()
 
     def _restore_step(self, step: int, leaves: Any) -> tuple[Any, dict[str, Any]]:
-        """A step's state and meta. Raises DamagedError, in all processes if in one, and UserError as `restore` does."""
+        """Restore a step's state and meta.
+
+        Raises DamagedError, in all processes if in one, and UserError as `restore` does.
+        """
         path, reason = self.folder / str(step), None
         try:
             meta, saved = _read_meta(path)
@@ -121,7 +126,7 @@ class Checkpointer:
             state = _read_state(path, leaves)
         except UserError:
             raise
-        except Exception as error:  # whatever a damaged file makes the readers below raise
+        except Exception as error:  # a damaged file makes the readers raise errors of many types
             reason = _reason(error)
         if any_of(reason is not None):
             raise DamagedError(reason or "another process cannot read it")
@@ -131,7 +136,7 @@ class Checkpointer:
         return state, meta
 
     def _check_same(self, step: int, saved: dict[str, Digest] | None, leaves: Any) -> None:
-        """Raises UserError where the arrays saved are not those asked for: no damage, no older step would mend it."""
+        """Raise UserError if other arrays are asked for than were saved: no damage, and no older step would help."""
         if saved is None:
             there = {name: tuple(x.shape) for name, x in named(self._manager.item_metadata(step)["state"].tree).items()}
         else:
@@ -146,7 +151,7 @@ class Checkpointer:
             )
 
     def _set_aside(self, damaged: dict[int, str], used: int) -> None:
-        """Renames damaged steps, so that they can be saved again but nothing is lost."""
+        """Rename damaged steps, so that they can be saved again but nothing is lost."""
         for step, reason in damaged.items():
             path = self.folder / str(step)
             warnings.warn(f"checkpoint {path} is damaged ({reason}); resuming from step {used}", stacklevel=3)
@@ -158,9 +163,10 @@ class Checkpointer:
 
 
 def restore_params(folder: str | Path) -> tuple[Params, dict[str, Any]]:
-    """The parameters alone of the newest checkpoint, in the types saved, on the first device, and its meta.
+    """Restore only the parameters of the newest checkpoint, and return them with its meta.
 
-    Changes nothing in the folder, which a run may be writing to. Raises UserError where there is nothing to read.
+    They have the types that were saved and are on the first device. The folder, which a run may be writing to, is not
+    changed. Raises UserError if there is nothing to read.
     """
     folder = _absolute(folder)
     folders = [child for child in folder.iterdir() if child.name.isdecimal() and child.is_dir()]
@@ -176,13 +182,13 @@ def restore_params(folder: str | Path) -> tuple[Params, dict[str, Any]]:
         state = _read_state(path, {"params": leaves})
         if reason := _differing(digests_saved, state):
             raise DamagedError(reason)
-    except Exception as error:  # as in `restore`
+    except Exception as error:  # as in `_restore_step`
         raise UserError(f"{path} cannot be read: {_reason(error)}") from None
     return state["params"], meta
 
 
 def is_whole(step: Path) -> bool:
-    """Whether a step's folder is written to its end: in a bucket it bears its name before."""
+    """Whether a step's folder is complete; in a bucket, it has its final name before that."""
     return bool(ocp.utils.is_checkpoint_finalized(step))
 
 
@@ -196,21 +202,21 @@ def _free_bytes(folder: Path) -> float:
 
 
 def _meet_unless_failed(*, key: str, timeout_ms: int) -> None:
-    """Orbax's barrier of all processes, but not for one whose save has failed: the others wait for it elsewhere."""
-    if sys.exc_info()[1] is not None:  # Orbax has a barrier in a `finally`
+    """Wait for all processes as Orbax does, except in one whose save failed: the others wait for that one elsewhere."""
+    if sys.exc_info()[1] is not None:  # Orbax calls this in a `finally`
         raise
     ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 def _handlers() -> dict[str, Any]:
-    # compressed, all of a state would be in memory a second time before it is written, to save a twelfth of the disk
+    # compression saves a twelfth of the disk space, but needs memory for a second copy of the whole state
     return {"state": ocp.PyTreeCheckpointHandler(use_compression=False), "meta": ocp.JsonCheckpointHandler(META)}
 
 
 def _read_state(path: Path, leaves: Any) -> Any:
-    """The part of a step's state that `leaves` names.
+    """Read the part of a step's state that `leaves` names.
 
-    By the handler itself: Orbax's manager waits for all processes behind a restore, also where one has failed.
+    The handler is called directly, because Orbax's manager waits for all processes after a restore, even if one failed.
     """
     args = ocp.checkpoint_utils.construct_restore_args(leaves)
     state = ocp.args.PyTreeRestore(leaves, restore_args=args, partial_restore=True)
@@ -222,9 +228,9 @@ def _described(meta: dict[str, Any], saved: dict[str, Digest]) -> dict[str, Any]
 
 
 def _read_meta(path: Path) -> tuple[dict[str, Any], dict[str, Digest] | None]:
-    """A step's meta, and the digests of its arrays; None where an earlier version saved it.
+    """Read a step's meta and the digests of its arrays, which are None if an earlier version saved it.
 
-    Raises DamagedError, or what the readers below do, where they are not as they were saved.
+    Raises DamagedError, or an error of the readers, if they differ from what was saved.
     """
     file = path / "meta" / META
     if not file.exists():
@@ -244,9 +250,9 @@ def _read_meta(path: Path) -> tuple[dict[str, Any], dict[str, Digest] | None]:
 
 
 def _differing(saved: dict[str, Digest] | None, state: Any) -> str | None:
-    """Which array of a state is not the one that was saved, in words; None: each is, as far as that is known.
+    """Return a message that names an array of a state which differs from the one saved; None if no difference is known.
 
-    One that is asked for in another type than it was saved in cannot be compared.
+    An array that is restored in another type than it was saved in cannot be compared.
     """
     if saved is None:
         return None
@@ -257,22 +263,22 @@ def _differing(saved: dict[str, Digest] | None, state: Any) -> str | None:
 
 
 def _free_name(path: Path) -> Path:
-    """`path`, or where that exists the first of `path`-2, `path`-3, ... that does not."""
+    """Return `path`, or if it exists the first of `path`-2, `path`-3, ... that does not."""
     numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
     return next(name for name in itertools.chain([path], numbered) if not name.exists())
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error, without the dump of settings tensorstore puts behind it."""
+    """Return the first line of an error, without the dump of settings that tensorstore appends."""
     said = str(error).strip() or type(error).__name__
     return said.splitlines()[0].partition(" [tensorstore_spec")[0][-REASON_LENGTH:]
 
 
 def _without_late_reads(before: Callable[[Any], Any]) -> Callable[[Any], None]:
-    """A hook for errors that nobody can be told of, in place of `before`.
+    """Make a hook for unraisable errors that drops those of late reads and passes all others to `before`.
 
-    Where one array cannot be read, the reads of the others end in an event loop that is closed by then. Each would
-    print a traceback, at any time until the process ends.
+    If one array cannot be read, the reads of the others end in an event loop that is closed by then. Each would print a
+    traceback, at any time until the process ends.
     """
 
     def hook(failed: Any) -> None:

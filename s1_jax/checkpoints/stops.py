@@ -1,4 +1,4 @@
-"""The tokens that a checkpoint itself says its texts end with."""
+"""The end-of-text tokens that a checkpoint itself declares."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from s1_jax.runtime.json_input import read_object
 
 
 def declared_stops(path: str | Path, vocab_size: int) -> tuple[int, ...]:
-    """`eos_token_id` of generation_config.json, or of config.json where there is no such file; each id once.
+    """Return `eos_token_id` of generation_config.json, or of config.json if there is no such file, with each id once.
 
-    As in transformers, a generation_config.json without it declares nothing, and ids that a vocabulary of `vocab_size`
-    does not have, which no model can sample, do no harm: they are left out. Raises UserError where it is no whole
-    number, nor a list of them.
+    As in transformers, a generation_config.json without the field declares nothing. Ids outside a vocabulary of
+    `vocab_size`, which no model can sample, are left out. Raises UserError if the field is neither a whole number nor a
+    list of whole numbers.
     """
     folder = resolve(path, WITHOUT_WEIGHTS)
     file = folder / "generation_config.json"

@@ -1,9 +1,9 @@
 """The safetensors format, read and written one tensor at a time.
 
-A file is eight bytes of header length, a JSON header (name -> dtype, shape, data_offsets) and the raw little-endian
-data. We read it ourselves because a view of the mapped file costs no memory of ours, in bfloat16 too, because a
-process of several may read its rows alone out of a bucket, and because a header that names a tensor twice should be an
-error.
+A file consists of eight bytes with the length of the header, a JSON header (name -> dtype, shape, data_offsets) and the
+raw little-endian data. It is read here, without the safetensors library, for three reasons. Views of the mapped file
+take no memory of this process, in bfloat16 too. One process of several can read only its own rows from a bucket. A
+header that names a tensor twice is an error.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from s1_jax.runtime.json_input import DuplicateKey, loads
 from s1_jax.runtime.storage import CHUNK, check_input, in_bucket, read_ranges, size_of
 
 DTYPES = {"F32": np.dtype(np.float32), "BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16)}
-ITEM_BYTES = {  # of the format's types, those that no model of ours is stored in too
+ITEM_BYTES = {  # all types of the format, including those that no model of ours is stored in
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
     **dict.fromkeys(("U32", "I32", "F32"), 4),
@@ -40,7 +40,7 @@ MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a file; `dtype` is the format's name, which need not be one of DTYPES."""
+    """One tensor of a file; `dtype` is the format's name of the type, which may be missing in DTYPES."""
 
     path: Path
     name: str
@@ -66,25 +66,24 @@ class StoredTensor:
 
 
 def same_values(one: StoredTensor, other: StoredTensor) -> bool:
-    """Whether two tensors hold the same numbers, of whatever types. Holds a block of rows of each at a time."""
+    """Whether two tensors have the same numbers, in any types. Reads a block of rows of each at a time."""
     if one.shape != other.shape or not one.shape or not {one.dtype, other.dtype} <= DTYPES.keys():
         return False
     rows = max(1, BLOCK // max(1, 4 * prod(one.shape[1:])))
     for begin in range(0, one.shape[0], rows):
         x, y = (tensor.rows(begin, min(begin + rows, one.shape[0])) for tensor in (one, other))
         if one.dtype == other.dtype and np.array_equal(x.view(np.uint8), y.view(np.uint8)):
-            continue  # the same bytes: much faster to see than the same numbers
+            continue  # comparing bytes is much faster than comparing numbers
         if not np.array_equal(x.astype(np.float32), y.astype(np.float32)):
             return False
     return True
 
 
 def read_header(path: Path) -> list[StoredTensor]:
-    """All tensors of a safetensors file, in the order of their data.
+    """List all tensors of a safetensors file, in the order of their data.
 
-    Raises UserError, which names the file, on any other file: where its header is not JSON, names a tensor twice or
-    describes one in another way than the format does, and where the data of the tensors overlap, leave gaps or end
-    elsewhere than the file.
+    Raises UserError, which names the file, if its header is not JSON, names a tensor twice or does not follow the
+    format. Raises it too if the data of the tensors overlap, leave gaps or do not end where the file ends.
     """
     try:
         check_input(path)
@@ -105,7 +104,7 @@ def read_header(path: Path) -> list[StoredTensor]:
 
 
 def _tensors(path: Path, header: Any, data_start: int, size: int) -> list[StoredTensor]:
-    """The tensors that a header describes. Raises ValueError, or UserError where a field is not what it must be."""
+    """List the tensors that a header describes. Raises ValueError, or UserError if a field has a wrong value."""
     if not isinstance(header, dict):
         raise ValueError("its header is no JSON object")
     found = []
@@ -132,13 +131,15 @@ def _tensors(path: Path, header: Any, data_start: int, size: int) -> list[Stored
 
 
 def write(path: Path, shapes: Mapping[str, Any], fetch: Callable[[str], np.ndarray]) -> None:
-    """Writes a safetensors file, holding one tensor at a time.
+    """Write a safetensors file, with one tensor in memory at a time.
 
-    `shapes` maps names to anything with .shape and .dtype (of DTYPES); `fetch(name)` makes the array of that shape and
-    dtype. The bytes have reached the disk, or the bucket, when this returns.
+    `shapes` maps names to anything with .shape and .dtype (one of DTYPES); `fetch(name)` makes the array of that shape
+    and dtype. The bytes have reached the disk, or the bucket, when this returns.
     """
-    names = sorted(shapes, key=lambda name: -shapes[name].dtype.itemsize)  # wider types first: every tensor is aligned
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers asks for it
+    names = sorted(
+        shapes, key=lambda name: -shapes[name].dtype.itemsize
+    )  # wider types first, so that every tensor is aligned
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers requires it
     end = 0
     for name in names:
         shape, dtype = shapes[name].shape, np.dtype(shapes[name].dtype)

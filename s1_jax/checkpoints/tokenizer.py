@@ -1,4 +1,4 @@
-"""The tokenizer in a model's folder, as its own tokenizer.json has it."""
+"""The tokenizer in a model's folder, loaded as its own tokenizer.json describes it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from s1_jax.runtime.json_input import read_object
 from s1_jax.runtime.storage import in_bucket, one_line
 
 SETTINGS, WHOLE, PARTS = "tokenizer_config.json", "tokenizer.json", ("vocab.json", "merges.txt")
-OBJECTS = (SETTINGS, "special_tokens_map.json", "added_tokens.json")  # small, so looked at before transformers does
-END = "<|endoftext|>"  # ends and pads where a Qwen2 tokenizer names nothing else
-REASON_SHOWN = 400  # characters of what the library says
+OBJECTS = (SETTINGS, "special_tokens_map.json", "added_tokens.json")  # small, so checked before transformers reads them
+END = "<|endoftext|>"  # end and padding token of a Qwen2 tokenizer that names no others
+REASON_SHOWN = 400  # characters of the library's error that a message repeats
 PROBE = "A probe: 12 + 3"
 
 
 def load_tokenizer(path: str | Path) -> Any:
-    """The transformers tokenizer of a checkpoint in a folder or on the hub, whose weights stay there.
+    """Load the transformers tokenizer of a checkpoint in a folder or on the hub, without its weights.
 
-    It splits text as tokenizer.json says. transformers' AutoTokenizer has Qwen2's normalizer and pre-tokenizer in place
-    of the file's for every model of type qwen2, which gives a model trained with others tokens it never saw.
+    It splits text as tokenizer.json says. For every model of type qwen2, transformers' AutoTokenizer replaces the
+    file's normalizer and pre-tokenizer by Qwen2's. A model that was trained with others would get tokens that it never
+    saw.
 
-    Raises UserError, which names the folder and what is wrong in it, where there is no tokenizer that can be read.
+    Raises UserError, which names the folder and the problem, if there is no tokenizer that can be read.
     """
     folder = resolve(path, WITHOUT_WEIGHTS)
     whole, settings = folder / WHOLE, folder / SETTINGS
@@ -48,8 +49,8 @@ def load_tokenizer(path: str | Path) -> Any:
 
 
 def _load(folder: Path, origin: Path) -> Any:
-    """The tokenizer of a local folder, with the files of `origin`."""
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast  # slow to import, and weights do not need them
+    """Load the tokenizer of a local folder with the files of `origin`, which errors name."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast  # slow to import, and not needed for weights
 
     whole = (folder / WHOLE).is_file()
     try:
@@ -61,10 +62,10 @@ def _load(folder: Path, origin: Path) -> Any:
         for name in ("eos_token", "pad_token"):
             if name not in given and getattr(tokenizer, name) is None and END in tokenizer.get_vocab():
                 setattr(tokenizer, name, END)
-        tokenizer.decode(tokenizer.encode(PROBE))  # settings of a wrong type are found out when they are used
+        tokenizer.decode(tokenizer.encode(PROBE))  # settings of a wrong type fail only when they are used
         if not isinstance(tokenizer.chat_template, str | dict | None):
             raise TypeError(f"chat_template is {tokenizer.chat_template!r}, not a string")
-    except BaseException as error:  # tokenizers raises bare Exception, and where it panics not even that
+    except BaseException as error:  # tokenizers raises bare Exception, and a panic is not even that
         if not _is_of_library(error):
             raise
         files = f"{SETTINGS} and the rest" if whole else " and ".join(PARTS)
@@ -76,7 +77,7 @@ def _load(folder: Path, origin: Path) -> Any:
 
 
 def _reason(file: Path, origin: Path) -> BaseException | None:
-    """Why tokenizer.json by itself cannot be read; None where it can."""
+    """Return the error of reading tokenizer.json by itself, or None if it can be read."""
     from tokenizers import Tokenizer
 
     read_object(origin)
