@@ -57,7 +57,7 @@ class StoredTensor:
         size = prod(self.shape[1:]) * DTYPES[self.dtype].itemsize
         first, last = self.offset + begin * size, self.offset + end * size
         if in_bucket(self.path):
-            chunks = [(place, min(place + CHUNK, last)) for place in range(first, last, CHUNK)]
+            chunks = [(start, min(start + CHUNK, last)) for start in range(first, last, CHUNK)]
             return np.frombuffer(b"".join(read_ranges(self.path, chunks)), DTYPES[self.dtype]).reshape(shape)
         with open(self.path, "rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -119,14 +119,14 @@ def _tensors(path: Path, header: Any, data_start: int, size: int) -> list[Stored
             raise ValueError(f"the data of {name[:NAME_SHOWN]} does not fit its shape or the file")
         found.append((begin, end, StoredTensor(path, name, dtype, shape, data_start + begin)))
     found.sort(key=lambda one: one[:2])
-    place = 0
+    offset = 0
     for begin, end, tensor in found:
-        if begin != place:
-            what = "overlaps other data" if begin < place else f"begins behind a gap of {begin - place:,} bytes"
+        if begin != offset:
+            what = "overlaps other data" if begin < offset else f"begins after a gap of {begin - offset:,} bytes"
             raise ValueError(f"the data of {tensor.name[:NAME_SHOWN]} {what}")
-        place = end
-    if data_start + place != size:
-        raise ValueError(f"its tensors end at byte {data_start + place:,} of a file of {size:,}")
+        offset = end
+    if data_start + offset != size:
+        raise ValueError(f"its tensors end at byte {data_start + offset:,} of a file of {size:,}")
     return [tensor for _, _, tensor in found]
 
 

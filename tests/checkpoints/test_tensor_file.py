@@ -29,8 +29,8 @@ def written(folder, header, data=b"", length=None):
 HEADERS = {  # what is wrong -> header, bytes of data, what is said
     "overlap": ({"a": one(), "b": one()}, 4, "the data of b overlaps other data"),
     "overlap in part": ({"a": one(0, 8, shape=[2]), "b": one(4, 8)}, 8, "the data of b overlaps other data"),
-    "gap": ({"a": one(), "b": one(8, 12)}, 12, "the data of b begins behind a gap of 4 bytes"),
-    "gap at the beginning": ({"a": one(4, 8)}, 8, "the data of a begins behind a gap of 4 bytes"),
+    "gap": ({"a": one(), "b": one(8, 12)}, 12, "the data of b begins after a gap of 4 bytes"),
+    "gap at the beginning": ({"a": one(4, 8)}, 8, "the data of a begins after a gap of 4 bytes"),
     "more data": ({"a": one()}, 8, "its tensors end at byte"),
     "less data": ({"a": one()}, 3, "its tensors end at byte"),
     "no tensors and data": ({}, 1, "its tensors end at byte 10 of a file of 11"),
