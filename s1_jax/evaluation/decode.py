@@ -83,10 +83,10 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
 
         try:
             classes = grader_classes(task.rules)
-            for place, record in run_all(engine, rows, once, plan, verifiers, task.rules.extract, classes, show):
+            for index, record in run_all(engine, rows, once, plan, verifiers, task.rules.extract, classes, show):
                 if not writing:
                     continue
-                row = rows[place]
+                row = rows[index]
                 record = graded(task.rules, make.of_sweep(row.known, record, question=row.problem.question))
                 file.write(record_line(record))
                 file.flush()
@@ -123,8 +123,8 @@ def run_all(
     """
     for i, record in engine.decode(plan, show):
         yield once[i], record
-    several = [place for place, row in enumerate(rows) if row.max_tries > 1]
-    requests, tries = [rows[place].request for place in several], [rows[place].max_tries for place in several]
+    several = [index for index, row in enumerate(rows) if row.max_tries > 1]
+    requests, tries = [rows[index].request for index in several], [rows[index].max_tries for index in several]
 
     def show_after(status: Status) -> None:
         show(status._replace(done=status.done + len(once)))
@@ -142,11 +142,11 @@ def run_all(
     def answer(text: str) -> str | None:
         return extract(without_stop(text, engine.stop_tokens), engine.format.answer_start)
 
-    for (search, reward), places in searches(rows).items():
-        asked, questions = zip(*((rows[place].request, rows[place].problem.question) for place in places), strict=True)
+    for (search, reward), indices in searches(rows).items():
+        asked, questions = zip(*((rows[index].request, rows[index].problem.question) for index in indices), strict=True)
         verifier = verifiers.of(reward, search)
         steps = verifiers.steps
         found = search_requests(engine, asked, questions, search, steps, verifier, answer, show_search, classes)
         for i, record in found:
-            yield places[i], record
-        done += len(places)
+            yield indices[i], record
+        done += len(indices)

@@ -164,7 +164,7 @@ def own_rows(mesh: MeshConfig, rows: Sequence[Row]) -> list[Row]:
 def searches(rows: Sequence[Row]) -> dict[tuple[SearchConfig, str | None], list[int]]:
     """Group the indices of rows by search and reward model."""
     found: dict[tuple[SearchConfig, str | None], list[int]] = {}
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         if row.search is not None:
-            found.setdefault((row.search, row.known["reward"]), []).append(place)
+            found.setdefault((row.search, row.known["reward"]), []).append(index)
     return found

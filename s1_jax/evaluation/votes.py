@@ -27,16 +27,16 @@ def with_classes(records: Sequence[Record], classes: Classes) -> list[Record]:
     pools: dict[Hashable, list[int]] = defaultdict(list)
     for i, record in enumerate(records):
         pools[record["problem_id"], Setting.of(record)].append(i)
-    voting = [places for places in pools.values() if len(places) > 1]
-    unknown = [places for places in voting if not all(has_class(records[i]) for i in places)]
+    voting = [indices for indices in pools.values() if len(indices) > 1]
+    unknown = [indices for indices in voting if not all(has_class(records[i]) for i in indices)]
     found = list(records)
-    several = any(len({records[i]["extracted_answer"] for i in places}) > 1 for places in unknown)
+    several = any(len({records[i]["extracted_answer"] for i in indices}) > 1 for indices in unknown)
     with progress_bar(shown=several) as bar:
         task = bar.add_task("equal answers", total=len(unknown), note="")
-        for places in unknown:
-            places.sort(key=lambda i: (records[i]["seed"], records[i]["sample"]))
-            numbers = classes([records[i]["extracted_answer"] for i in places])
-            for i, number in zip(places, numbers, strict=True):
+        for indices in unknown:
+            indices.sort(key=lambda i: (records[i]["seed"], records[i]["sample"]))
+            numbers = classes([records[i]["extracted_answer"] for i in indices])
+            for i, number in zip(indices, numbers, strict=True):
                 found[i] = make.classed(records[i], number)
             bar.advance(task)
     return found

@@ -33,11 +33,11 @@ def make_verifier(config, architecture=PROCESS, max_length=LONG):
 
 
 def run(config, worlds, architecture=PROCESS, progress=None, **pace):
-    """Records by their places, and the tree; every record of its problem, and nothing left that could grow."""
+    """Records by index, and the tree; every record of its problem, and nothing left that could grow."""
     _, verifier = make_verifier(config, architecture) if architecture else (None, None)
     tree = FakeTree(worlds, **pace)
     found = list(search_all(tree, config, [world.question for world in worlds], verifier, extract_answer, progress))
-    assert sorted(place for place, _ in found) == list(range(len(worlds)))
+    assert sorted(index for index, _ in found) == list(range(len(worlds)))
     assert not tree.left
     return dict(found), tree
 
@@ -48,10 +48,10 @@ def check(config, architecture=PROCESS, seeds=SEEDS, **world):
     for seed in range(seeds):
         worlds = [World(seed, problem, **world) for problem in range(PROBLEMS)]
         found, _ = run(config, worlds, architecture)
-        for place, world_of in enumerate(worlds):
+        for index, world_of in enumerate(worlds):
             expected = Twin(world_of, config, FakeScorer(architecture) if architecture else None).expected()
-            leaves, weighed = found[place]["leaves"], expected.pop("leaves")
-            assert {name: found[place][name] for name in expected} == expected, (seed, place)
+            leaves, weighed = found[index]["leaves"], expected.pop("leaves")
+            assert {name: found[index][name] for name in expected} == expected, (seed, index)
             assert [answer for answer, _ in leaves] == [answer for answer, _ in weighed]
             assert np.allclose([w for _, w in leaves], [w for _, w in weighed], rtol=0, atol=ROUNDING)
             contested += len({answer for answer, _ in leaves}) > 1
@@ -212,10 +212,10 @@ def test_a_search_does_not_depend_on_its_company():
         few = dataclasses.replace(config, problems_at_a_time=2)
         (together, _), (in_twos, _) = run(config, worlds), run(few, worlds)
         (slow, _), (quick, _) = run(config, worlds, rows=1, pace=0.1, seed=1), run(config, worlds, rows=99, pace=1.0)
-        for place in range(PROBLEMS):
-            alone, _ = run(config, worlds[place : place + 1])
-            others = [found[place] for found in (in_twos, slow, quick)]
-            assert all(untimed(record) == untimed(together[place]) for record in (alone[0], *others))
+        for index in range(PROBLEMS):
+            alone, _ = run(config, worlds[index : index + 1])
+            others = [found[index] for found in (in_twos, slow, quick)]
+            assert all(untimed(record) == untimed(together[index]) for record in (alone[0], *others))
 
 
 def untimed(record):
@@ -230,10 +230,10 @@ def test_the_batch_is_filled_before_anything_is_scored_and_what_is_ready_is_scor
         score = scorer.score
         scored = []
 
-        def when_hungry(texts, places, names):
+        def when_hungry(texts, indices, names):
             assert tree.hungry
             scored.append(len(texts))
-            return score(texts, places)
+            return score(texts, indices)
 
         scorer.score = when_hungry
         assert len(list(search_all(tree, config, ["?"] * 4, verifier, extract_answer))) == 4
@@ -302,7 +302,7 @@ def test_a_prompt_that_leaves_no_room_is_its_own_answer():
     found = dict(search_all(tree, config, [world.question for world in worlds], verifier, extract_answer))
     assert found[1]["text"] == tree.text(1) and found[1]["steps"] == 0 and len(found[1]["leaves"]) == 1
     whole, _ = run(config, worlds)
-    assert all(untimed(found[place]) == untimed(whole[place]) for place in (0, 2))
+    assert all(untimed(found[index]) == untimed(whole[index]) for index in (0, 2))
 
 
 def test_texts_too_long_for_the_model_keep_the_scores_they_have():

@@ -47,14 +47,14 @@ def test_the_first_try_that_ends_by_itself(chance, most):
     shown = []
     found = dict(sample_until_natural(engine, requests, [most] * len(requests), shown.append))
     assert sorted(found) == list(range(len(requests)))
-    for place, request in enumerate(requests):
+    for index, request in enumerate(requests):
         tries = [
             engine.record(dataclasses.replace(request, sample=request.sample + i * TRY_APART)) for i in range(most)
         ]
         number = next((i for i, record in enumerate(tries) if record["end"] == "natural"), most - 1)
         tokens = sum(record["num_thinking_tokens"] for record in tries[: number + 1])
         expected = tries[number] | {"sample": request.sample, "tries": number + 1, "tried_tokens": tokens}
-        assert found[place] == expected
+        assert found[index] == expected
     assert len(engine.asked) == max(record["tries"] for record in found.values())
     assert sum(map(len, engine.asked)) == sum(record["tries"] for record in found.values()), "no try too many"
     assert all(status.total == len(requests) and status.done <= len(requests) for status in shown)
@@ -62,7 +62,7 @@ def test_the_first_try_that_ends_by_itself(chance, most):
 
 def test_each_request_has_a_bound_of_its_own():
     found = dict(sample_until_natural(Stub(0.0), asked_for(3), [1, 5, 2], lambda status: None))
-    assert [found[place]["tries"] for place in range(3)] == [1, 5, 2]
+    assert [found[index]["tries"] for index in range(3)] == [1, 5, 2]
 
 
 @pytest.mark.slow
@@ -74,11 +74,11 @@ def test_tries_are_runs_of_the_engine(tiny_model):
     requests = [Request(prompt, budget, sampling, i, max_answer_tokens=4) for i, prompt in enumerate(prompts)]
     found = dict(sample_until_natural(engine, requests, [8] * PROBLEMS))
     assert len({record["tries"] for record in found.values()}) > 1, "the case says nothing: all ended alike"
-    for place, request in enumerate(requests):
-        again = dataclasses.replace(request, sample=(found[place]["tries"] - 1) * TRY_APART)
+    for index, request in enumerate(requests):
+        again = dataclasses.replace(request, sample=(found[index]["tries"] - 1) * TRY_APART)
         (alone,) = engine.run([again])
         same = {name: value for name, value in alone.items() if name != "sample"}
-        assert found[place] == found[place] | same and found[place]["sample"] == 0
+        assert found[index] == found[index] | same and found[index]["sample"] == 0
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_few_slots_cost_time_and_change_nothing(slots):
     assert scorer.tokens_run > tokens_of_tree(seen)
 
 
-def test_the_least_recently_used_make_place():
+def test_the_least_recently_used_slots_are_replaced():
     rng = np.random.default_rng(4)
     first, second, third = ([i, *rng.integers(0, 250, 20).tolist()] for i in range(3))
     _, scorer = make_scorer(OUTCOME, batch_size=1, slots=2)
@@ -229,9 +229,9 @@ def test_a_separator_of_several_tokens_is_scored_behind_its_last():
         scorer.score([[1, 2]])
 
 
-def test_tokenizers_that_differ_in_a_control_token_go_together():
+def test_tokenizers_that_differ_in_a_special_token_go_together():
     policy = byte_tokenizer((*SPECIALS, "<|quad_end|>"))
-    check_tokenizers(policy, TOKENIZER)  # <extra_0> stands in its place
+    check_tokenizers(policy, TOKENIZER)  # <extra_0> has that id there
     check_tokenizers(policy, policy)
 
 
