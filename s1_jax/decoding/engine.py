@@ -121,8 +121,8 @@ class Engine:
 
     @property
     def num_compiled(self) -> int:
-        """The number of programs that have been compiled."""
-        return self.programs.count()
+        """Number of programs that have been compiled."""
+        return self.programs.num_compiled
 
     def run(self, requests: Sequence[Request], progress: Progress | None = None) -> Iterator[Record]:
         """Decode each request by itself, and give the records in order, each as soon as all before it are done.

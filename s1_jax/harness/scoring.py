@@ -52,9 +52,9 @@ class Scorer:
         self._program = Program(partial(score_positions, model.config, model.dtype), (model.params,), model.layout)
 
     @property
-    def programs(self) -> int:
-        """Return the number of programs that have been compiled."""
-        return self._program.jitted._cache_size()
+    def num_compiled(self) -> int:
+        """Number of programs that have been compiled."""
+        return self._program.num_compiled
 
     def score(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Score]]:
         """Yield the index and the score of each pair, longest first.

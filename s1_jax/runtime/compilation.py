@@ -63,12 +63,12 @@ def power_of_two(size: int) -> int:
 class CompilationWatch:
     """Context that observes whether a program is being compiled, for how long, and how many have been.
 
-    `programs` counts programs that were compiled or read from the cache, `spent` the seconds this took. `begins` is
+    `num_compiled` counts programs that were compiled or read from the cache, `spent` the seconds this took. `begins` is
     called whenever a compilation begins.
     """
 
     def __init__(self, begins: Callable[[], None] = lambda: None) -> None:
-        self.programs, self.spent = 0, 0.0
+        self.num_compiled, self.spent = 0, 0.0
         self._begins = begins
         self._phases = 0  # phases that have begun and not ended; they are nested
         self._since = self._until = self._began_at = (
@@ -107,4 +107,4 @@ class CompilationWatch:
             self._phases -= 1
             self._until = time.monotonic()
             self.spent += 0.0 if self._phases else self._until - self._began_at
-            self.programs += event == COMPILED
+            self.num_compiled += event == COMPILED

@@ -95,9 +95,9 @@ class RewardScorer:
         self._cache: KVCache | None = None
 
     @property
-    def programs(self) -> int:
-        """Number of programs compiled so far."""
-        return sum(p.jitted._cache_size() for p in (self._empty, self._resize, self._take, self._run, self._put))
+    def num_compiled(self) -> int:
+        """Number of programs that have been compiled."""
+        return sum(p.num_compiled for p in (self._empty, self._resize, self._take, self._run, self._put))
 
     def score(
         self,

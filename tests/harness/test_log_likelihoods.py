@@ -30,7 +30,7 @@ def test_log_likelihoods_are_transformers(lm, reference, plain_score):
     mine = lm._loglikelihood_tokens([(None, *pair) for pair in pairs], disable_tqdm=True)
     assert_close(mine, [plain_score(*pair) for pair in pairs])
     assert {greedy for _, greedy in mine[30:]} == {True, False} and all(greedy for _, greedy in mine[30::2])
-    assert lm.scorer.programs <= 2  # rows of 64 and of 128 tokens
+    assert lm.scorer.num_compiled <= 2  # rows of 64 and of 128 tokens
 
 
 def test_continuations_of_one_context_and_contexts_that_are_too_long(lm, plain_score):

@@ -129,13 +129,13 @@ def test_compilations_are_told_while_they_last_and_counted():
         double = jax.jit(lambda x: 2 * x + 0.5)
         for x in (1.0, 2.0, 3.0):
             double(x)
-        assert watch.programs == 1 and watch.seconds is None
+        assert watch.num_compiled == 1 and watch.seconds is None
         assert seen and all(seconds is not None for seconds in seen)
         with pytest.raises(ZeroDivisionError):
             jax.jit(lambda x: 1 / 0)(1.0)
         assert watch.seconds is None
     jax.jit(lambda x: 3 * x + 0.25)(1.0)
-    assert watch.programs == 1
+    assert watch.num_compiled == 1
 
 
 def test_powers_of_two():

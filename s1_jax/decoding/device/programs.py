@@ -128,9 +128,10 @@ class Programs:
         """Whether the mesh has devices of other processes."""
         return self._layout is not None and self._layout.spans_processes
 
-    def count(self) -> int:
-        """Count the programs that have been compiled."""
-        return sum(program.jitted._cache_size() for program in self._programs)
+    @property
+    def num_compiled(self) -> int:
+        """Number of programs that have been compiled."""
+        return sum(program.num_compiled for program in self._programs)
 
     def _program(self, function: Callable[..., Any], *bound: Any, **options: Any) -> Program:
         self._programs.append(Program(function, bound, self._layout, **options))
@@ -143,7 +144,7 @@ class Program:
     def __init__(
         self, function: Callable[..., Any], bound: tuple[Any, ...], layout: Layout | None, **options: Any
     ) -> None:
-        # a partial of its own: programs of one function would share a cache, and `count` would count other models'
+        # a partial of its own: programs of one function share a cache, and `num_compiled` would count other models'
         self.jitted: Any = jax.jit(partial(function), **options)
         self._bound = bound
         self._layout = layout
@@ -156,6 +157,11 @@ class Program:
         """
         with self._use(), jax.transfer_guard_device_to_device("disallow"):
             return self.jitted(*self._bound, *arguments)
+
+    @property
+    def num_compiled(self) -> int:
+        """Number of programs that have been compiled: one for each combination of sizes."""
+        return self.jitted._cache_size()
 
     def lower(self, *arguments: Any) -> jax.stages.Lowered:
         """Lower what a call would compile; arrays may be jax.ShapeDtypeStruct."""
