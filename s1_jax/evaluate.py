@@ -21,7 +21,7 @@ from s1_jax.decoding.core.token_ids import stop_ids, stop_texts
 from s1_jax.evaluation.decode import decode
 from s1_jax.evaluation.grading import put_into_classes
 from s1_jax.evaluation.run_dir import claim_run_dir, gather, unfinished
-from s1_jax.evaluation.settings import own_rows, plan_rows, seeds_of, sweep_settings, with_model_defaults
+from s1_jax.evaluation.settings import own_records, plan_records, seeds_of, sweep_settings, with_model_defaults
 from s1_jax.reporting import compare, parity
 from s1_jax.reporting.report import report
 from s1_jax.runtime import terminal
@@ -69,7 +69,7 @@ def evaluate(config: EvaluateConfig, settings: Sequence[SettingConfig], folder: 
     tokenizer = hf.load_tokenizer(source)
     vocab_size = hf.load_config(source).vocab_size
     stop_tokens = stop_texts(tokenizer, stop_ids(tokenizer, declared_stops(source, vocab_size), vocab_size))
-    rows = plan_rows(config, task, settings, tokenizer, stop_tokens)
+    planned = plan_records(config, task, settings, tokenizer, stop_tokens)
     look_alikes = LookAlikes(tokenizer)
     for problem in task.problems:
         look_alikes.look(f"problem {problem.id}", (problem.question,))
@@ -84,12 +84,12 @@ def evaluate(config: EvaluateConfig, settings: Sequence[SettingConfig], folder: 
 
     # What earlier starts have left to do
     claim_run_dir(folder, config, source, stop_tokens)
-    left = unfinished(folder, rows)
-    done = len(rows) - len(left)
-    say(f"{task.name}: {size}, {done} of {len(rows)} records done")
+    left = unfinished(folder, planned)
+    done = len(planned) - len(left)
+    say(f"{task.name}: {size}, {done} of {len(planned)} records done")
 
     # Decode it, each process its own problems if it has a model of its own; then report
-    if own := own_rows(config.mesh, left):
+    if own := own_records(config.mesh, left):
         decode(config, folder.local, source, task, own)
     folder.keep()
     meet("everything is decoded")

@@ -14,7 +14,7 @@ from s1_jax.decoding.core.sweep import Plan, plan_alone, plan_shared
 from s1_jax.decoding.engine import Engine, Status
 from s1_jax.decoding.loaded_model import load_model
 from s1_jax.evaluation.grading import graded
-from s1_jax.evaluation.settings import Row, searches
+from s1_jax.evaluation.settings import PlannedRecord, searches
 from s1_jax.records import Record, make
 from s1_jax.records.lines import cut_torn_line, part_of, record_line
 from s1_jax.records.results import read_results
@@ -32,10 +32,10 @@ from s1_jax.tasks.answers import without_stop
 from s1_jax.tasks.classes import Classes, grader_classes
 
 
-def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows: Sequence[Row]) -> None:
-    """Append the rows' records to this process's `records.jsonl` in `run_dir`, each as soon as it is decoded.
+def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, planned: Sequence[PlannedRecord]) -> None:
+    """Append the planned records to this process's `records.jsonl` in `run_dir`, each as soon as it is decoded.
 
-    If the model is sharded over several processes, all of them decode the same rows, and the first one writes.
+    If the model is sharded over several processes, all of them decode the same records, and the first one writes.
     """
     with Stages() if is_first() else nullcontext() as stages:
         if stages is not None:
@@ -43,25 +43,25 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
         model = load_model(source, config.model.dtype, config.stored, mesh=config.mesh, format=config.format)
     spans_processes = model.layout.spans_processes
     writing = is_first() or not spans_processes
-    once = [i for i, row in enumerate(rows) if row.max_tries == 1 and row.search is None]
+    once = [i for i, one in enumerate(planned) if one.max_tries == 1 and one.search is None]
     shared = config.sweep.shared_trace
-    plan = (plan_shared if shared else plan_alone)([rows[i].request for i in once])
-    runs = len(plan.trunks) + sum(row.max_tries > 1 for row in rows)
+    plan = (plan_shared if shared else plan_alone)([planned[i].request for i in once])
+    runs = len(plan.trunks) + sum(one.max_tries > 1 for one in planned)
     engine = model.engine(
         config.max_model_len,
         config.batch_size,
         draft_tokens=config.draft_tokens,
-        runs=None if searches(rows) else runs,  # searches grow more of them
+        runs=None if searches(planned) else runs,  # searches grow more of them
     )
     verifiers = Verifiers(config, engine.tokenizer, model.dtype, model.layout)
-    for search, reward in searches(rows):
+    for search, reward in searches(planned):
         verifiers.of(reward, search)  # loaded now, so that mistakes are found before hours of decoding
     path = part_of(run_dir / "records.jsonl", jax.process_index())
     cut_torn_line(path)
     written, started = 0, time.perf_counter()
     note = f"{runs:,} runs" if shared else "no shared traces"
     there = read_results(path)  # including those of other settings
-    live = LiveTable(there, len(there) + len(rows), note, shown=is_first())
+    live = LiveTable(there, len(there) + len(planned), note, shown=is_first())
     with (
         StopFlag() as stop,
         Watchdog(config.hosts.stall_seconds) as watchdog,
@@ -83,11 +83,11 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
 
         try:
             classes = grader_classes(task.rules)
-            for index, record in run_all(engine, rows, once, plan, verifiers, task.rules.extract, classes, show):
+            for index, record in run_all(engine, planned, once, plan, verifiers, task.rules.extract, classes, show):
                 if not writing:
                     continue
-                row = rows[index]
-                record = graded(task.rules, make.of_sweep(row.known, record, question=row.problem.question))
+                one = planned[index]
+                record = graded(task.rules, make.of_sweep(one.known, record, question=one.problem.question))
                 file.write(record_line(record))
                 file.flush()
                 live.add(record)
@@ -109,7 +109,7 @@ def decode(config: EvaluateConfig, run_dir: Path, source: Path, task: Task, rows
 
 def run_all(
     engine: Engine,
-    rows: Sequence[Row],
+    planned: Sequence[PlannedRecord],
     once: Sequence[int],
     plan: Plan,
     verifiers: Verifiers,
@@ -117,14 +117,14 @@ def run_all(
     classes: Classes,
     show: Callable[[Status], None],
 ) -> Iterator[tuple[int, Record]]:
-    """Give the records of the rows with their indices, as they are done.
+    """Yield the index and the finished record of each planned one, as they are done.
 
-    First come the rows that are decoded `once`, by their `plan`, then rejection sampling, then searches.
+    First come the records that are decoded `once`, by their `plan`, then rejection sampling, then searches.
     """
     for i, record in engine.decode(plan, show):
         yield once[i], record
-    several = [index for index, row in enumerate(rows) if row.max_tries > 1]
-    requests, tries = [rows[index].request for index in several], [rows[index].max_tries for index in several]
+    several = [i for i, one in enumerate(planned) if one.max_tries > 1]
+    requests, tries = [planned[i].request for i in several], [planned[i].max_tries for i in several]
 
     def show_after(status: Status) -> None:
         show(status._replace(done=status.done + len(once)))
@@ -136,14 +136,14 @@ def run_all(
 
     def show_search(found: int) -> None:
         use = engine.use
-        counts = done + found, len(rows), engine.decoded_tokens
+        counts = done + found, len(planned), engine.decoded_tokens
         show(Status(*counts, use.fraction, use.tokens_per_step, use.tokens))
 
     def answer(text: str) -> str | None:
         return extract(without_stop(text, engine.stop_tokens), engine.format.answer_start)
 
-    for (search, reward), indices in searches(rows).items():
-        asked, questions = zip(*((rows[index].request, rows[index].problem.question) for index in indices), strict=True)
+    for (search, reward), indices in searches(planned).items():
+        asked, questions = zip(*((planned[i].request, planned[i].problem.question) for i in indices), strict=True)
         verifier = verifiers.of(reward, search)
         steps = verifiers.steps
         found = search_requests(engine, asked, questions, search, steps, verifier, answer, show_search, classes)

@@ -10,7 +10,7 @@ from typing import Any
 from s1_jax.checkpoints.folder import fingerprint
 from s1_jax.config import S1, EvaluateConfig
 from s1_jax.errors import UserError
-from s1_jax.evaluation.settings import Row
+from s1_jax.evaluation.settings import PlannedRecord
 from s1_jax.records.check import check_config
 from s1_jax.records.lines import gather_parts, parts_of
 from s1_jax.records.results import read_results
@@ -69,17 +69,17 @@ def claim_run_dir(folder: Mirror, config: EvaluateConfig, source: Path, stop_tok
     folder.fetch()  # the merged files
 
 
-def unfinished(folder: Mirror, rows: Sequence[Row]) -> list[Row]:
-    """Return the rows without a record. Raises UserError if a record has the id of a row but another problem."""
+def unfinished(folder: Mirror, planned: Sequence[PlannedRecord]) -> list[PlannedRecord]:
+    """Return the planned records that the folder lacks. Raises UserError if one there is of another problem."""
     records = {record_key(record): record for record in read_results(folder.local / "records.jsonl")}
-    for row in rows:
-        record = records.get(row.key, row.known)
+    for one in planned:
+        record = records.get(one.key, one.known)
         for field in ("prompt_token_ids", "gold"):
-            if record.get(field) != row.known[field]:
+            if record.get(field) != one.known[field]:
                 raise UserError(
-                    f"{folder.place} holds another {row.request.name} ({field} differs); choose another --run-dir"
+                    f"{folder.place} holds another {one.request.name} ({field} differs); choose another --run-dir"
                 )
-    return [row for row in rows if row.key not in records]
+    return [one for one in planned if one.key not in records]
 
 
 def gather(folder: Mirror) -> None:

@@ -1,4 +1,4 @@
-"""The settings that a sweep asks for, and a row for each record that has to be decoded."""
+"""The settings that a sweep asks for, and the records that it plans."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def seeds_of(config: EvaluateConfig, setting: SettingConfig) -> tuple[int, ...]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """One record that has to be decoded: the request, and the fields that are known before decoding."""
+class PlannedRecord:
+    """One record of a sweep before it is decoded: its request, and the fields that are already known."""
 
     problem: Problem
     request: Request
@@ -104,14 +104,14 @@ class Row:
         return record_key(self.known)
 
 
-def plan_rows(
+def plan_records(
     config: EvaluateConfig,
     task: Task,
     settings: Sequence[SettingConfig],
     tokenizer: PreTrainedTokenizerBase,
     stop_tokens: Sequence[str] = STOP_TOKENS,
-) -> list[Row]:
-    """Make the rows of a sweep, ordered by setting, so that the rows of a batch end at about the same time.
+) -> list[PlannedRecord]:
+    """Plan the records of a sweep, ordered by setting, so that the rows of a batch end at about the same time.
 
     `stop_tokens` is the field of the records.
     """
@@ -121,7 +121,7 @@ def plan_rows(
         (problem.id, words): tuple(prompt_ids(tokenizer, instructed(problem.question, words)))
         for problem, words in product(task.problems, {setting.instruction for setting in settings})
     }
-    rows = []
+    planned = []
     for setting, problem in product(settings, task.problems):
         for seed, sample in product(seeds_of(config, setting), range(setting.samples)):
             request = Request(
@@ -144,27 +144,27 @@ def plan_rows(
                 search=setting.search,
                 reward=setting.reward,
             )
-            rows.append(Row(problem, request, known, setting.search))
-    return rows
+            planned.append(PlannedRecord(problem, request, known, setting.search))
+    return planned
 
 
-def own_rows(mesh: MeshConfig, rows: Sequence[Row]) -> list[Row]:
-    """Select the rows that this process decodes.
+def own_records(mesh: MeshConfig, planned: Sequence[PlannedRecord]) -> list[PlannedRecord]:
+    """Select the records that this process decodes.
 
-    If each process has a model of its own, these are the rows of every n-th problem, all settings together, because
-    settings share runs. If one model has the chips of all processes, these are all rows.
+    If each process has a model of its own, these are the records of every n-th problem, all settings together, because
+    settings share runs. If one model has the chips of all processes, these are all records.
     """
     if any(device.process_index != jax.process_index() for device in devices_for(mesh)):
-        return list(rows)
-    problems = dict.fromkeys(str(row.problem.id) for row in rows)
+        return list(planned)
+    problems = dict.fromkeys(str(one.problem.id) for one in planned)
     own = {name for i, name in enumerate(problems) if i % jax.process_count() == jax.process_index()}
-    return [row for row in rows if str(row.problem.id) in own]
+    return [one for one in planned if str(one.problem.id) in own]
 
 
-def searches(rows: Sequence[Row]) -> dict[tuple[SearchConfig, str | None], list[int]]:
-    """Group the indices of rows by search and reward model."""
+def searches(planned: Sequence[PlannedRecord]) -> dict[tuple[SearchConfig, str | None], list[int]]:
+    """Group the indices of records by search and reward model."""
     found: dict[tuple[SearchConfig, str | None], list[int]] = {}
-    for index, row in enumerate(rows):
-        if row.search is not None:
-            found.setdefault((row.search, row.known["reward"]), []).append(index)
+    for index, one in enumerate(planned):
+        if one.search is not None:
+            found.setdefault((one.search, one.known["reward"]), []).append(index)
     return found

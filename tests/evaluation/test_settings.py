@@ -1,9 +1,9 @@
-"""The rows that a sweep asks for, and the fields of their records that are known before decoding."""
+"""The records that a sweep plans, and their fields that are known before decoding."""
 
 import pytest
 
 from s1_jax.config import BudgetConfig, EvaluateConfig, SettingConfig, TaskConfig
-from s1_jax.evaluation.settings import plan_rows
+from s1_jax.evaluation.settings import plan_records
 from s1_jax.tasks import load_task
 from tests.tokenizer import byte_tokenizer
 
@@ -16,8 +16,8 @@ def test_without_forcing_an_answers_limit_bounds_all_where_it_is_given(given, li
         SettingConfig(BudgetConfig(max_thinking_tokens=9, forcing=False)),
         SettingConfig(),
     ]
-    rows = plan_rows(config, load_task(TaskConfig(limit=1)), settings, byte_tokenizer())
-    assert [row.request.free_tokens for row in rows] == [limit, None, None]
-    assert [row.known.get("max_new_tokens") for row in rows] == [limit, None, None]
-    assert [row.known["max_answer_tokens"] for row in rows] == [answer] * 3
-    assert len({row.key for row in rows}) == 3
+    planned = plan_records(config, load_task(TaskConfig(limit=1)), settings, byte_tokenizer())
+    assert [one.request.free_tokens for one in planned] == [limit, None, None]
+    assert [one.known.get("max_new_tokens") for one in planned] == [limit, None, None]
+    assert [one.known["max_answer_tokens"] for one in planned] == [answer] * 3
+    assert len({one.key for one in planned}) == 3

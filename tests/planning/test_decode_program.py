@@ -63,9 +63,9 @@ def test_the_planned_loop_is_the_one_evaluate_runs(tiny_model, tmp_path, monkeyp
 
     monkeypatch.setattr(Program, "__call__", stopping)
     task = load_task(config.task)
-    rows = settings.plan_rows(config, task, settings.sweep_settings(config), byte_tokenizer())
+    planned_records = settings.plan_records(config, task, settings.sweep_settings(config), byte_tokenizer())
     with pytest.raises(Stop):
-        decode(config, tmp_path, tmp_path / "model", task, rows)
+        decode(config, tmp_path, tmp_path / "model", task, planned_records)
     assert seen["state"].cache[0].capacity == LENGTH  # as of long rows
     layout = layout_of(data=2, fsdp=2, tensor=2)
     sizes = sizes_of(config, tiny.config, layout)
