@@ -30,8 +30,8 @@ class Wanted:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """A row of a table: accuracy in percent and mean thinking tokens by benchmark, None if the paper lacks them."""
+class AccuracyRow:
+    """A row of the paper's tables: accuracy in percent and mean thinking tokens by benchmark, None if absent."""
 
     table: str
     name: str
@@ -68,22 +68,22 @@ def _twice(string: str) -> tuple[Wanted]:
     return (Wanted(num_ignore=2, ignore_string=string),)
 
 
-ROWS = (
-    Row("1", "s1 without budget forcing", (50.0, 92.6, 56.6), wanted=(Wanted(forcing=False),)),
-    Row(  # tokens: the text on Figure 1
+ACCURACIES = (
+    AccuracyRow("1", "s1 without budget forcing", (50.0, 92.6, 56.6), wanted=(Wanted(forcing=False),)),
+    AccuracyRow(  # tokens: the text on Figure 1
         "1",
         "s1-32B",
         (56.7, 93.0, 59.6),
         (7320, None, None),
         tuple(Wanted(num_ignore=count, ignore_string="Wait") for count in WAITS),
     ),
-    Row("4, 13", "no extrapolation", (50.0, 93.0, 57.6), (6109, 3298, 3510), (Wanted(),)),
-    Row("4", "2x without string", (50.0, 90.2, 55.1), wanted=_twice("")),
-    Row("4", '2x "Alternatively"', (50.0, 92.2, 59.6), wanted=_twice("Alternatively")),
-    Row("4", '2x "Hmm"', (50.0, 93.0, 59.6), wanted=_twice("Hmm")),
-    Row("4", '2x "Wait"', (53.3, 93.0, 59.6), wanted=_twice("Wait")),
-    Row("13", "short prompt", (30.0, 90.4, 56.6), (8033, 2537, 4177), (Wanted(instruction="short"),)),
-    Row("13", "long prompt", (36.7, 91.4, 51.0), (9651, 3875, 4827), (Wanted(instruction="long"),)),
+    AccuracyRow("4, 13", "no extrapolation", (50.0, 93.0, 57.6), (6109, 3298, 3510), (Wanted(),)),
+    AccuracyRow("4", "2x without string", (50.0, 90.2, 55.1), wanted=_twice("")),
+    AccuracyRow("4", '2x "Alternatively"', (50.0, 92.2, 59.6), wanted=_twice("Alternatively")),
+    AccuracyRow("4", '2x "Hmm"', (50.0, 93.0, 59.6), wanted=_twice("Hmm")),
+    AccuracyRow("4", '2x "Wait"', (53.3, 93.0, 59.6), wanted=_twice("Wait")),
+    AccuracyRow("13", "short prompt", (30.0, 90.4, 56.6), (8033, 2537, 4177), (Wanted(instruction="short"),)),
+    AccuracyRow("13", "long prompt", (36.7, 91.4, 51.0), (9651, 3875, 4827), (Wanted(instruction="long"),)),
 )
 
 METHODS = (

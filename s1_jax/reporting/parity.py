@@ -15,14 +15,14 @@ from s1_jax.records.results import read_run
 from s1_jax.records.setting import Setting
 from s1_jax.reporting.metrics import difference_interval
 from s1_jax.reporting.paper import (
+    ACCURACIES,
     BENCHMARKS,
     METHODS,
     NO_MAXIMUM,
     REJECTION_TEMPERATURE,
-    ROWS,
+    AccuracyRow,
     Benchmark,
     Kind,
-    Row,
     Wanted,
     benchmark_of,
 )
@@ -44,26 +44,26 @@ def command(argv: Sequence[str]) -> None:
         raise UserError("usage: python -m s1_jax.evaluate --parity RUN_DIR")
     records, config = read_run(as_path(argv[0]))
     task = str(records[0]["task"])
-    place = benchmark_of(task)
-    if place is None:
+    index = benchmark_of(task)
+    if index is None:
         names = ", ".join(benchmark.name for benchmark in BENCHMARKS)
         raise UserError(f"{argv[0]} is of the task {task}, which the paper does not have; it has {names}")
     runs = summarize(records)
-    sections = [f"{argv[0]} beside s1 (arXiv 2501.19393), {BENCHMARKS[place].name}", format_rows(runs, place)]
-    if place == 0:  # Table 3 covers only AIME 2024
+    sections = [f"{argv[0]} beside s1 (arXiv 2501.19393), {BENCHMARKS[index].name}", format_rows(runs, index)]
+    if index == 0:  # Table 3 covers only AIME 2024
         ends_at_no_step = "<|im_start|>0" in format_of(config).end_markers
         sections.append(format_methods({row.kind: method_of(row.kind, runs, ends_at_no_step) for row in METHODS}))
-    differing = [("", "paper", "here"), *set_up(config, runs, BENCHMARKS[place])]
+    differing = [("", "paper", "here"), *set_up(config, runs, BENCHMARKS[index])]
     if note := undecided_note(argv[0], runs):
         sections.append(note.rstrip())
     sections.append(f"What differs in the set-up:\n{align_left(differing)}")
     say("\n\n".join(sections))
 
 
-def format_rows(runs: Sequence[Run], place: int) -> str:
+def format_rows(runs: Sequence[Run], index: int) -> str:
     """Format the paper's rows of one benchmark beside the matching runs, then name the runs without a row."""
-    found = [counterpart(row, runs) for row in ROWS]
-    rows = [_line(row, run, place) for row, run in zip(ROWS, found, strict=True)]
+    found = [counterpart(row, runs) for row in ACCURACIES]
+    rows = [_line(row, run, index) for row, run in zip(ACCURACIES, found, strict=True)]
     others = [run.setting.label for run in runs if run not in found]
     return (
         f"{align([HEADER, *rows])}\n"
@@ -72,7 +72,7 @@ def format_rows(runs: Sequence[Run], place: int) -> str:
     )
 
 
-def counterpart(row: Row, runs: Sequence[Run]) -> Run | None:
+def counterpart(row: AccuracyRow, runs: Sequence[Run]) -> Run | None:
     """Return the run that matches a row of the paper, the best of several; None if there is none."""
     found = [run for run in runs if any(matches(run.setting, wanted) for wanted in row.wanted)]
     return max(found, key=lambda run: (run.accuracy, run.setting.max_thinking_tokens or inf), default=None)
@@ -196,12 +196,12 @@ def align_left(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _line(row: Row, run: Run | None, place: int) -> tuple[str, ...]:
-    paper, tokens = row.accuracy[place], row.tokens[place]
+def _line(row: AccuracyRow, run: Run | None, index: int) -> tuple[str, ...]:
+    paper, tokens = row.accuracy[index], row.tokens[index]
     known = (f"Table {row.table}: {row.name}", _number(paper, ".1f"))
     if run is None or paper is None:
         return (*known, "-", "-", "-", _number(tokens, ",.0f"), "-", ABSENT)
-    trials = BENCHMARKS[place].problems
+    trials = BENCHMARKS[index].problems
     exact = round(paper / 100 * trials) / trials  # undoes the rounding of the printed value
     low, high = difference_interval(exact, run.accuracy / 100, (trials, run.problems))
     return (

@@ -10,7 +10,7 @@ import pytest
 from s1_jax import evaluate
 from s1_jax.data.conditional import STEPS
 from s1_jax.errors import UserError
-from s1_jax.reporting.paper import BENCHMARKS, METHODS, ROWS, Kind
+from s1_jax.reporting.paper import ACCURACIES, BENCHMARKS, METHODS, Kind
 from s1_jax.reporting.parity import counterpart, method_of
 from s1_jax.reporting.summary import summarize
 from tests.reporting.made_up import record
@@ -99,7 +99,7 @@ def rows_of(*runs):
     """The names of the paper's rows that runs of 30 problems, each given by its fields, are of."""
     records = [one for fields in runs for one in run(fields.pop("right", 12), 6000, **fields)]
     summary = summarize(records)
-    return {row.name: found.setting.label for row in ROWS if (found := counterpart(row, summary))}
+    return {row.name: found.setting.label for row in ACCURACIES if (found := counterpart(row, summary))}
 
 
 SETTINGS = {  # of every row, the settings that it is; the same ones spelled in another way
@@ -119,7 +119,7 @@ SETTINGS = {  # of every row, the settings that it is; the same ones spelled in 
 
 
 def test_every_row_finds_the_setting_it_stands_for():
-    assert SETTINGS.keys() == {row.name for row in ROWS}
+    assert SETTINGS.keys() == {row.name for row in ACCURACIES}
     for name, settings in SETTINGS.items():
         for fields in settings:
             both = fields.get("num_ignore") == 2 and fields.get("ignore_string") in (None, ["Wait"])
@@ -268,17 +268,17 @@ def test_what_is_nearly_a_method_is_none(name):
 
 def test_a_sampled_run_is_no_counterpart():
     runs = summarize(run(12, 6000, temperature=1.0))
-    assert [counterpart(row, runs) for row in ROWS] == [None] * len(ROWS)
+    assert [counterpart(row, runs) for row in ACCURACIES] == [None] * len(ACCURACIES)
     assert rows_of() == {}
 
 
 def test_the_papers_rows_agree_with_one_another():
-    assert all(len(row.accuracy) == len(row.tokens) == len(BENCHMARKS) for row in ROWS)
-    by_name = {row.name: row for row in ROWS}
+    assert all(len(row.accuracy) == len(row.tokens) == len(BENCHMARKS) for row in ACCURACIES)
+    by_name = {row.name: row for row in ACCURACIES}
     kinds = {row.kind: row for row in METHODS}
     assert kinds.keys() == set(get_args(Kind)) and kinds["forcing"].performance == by_name["s1-32B"].accuracy[0]
     assert kinds["class"].performance == by_name["long prompt"].accuracy[0]
-    for benchmark, *accuracies in zip(BENCHMARKS, *(row.accuracy for row in ROWS), strict=True):
+    for benchmark, *accuracies in zip(BENCHMARKS, *(row.accuracy for row in ACCURACIES), strict=True):
         for accuracy in accuracies:  # each is a share of so many problems
             assert abs(round(accuracy * benchmark.problems / 100) - accuracy * benchmark.problems / 100) < 0.15
 
