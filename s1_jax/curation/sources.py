@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from s1_jax.data.sources import READERS, Row, read_rows
+from s1_jax.data.sources import READERS, DataRow, read_rows
 from s1_jax.data.synthetic import distinct_problems
 from s1_jax.errors import UserError
 from s1_jax.runtime.texts import is_unicode
@@ -68,7 +68,7 @@ class Part(NamedTuple):
     file: str | None = None
     revision: str | None = None
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[DataRow]:
         """Yield the rows of this part. Raises UserError if they cannot be loaded: no access, no network, or deleted."""
         if self.file is None:
             return read_rows(self.name, self.split, self.subset)
@@ -82,7 +82,7 @@ class Part(NamedTuple):
         return read_rows(path, self.split)
 
 
-Read = Callable[[Row, int], tuple[str, str | None]]  # a row and the seed -> question and solution
+Read = Callable[[DataRow, int], tuple[str, str | None]]  # a row and the seed -> question and solution
 Others = frozenset[str]  # questions of another data set, folded
 
 
@@ -93,10 +93,10 @@ class Pool(NamedTuple):
     read: Read
     in_paper: int  # number of its questions among the 59,029
     licence: str | None  # according to its card
-    keep: Callable[[Row, Others], bool] = lambda row, others: True
+    keep: Callable[[DataRow, Others], bool] = lambda row, others: True
     others: tuple[Part, str] | None = None  # `keep` gets the questions in this column of this part
     chosen: int | None = None  # number of questions sampled evenly from all groups; None means all
-    groups: Callable[[Row], tuple[Hashable, ...]] = lambda row: ()  # from the coarsest to the finest
+    groups: Callable[[DataRow], tuple[Hashable, ...]] = lambda row: ()  # from the coarsest to the finest
 
 
 def fold(text: str) -> str:
@@ -110,7 +110,7 @@ def read_public(pool: Pool, name: str, seed: int, limit: int | None) -> Iterator
     if pool.others is not None:
         part, column = pool.others
         others = frozenset(fold(_string(row, column)) for row in part.rows())
-    rows: Iterable[Row] = (row for part in pool.parts for row in part.rows() if pool.keep(row, others))
+    rows: Iterable[DataRow] = (row for part in pool.parts for row in part.rows() if pool.keep(row, others))
     if pool.chosen is not None:
         rows = _drawn(list(rows), pool.groups, seed)[: pool.chosen]
     for row in islice(rows, limit):
@@ -152,16 +152,16 @@ def read_local(path: str, limit: int | None) -> Iterator[Question]:
         yield Question(question, texts.pop("solution"), source, **texts)
 
 
-def _name(row: Row) -> str:
+def _name(row: DataRow) -> str:
     name = row.where.rsplit(", ", 1)[0].rsplit("/", 1)[-1]
     return next((name.removesuffix(suffix) for suffix in READERS if name.endswith(suffix)), name)
 
 
-def _first(row: Row, names: Sequence[str]) -> str | None:
+def _first(row: DataRow, names: Sequence[str]) -> str | None:
     return next((value for name in names if name in row.columns and (value := _text(row, name)) is not None), None)
 
 
-def _text(row: Row, name: str) -> str | None:
+def _text(row: DataRow, name: str) -> str | None:
     """Return a field as text: a number is formatted, and the first element of a list is used.
 
     Raises UserError that names row and field.
@@ -180,17 +180,17 @@ def _text(row: Row, name: str) -> str | None:
     return value
 
 
-def _string(row: Row, name: str) -> str:
+def _string(row: DataRow, name: str) -> str:
     return _text(row, name) or ""
 
 
-def _drawn(rows: Sequence[Row], groups: Callable[[Row], tuple[Hashable, ...]], seed: int) -> list[Row]:
+def _drawn(rows: Sequence[DataRow], groups: Callable[[DataRow], tuple[Hashable, ...]], seed: int) -> list[DataRow]:
     """Shuffle the rows so that in any prefix all groups have equal counts, as do the subgroups of each group.
 
     The order depends on the seed and the contents of the rows, not on their original order.
     """
 
-    def digest(row: Row) -> bytes:
+    def digest(row: DataRow) -> bytes:
         return hashlib.sha256(f"{seed}\n{sorted(row.columns.items())}".encode(errors="replace")).digest()
 
     order = sorted(rows, key=digest)
@@ -207,14 +207,14 @@ def _drawn(rows: Sequence[Row], groups: Callable[[Row], tuple[Hashable, ...]], s
 
 
 def _fields(question: str, solution: str | None = None, strip: bool = False) -> Read:
-    def read(row: Row, seed: int) -> tuple[str, str | None]:
+    def read(row: DataRow, seed: int) -> tuple[str, str | None]:
         text = _string(row, question)
         return text.strip() if strip else text, None if solution is None else _text(row, solution)
 
     return read
 
 
-def _agieval(row: Row, seed: int) -> tuple[str, str | None]:
+def _agieval(row: DataRow, seed: int) -> tuple[str, str | None]:
     """Return passage, question and choices, and as solution the explanation, with the letter if choices are shown."""
     question, solution = _string(row, "question"), _inner(row, "solution")
     solution = solution if isinstance(solution, str) and solution.strip() else None
@@ -226,36 +226,36 @@ def _agieval(row: Row, seed: int) -> tuple[str, str | None]:
     return f"{text}\n{choices}", "\n\n".join(filter(None, (solution, f"Answer: {_string(row, 'label')}")))
 
 
-def _shows_choices(row: Row) -> bool:
+def _shows_choices(row: DataRow) -> bool:
     return bool(row.columns.get("options")) and "aqua-rat" not in row.where
 
 
-def _inner(row: Row, name: str) -> Any:
+def _inner(row: DataRow, name: str) -> Any:
     """Return a field of AGIEval's column `other`."""
     other = row.columns.get("other")
     return other.get(name) if isinstance(other, Mapping) else None
 
 
-def _agieval_keeps(row: Row, others: Others) -> bool:
+def _agieval_keeps(row: DataRow, others: Others) -> bool:
     level = _inner(row, "level")
     return level is None or level == HARDEST
 
 
-def _crossword(row: Row, seed: int) -> tuple[str, str | None]:
+def _crossword(row: DataRow, seed: int) -> tuple[str, str | None]:
     _, mark, clue = _string(row, "input").partition(CLUE)
     if not mark:
         raise UserError(f"{row.where}: field 'input' has no {CLUE!r}")
     return f"{CROSSWORD}\n\n{clue}", _text(row, "output")
 
 
-def _gpqa(row: Row, seed: int) -> tuple[str, str | None]:
+def _gpqa(row: DataRow, seed: int) -> tuple[str, str | None]:
     """Return the question with choices in an order by seed and question, as in the benchmark; the letter ends it."""
     problem = gpqa_diamond.problem(row, seed)
     explanation = _string(row, "Explanation").strip()
     return problem.question, "\n\n".join(filter(None, (explanation, f"Answer: {problem.gold}")))
 
 
-def _scieval(row: Row, seed: int) -> tuple[str, str | None]:
+def _scieval(row: DataRow, seed: int) -> tuple[str, str | None]:
     question = _string(row, "question").split("\n\nAnswer:")[0]
     for ending, asked in SCIEVAL_ENDINGS.items():
         question = question.replace(ending, asked)

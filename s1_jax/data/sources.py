@@ -27,11 +27,11 @@ LAYOUTS: dict[str, dict[str, str]] = {
     "traces": {"question": "question", "thinking": "thinking", "answer": "attempt"},
     "plain": {"question": "question", "thinking": "thinking", "answer": "answer"},
 }
-ROWS = 1024  # rows of a Parquet file in memory at once
+ROWS_AT_ONCE = 1024  # rows of a Parquet file in memory at once
 LONGEST_CELL = 2**27  # characters of a CSV cell; Python's default of 131,072 is too small for long traces
 
 
-class Row(NamedTuple):
+class DataRow(NamedTuple):
     """One row of a data set, as read."""
 
     where: str  # for messages, such as "path, line 3"
@@ -48,7 +48,7 @@ class Conversation(NamedTuple):
     text: str | None = None
 
 
-def read_rows(path: str, split: str, subset: str | None = None) -> Iterator[Row]:
+def read_rows(path: str, split: str, subset: str | None = None) -> Iterator[DataRow]:
     """Read the rows of a JSONL, Parquet or CSV file, a split of a folder (see files.py), or a hub data set.
 
     Files and folders may be in a bucket. A single file is read whole, whatever its name. `subset` is what the hub calls
@@ -107,7 +107,7 @@ def resolve_layout(columns: Iterable[str], layout: str, mapping: Mapping[str, st
 
 def read_conversations(
     path: str, split: str, layout: str = "auto", mapping: Mapping[str, str] | None = None
-) -> Iterator[tuple[Row, Conversation]]:
+) -> Iterator[tuple[DataRow, Conversation]]:
     """Yield all rows of a source with their contents; the layout is that of the first row.
 
     Raises UserError for an empty source, an unknown layout, and a field that is missing, null or of the wrong type,
@@ -123,7 +123,7 @@ def read_conversations(
         raise UserError(f"{path} contains no rows")
 
 
-def _value(row: Row, field: str, column: str) -> str | list[str]:
+def _value(row: DataRow, field: str, column: str) -> str | list[str]:
     if column not in row.columns:
         raise UserError(f"{row.where}: field {column!r} is missing")
     value = row.columns[column]
@@ -140,37 +140,38 @@ def _value(row: Row, field: str, column: str) -> str | list[str]:
     return value
 
 
-def _row(name: str, kind: str, number: int, columns: Mapping[str, Any], where: str) -> Row:
+def _data_row(name: str, kind: str, number: int, columns: Mapping[str, Any], where: str) -> DataRow:
     own = columns.get("id")
-    return Row(f"{where}, {kind} {number}", f"{name}:{number}" if own is None else str(own), columns)
+    return DataRow(f"{where}, {kind} {number}", f"{name}:{number}" if own is None else str(own), columns)
 
 
-def _jsonl_rows(file: Path, name: str) -> Iterator[Row]:
+def _jsonl_rows(file: Path, name: str) -> Iterator[DataRow]:
     for number, columns in read_jsonl(file):
-        yield _row(name, "line", number, columns, str(file))
+        yield _data_row(name, "line", number, columns, str(file))
 
 
-def _parquet_rows(file: Path, name: str) -> Iterator[Row]:
+def _parquet_rows(file: Path, name: str) -> Iterator[DataRow]:
     from pyarrow import ArrowException  # slow to import
     from pyarrow.parquet import ParquetFile
 
     with file.open("rb") as opened:
         try:
-            rows = (columns for batch in ParquetFile(opened).iter_batches(ROWS) for columns in batch.to_pylist())
+            batches = ParquetFile(opened).iter_batches(ROWS_AT_ONCE)
+            rows = (columns for batch in batches for columns in batch.to_pylist())
             for number, columns in enumerate(rows, start=1):
-                yield _row(name, "row", number, columns, str(file))
+                yield _data_row(name, "row", number, columns, str(file))
         except (ArrowException, OSError) as error:
             raise UserError(f"{file} cannot be read as Parquet ({_first_line(error)})") from None
 
 
-def _csv_rows(file: Path, name: str) -> Iterator[Row]:
+def _csv_rows(file: Path, name: str) -> Iterator[DataRow]:
     csv.field_size_limit(LONGEST_CELL)
     try:
         with TextIOWrapper(file.open("rb"), encoding="utf-8-sig", newline="") as lines:
             for number, columns in enumerate(csv.DictReader(lines, strict=True), start=1):
                 if None in columns or None in columns.values():
                     raise UserError(f"{file}, row {number}: the number of cells differs from the first line's")
-                yield _row(name, "row", number, columns, str(file))
+                yield _data_row(name, "row", number, columns, str(file))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file} cannot be read as CSV in UTF-8 ({error})") from None
 
@@ -178,7 +179,7 @@ def _csv_rows(file: Path, name: str) -> Iterator[Row]:
 READERS = {".jsonl": _jsonl_rows, ".parquet": _parquet_rows, ".csv": _csv_rows}
 
 
-def _hub_rows(name: str, split: str, subset: str | None) -> Iterator[Row]:
+def _hub_rows(name: str, split: str, subset: str | None) -> Iterator[DataRow]:
     import datasets
 
     try:
@@ -188,7 +189,7 @@ def _hub_rows(name: str, split: str, subset: str | None) -> Iterator[Row]:
         said = _first_line(error)
         raise UserError(f"{name!r} is no local path and could not be loaded as a hub data set ({said})") from None
     for number, columns in enumerate(rows, start=1):
-        yield _row(name, "row", number, columns, f"{name} ({split})")
+        yield _data_row(name, "row", number, columns, f"{name} ({split})")
 
 
 def _first_line(error: Exception) -> str:

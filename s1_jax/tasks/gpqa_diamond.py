@@ -21,7 +21,7 @@ import hashlib
 
 from s1_jax.config import TaskConfig
 from s1_jax.data.chat import ANSWER_START
-from s1_jax.data.sources import Row
+from s1_jax.data.sources import DataRow
 from s1_jax.errors import UserError
 from s1_jax.tasks.answers import answer_part, extract_answer
 from s1_jax.tasks.equivalence import Verdict
@@ -44,7 +44,7 @@ def problems(config: TaskConfig) -> tuple[Problem, ...]:
         raise UserError(f"{error}; the data set is gated: {advice}") from None
 
 
-def problem(row: Row, seed: int) -> Problem:
+def problem(row: DataRow, seed: int) -> Problem:
     """Build the question with its choices as A) to D), in an order that depends on the seed and the question alone.
 
     Raises UserError that names a missing field.

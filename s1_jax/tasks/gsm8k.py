@@ -11,7 +11,7 @@ verdict    gold is the text after ####, 10: right, by number.
 from __future__ import annotations
 
 from s1_jax.config import TaskConfig
-from s1_jax.data.sources import Row
+from s1_jax.data.sources import DataRow
 from s1_jax.errors import UserError
 from s1_jax.tasks.task import MATH, Benchmark, Problem, problem_of, problems_of, rows_of
 
@@ -23,7 +23,7 @@ def problems(config: TaskConfig) -> tuple[Problem, ...]:
     return problems_of(config, rows_of(config, "openai/gsm8k", "test", "main"), problem)
 
 
-def problem(row: Row) -> Problem:
+def problem(row: DataRow) -> Problem:
     """Read a row whose `answer` is a solution that ends in #### and the result. Raises UserError if it does not."""
     found = problem_of(row)
     _, mark, gold = found.gold.rpartition(MARK)

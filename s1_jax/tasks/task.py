@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from s1_jax.config import TaskConfig
-from s1_jax.data.sources import Row, read_rows
+from s1_jax.data.sources import DataRow, read_rows
 from s1_jax.errors import UserError
 from s1_jax.runtime.texts import is_unicode
 from s1_jax.tasks.answers import extract_answer
@@ -61,7 +61,7 @@ def on_hub(name: str, split: str = "train", subset: str | None = None) -> Callab
     return lambda config: problems_of(config, rows_of(config, name, split, subset), problem_of)
 
 
-def rows_of(config: TaskConfig, name: str, split: str, subset: str | None = None) -> Iterable[Row]:
+def rows_of(config: TaskConfig, name: str, split: str, subset: str | None = None) -> Iterable[DataRow]:
     """Read rows from the config's path (a file, folder or hub id) or, without one, from this hub data set.
 
     Raises UserError if they cannot be read.
@@ -69,7 +69,7 @@ def rows_of(config: TaskConfig, name: str, split: str, subset: str | None = None
     return read_rows(name, split, subset) if config.path is None else read_rows(config.path, split)
 
 
-def problems_of(config: TaskConfig, rows: Iterable[Row], read: Callable[[Row], Problem]) -> tuple[Problem, ...]:
+def problems_of(config: TaskConfig, rows: Iterable[DataRow], read: Callable[[DataRow], Problem]) -> tuple[Problem, ...]:
     """Read the first `limit` rows as problems. Raises UserError if there are none or two have the same id."""
     problems: dict[str, Problem] = {}
     for row in rows:
@@ -84,7 +84,7 @@ def problems_of(config: TaskConfig, rows: Iterable[Row], read: Callable[[Row], P
     return tuple(problems.values())
 
 
-def problem_of(row: Row) -> Problem:
+def problem_of(row: DataRow) -> Problem:
     """Read a row with `problem` or `question`, `answer`, and optionally `id`; the default id is its file and line.
 
     Raises UserError that names file, line and field.
@@ -92,13 +92,13 @@ def problem_of(row: Row) -> Problem:
     return Problem(id_of(row), value_of(row, QUESTION_FIELDS, str), str(value_of(row, ("answer",), str, int)))
 
 
-def id_of(row: Row, names: tuple[str, ...] = ID_FIELDS) -> str | int:
+def id_of(row: DataRow, names: tuple[str, ...] = ID_FIELDS) -> str | int:
     """Return the first of these fields that the row has, else its file and line. Raises UserError on a wrong type."""
     has_id = any(row.columns.get(name) is not None for name in names)
     return value_of(row, names, str, int) if has_id else row.id
 
 
-def value_of(row: Row, names: tuple[str, ...], *kinds: type) -> Any:
+def value_of(row: DataRow, names: tuple[str, ...], *kinds: type) -> Any:
     """Return the first of these fields that the row has.
 
     Raises UserError that names file, line and field if none is present, or its value has the wrong type or is empty.
