@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 
 class LookAlikes:
-    """Counter of rows that contain the text of a special token; `rows` is their number."""
+    """Counter of examples, problems or prompts that contain the text of a special token."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         added = tokenizer.added_tokens_decoder.values()
@@ -21,19 +21,19 @@ class LookAlikes:
         # longest first, because the tokenizer prefers the longer one of two with the same prefix
         texts = sorted(special | set(tokenizer.all_special_tokens), key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, texts)) or r"(?!)")
-        self.rows = 0
+        self.count = 0
         self._first = ""
 
     def look(self, where: str, texts: Sequence[str]) -> None:
-        """Count the row called `where` if one of its texts contains that of a special token."""
+        """Count the example, problem or prompt called `where` if one of its texts contains that of a special token."""
         found = next(filter(None, map(self._pattern.search, texts)), None)
         if found:
-            self.rows += 1
+            self.count += 1
             self._first = self._first or f"{where}: {found[0]}"
 
     def told(self, what: str) -> str | None:
-        """Return a line about the rows found, which are called `what`; None if there are none."""
-        if not self.rows:
+        """Return a line about those that were counted, such as "examples" for `what`; None if there are none."""
+        if not self.count:
             return None
-        counted = f"1 {what.removesuffix('s')} contains" if self.rows == 1 else f"{self.rows:,} {what} contain"
+        counted = f"1 {what.removesuffix('s')} contains" if self.count == 1 else f"{self.count:,} {what} contain"
         return f"{counted} the text of a special token, encoded as the token (first: {self._first})"

@@ -32,7 +32,7 @@ def test_a_text_holds_a_control_token_where_the_tokenizer_finds_one(text):
     found = LookAlikes(tokenizer)
     found.look("here", (text,))
     control = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
-    assert bool(found.rows) == TEXTS[text] == bool(control & set(encode(tokenizer, text)))
+    assert bool(found.count) == TEXTS[text] == bool(control & set(encode(tokenizer, text)))
 
 
 def test_rows_are_counted_once_and_the_first_is_named():
@@ -51,7 +51,7 @@ def test_tokens_that_are_added_but_not_special_count_where_they_look_like_contro
     for text, holds in (("<tool_call>", True), ("<|fim_prefix|>", True), ("<b>", False), ("tool_call", False)):
         found = LookAlikes(tokenizer)
         found.look("here", (text,))
-        assert bool(found.rows) == holds == (len(encode(tokenizer, text)) == 1 and holds)
+        assert bool(found.count) == holds == (len(encode(tokenizer, text)) == 1 and holds)
 
 
 def test_training_examples_are_counted_and_encoded_as_before(tmp_path):
