@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
             if step == config.until:
                 break
     if config.until in ("sweep", "compare"):
-        say(f"done: {folder / 'sweep'} holds {', '.join(LEFT[:-1])} and {LEFT[-1]}")
+        say(f"done: {folder / 'sweep'} contains {', '.join(LEFT[:-1])} and {LEFT[-1]}")
 
 
 def run_step(step: str, config: QuickstartConfig, folder: Path) -> None:

@@ -232,7 +232,7 @@ def fine_tune(config: TrainConfig, folder: Mirror) -> None:
 
 
 def claim_run_dir(folder: Mirror, config: TrainConfig) -> None:
-    """Write `config.json` into the run's folder. Raises UserError if it holds a run with other options."""
+    """Write `config.json` into the run's folder. Raises UserError if it contains a run with other options."""
     path = folder.local / "config.json"
     now = json.loads(to_json(config))
     saved = [folder.place / "hf", *(folder.place / "checkpoints").glob("*")]
@@ -248,7 +248,7 @@ def claim_run_dir(folder: Mirror, config: TrainConfig) -> None:
         ]
         if differing:
             raise UserError(
-                f"{folder.place} holds a run with other options ({'; '.join(differing)}); choose another --run-dir"
+                f"{folder.place} contains a run with other options ({'; '.join(differing)}); choose another --run-dir"
             )
     meet("run_dir is looked at")
     if is_first():

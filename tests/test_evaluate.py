@@ -86,7 +86,7 @@ def test_mistakes_are_named(sweep_folder, tmp_path):
             evaluated(sweep_folder, tmp_path / "run", *overrides)
     for contents in ("", '{"task": "x"}\n'):  # the second has lost its config.json
         (tmp_path / "records.jsonl").write_text(contents)
-        with pytest.raises(UserError, match="holds no records"):
+        with pytest.raises(UserError, match="contains no records"):
             evaluate.main([str(tmp_path)])
 
 

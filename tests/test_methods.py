@@ -185,5 +185,5 @@ def test_a_search_without_what_it_needs_is_refused():
 
 
 def test_other_reward_models_are_not_mixed_in(folder, finished):
-    with pytest.raises(UserError, match=r"holds other records \(rewards.process was"):
+    with pytest.raises(UserError, match=r"contains other records \(rewards.process was"):
         evaluate.main(arguments(folder, finished, "--rewards.process", str(folder / "outcome")))

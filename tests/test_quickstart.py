@@ -45,7 +45,7 @@ def test_again_it_makes_nothing_anew_and_says_where_things_are(finished, capfd, 
     quickstart.main([*SMALL, "--run-dir", "runs/quickstart"])
     said = capfd.readouterr()
     assert {path: path.read_bytes() for path in finished.rglob("*.jsonl")} == kept
-    assert "done: runs/quickstart/sweep holds the plot (scaling.png), the table (summary.json)" in said.out
+    assert "done: runs/quickstart/sweep contains the plot (scaling.png), the table (summary.json)" in said.out
     assert [line[:6] for line in said.err.splitlines() if line.startswith("Step")] == ["Step 1", "Step 2"]
     assert "runs/quickstart/sft is finished" in said.out
 

@@ -260,7 +260,7 @@ def test_watching_changes_no_bit(watched, undisturbed):
 @pytest.mark.parametrize(
     "change,message",
     [
-        (["--optim.peak-lr", "0.5"], r"holds a run with other options .optim.peak_lr was 0.001, is 0.5"),
+        (["--optim.peak-lr", "0.5"], r"contains a run with other options .optim.peak_lr was 0.001, is 0.5"),
         (["--optim.peek-lr", "0.5"], r"unknown option --optim.peek-lr; did you mean --optim.peak-lr\?"),
         (["--run-dir", "s3://bucket/run"], "s3://bucket/run: the only URLs that can be paths are gs://BUCKET/FOLDER"),
         (["--train.epochs", "many"], r"epochs"),

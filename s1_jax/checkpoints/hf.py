@@ -263,7 +263,7 @@ def stored_tensors(folder: Path) -> list[StoredTensor]:
     elif (folder / INDEX).is_file():
         files = _files_of_index(folder / INDEX)
     elif any(folder.glob("*.bin")) or (folder / "pytorch_model.bin.index.json").is_file():
-        refusal = "holds pickled weights (.bin), which can run code when opened"
+        refusal = "contains pickled weights (.bin), which can run code when opened"
         raise UserError(f"{folder} {refusal}; {UNPICKLE % {'folder': folder}}")
     else:
         raise UserError(f"{folder} has neither {SINGLE} nor {INDEX}")
@@ -317,7 +317,7 @@ def _match(
     problems["unexpected"] = [name for name in by_name if name not in known and not _redundant(name)]
     said = [f"{kind}: {_some(names)}" for kind, names in problems.items() if names]
     if said:
-        raise UserError(f"{folder} does not hold the model its config.json describes; {' | '.join(said)}")
+        raise UserError(f"{folder} does not contain the model that its config.json describes; {' | '.join(said)}")
     return matched
 
 
@@ -339,7 +339,7 @@ def _compare_frequencies(config: ModelConfig, tensors: list[StoredTensor], folde
             kind = jnp.finfo(stored.dtype)
             atol = float(kind.smallest_subnormal)
             if not np.allclose(stored.astype(np.float32), frequencies, rtol=8 * float(kind.eps), atol=atol):
-                said = "holds frequencies other than those of config.json, which are used, as in transformers"
+                said = "contains frequencies other than those of config.json; the latter are used, as in transformers"
                 warnings.warn(f"{folder}: {tensor.name} {said}", stacklevel=1)
                 return
 

@@ -1,4 +1,4 @@
-"""Checks of an endpoint's base URL: it may hold no secret, and unencrypted requests stay on this machine."""
+"""Checks of an endpoint's base URL: it may contain no secret, and unencrypted requests stay on this machine."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ LONGEST_LABEL = 63  # characters between two dots of a host's name
 def url_mistake(url: str) -> str | None:
     """Return what is wrong with a base URL, without quoting any part that may be secret; None if it is fine."""
     if not (url.isascii() and url.isprintable() and " " not in url and "\\" not in url):
-        return "holds characters that no URL has; write them percent-encoded, and a host's name in its ASCII form"
+        return "contains characters that no URL has; write them percent-encoded, and a host's name in its ASCII form"
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         return "is not a URL (its host or its port cannot be read)"
     if "@" in parts.netloc or parts.query or parts.fragment or "?" in url or "#" in url:
-        return "must hold no user, password, query or fragment; a key belongs in an environment variable (key_variable)"
+        return (
+            "must contain no user, password, query or fragment; a key belongs in an environment variable (key_variable)"
+        )
     if parts.scheme not in ("http", "https"):
         return "must begin with http:// or https://"
     return None if _is_host(host) else "names no host"

@@ -23,7 +23,7 @@ class Fields:
     def __init__(self, values: Any, source: str):
         self.source = source
         if not isinstance(values, Mapping):
-            raise UserError(f"{source} holds {_shown(values)}, not a JSON object of settings")
+            raise UserError(f"{source} contains {_shown(values)}, not a JSON object of settings")
         self.values: Mapping[str, Any] = values
 
     def __contains__(self, name: str) -> bool:

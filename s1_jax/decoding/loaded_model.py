@@ -156,7 +156,7 @@ class LoadedModel:
         if not isinstance(prompt, str):
             return tuple(map(int, prompt))
         if not is_unicode(prompt):
-            raise UserError(f"the prompt {prompt[:SHOWN]!a} holds half of a surrogate pair; it is not valid Unicode")
+            raise UserError(f"the prompt {prompt[:SHOWN]!a} contains half of a surrogate pair; it is not valid Unicode")
         return tuple(prompt_ids(self.tokenizer, prompt))
 
     def look_alikes(self, prompts: Iterable[tuple[str, Any]]) -> str | None:

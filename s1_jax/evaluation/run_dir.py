@@ -43,7 +43,7 @@ SEARCH_OPTIONS = (("rewards", "process"), ("rewards", "outcome"), ("steps",))
 def claim_run_dir(folder: Mirror, config: EvaluateConfig, source: Path, stop_tokens: Sequence[str]) -> None:
     """Write `config.json`, and merge the records of all processes of an earlier start.
 
-    Raises UserError, which names the differing options, if the folder holds records of another sweep.
+    Raises UserError, which names the differing options, if the folder contains records of another sweep.
     """
     meet("run_dir is looked at")
     run_dir = folder.local
@@ -59,7 +59,7 @@ def claim_run_dir(folder: Mirror, config: EvaluateConfig, source: Path, stop_tok
         before["model"] = {"stop_tokens": FIELDS["stop_tokens"].absent} | (before.get("model") or {})
         pairs = [(".".join(names), _at(before, names), _at(now, names)) for names in shared]
         if differing := [f"{name} was {old!r}, is {new!r}" for name, old, new in pairs if old != new]:
-            raise UserError(f"{folder.place} holds other records ({'; '.join(differing)}); choose another --run-dir")
+            raise UserError(f"{folder.place} contains other records ({'; '.join(differing)}); choose another --run-dir")
     meet("run_dir was looked at")
     if is_first():
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def unfinished(folder: Mirror, planned: Sequence[PlannedRecord]) -> list[Planned
         for field in ("prompt_token_ids", "gold"):
             if record.get(field) != one.known[field]:
                 raise UserError(
-                    f"{folder.place} holds another {one.request.name} ({field} differs); choose another --run-dir"
+                    f"{folder.place} contains another {one.request.name} ({field} differs); choose another --run-dir"
                 )
     return [one for one in planned if one.key not in records]
 

@@ -29,7 +29,7 @@ def read_run(run_dir: Path, needed: Mapping[str, Kind] = NOTHING) -> tuple[list[
     config = run_dir / "config.json"
     records = read_results(run_dir / "records.jsonl", needed) if config.exists() else []
     if not records:
-        raise UserError(f"{run_dir} holds no records with a config.json; run python -m s1_jax.evaluate CONFIG.py")
+        raise UserError(f"{run_dir} contains no records with a config.json; run python -m s1_jax.evaluate CONFIG.py")
     return records, read_config(config)
 
 

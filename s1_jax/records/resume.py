@@ -13,7 +13,7 @@ from s1_jax.runtime.json_input import loads
 
 
 def resume(path: Path, expected: Sequence[Record]) -> int:
-    """Return how many records `path` holds, after cutting off what a kill left of one more.
+    """Return how many records `path` has, after cutting off what a kill left of one more.
 
     `expected` is what is known of each record before it is made. Raises UserError saying what is wrong with the file
     where a record was not made by this very command.
@@ -22,7 +22,7 @@ def resume(path: Path, expected: Sequence[Record]) -> int:
         return 0
     *lines, rest = path.read_bytes().split(b"\n")
     if len(lines) > len(expected):
-        raise UserError(f"holds {len(lines)} lines, more than the {len(expected)} prompts")
+        raise UserError(f"has {len(lines)} lines, more than the {len(expected)} prompts")
     for number, (line, wanted) in enumerate(zip(lines, expected, strict=False), start=1):
         try:
             record = loads(line, ours=True)

@@ -58,7 +58,7 @@ class Endpoint:
     """Client of one model; `name` is what errors call it. Threads that ask at once share its rate limit and pauses.
 
     Once `enough` is set, no further request is made, and requests in progress still finish. Raises UserError if the key
-    holds characters that no request can carry.
+    contains characters that no request can carry.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Endpoint:
         self._options, self._key = options, os.environ.get(options.key_variable, "").strip()
         if not (self._key.isascii() and self._key.isprintable() and " " not in self._key):
             raise UserError(
-                f"the key in {options.key_variable} holds characters that no key has (white space, non-ASCII)"
+                f"the key in {options.key_variable} contains characters that no key has (white space, non-ASCII)"
             )
         self._who = without_key(f"{name} at {options.base_url}", self._key)
         self._url = options.base_url.rstrip("/") + "/chat/completions"
@@ -283,7 +283,7 @@ class _Enough(Exception):
 
 
 class _NoCompletion(Exception):
-    """Raised for a body that is not a completion; it may hold an error message instead."""
+    """Raised for a body that is not a completion; it may contain an error message instead."""
 
     def __init__(self, body: bytes) -> None:
         super().__init__()

@@ -2,8 +2,8 @@
 
 Text is UTF-8, with or without a byte-order mark. A line of a JSONL file ends in a newline, perhaps after a carriage
 return, and in nothing else; blank lines are skipped. These are mistakes: a key that occurs twice in an object, NaN,
-Infinity, a number that Python cannot hold, and nesting deeper than MAX_DEPTH. A mistake raises one UserError that names
-file and line. Reading takes time in proportion to the length of the text.
+Infinity, a number that Python cannot represent, and nesting deeper than MAX_DEPTH. A mistake raises one UserError that
+names file and line. Reading takes time in proportion to the length of the text.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def read_json(path: Path, ours: bool = False) -> Any:
 
 
 def read_object(path: Path, ours: bool = False) -> dict[str, Any]:
-    """Read a JSON file that must hold an object. Raises UserError if it is missing or holds anything else."""
+    """Read a JSON file that must contain an object. Raises UserError if it is missing or contains anything else."""
     value = read_json(path, ours)
     if not isinstance(value, dict):
         raise UserError(f"{path}: {NO_OBJECT.format(type(value).__name__)}")
@@ -81,7 +81,7 @@ def parse_lines(lines: Iterable[bytes], where: str, ours: bool = False) -> Itera
 def loads(text: str | bytes, ours: bool = False) -> Any:
     """Parse one JSON text, for callers that add their own words to the ValueError, which says what is wrong.
 
-    `ours` says that this project wrote the text: then it may hold NaN and Infinity, as options and scores can.
+    `ours` says that this project wrote the text: then it may contain NaN and Infinity, as options and scores can.
     """
     if isinstance(text, bytes):
         if text.startswith(UTF16_MARKS):

@@ -27,7 +27,7 @@ def override(base: T, values: Mapping[str, Any], where: str) -> T:
             advice = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(hints)}"
             raise UserError(f"{where}: unknown field {name!r}; {advice}")
         if not is_unicode(json.dumps(value, ensure_ascii=False)):
-            raise UserError(f"{where}: field {name!r} holds half of a surrogate pair; it is not valid Unicode")
+            raise UserError(f"{where}: field {name!r} contains half of a surrogate pair; it is not valid Unicode")
     try:
         return dataclasses.replace(base, **values)  # type: ignore[type-var]
     except UserError as error:

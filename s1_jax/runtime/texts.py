@@ -1,6 +1,6 @@
 """Checks that text is valid Unicode, as files and tokenizers need it; Python's strings need not be.
 
-JSON can hold half of a surrogate pair, and bytes on a command line that are not UTF-8 become such halves.
+JSON can contain half of a surrogate pair, and bytes on a command line that are not UTF-8 become such halves.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def is_unicode(text: str) -> bool:
 
 
 def check_texts(value: Any, name: str = "") -> None:
-    """Raise UserError if a config, or a list or mapping in it, holds text that is not valid Unicode.
+    """Raise UserError if a config, or a list or mapping in it, contains text that is not valid Unicode.
 
     `name` is the name of the option; it is empty for the config itself.
     """
     if isinstance(value, str):
         if not is_unicode(value):
             option = f"--{name.replace('_', '-')}"
-            raise UserError(f"{option} {value[:SHOWN]!a} is not valid UTF-8, or holds half of a surrogate pair")
+            raise UserError(f"{option} {value[:SHOWN]!a} is not valid UTF-8, or contains half of a surrogate pair")
     elif dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
             check_texts(getattr(value, field.name), f"{name}.{field.name}" if name else field.name)

@@ -48,7 +48,7 @@ HEADERS = {  # what is wrong -> header, bytes of data, what is said
     "large shape": ({"a": one(shape=[2**62] * 50)}, 4, "the data of a does not fit its shape"),
     "dtype of a number": ({"a": one(dtype=5)}, 4, "a: dtype is 5; it must be a string"),
     "no dtype": ({"a": {"shape": [1], "data_offsets": [0, 4]}}, 4, "a lacks dtype"),
-    "no object": ({"a": [1]}, 4, r"a holds \[1\], not a JSON object"),
+    "no object": ({"a": [1]}, 4, r"a contains \[1\], not a JSON object"),
     "a list": (b"[]", 0, "its header is no JSON object"),
     "a number": (b"5", 0, "its header is no JSON object"),
     "no UTF-8": (b'{"\xff": 1}', 0, "not JSON in UTF-8"),

@@ -198,5 +198,5 @@ def test_stored_frequencies_are_compared(tiny_model, tmp_path, dtype, differs):
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         _, params = hf.load_params(tmp_path, dtype=jnp.float32)
-    assert ["inv_freq holds frequencies other than" in str(w.message) for w in told] == [True] * differs
+    assert ["inv_freq contains frequencies other than" in str(w.message) for w in told] == [True] * differs
     jax.tree.map(np.testing.assert_array_equal, params, model.params)

@@ -133,5 +133,5 @@ def test_a_start_that_failed_binds_to_nothing(sweep_folder, tmp_path, monkeypatc
     with pytest.raises(UserError, match="max_model_len 192"):
         evaluated(sweep_folder, tmp_path, "--max-answer-tokens", "500")
     monkeypatch.setattr(evaluate, "decode", lambda *_: None)
-    with pytest.raises(UserError, match="holds no records"):  # what is left to say once nothing is decoded
+    with pytest.raises(UserError, match="contains no records"):  # what is left to say once nothing is decoded
         evaluated(sweep_folder, tmp_path, "--max-answer-tokens", "5")

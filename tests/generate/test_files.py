@@ -118,7 +118,7 @@ def test_an_output_of_another_command_is_not_touched(run, tmp_path):
         (ROWS[:2], ("--sampling.temperature", "1"), "its temperature differs"),
         (ROWS[:2], ("--model.dtype", "bfloat16"), "its dtype differs"),
         (ROWS[1:3], (), "its prompt_token_ids differs"),
-        (ROWS[:1], (), "holds 2 lines, more than the 1 prompts"),
+        (ROWS[:1], (), "has 2 lines, more than the 1 prompts"),
     ):
         with pytest.raises(UserError, match=message):
             run(rows, *flags)

@@ -118,7 +118,7 @@ def test_mistakes_are_one_line(tmp_path):
         ("other_problems", run(range(9, 12), lambda i: True), "no problem in common"),
         ("other_golds", [one | {"gold": "9"} for one in run(range(9), lambda i: True)], "problem 0 is another"),
         ("other_settings", run(range(9), lambda i: True, num_ignore=3), "no setting in both.*natural end.*3 x Wait"),
-        ("empty", [], "holds no records"),
+        ("empty", [], "contains no records"),
     ]:
         with pytest.raises(UserError, match=word):
             evaluate.main(["--compare", a, written(tmp_path / name, records)])

@@ -35,7 +35,7 @@ def test_files_and_lines_of_a_report(tmp_path, capsys):
 def test_without_records_there_is_no_report(tmp_path):
     folder = write_run(tmp_path / "run", spoken_sweep())
     (folder / "records.jsonl").unlink()
-    with pytest.raises(UserError, match="holds no records"):
+    with pytest.raises(UserError, match="contains no records"):
         reported(folder)
 
 

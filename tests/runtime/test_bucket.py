@@ -67,7 +67,7 @@ def test_a_finished_run_says_so_and_other_options_are_refused(start, bucket, cap
     put_folder(bucket, start / "model", "run/hf")
     train.main(options(start, f"{ROOT}/run"))
     assert capsys.readouterr().out == f"{ROOT}/run is finished: the model is in {ROOT}/run/hf\n"
-    with pytest.raises(UserError, match=rf"{ROOT}/run holds a run with other options \(train.epochs was 2, is 3\)"):
+    with pytest.raises(UserError, match=rf"{ROOT}/run contains a run with other options \(train.epochs was 2, is 3\)"):
         train.main(options(start, f"{ROOT}/run", "--train.epochs", "3"))
 
 
@@ -111,7 +111,7 @@ def test_a_sweep_is_stopped_goes_on_and_is_read_from_there(tmp_path, bucket, mod
     assert json.loads(bucket.read("compare.json"))["runs"] == [f"{ROOT}/sweep"] * 2
     grade.main([f"{ROOT}/sweep"])
     assert f"{RECORDS} records graded again, 0 verdicts changed" in capsys.readouterr().out
-    with pytest.raises(UserError, match=rf"{ROOT}/sweep holds other records"):
+    with pytest.raises(UserError, match=rf"{ROOT}/sweep contains other records"):
         evaluate.main([*arguments, "--max-answer-tokens", "5"])
 
 

@@ -307,13 +307,13 @@ def test_what_is_no_secret_stays_in_replies(server, monkeypatch):
 @pytest.mark.parametrize("key", ["sk-two words", "sk-two\nlines", "sk-\u00fcmlaut", "sk-\u2028-x", "sk-\x1b"])
 def test_a_key_that_no_header_takes_is_refused_and_not_shown(monkeypatch, key):
     monkeypatch.setenv("THE_KEY", key)
-    with pytest.raises(UserError, match="^the key in THE_KEY holds characters that no key has") as error:
+    with pytest.raises(UserError, match="^the key in THE_KEY contains characters that no key has") as error:
         model(1)
     assert key not in str(error.value)
 
 
 SECRET = "pa55word"
-NO_SECRETS = "base_url must hold no user, password, query or fragment"
+NO_SECRETS = "base_url must contain no user, password, query or fragment"
 URLS = [
     (f"https://me:{SECRET}@example.org/v1", NO_SECRETS),
     (f"https://{SECRET}@example.org/v1", NO_SECRETS),
@@ -332,10 +332,10 @@ URLS = [
     (f"https://[zz]/{SECRET}", "base_url"),
     (f"https://example.org:99999/{SECRET}", "base_url is not a URL"),
     (f"https://example.org:x/{SECRET}", "base_url is not a URL"),
-    (f"https://example.org/{SECRET} /v1", "base_url holds characters"),
-    (f"https://ex\u00e4mple.org/{SECRET}", "base_url holds characters"),
-    (f"http://127.0.0.1\\@example.org/{SECRET}", "base_url holds characters"),
-    (f"https://example.org/{SECRET}\r\nX: y", "base_url holds characters"),
+    (f"https://example.org/{SECRET} /v1", "base_url contains characters"),
+    (f"https://ex\u00e4mple.org/{SECRET}", "base_url contains characters"),
+    (f"http://127.0.0.1\\@example.org/{SECRET}", "base_url contains characters"),
+    (f"https://example.org/{SECRET}\r\nX: y", "base_url contains characters"),
 ]
 
 

@@ -15,7 +15,7 @@ from s1_jax.records.lines import read_records, record_line
 from s1_jax.runtime.texts import check_texts, is_unicode
 
 HALF = "\ud800"
-SAID = "is not valid UTF-8, or holds half of a surrogate pair"
+SAID = "is not valid UTF-8, or contains half of a surrogate pair"
 OPTIONS = [
     (evaluate, ["--sweep.ignore-strings", "Wait", f"H{HALF}m"], "--sweep.ignore-strings 'H\\ud800m'"),
     (evaluate, ["--format.think-start", HALF], "--format.think-start '\\ud800'"),

@@ -142,7 +142,7 @@ let unfolded = null; // the problem whose long question is shown whole
 
 // The question; where it is long, its beginning, and a button for the rest.
 function questionView(problem) {
-  if (problem.question === null) return [el("p", { class: "question" }, el("em", {}, "These records do not hold the question."))];
+  if (problem.question === null) return [el("p", { class: "question" }, el("em", {}, "These records do not contain the question."))];
   const question = el("div", { class: "question", dir: "auto" }, withFormulas(problem.question));
   const drawings = drawingsIn(problem.question);
   const told = drawings.reduceRight((text, { from, to }) => text.slice(0, from) + text.slice(to), problem.question);

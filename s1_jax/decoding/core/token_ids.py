@@ -187,7 +187,7 @@ def ignore_ids(tokenizer: PreTrainedTokenizerBase, config: BudgetConfig) -> list
     """Encode each string of the rotation. Raises UserError where there are too many, or where one is too long."""
     strings = (config.ignore_string,) if isinstance(config.ignore_string, str) else config.ignore_string
     if not 1 <= len(strings) <= IGNORE_STRINGS:
-        raise UserError(f"ignore_string holds {len(strings)} strings; between 1 and {IGNORE_STRINGS} can take turns")
+        raise UserError(f"ignore_string has {len(strings)} strings; between 1 and {IGNORE_STRINGS} can take turns")
     ids = [encode(tokenizer, text) if text else [] for text in strings]
     for text, found in zip(strings, ids, strict=True):
         if len(found) > IGNORE_WIDTH:
