@@ -20,7 +20,7 @@ from s1_jax.model.qwen2 import Params
 
 
 def to_transformers(config: ModelConfig, params: Params) -> Any:
-    """The same model in transformers, which takes no token for an end."""
+    """Make the same model in transformers, without any token that ends a text."""
     logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "model"
@@ -46,7 +46,7 @@ class Rounds:
         self._stops = [single_id(tokenizer, text) for text in STOP_TOKENS]
 
     def run(self, requests: list[Request]) -> list[dict[str, Any]]:
-        """The tokens of each request, in order; requests of one setting follow each other and are one batch."""
+        """Decode the requests in order; consecutive requests with the same budget are one batch."""
         records = []
         for _, batch in groupby(requests, key=lambda request: request.budget):
             records += self._setting(list(batch))
@@ -84,7 +84,7 @@ class Rounds:
         return encode(self.tokenizer, newline + ANSWER_START + FINAL_ANSWER)
 
     def _generate(self, texts: list[list[int]], most: int, ends: list[int], **options: Any) -> list[list[int]]:
-        """What follows each text, at most `most` tokens, the end left off; the texts are one batch."""
+        """Decode at most `most` tokens after each text, without the end token; the texts are one batch."""
         if not texts:
             return []
         longest = max(map(len, texts))

@@ -52,7 +52,7 @@ SOURCES = ("numina", "math", "aime", "gpqa", "olympiad_bench")
 
 
 def main() -> int:
-    """Runs both sizes and prints the table, the JSON last."""
+    """Run both sizes and print the table, then the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=ROWS, help="(default: %(default)s)")
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES, help="(default: all)")
@@ -80,7 +80,7 @@ def main() -> int:
 
 
 def time_stages(run_dir: Path, rows: int, stages: Sequence[str], tokenizer: str | None) -> list[dict[str, Any]]:
-    """What each stage took on so many rows, each in a new process that finds the tables of those before."""
+    """Measure each stage on this many rows, in a new process that finds the tables of earlier stages."""
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "problems.jsonl").write_text("\n".join(json.dumps({"problem": text}) for text in problems()) + "\n")
     size = max(rows * 1000 // ROWS, 10)
@@ -103,7 +103,7 @@ def time_stages(run_dir: Path, rows: int, stages: Sequence[str], tokenizer: str 
 
 
 def run_last(names: Sequence[str], config: CurateConfig) -> dict[str, Any]:
-    """Runs the last of these stages, or makes the pool where there is none; the others' tables are there."""
+    """Run the last of these stages, whose earlier tables exist, or make the pool if there are no stages."""
     if names:
         resource.setrlimit(resource.RLIMIT_DATA, (BYTES, BYTES))
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
@@ -125,7 +125,7 @@ def run_last(names: Sequence[str], config: CurateConfig) -> dict[str, Any]:
 
 
 def problems() -> list[str]:
-    """The evaluation set, the same every time."""
+    """Make the evaluation set, which is the same every time."""
     return questions(np.random.default_rng(1), PROBLEMS)
 
 
@@ -139,7 +139,7 @@ def questions(rng: np.random.Generator, count: int) -> list[str]:
 
 
 def pool(config: CurateConfig, source: Source | None, folder: Path, bar: Progress) -> Made:
-    """The table that decontaminate starts from, all columns of the stages before filter in it."""
+    """Make the table that decontaminate starts from, with the columns of all stages before filter."""
     rows = config.collect.limit or ROWS
     rng = np.random.default_rng(config.collect.seed)
     asked, known = questions(rng, rows), problems()
@@ -166,7 +166,7 @@ def pool(config: CurateConfig, source: Source | None, folder: Path, bar: Progres
 
 
 def traces(rng: np.random.Generator, rows: int) -> Iterator[pa.Array]:
-    """Pieces of one long text of plain words, signs and numbers."""
+    """Yield pieces of one long text of plain words, signs and numbers."""
     words = np.asarray([*PLAIN.split() * 16, *SIGNS.split(" ") * 4, *map(str, range(50))])
     text = " ".join(words[rng.integers(len(words), size=TEXT_CHARACTERS // 4)])
     lengths = np.minimum(rng.gamma(4.0, TRACE_CHARACTERS / 4, rows), 8 * TRACE_CHARACTERS).astype(int)
@@ -177,7 +177,7 @@ def traces(rng: np.random.Generator, rows: int) -> Iterator[pa.Array]:
 
 
 def figures(small: Sequence[dict[str, Any]], full: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Sums, growth and which bars are met; fewer rows than the paper's count as if time were linear in them."""
+    """Compute sums, growth and which bars are met; the time of fewer rows than the paper's is scaled linearly."""
     scale = ROWS / full[0]["rows"]
     together = scale * sum(one["seconds"] for one in full if one["stage"] != APART)
     apart = scale * sum(one["seconds"] for one in full if one["stage"] == APART)
@@ -199,7 +199,7 @@ def figures(small: Sequence[dict[str, Any]], full: Sequence[dict[str, Any]]) -> 
 
 
 def table(full: Sequence[dict[str, Any]], result: dict[str, Any]) -> str:
-    """A line a stage, and what they come to."""
+    """Format one line per stage, and the totals."""
     rows: list[tuple[str, ...]] = [("stage", "rows", "left", "seconds", "of a core", "peak MiB")]
     for one in full:
         rows.append((one["stage"], f"{one['rows']:,}", f"{one['left']:,}"))

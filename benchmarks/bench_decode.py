@@ -117,7 +117,7 @@ class Sides:
 
 
 def main() -> None:
-    """Makes the model, measures it at each number of rows, and prints the tables, the JSON last."""
+    """Make the model, measure it at each number of rows, and print the tables, then the JSON."""
     options = parse_options()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     jax.config.update("jax_platforms", "cpu")
@@ -183,9 +183,9 @@ def parse_options() -> argparse.Namespace:
 
 
 def make_sides(name: str, layers: int | None) -> Sides:
-    """The model, its embeddings changed so that neither side ever draws an end token or an id without a text.
+    """Make the model, changed so that neither side ever samples an end token or an id without a text.
 
-    With nothing left to mask, both sides choose among the whole vocabulary and run to the last of their tokens.
+    With nothing left to mask, both sides choose among the whole vocabulary and decode the maximum number of tokens.
     """
     tokenizer = hf.load_tokenizer(BASE)
     if name == "tiny":
@@ -246,13 +246,13 @@ def their_decode(sides: Sides, prompts: Sequence[list[int]], n: int, *, batch: i
 
 
 def list_settings(rows: int, case: Case) -> list[dict[str, Any]]:
-    """The settings of `generate` that are tried: its ways at each of the batch sizes, at most `rows`."""
+    """List the settings of `generate` that are tried: each way at each batch size, at most `rows`."""
     batches = sorted({min(batch, rows) for batch in case.batches or (rows,)})
     return [{"way": way, "batch": batch} for way, batch in itertools.product(WAYS, batches)]
 
 
 def try_generate(sides: Sides, prompts: Sequence[list[int]], new_tokens: int, setting: Mapping[str, Any]) -> float:
-    """Tokens/s of `generate` on all prompts, for one in SEARCH_SHARE of the new tokens; 0 where it does not run."""
+    """Measure tokens/s of `generate` on all prompts, for 1/SEARCH_SHARE of the new tokens; 0 if it does not run."""
     n = -(-new_tokens // SEARCH_SHARE)
     decode = their_decode(sides, prompts, n, **setting)
     try:
@@ -263,7 +263,7 @@ def try_generate(sides: Sides, prompts: Sequence[list[int]], new_tokens: int, se
 
 
 def control_steps(sides: Sides, rows: int) -> Callable[[], Any]:
-    """A run of CONTROL_STEPS steps of the decoding loop in which the logits are given."""
+    """Make a run of CONTROL_STEPS steps of the decoding loop with given logits."""
     markers = make_markers(sides.tokenizer, sides.config.vocab_size)
     limits = [Limits(BudgetConfig(CONTROL_STEPS, None, 2), 1, 0)] * rows
     budget = make_budget(sides.tokenizer, limits, 2 * CONTROL_STEPS, markers)
@@ -299,7 +299,7 @@ class Machine:
         self.streams = self._streams(sides.weight_bytes) if streams else []
 
     def matmuls(self, rows: int) -> list[Callable[[], Any]]:
-        """Runs of all matmuls of one step for `rows` rows, one after the other: XLA's ways, weights either way round.
+        """Make runs of all matmuls of one step for `rows` rows: each of XLA's ways, with weights either way round.
 
         Every layer has weights of its own, so that all of them are read from memory.
         """
@@ -328,7 +328,7 @@ class Machine:
 
     @staticmethod
     def _streams(size: int) -> list[Callable[[], Any]]:
-        """Runs that read one array of `size` bytes: a sum and a matrix times a vector, by XLA and by PyTorch."""
+        """Make runs that read one array of `size` bytes: a sum and a matrix times a vector, by XLA and by PyTorch."""
         array, column = jnp.ones((size // 4 // STREAM_COLUMNS, STREAM_COLUMNS)), jnp.ones(STREAM_COLUMNS)
         total, product = jax.jit(jnp.sum), jax.jit(jnp.matmul)
         matrix, vector = torch.from_dlpack(array), torch.ones(STREAM_COLUMNS)
@@ -395,7 +395,7 @@ def seconds(run: Callable[[], Any]) -> float:
 
 
 def bars(case: Case, measured: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What is asked of each number of rows, and whether it is met."""
+    """List the bars for each number of rows, and whether they are met."""
     asked = []
     for one in measured:
         rows, medians = one["rows"], one["medians"]

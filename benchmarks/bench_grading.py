@@ -143,13 +143,13 @@ def graded(cases: list[Case]) -> list[Grade]:
 
 
 def hendrycks(folder: Path) -> Iterator[Case]:
-    """The pairs of MATH's own tests."""
+    """Read the pairs of MATH's own tests."""
     for _, row in read_jsonl(folder / "hendrycks_is_equiv_cases.jsonl"):
         yield Case("MATH's pairs", row["gold"], row["pred"], row["equal"])
 
 
 def gsm8k(folder: Path) -> Iterator[Case]:
-    """Four models' solutions of each problem."""
+    """Read the solutions that four models gave to each problem."""
     for _, row in read_jsonl(folder / "gsm8k_labelled_generations.jsonl"):
         gold = row["ground_truth"].rpartition("A:")[2].strip()
         for value in row.values():

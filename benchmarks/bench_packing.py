@@ -29,7 +29,7 @@ from s1_jax.planning.workload import read_lengths
 
 
 def main() -> None:
-    """Reads the lengths, suggests row lengths where asked to, and prints what a run with them computes."""
+    """Read the lengths, suggest row lengths if asked to, and print what a run with them computes."""
     options = parse_options()
     lengths = read_lengths(options.lengths)
     examples = tuple(Example(np.zeros(n, np.int32), np.ones(n, bool)) for n in lengths)
@@ -64,7 +64,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def loader(corpus: Corpus, row_lengths: Sequence[int], options: argparse.Namespace) -> Loader:
-    """A run with these row lengths."""
+    """Make the loader of a run with these row lengths."""
     config = DataConfig(
         max_length=max(corpus.lengths),
         row_lengths=tuple(row_lengths),
@@ -99,9 +99,9 @@ def suggest(corpus: Corpus, options: argparse.Namespace) -> tuple[int, ...]:
 
 
 def cheapest_lengths(rows_needing: Mapping[int, int], count: int) -> tuple[int, ...]:
-    """The at most `count` of the lengths, the longest among them, that all rows fit with the fewest tokens computed.
+    """Choose at most `count` of the lengths, including the longest, so that the fewest tokens are computed.
 
-    `rows_needing[length]` is how many rows need that length; each then takes the next one that is chosen.
+    `rows_needing[length]` is the number of rows that need that length; each takes the next longer one that is chosen.
     """
     needs = sorted(rows_needing)
     # best[length]: for all rows that need no more than `length`, their tokens and the lengths chosen
@@ -124,7 +124,7 @@ def fullest_row(lengths: Sequence[int], count: int) -> int:
 
 
 def report(run: Loader) -> None:
-    """Prints the run's figures; by examples, also those of best-fit into rows of one length and of the reference."""
+    """Print the run's figures; by examples, also those of best-fit into rows of one length and of the reference."""
     config, B = run.config, run.config.micro_batch_rows
     started = time.perf_counter()
     steps = step_lengths(run)

@@ -140,7 +140,7 @@ def teacher_forced(
 
 
 def shown(value: object) -> str:
-    """A cell of the table."""
+    """Format one cell of the table."""
     return f"{value:.2%}" if isinstance(value, float) else str(value)
 
 

@@ -35,7 +35,7 @@ BASE = str(files("s1_jax") / "assets" / "tiny_base")
 
 
 def main() -> None:
-    """Runs the ways in turn and prints the table, the JSON last."""
+    """Run the ways in turn and print the table, then the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=BASE, help="folder or hub id (default: the shipped one)")
     parser.add_argument("--width", type=int, help="random weights, so many times as wide")

@@ -68,7 +68,7 @@ LEAST = 5.0  # times as fast as s1's procedure
 
 
 def main() -> None:
-    """Runs the ways in turn and prints the table, the JSON last."""
+    """Run the ways in turn and print the table, then the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", choices=GRIDS)
     parser.add_argument(
@@ -141,7 +141,7 @@ def main() -> None:
 
 
 def quickstart(options: argparse.Namespace) -> tuple[Engine, list[Request], None]:
-    """The quickstart's fine-tuned model and held-out problems, greedy."""
+    """Load the quickstart's fine-tuned model and held-out problems, greedy."""
     source = hf.resolve(options.model)
     model, params = hf.load_params(source, stacked=False, kept="transposed")
     tokenizer = hf.load_tokenizer(source)
@@ -152,7 +152,7 @@ def quickstart(options: argparse.Namespace) -> tuple[Engine, list[Request], None
 
 
 def long(options: argparse.Namespace) -> tuple[Engine, list[Request], None]:
-    """A random model whose draws are nearly uniform, so that thinking ends about once in 350 tokens."""
+    """Make a random model whose samples are nearly uniform, so that thinking ends about once in 350 tokens."""
     tokenizer = hf.load_tokenizer(hf.resolve(BASE))
     model = dataclasses.replace(hf.load_config(hf.resolve(BASE)), max_position_embeddings=1280)
     count = options.problems or 16
@@ -171,7 +171,7 @@ def long(options: argparse.Namespace) -> tuple[Engine, list[Request], None]:
 
 
 def transformers(options: argparse.Namespace) -> tuple[Engine, list[Request], Rounds]:
-    """A model of Qwen2.5-0.5B's shape that ends where it is told to, for ours and for s1's procedure, greedy."""
+    """Make a model of Qwen2.5-0.5B's shape with given lengths of texts, for ours and for s1's procedure, greedy."""
     from _reference import Rounds, to_transformers  # PyTorch is no dependency of the other cases
 
     tokenizer = hf.load_tokenizer(hf.resolve(BASE))
@@ -187,7 +187,7 @@ def transformers(options: argparse.Namespace) -> tuple[Engine, list[Request], Ro
 
 
 def successors(tokenizer: PreTrainedTokenizerBase) -> dict[int, int]:
-    """What follows each token, so that thinking, what comes after "Wait", and answers have the lengths they are to."""
+    """Map each token to the next, so that thinking, what comes after "Wait", and answers have the intended lengths."""
     think, wait, natural, forced = (
         encode(tokenizer, text)[-1] for text in ("<|im_start|>think", "Wait", ANSWER_START, ANSWER_START + FINAL_ANSWER)
     )
@@ -204,7 +204,7 @@ def successors(tokenizer: PreTrainedTokenizerBase) -> dict[int, int]:
 
 
 def follow(params: Params, successor: dict[int, int]) -> Params:
-    """A random model, changed to write after each token its successor; all matmuls are as large as before.
+    """Change a random model so that it writes each token's successor; all matmuls are as large as before.
 
     The last MLP looks the token up: one neuron each, whose input is the token's embedding and whose output is the
     successor's. What the other layers add to the residual stream is made small.

@@ -79,7 +79,7 @@ class Job:
 
 
 def main() -> None:
-    """Writes the model, finds TRL's best settings, lets both sides take turns, and prints the tables."""
+    """Write the model, find TRL's best settings, let both sides take turns, and print the tables."""
     options = parse_options()
     given = {name: getattr(options, name) for name in ("longest", "steps") if getattr(options, name)}
     sizes = dataclasses.replace(SIZES[options.model], **given)
@@ -126,7 +126,7 @@ def read_lengths(path: Path) -> list[int]:
 
 
 def make_examples(lengths: list[int], sizes: Sizes, vocab_size: int, seed: int) -> tuple[np.ndarray, ...]:
-    """Random tokens of the examples of a round, scaled down from `lengths` picked at random."""
+    """Make random examples for one round, with lengths picked at random from `lengths` and scaled down."""
     rng = np.random.default_rng(seed)
     picked = np.resize(rng.permutation(lengths), sizes.steps * EXAMPLES_PER_STEP)
     scaled = np.maximum(2, np.round(picked * (sizes.longest / max(lengths)))).astype(int)
@@ -134,7 +134,7 @@ def make_examples(lengths: list[int], sizes: Sizes, vocab_size: int, seed: int) 
 
 
 def write_model(connection: Connection, name: str, layers: int, seed: int, folder: str) -> None:
-    """Sends the model's folder and vocabulary size; a random model is written into `folder` first."""
+    """Send the model's folder and vocabulary size; a random model is first written into `folder`."""
     import jax
 
     from s1_jax.checkpoints import hf
@@ -152,7 +152,7 @@ def write_model(connection: Connection, name: str, layers: int, seed: int, folde
 
 
 def train_ours(connection: Connection, job: Job) -> None:
-    """Sends the seconds of compilation; then, whenever told to, runs a round and sends what it measured."""
+    """Send the seconds of compilation; then, whenever told to, run a round and send its measurements."""
     import jax.numpy as jnp
 
     from s1_jax.checkpoints import hf
@@ -206,7 +206,7 @@ def train_ours(connection: Connection, job: Job) -> None:
 
 
 def train_trl(connection: Connection, job: Job, settings: Mapping[str, Any]) -> None:
-    """Sends {} when ready; then, whenever told to, runs a round and sends what it measured."""
+    """Send {} when ready; then, whenever told to, run a round and send its measurements."""
     import logging
     import warnings
 
@@ -272,7 +272,7 @@ def train_trl(connection: Connection, job: Job, settings: Mapping[str, Any]) -> 
 
 
 def multiply(connection: Connection, threads: int, library: str) -> None:
-    """Sends {} when ready; then, whenever told to, the FLOP/s of its large matmuls, each way at the faster size."""
+    """Send {} when ready; then, whenever told to, the FLOP/s of large matmuls, each way at its faster size."""
     ways: dict[str, list[Callable[[], Any]]] = {}
     if library == "torch":
         import torch
@@ -302,7 +302,7 @@ def multiply(connection: Connection, threads: int, library: str) -> None:
 
 
 def try_trl(job: Job, settings: Mapping[str, Any]) -> float:
-    """Real tokens per second of the faster of COUNTED_TRIALS rounds after the first; 0 where settings do not run."""
+    """Measure real tokens/s: the fastest of COUNTED_TRIALS rounds after the first; 0 if the settings do not run."""
     with side(train_trl, dataclasses.replace(job, rounds=COUNTED_TRIALS + 1), settings) as trl:
         try:
             trl.recv()
@@ -313,7 +313,7 @@ def try_trl(job: Job, settings: Mapping[str, Any]) -> float:
 
 
 def compare(job: Job, settings: Mapping[str, Any], show: Callable[[str], None]) -> dict[str, Any]:
-    """Rounds of both sides and of matmuls in turn: what the tables are made of."""
+    """Run rounds of both sides and of matmuls in turn, and return the figures of the tables."""
     show("starting both sides")
     with (
         side(train_ours, job) as ours,
@@ -347,14 +347,14 @@ def compare(job: Job, settings: Mapping[str, Any], show: Callable[[str], None]) 
 
 
 def turn(connection: Connection) -> dict[str, Any]:
-    """Lets one side run a round, and returns what it measured."""
+    """Let one side run a round, and return its measurements."""
     connection.send(True)
     return connection.recv()
 
 
 @contextmanager
 def side(work: Callable, *arguments: Any) -> Iterator[Connection]:
-    """A process of its own and the connection to it; recv() raises EOFError once it has ended."""
+    """Start a process and yield the connection to it; recv() raises EOFError once the process has ended."""
     context = multiprocessing.get_context("spawn")  # so that it is born into ENVIRONMENT
     here, there = context.Pipe()
     process = context.Process(target=until_closed, args=(work, there, *arguments))
@@ -369,14 +369,14 @@ def side(work: Callable, *arguments: Any) -> Iterator[Connection]:
 
 
 def until_closed(work: Callable, connection: Connection, *arguments: Any) -> None:
-    """What runs in that process: `work`, until nobody wants more of it."""
+    """Run `work` in the process of `side` until the connection is closed."""
     with suppress(EOFError, BrokenPipeError):
         work(connection, *arguments)
 
 
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
-    """A line that says what is being done."""
+    """Show a line that says what is being done; yields the function that changes it."""
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as bar:
         task = bar.add_task("")
         yield lambda text: bar.update(task, description=text)

@@ -38,7 +38,7 @@ LEAST = 0.7  # of plain sampling's tokens a second
 
 
 def main() -> None:
-    """Runs both ways in turn and prints the table, the JSON last."""
+    """Run both ways in turn and print the table, then the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, default=32, help="(default: %(default)s)")
     parser.add_argument("--width", type=int, default=16, help="runs a problem (default: %(default)s)")
@@ -101,12 +101,12 @@ class Lot(Verifier):
         self.kind = "process"
 
     def score(self, runs: Sequence[tuple[str, str]], names: Sequence[str] | None = None) -> list[Verdict]:
-        """A verdict on each run."""
+        """Return a verdict on each run."""
         return [Verdict((zlib.crc32(text.encode()) / 2**32,), len(text), True) for _, text in runs]
 
 
 def rebase(engine: Engine, requests: list[Request], width: int) -> tuple[int, float]:
-    """Searches from each request, `width` runs wide; how many steps that took, and the seconds that scoring took."""
+    """Search from each request, `width` runs wide; return the number of steps and the seconds of scoring."""
     config = SearchConfig("rebase", width=width)
     tree = Tree(engine, requests, StepConfig("\n"))
     found = [record for _, record in search_all(tree, config, [""] * len(requests), Lot(), lambda text: None)]

@@ -35,16 +35,16 @@ MADE = re.compile(r"<!-- generated: (\w+) -->")
 
 
 def put_in_generated(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Puts what is made from the code in the place of its mark."""
+    """Replace each mark by the text that is made from the code."""
     source[0] = MADE.sub(lambda match: generated.PARTS[match[1]](), source[0])
 
 
 def with_generated(app: Sphinx, env: BuildEnvironment, *_: set[str]) -> list[str]:
-    """The pages to be read again though their files have not changed."""
+    """List the pages that are read again although their files have not changed."""
     return [name for name in env.found_docs if MADE.search(Path(env.doc2path(name)).read_text())]
 
 
 def setup(app: Sphinx) -> None:
-    """Connects the two functions above; Sphinx calls it."""
+    """Connect the two functions above; Sphinx calls this."""
     app.connect("source-read", put_in_generated)
     app.connect("env-get-outdated", with_generated)

@@ -84,7 +84,7 @@ CONFIG_KINDS = {
 
 
 def cli() -> str:
-    """A table of options for each command and each section."""
+    """Make a table of options for each command and each section."""
     lines: list[str] = []
     for name, cls in COMMANDS.items():
         module = importlib.import_module(f"s1_jax.{name}")
@@ -112,7 +112,7 @@ def cli() -> str:
 
 
 def sections(cls: type, prefix: str, skip: type | None = None) -> list[str]:
-    """The options of a class, then those of each section in it; shared sections are linked."""
+    """Make the table of a class's options, then one for each of its sections; shared sections are linked."""
     lines = table(cls, prefix, skip)
     for field, hint in nested(cls):
         if skip is not None and field.name in {other.name for other in dataclasses.fields(skip)}:
@@ -140,7 +140,7 @@ def sections(cls: type, prefix: str, skip: type | None = None) -> list[str]:
 
 
 def table(cls: type, prefix: str, skip: type | None = None) -> list[str]:
-    """The options of a class that are no sections."""
+    """Make the table of a class's options that are not sections."""
     hints = typing.get_type_hints(cls, include_extras=True)
     names = {field.name for field, _ in nested(cls)}
     rows = []
@@ -157,7 +157,7 @@ def table(cls: type, prefix: str, skip: type | None = None) -> list[str]:
 
 
 def nested(cls: type) -> list[tuple[Any, type]]:
-    """The fields that are sections, with their classes."""
+    """List the fields that are sections, with their classes."""
     hints = typing.get_type_hints(cls)
     return [
         (field, hints[field.name]) for field in dataclasses.fields(cls) if dataclasses.is_dataclass(hints[field.name])
@@ -165,12 +165,12 @@ def nested(cls: type) -> list[tuple[Any, type]]:
 
 
 def section_of(cls: type) -> str:
-    """What a shared section is called on this page."""
+    """Return the name of a shared section on this page."""
     return {ModelSource: "model", EndpointConfig: "endpoint"}.get(cls) or cls.__name__.removesuffix("Config").lower()
 
 
 def changed(cls: type, base: type) -> str:
-    """The defaults in which a class differs from the one it extends."""
+    """List the defaults in which a class differs from the one it extends."""
     own, others = cls(), base()
     names = [
         field.name for field in dataclasses.fields(base) if getattr(own, field.name) != getattr(others, field.name)
@@ -193,7 +193,7 @@ def values_of(hint: Any) -> str:
 
 
 def default_of(field: Any) -> str:
-    """An option's default, as the command line spells it."""
+    """Format an option's default as the command line spells it."""
     value = field.default
     if value is dataclasses.MISSING:
         return "required"
@@ -205,7 +205,7 @@ def default_of(field: Any) -> str:
 
 
 def spelled(name: str) -> str:
-    """A field's name as the command line spells it."""
+    """Spell a field's name as the command line does."""
     return name.replace("_", "-")
 
 
@@ -215,18 +215,18 @@ def cell(text: str) -> str:
 
 
 def text_of(cls: type) -> str:
-    """A class's description in --help."""
+    """Return a class's description in --help."""
     return " ".join(get_callable_description(cls).split())
 
 
 def first_sentence(module: ModuleType) -> str:
-    """The first paragraph of a module's docstring, without the command line that may follow a colon."""
+    """Return the first paragraph of a module's docstring, without a command line after a colon."""
     text = " ".join((module.__doc__ or "").split("\n\n")[0].split())
     return re.sub(r": `python -m [^`]*`\.$", ".", text)
 
 
 def configs() -> str:
-    """Each shipped config file with the first line of its docstring, by kind."""
+    """List each shipped config file with the first line of its docstring, by kind."""
     lines = []
     for kind, patterns in CONFIG_KINDS.items():
         lines += [f"## {kind}", "", "| file | what it runs |", "|---|---|"]
@@ -239,7 +239,7 @@ def configs() -> str:
 
 
 def api() -> str:
-    """Signature and docstring of each public function, class and method."""
+    """Write the signature and docstring of each public function, class and method."""
     lines = []
     for one in API:
         lines += [f"## `{one.__name__}`", "", *described(one)]
@@ -250,7 +250,7 @@ def api() -> str:
 
 
 def described(one: Any) -> list[str]:
-    """A signature in a code block, and the docstring."""
+    """Write a signature in a code block, and the docstring."""
     text = inspect.getdoc(one) or ""
     if inspect.isclass(one) and issubclass(one, Exception):
         return [text, ""]
@@ -260,7 +260,7 @@ def described(one: Any) -> list[str]:
 
 
 def signature_of(function: Any) -> str:
-    """Parameters and result, one parameter a line where they are long; defaults that are configs by their name."""
+    """Format parameters and result, one parameter per line if they are long; a default that is a config by its name."""
     signature = inspect.signature(function)
     shown, keyword_only = [], False
     for parameter in signature.parameters.values():

@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def help_text() -> str:
-    """The usage and one line for each command."""
+    """Return the usage line and one line for each command."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {text}" for name, text in COMMANDS.items()]
     after = "`s1-jax COMMAND --help` lists a command's options. `s1-jax --version` prints the version."
@@ -56,7 +56,7 @@ def help_text() -> str:
 
 
 def mistake(first: str | None) -> str:
-    """What is wrong with a command line whose first argument names no command, in one line."""
+    """Explain in one line why a command line whose first argument names no command is wrong."""
     if first is None:
         return f"{USAGE}   (commands: {', '.join(COMMANDS)})"
     near = difflib.get_close_matches(first.replace("_", "-"), COMMANDS, n=1, cutoff=0.5)

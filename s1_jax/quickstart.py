@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run_step(step: str, config: QuickstartConfig, folder: Path) -> None:
-    """One step of `STEPS` into the quickstart's folder; what an earlier start has done is kept."""
+    """Run one step of `STEPS` in the quickstart's folder; finished work of an earlier start is kept."""
     examples, tuned, sweep = folder / "examples.jsonl", folder / "sft", folder / "sweep"
     if step == "examples":
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def run_step(step: str, config: QuickstartConfig, folder: Path) -> None:
 
 
 def command_line(name: str, options: dict[str, object]) -> list[str]:
-    """The arguments of a command with a shipped config and these options."""
+    """Return the arguments of a command with a shipped config and these options."""
     overrides = [word for key, value in options.items() for word in (f"--{key}", str(value))]
     return [str(shipped.folder() / f"{name}.py"), *overrides]
 

@@ -53,7 +53,7 @@ def draw() -> str:
 
 
 def think(units: float, masked: bool = False) -> Piece:
-    """Sampled thinking tokens, one box a token; with a dashed lid where the end marker is masked."""
+    """Draw sampled thinking tokens, one box per token, with a dashed line where the end marker is masked."""
 
     def piece(x: float, y: float) -> str:
         tokens = [box(x + i * UNIT, y, UNIT - 2, HEIGHT, BLUE) for i in range(int(units))]
@@ -64,12 +64,12 @@ def think(units: float, masked: bool = False) -> Piece:
 
 
 def end() -> Piece:
-    """An end marker that the model sampled."""
+    """Draw an end marker that the model sampled."""
     return 2, lambda x, y: box(x, y, 2 * UNIT - 2, HEIGHT, BLUE, "end")
 
 
 def discarded() -> Piece:
-    """An end marker that was sampled and suppressed."""
+    """Draw an end marker that was sampled and discarded."""
 
     def piece(x: float, y: float) -> str:
         shape = box(x, y, 2 * UNIT - 2, HEIGHT, RED, "end")
@@ -79,10 +79,10 @@ def discarded() -> Piece:
 
 
 def forced(label: str, units: float) -> Piece:
-    """Tokens that the controller puts in."""
+    """Draw tokens that the controller forces."""
     return units, lambda x, y: box(x, y, units * UNIT - 2, HEIGHT, ORANGE, label)
 
 
 def answer(label: str) -> Piece:
-    """The answer, sampled after the thinking."""
+    """Draw the answer, which is sampled after the thinking."""
     return 3, lambda x, y: box(x, y, 3 * UNIT - 2, HEIGHT, GREEN, label)

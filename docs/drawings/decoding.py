@@ -25,7 +25,7 @@ SLOTS = (  # by slot: runs of (kind, steps)
 
 
 def draw() -> str:
-    """The file."""
+    """Return the text of the SVG file."""
     parts = [text(16, 28, "The way of a request", bold=True, size=15)]
     for number, (name, first, second, file) in enumerate(STATIONS):
         x = 16 + number * STEP

@@ -10,12 +10,12 @@ FOLDERS = {"budget_forcing": "concepts", "shared_trace": "concepts", "metrics": 
 
 
 def made(name: str) -> str:
-    """The SVG text of a drawing."""
+    """Return the SVG text of a drawing."""
     return import_module(name).draw()
 
 
 def path_of(name: str) -> Path:
-    """The file of a drawing."""
+    """Return the path of a drawing's file."""
     return DOCS / FOLDERS[name] / f"{name}.svg"
 
 

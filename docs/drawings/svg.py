@@ -10,7 +10,7 @@ FONT = "Helvetica, Arial, sans-serif"
 
 
 def drawing(width: int, height: int, parts: list[str], title: str) -> str:
-    """A whole file: white ground, so that it reads on a dark page too, and a title for those who cannot see it."""
+    """Make a whole file, with a white background for dark pages and a title for those who cannot see it."""
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
@@ -24,7 +24,7 @@ def drawing(width: int, height: int, parts: list[str], title: str) -> str:
 
 
 def box(x: float, y: float, width: float, height: float, fill: str, label: str = "", ink: str = WHITE) -> str:
-    """A rounded rectangle with a label in its middle."""
+    """Draw a rounded rectangle with a label in its middle."""
     shape = f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="4" fill="{fill}"/>'
     return shape + (text(x + width / 2, y + height / 2 + 4.5, label, ink, anchor="middle") if label else "")
 
@@ -32,7 +32,7 @@ def box(x: float, y: float, width: float, height: float, fill: str, label: str =
 def text(
     x: float, y: float, content: str, color: str = INK, size: float = 13, anchor: str = "start", bold: bool = False
 ) -> str:
-    """One line of text, its baseline at y."""
+    """Write one line of text with its baseline at y."""
     weight = ' font-weight="bold"' if bold else ""
     place = f'x="{x:g}" y="{y:g}" font-size="{size:g}" text-anchor="{anchor}"'
     return f'<text {place} fill="{color}"{weight}>{escape(content)}</text>'
@@ -41,7 +41,7 @@ def text(
 def line(
     x1: float, y1: float, x2: float, y2: float, color: str = GREY, width: float = 1.5, dashed: bool = False
 ) -> str:
-    """A straight line between two points."""
+    """Draw a straight line between two points."""
     dashes = ' stroke-dasharray="4 4"' if dashed else ""
     return (
         f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" stroke="{color}" stroke-width="{width:g}"{dashes} '
@@ -50,5 +50,5 @@ def line(
 
 
 def dot(x: float, y: float, color: str, radius: float = 5) -> str:
-    """A filled circle around a point."""
+    """Draw a filled circle around a point."""
     return f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" fill="{color}"/>'

@@ -135,13 +135,13 @@ class ModelConfig:
 
 
 def _window(fields: Fields) -> int | None:
-    """Number of tokens that a sliding layer sees; None where the window is off."""
+    """Return the number of tokens that a sliding layer sees; None if the window is off."""
     window = fields.integer("sliding_window", WINDOW, least=-LARGEST, null=None)
     return window if fields.flag("use_sliding_window", False) else None
 
 
 def _layer_types(fields: Fields, layers: int) -> list[str]:
-    """How each layer attends, said or derived, as Qwen2Config has it."""
+    """Return how each layer attends, stated or derived as in Qwen2Config."""
     begin = fields.integer("max_window_layers", WINDOWED_FROM, least=-LARGEST)
     slides = _window(fields) is not None
     said = fields.texts("layer_types")
@@ -153,7 +153,7 @@ def _layer_types(fields: Fields, layers: int) -> list[str]:
 
 
 def _check_attention(fields: Fields, layer_types: list[str], config: ModelConfig) -> None:
-    """Raises UserError where a layer does not see all tokens before it, at any length the model is made for."""
+    """Raise UserError if a layer does not see all tokens before it at every length that the model supports."""
     if other := sorted(set(layer_types) - {"full_attention", "sliding_attention"}):
         raise UserError(f"{fields.source}: layer_types has {other[0][:SHOWN]!r}; Qwen2 knows full_attention")
     window = _window(fields)

@@ -107,7 +107,7 @@ class Fields:
 
 
 def _shown(value: Any) -> str:
-    """A value as JSON would have it, cut where it is long."""
+    """Format a value as in JSON, cut if it is long."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     try:

@@ -96,7 +96,7 @@ def _hints(cls: Any) -> dict[str, Any]:
 
 
 def _mistake(value: Any, hint: Any, name: str) -> str | None:
-    """The message on a value that is none of this type; None where it is."""
+    """Return the error message for a value that is not of this type; None if it is."""
     kind, arguments = typing.get_origin(hint), typing.get_args(hint)
     if kind is Annotated and not any(isinstance(extra, OURS) for extra in arguments[1:]):  # a note for tyro
         return _mistake(value, arguments[0], name)

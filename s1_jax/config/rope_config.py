@@ -125,7 +125,7 @@ def _is_plain(rope: Fields, kind: str, original: float, head_dim: int, max_posit
 
 
 def _check_whole_heads(config: Fields, rope: Fields, head_dim: int) -> None:
-    """Raises UserError where a part of each head is turned only."""
+    """Raise UserError if only a part of each head is rotated."""
     fields = rope if PART in rope else config
     if fields is rope or fields.given(PART):
         part = fields.number(PART)

@@ -104,14 +104,14 @@ def attend_branches(queries: jax.Array, prefix: LayerCache, tails: LayerCache, m
 
 
 def _scores(queries: jax.Array, cache: LayerCache) -> jax.Array:
-    """queries [..., Q, H] -> products with the keys [..., S, H], float32 [..., Q, S]."""
+    """Multiply queries [..., Q, H] by the keys [..., S, H]: float32 [..., Q, S]."""
     keys = cache.keys.astype(queries.dtype)
     scores = jnp.einsum("...qh,...sh->...qs", queries, keys, preferred_element_type=jnp.float32)
     return scores if cache.key_scales is None else scores * cache.key_scales[..., None, :]
 
 
 def _mixed(weights: jax.Array, cache: LayerCache, dtype: jnp.dtype) -> jax.Array:
-    """weights float32 [..., Q, S] -> sums of the values [..., S, H], [..., Q, H] in `dtype`."""
+    """Sum the values [..., S, H] by weights, float32 [..., Q, S]: [..., Q, H] in `dtype`."""
     if cache.value_scales is not None:
         weights *= cache.value_scales[..., None, :]
     return jnp.einsum("...qs,...sh->...qh", weights.astype(dtype), cache.values.astype(dtype))

@@ -55,7 +55,7 @@ def _mix(positions: jax.Array, first: LayerCache) -> Mixer:
 
 
 def _mix_by_kernel(positions: jax.Array, first: LayerCache) -> Mixer:
-    """The same for few tokens a row on TPU; where it is one, the kernel stores it too."""
+    """Do as `_mix` with the kernel, for few tokens per row on TPU; the kernel also stores a single token."""
     visits = plan_visits(_seen(positions, first), first)
 
     def mix(of_layer: LayerCache, q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, LayerCache]:

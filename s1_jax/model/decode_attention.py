@@ -26,7 +26,7 @@ Partial = tuple[jax.Array, jax.Array]  # of a softmax over some slots: out [...,
 
 
 def plan_visits(lengths: jax.Array, cache: LayerCache) -> Visits:
-    """The work of a step whose queries see the first `lengths` [B, Q] int32 slots, at most S, of a row.
+    """Plan the work of a step whose queries see the first `lengths` [B, Q] int32 slots, at most S, of a row.
 
     `cache` is any layer's, keys and values [B, K, S, H]; of tails [B, K, R, C, H] the branches are rows, of `lengths`
     [B * R, Q].

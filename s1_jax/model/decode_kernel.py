@@ -56,7 +56,7 @@ def block_slots(keys: jax.Array, kv_heads: int) -> int:
 
 
 def plan(lengths: jax.Array, S: int, block: int, devices: int, cores: int) -> Visits:
-    """The work of queries that see the first `lengths` [B, Q] slots of S; B divides into devices * cores."""
+    """Plan the work of queries that see the first `lengths` [B, Q] slots of S; devices * cores must divide B."""
     B, M = len(lengths), pl.cdiv(S, block)
     lengths = jnp.minimum(lengths, S)
     longest, shortest, own = (
@@ -148,7 +148,7 @@ def _written_slots(block: int, minor: bool) -> int:
 
 
 def _kernel(longest, rows, blocks, whole, counts, queries, limits, *refs, axes, share, block) -> None:
-    """A step of a core: attention to one block of a row's slots, added to that to the blocks before it."""
+    """Run one step of a core: attend to one block of a row's slots, and add the result to that of earlier blocks."""
     cache, refs = refs[: len(axes)], refs[len(axes) :]
     appends = len(refs) > 2
     new, (out, lse, *written) = refs[: len(axes) * appends], refs[len(axes) * appends :]
@@ -163,7 +163,7 @@ def _kernel(longest, rows, blocks, whole, counts, queries, limits, *refs, axes, 
         return (jnp.where(slots == length - 1, new[i][...], x) if appends else x), slots
 
     def live(i: int, x: jax.Array) -> jax.Array:
-        """A row's last block with zeros for what nobody sees: its weight is 0, but 0 * NaN is NaN."""
+        """Replace slots of a row's last block that no query sees by zeros: their weight is 0, but 0 * NaN is NaN."""
         x, slots = with_new(i, x, start)
         return jnp.where(slots < length, x, jnp.zeros_like(x))
 

@@ -32,7 +32,7 @@ class RewardConfig:
     separator: str | None = None  # of a process model: what ends a step, a token or several
 
     def to_dict(self) -> dict[str, Any]:
-        """What `config.json` says beside the fields of `ModelConfig`; the separator under a key of our own."""
+        """Return what `config.json` has besides the fields of `ModelConfig`; `step_separator` is a key of ours."""
         labels = {"id2label": {str(label): f"LABEL_{label}" for label in range(self.labels)}}
         steps = {"step_separator": self.separator} if self.kind == "process" else {}
         return {"architectures": [self.architecture], **labels, **steps}
@@ -111,7 +111,7 @@ def _linear(linear: Params, x: jax.Array) -> jax.Array:
 
 
 def scores(logits: jax.Array) -> jax.Array:
-    """logits [..., Y] -> scores [...]: with one label any number, with two a probability."""
+    """Turn logits [..., Y] into scores [...]: with one label any number, with two a probability."""
     return logits[..., 0] if logits.shape[-1] == 1 else jax.nn.softmax(logits, axis=-1)[..., 1]
 
 

@@ -95,7 +95,7 @@ contract.defvjp(lambda x, weight, axes: (contract(x, weight, axes), (x, weight))
 
 
 def _training_layout(x: jax.Array) -> Layout | None:
-    """The layout in use where it gathers weights and `x` [B, T, ...] divides over it; elsewhere XLA partitions."""
+    """Return the layout in use if it gathers weights and divides `x` [B, T, ...]; None leaves it to XLA."""
     layout = current_layout()
     if layout is None or not is_sharded() or not layout.moves_weights:
         return None
@@ -104,7 +104,7 @@ def _training_layout(x: jax.Array) -> Layout | None:
 
 
 def _inner(axes: WeightAxes) -> tuple[str, str, str]:
-    """Where [B, T, F] lies."""
+    """Return the logical axes of [B, T, F]."""
     return ("batch", "length", axes[1] if axes[0] == "embed" else axes[0])
 
 
@@ -113,7 +113,7 @@ def _gather(layout: Layout, weight: jax.Array, axes: WeightAxes, dtype: jnp.dtyp
 
 
 def _scatter(layout: Layout, grad: jax.Array, axes: WeightAxes) -> jax.Array:
-    """A weight's gradient, summed over everyone's tokens; each keeps its piece."""
+    """Sum a weight's gradient over the tokens of all devices; each device keeps its shard."""
     own = layout.axes("embed")
     grad = sum_scatter(layout, grad, own, axes.index("embed"))
     others = tuple(axis for name in ("batch", "length") for axis in layout.axes(name) if axis not in own)
@@ -121,7 +121,7 @@ def _scatter(layout: Layout, grad: jax.Array, axes: WeightAxes) -> jax.Array:
 
 
 def _inner_axes(layout: Layout) -> tuple[str, ...]:
-    """The mesh axes that cut tokens outside `expand` ... `contract` and F inside."""
+    """Return the mesh axes that shard tokens outside `expand` ... `contract` and F inside."""
     return tuple(axis for axis in layout.axes("residual_length") if axis not in layout.axes("length"))
 
 

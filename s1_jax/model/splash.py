@@ -55,7 +55,7 @@ def block_size(length: int) -> int:
 
 
 def documents(segment_ids: jax.Array | np.ndarray, order: np.ndarray) -> jax.Array:
-    """Number documents so that ids never fall along a row: as `segment_ids`, padding (0) with an id for LANES tokens.
+    """Give documents ids that never fall along a row: those of `segment_ids`; padding (0) has one per LANES tokens.
 
     Padding must see something, or its softmax is 0 / 0; this way it visits no more than the diagonal.
     """

@@ -114,7 +114,7 @@ def compare_best(first: Sequence[Record], second: Sequence[Record]) -> Differenc
 
 
 def shares(records: Sequence[Record]) -> dict[Setting, Shares]:
-    """The fraction of right records of each setting and problem, over samples and seeds."""
+    """Return the fraction of right records of each setting and problem, over samples and seeds."""
     right: dict[Setting, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         right[Setting.of(record)][str(record["problem_id"])].append(bool(record["correct"]))

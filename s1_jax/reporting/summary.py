@@ -166,7 +166,7 @@ def _seed(record: Record) -> int:
 
 
 def _between_seeds(records: Sequence[Record]) -> float | None:
-    """Standard deviation between seeds; None for one seed, or if seeds differ in their problems."""
+    """Compute the standard deviation between seeds; None for one seed, or if seeds differ in their problems."""
     seeds: dict[int, dict[Any, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         seeds[_seed(record)][record["problem_id"]].append(record)

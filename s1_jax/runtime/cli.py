@@ -49,15 +49,15 @@ before_exit: list[Callable[[int], None]] = []  # called with the exit code befor
 
 
 def program(command: str) -> str:
-    """The command's name in usage lines, as this process was started: `s1-jax train` or `python -m s1_jax.train`."""
+    """Return the command as this process was started, for usage lines: `s1-jax train` or `python -m s1_jax.train`."""
     typed = f"s1-jax {command.replace('_', '-')}"
     return typed if sys.argv[0] == typed else f"python -m s1_jax.{command}"
 
 
 def load_config(path: str | Path) -> Any:
-    """Runs `get_config()` of a config file, or of the shipped config of that name.
+    """Run `get_config()` of a config file, or of the shipped config of that name.
 
-    Raises UserError where there is no such file or name, and where the file fails.
+    Raises UserError if there is no such file or name, or if the file fails.
     """
     given, path = path, as_path(path)
     check_input(path)

@@ -129,13 +129,13 @@ def _loss_and_grads(
 
 
 def _columns(layout: Layout | None, head: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """This device's columns of the whole head, [D, v], in the compute type."""
+    """Return the columns of the whole head that this device has, [D, v], in the compute type."""
     head = head.astype(dtype)
     return head if layout is None else jax.lax.all_gather(head, layout.axes("head_embed"), axis=0, tiled=True)
 
 
 def _chunks(hidden: jax.Array, targets: jax.Array, weights: jax.Array) -> Chunk:
-    """This device's tokens in even chunks, [chunks, c, ...]; what fills the last one weighs nothing."""
+    """Cut the tokens of this device into even chunks, [chunks, c, ...]; padding in the last one has weight 0."""
     tokens = targets.size
     even = math.ceil(tokens / math.ceil(tokens / LOGITS_CHUNK))
     size = min(LOGITS_CHUNK, tokens, even + -even % LANES)
@@ -155,7 +155,7 @@ def _everyones(layout: Layout | None, chunk: Chunk) -> Chunk:
 
 
 def _nll(layout: Layout | None, h: jax.Array, columns: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """-log p(target) [c] of h [c, D], and its gradient by this device's scores [c, v]."""
+    """Return -log p(target) [c] of h [c, D], and its gradient by the scores [c, v] of this device."""
     scores = jnp.matmul(h, columns, preferred_element_type=jnp.float32)
     largest = scores.max(axis=-1)
     first = jnp.int32(0)

@@ -96,7 +96,7 @@ def start_wandb(project: str, run_dir: Path, config: Mapping[str, Any]) -> Any:
 
 
 def _rows_up_to(path: Path, step: int) -> str:
-    """The rows up to `step` as lines; half a line that a kill left is no row. Raises UserError on any other non-row."""
+    """Return the rows up to `step` as lines, without half a line that a kill left. Raises UserError on other lines."""
     kept: dict[int, str] = {}  # a step that two starts at once have written counts once, as the last has it
     for number, row in numbered_records(path):
         if type(row.get("step")) is not int:

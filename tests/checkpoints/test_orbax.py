@@ -288,7 +288,7 @@ def test_the_same_step_may_be_damaged_again_and_again(tmp_path):
     ("look", "reason"), [(1, "another process cannot read it"), (2, "another process found it changed")]
 )
 def test_damage_that_one_process_sees_is_damage_for_all(two_steps, tmp_path, monkeypatch, look, reason):
-    """This process reads step 4 well; another one says, at the first or at the second look, that it does not."""
+    """Here step 4 can be read; another process says, at the first or at the second look, that it does not."""
     shutil.copytree(two_steps, tmp_path, dirs_exist_ok=True)
     asked = []
     monkeypatch.setattr("s1_jax.checkpoints.orbax.any_of", lambda flag: asked.append(flag) or len(asked) == look)

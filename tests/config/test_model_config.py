@@ -107,7 +107,7 @@ ALIKE = [
 
 
 def theirs(values):
-    """transformers' inverse frequencies and factor; raises where it cannot turn a head of 16."""
+    """Inverse frequencies and factor of transformers; raises where it cannot turn a head of 16."""
     rotary = Qwen2RotaryEmbedding(Qwen2Config.from_dict(json.loads(json.dumps(values))))
     cos, _ = rotary(torch.zeros(1, 2, 16), torch.arange(2)[None])
     assert cos.shape[-1] == 16

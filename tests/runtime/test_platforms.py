@@ -17,7 +17,7 @@ V5E = {"vendor": "0x1ae0\n", "device": "0x0063\n", "class": "0xff0000\n"}
 
 @pytest.fixture(autouse=True)
 def untold(monkeypatch):
-    """libtpu is installed, nobody has chosen, and JAX is not imported."""
+    """Nobody has chosen a platform, libtpu is installed, and JAX is not imported."""
     for name in ("JAX_PLATFORMS", "PJRT_NAMES_AND_LIBRARY_PATHS", *platforms.TPU_VARIABLES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(platforms, "find_spec", lambda name: object() if name == "libtpu" else None)
