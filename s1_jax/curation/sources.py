@@ -26,7 +26,7 @@ import numpy as np
 from s1_jax.data.sources import READERS, DataRow, read_rows
 from s1_jax.data.synthetic import distinct_problems
 from s1_jax.errors import UserError
-from s1_jax.runtime.texts import is_unicode
+from s1_jax.runtime.texts import NOT_UNICODE, is_unicode
 from s1_jax.tasks import gpqa_diamond
 
 SYNTHETIC = "synthetic"
@@ -176,7 +176,7 @@ def _text(row: DataRow, name: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise UserError(f"{row.where}: field {name!r} is of type {type(value).__name__}; it must be a string")
     if value is not None and not is_unicode(value):
-        raise UserError(f"{row.where}: field {name!r} contains half of a surrogate pair; it is not valid Unicode")
+        raise UserError(f"{row.where}: field {name!r} {NOT_UNICODE}")
     return value
 
 

@@ -18,7 +18,7 @@ from s1_jax.data.files import split_files
 from s1_jax.errors import UserError
 from s1_jax.runtime.json_input import read_jsonl
 from s1_jax.runtime.storage import BUCKETS, as_path, check_input
-from s1_jax.runtime.texts import is_unicode
+from s1_jax.runtime.texts import NOT_UNICODE, is_unicode
 
 LAYOUTS: dict[str, dict[str, str]] = {
     "s1k_tokenized": {"text": "text"},
@@ -134,7 +134,7 @@ def _value(row: DataRow, field: str, column: str) -> str | list[str]:
             wanted = "a string or a list of strings" if field == "thinking" else "a string"
             raise UserError(f"{row.where}: field {column!r} is {said}; it must be {wanted}")
         if not is_unicode(part):
-            raise UserError(f"{row.where}: field {column!r} contains half of a surrogate pair; it is not valid Unicode")
+            raise UserError(f"{row.where}: field {column!r} {NOT_UNICODE}")
     if field in ("question", "text") and not value.strip():
         raise UserError(f"{row.where}: field {column!r} is empty")
     return value

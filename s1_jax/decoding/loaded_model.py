@@ -31,7 +31,7 @@ from s1_jax.errors import RunError, UserError
 from s1_jax.model import qwen2
 from s1_jax.runtime.compilation import keep_compiled_programs, power_of_two
 from s1_jax.runtime.overrides import override
-from s1_jax.runtime.texts import SHOWN, is_unicode
+from s1_jax.runtime.texts import NOT_UNICODE, SHOWN, is_unicode
 from s1_jax.sharding import DECODE_RULES, Layout, devices_for, make_mesh, to_host
 
 T = TypeVar("T")
@@ -156,7 +156,7 @@ class LoadedModel:
         if not isinstance(prompt, str):
             return tuple(map(int, prompt))
         if not is_unicode(prompt):
-            raise UserError(f"the prompt {prompt[:SHOWN]!a} contains half of a surrogate pair; it is not valid Unicode")
+            raise UserError(f"the prompt {prompt[:SHOWN]!a} {NOT_UNICODE}")
         return tuple(prompt_ids(self.tokenizer, prompt))
 
     def look_alikes(self, prompts: Iterable[tuple[str, Any]]) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from s1_jax.errors import UserError
-from s1_jax.runtime.texts import is_unicode
+from s1_jax.runtime.texts import NOT_UNICODE, is_unicode
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ def override(base: T, values: Mapping[str, Any], where: str) -> T:
             advice = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(hints)}"
             raise UserError(f"{where}: unknown field {name!r}; {advice}")
         if not is_unicode(json.dumps(value, ensure_ascii=False)):
-            raise UserError(f"{where}: field {name!r} contains half of a surrogate pair; it is not valid Unicode")
+            raise UserError(f"{where}: field {name!r} {NOT_UNICODE}")
     try:
         return dataclasses.replace(base, **values)  # type: ignore[type-var]
     except UserError as error:

@@ -12,6 +12,7 @@ from typing import Any
 from s1_jax.errors import UserError
 
 SHOWN = 60  # characters of a text in a message
+NOT_UNICODE = "contains half of a surrogate pair; it is not valid Unicode"  # said of a text that `is_unicode` refuses
 
 
 def is_unicode(text: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from s1_jax.config import TaskConfig
 from s1_jax.data.sources import DataRow, read_rows
 from s1_jax.errors import UserError
-from s1_jax.runtime.texts import is_unicode
+from s1_jax.runtime.texts import NOT_UNICODE, is_unicode
 from s1_jax.tasks.answers import extract_answer
 from s1_jax.tasks.equivalence import Verdict, grade_math, grade_plain
 
@@ -111,5 +111,5 @@ def value_of(row: DataRow, names: tuple[str, ...], *kinds: type) -> Any:
         expected = " or a ".join({str: "string", int: "whole number"}[kind] for kind in kinds)
         raise UserError(f"{row.where}: field {present[0]} is {value!r}; it must be a {expected} and not empty")
     if isinstance(value, str) and not is_unicode(value):
-        raise UserError(f"{row.where}: field {present[0]} contains half of a surrogate pair; it is not valid Unicode")
+        raise UserError(f"{row.where}: field {present[0]} {NOT_UNICODE}")
     return value
