@@ -25,6 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _results import write_json
 
 from s1_jax.checkpoints import hf
 from s1_jax.config import BudgetConfig, SamplingConfig
@@ -97,9 +98,7 @@ def main() -> None:
         "met": max(off) <= MOST_OFF,
     }
     print(json.dumps(result))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result | {"rounds": seconds}, indent=1) + "\n")
+    write_json(options.json, result | {"rounds": seconds})
 
 
 class Steps:

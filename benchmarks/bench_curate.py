@@ -31,6 +31,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from _machine import others_seconds
+from _results import write_json
 from rich.progress import Progress
 
 from s1_jax.config.curate import CollectConfig, CurateConfig, DecontaminateConfig, SelectConfig
@@ -73,9 +74,7 @@ def main() -> int:
     result = figures(small, full)
     print(table(full, result))
     print(json.dumps(result))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(options.json, result)
     return int(not all(result["met"].values()))
 
 

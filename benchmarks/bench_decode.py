@@ -37,6 +37,7 @@ import numpy as np
 import torch
 from _machine import others_seconds
 from _reference import to_transformers
+from _results import write_json
 from transformers import CompileConfig, PreTrainedTokenizerBase
 
 from s1_jax.checkpoints import hf
@@ -164,9 +165,7 @@ def main() -> None:
     }
     print(format_result(result))
     print(json.dumps(result))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(options.json, result)
 
 
 def parse_options() -> argparse.Namespace:

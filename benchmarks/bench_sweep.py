@@ -34,6 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from _machine import others_seconds
+from _results import write_json
 from transformers import PreTrainedTokenizerBase
 
 from s1_jax.checkpoints import hf
@@ -135,9 +136,7 @@ def main() -> None:
         result |= {"layers": options.layers, "least": LEAST, "met": medians[separate] / shared >= LEAST}
         print(f"bar: {LEAST:.0f} x, {'met' if result['met'] else 'missed'}")
     print(json.dumps(result))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result | {"rounds": seconds}, indent=1) + "\n")
+    write_json(options.json, result | {"rounds": seconds})
 
 
 def quickstart(options: argparse.Namespace) -> tuple[Engine, list[Request], None]:

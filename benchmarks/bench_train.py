@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _results import write_json
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from s1_jax.runtime.tables import align
@@ -98,9 +99,7 @@ def main() -> None:
         best = max(trials, key=lambda trial: trial["tokens_per_s"])
         result = {"model": options.model, "layers": options.layers, "trials": trials, **compare(job, best, show)}
     print(format_result(result))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(options.json, result)
 
 
 def parse_options() -> argparse.Namespace:

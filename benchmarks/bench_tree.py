@@ -21,6 +21,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from _machine import others_seconds
+from _results import write_json
 
 from s1_jax.checkpoints import hf
 from s1_jax.config import SamplingConfig, SearchConfig, StepConfig, TaskConfig
@@ -89,9 +90,7 @@ def main() -> None:
     print(f"other processes took up to {others:.2f} cores while a way ran")
     result = {"share": share, "least": LEAST, "met": share >= LEAST, "tokens_per_second": rates, "others_cores": others}
     print(json.dumps(result))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result | vars(options) | {"json": None}, indent=1) + "\n")
+    write_json(options.json, result | vars(options) | {"json": None})
 
 
 class Lot(Verifier):
