@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +49,17 @@ def draw(scores: np.ndarray, banned: frozenset[int], words: Words) -> tuple[int,
     open_ids = [i for i in range(len(scores)) if i in words.known and i not in banned]
     order = sorted(open_ids, key=lambda i: (-scores[i], i))
     return order[0], float(scores[order[0]] - scores[order[1]]) / float(np.abs(scores[open_ids]).max())
+
+
+def of_budget(budget: Any, strings: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Options of `plain_decode` from a BudgetConfig; `strings` are the ids of its ignore strings."""
+    return {
+        "minimum": budget.min_thinking_tokens,
+        "maximum": budget.max_thinking_tokens,
+        "num_ignore": budget.num_ignore,
+        "strings": strings,
+        "end_bias": budget.end_bias,
+    }
 
 
 def plain_decode(

@@ -20,7 +20,7 @@ from s1_jax.decoding.core.token_ids import ignore_ids, make_markers, start_ids, 
 from s1_jax.decoding.engine import Engine
 from s1_jax.errors import UserError
 from s1_jax.model.qwen2 import unstack
-from tests.decoding.plain import Words, plain_decode
+from tests.decoding.plain import Words, of_budget, plain_decode
 from tests.reference import to_params
 from tests.tokenizer import byte_tokenizer
 
@@ -95,11 +95,7 @@ def test_greedy_decoding_is_the_plain_twins(engine, model):
             PROMPT,
             max_model_len=MAX_MODEL_LEN,
             max_answer_tokens=MAX_ANSWER,
-            minimum=budget.min_thinking_tokens,
-            maximum=budget.max_thinking_tokens,
-            num_ignore=budget.num_ignore,
-            strings=ignore_ids(TOKENIZER, budget),
-            end_bias=budget.end_bias,
+            **of_budget(budget, ignore_ids(TOKENIZER, budget)),
         )
         fields = ("thinking_token_ids", "answer_token_ids", "end", "answer_end", "ignores_used")
         found = tuple(record[field] for field in fields)

@@ -30,7 +30,7 @@ from tests.decoding.byte_model import (
     scores_of,
     words_of,
 )
-from tests.decoding.plain import plain_decode, plain_free, reference_rounds
+from tests.decoding.plain import of_budget, plain_decode, plain_free, reference_rounds
 
 NEAR_TIE = 1e-4  # of the largest score: two float32 implementations may then choose differently
 TIES_PER_ROW = 1e-3  # how often that may happen
@@ -59,11 +59,7 @@ def replay(scores, words, cases):
             prompt,
             max_model_len=MAX_MODEL_LEN,
             max_answer_tokens=MAX_ANSWER,
-            minimum=budget.min_thinking_tokens,
-            maximum=budget.max_thinking_tokens,
-            num_ignore=budget.num_ignore,
-            strings=ignore_ids(TOKENIZER, budget),
-            end_bias=budget.end_bias,
+            **of_budget(budget, ignore_ids(TOKENIZER, budget)),
         )
         for prompt, budget in cases
     ]

@@ -23,7 +23,7 @@ from s1_jax.errors import RunError, UserError
 from s1_jax.model.qwen2 import param_axes, unstack
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
 from tests.decoding.newline_tokenizer import FREQUENT, TOKENIZER
-from tests.decoding.plain import Plain, Words, plain_decode
+from tests.decoding.plain import Plain, Words, of_budget, plain_decode
 from tests.reference import to_params
 from tests.tokenizer import SPECIALS
 
@@ -130,10 +130,7 @@ def naive_path(scores, words, request, ordinals, steps):
         request.prompt_token_ids,
         max_model_len=MAX_MODEL_LEN,
         max_answer_tokens=MAX_ANSWER,
-        minimum=budget.min_thinking_tokens,
-        maximum=budget.max_thinking_tokens,
-        num_ignore=budget.num_ignore,
-        strings=ignore_ids(TOKENIZER, budget),
+        **of_budget(budget, ignore_ids(TOKENIZER, budget)),
         out=out,
     )
     return out, whole_steps()

@@ -1,12 +1,11 @@
 """The figure of methods holds a line for each in each panel, told apart, and is the same bytes every time."""
 
-import struct
-
 import pytest
 
 from s1_jax.reporting.methods import method_runs
-from s1_jax.reporting.methods_plot import Figure, save_methods_plot
+from s1_jax.reporting.methods_plot import save_methods_plot
 from tests.reporting.made_up import record, searched, sweep
+from tests.reporting.pictures import assert_same_bytes_twice, png_size
 
 METHODS = [
     {"method": "best_of_n", "vote": "majority", "reward": None},
@@ -24,19 +23,6 @@ def everything():
 
 def dashes(line):
     return str(line._unscaled_dash_pattern)
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that were made, to look into."""
-    made = []
-
-    def make(**options):
-        made.append(Figure(**options))
-        return made[-1]
-
-    monkeypatch.setattr("s1_jax.reporting.methods_plot.Figure", make)
-    return made
 
 
 def test_every_method_is_in_every_panel_that_it_has_a_cost_for(figures, tmp_path):
@@ -63,17 +49,10 @@ def test_every_method_is_in_every_panel_that_it_has_a_cost_for(figures, tmp_path
 def test_any_runs_make_a_png(records, tmp_path):
     path = tmp_path / "methods.png"
     save_methods_plot([path], method_runs(records), "a title")
-    header = path.read_bytes()[:24]
-    assert header[:8] == b"\x89PNG\r\n\x1a\n"
-    width, height = struct.unpack(">II", header[16:])
+    width, height = png_size(path)
     assert width >= 2000 and height >= 700
 
 
 def test_the_same_runs_make_the_same_bytes(tmp_path):
     runs = method_runs(everything())
-    made = []
-    for name in ("a", "b"):
-        paths = [tmp_path / f"{name}.png", tmp_path / f"{name}.svg"]
-        save_methods_plot(paths, runs, "a title")
-        made.append([path.read_bytes() for path in paths])
-    assert made[0] == made[1] and b"<svg" in made[0][1]
+    assert_same_bytes_twice(lambda paths: save_methods_plot(paths, runs, "a title"), tmp_path)

@@ -1,7 +1,5 @@
 """The plot holds the series it should, is a PNG of a readable size, and its words do not cover one another."""
 
-import struct
-
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -11,19 +9,7 @@ from s1_jax.reporting.labels import Labeller
 from s1_jax.reporting.plot import save_scaling_plot, series_of
 from s1_jax.reporting.summary import summarize
 from tests.reporting.made_up import record, searched, sweep
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that were made, to look into."""
-    made = []
-
-    def make(**options):
-        made.append(Figure(**options))
-        return made[-1]
-
-    monkeypatch.setattr("s1_jax.reporting.plot.Figure", make)
-    return made
+from tests.reporting.pictures import assert_same_bytes_twice, png_size
 
 
 def forced(maximum, count=0, right=5, problems=10, **fields):
@@ -191,20 +177,13 @@ def test_words_keep_apart_however_few_or_close_the_points(name, figures, tmp_pat
 def test_any_runs_make_a_png(records, tmp_path):
     path = tmp_path / "scaling.png"
     save_scaling_plot([path], summarize(records), "a title")
-    header = path.read_bytes()[:24]
-    assert header[:8] == b"\x89PNG\r\n\x1a\n"
-    width, height = struct.unpack(">II", header[16:])
+    width, height = png_size(path)
     assert width >= 1400 and height >= 800
 
 
 def test_the_same_runs_make_the_same_bytes(tmp_path):
     runs = summarize(sweep())
-    made = []
-    for name in ("a", "b"):
-        paths = [tmp_path / f"{name}.png", tmp_path / f"{name}.svg"]
-        save_scaling_plot(paths, runs, "a title")
-        made.append([path.read_bytes() for path in paths])
-    assert made[0] == made[1] and b"<svg" in made[0][1]
+    assert_same_bytes_twice(lambda paths: save_scaling_plot(paths, runs, "a title"), tmp_path)
 
 
 def test_labels_keep_apart_and_inside():
