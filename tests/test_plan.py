@@ -13,7 +13,10 @@ import pytest
 from s1_jax import plan
 from s1_jax.config import ModelConfig
 from s1_jax.errors import UserError
+from s1_jax.planning.search import Result
+from s1_jax.planning.topology import parse_topology
 from tests.planning.conftest import NEEDS_LIBTPU, PATIENCE, PROJECT
+from tests.planning.test_train_estimate import PLAN
 
 CONFIG = """
 from s1_jax.config import DataConfig, ModelSource, TrainConfig
@@ -196,3 +199,14 @@ def test_help_tells_a_newcomer_what_it_does(capsys):
         plan.main(["--help"])
     told = capsys.readouterr().out
     assert "--topology" in told and "needs no TPU" in " ".join(told.split())
+
+
+def test_the_tables_tell_what_the_schedule_hides():
+    told = plan.format_plan(PLAN, "model", parse_topology("v5p-64"))
+    rows = {line.rsplit("  ", 1)[0].strip(): line.split()[-1] for line in told.splitlines() if "  " in line}
+    assert "all-gather over fsdp  0.000     0.200     0.300" in told
+    assert rows["as scheduled"] == "1.600" and rows["waiting for links"] == "0.200" and rows["latency"] == "0.010"
+    assert "100 steps: 2.7 minutes as scheduled (1.4 chip-hours, MFU 62.5%), 1.7 with full overlap, 3.3 without" in told
+    header, _, row = plan.format_search([Result(plan.PlanConfig(), PLAN)]).splitlines()
+    assert header.split()[-5:] == ["s/step", "waiting", "overlapped", "minutes", "MFU"]
+    assert row.split()[-5:] == ["1.60", "0.20", "1.00", "2.7", "62.5%"]
