@@ -3,7 +3,7 @@
     python -m s1_jax.train configs/s1_14b_v5p8.py
 
 Memory and time are planned with the TPU compiler (docs/performance.md), not measured: 90.4 of 95.7 GiB per
-chip; 315 steps in 43 to 52 minutes, at most 3.5 chip-hours, without loading and compiling.
+chip; 315 steps in 47.8 minutes, 3.2 chip-hours, without loading and compiling.
 Expected: a model that thinks in s1's format; the paper has no scores for this size.
 """
 
