@@ -66,7 +66,7 @@ def plan(lengths: jax.Array, S: int, block: int, devices: int, cores: int) -> Vi
     ends = jnp.cumsum(blocks, axis=-1)
     starts, counts = ends - blocks, ends[:, 0, -1]
     # behind its work a core has the last step again, which fetches nothing
-    steps = jnp.minimum(jnp.arange(own.shape[-1] * M), counts[:, None] - 1)[..., None]
+    steps = jnp.minimum(jnp.arange(own.shape[-1] * M)[None], counts[:, None] - 1)[..., None]
     of_row = (steps >= starts) & (steps < ends)
     rows, first, seen_by_all = (jnp.where(of_row, x, 0).sum(-1) for x in (own, starts, shortest))
     at = steps[..., 0] - first

@@ -107,7 +107,7 @@ def logits(params: Params, hidden: jax.Array) -> jax.Array:
 
 def _linear(linear: Params, x: jax.Array) -> jax.Array:
     y = x @ linear["kernel"].astype(x.dtype)
-    return y + linear["bias"].astype(x.dtype) if "bias" in linear else y
+    return y + qwen2.along_last(linear["bias"], y) if "bias" in linear else y
 
 
 def scores(logits: jax.Array) -> jax.Array:

@@ -66,9 +66,9 @@ def documents(segment_ids: jax.Array | np.ndarray, order: np.ndarray) -> jax.Arr
 def needed_blocks(
     q_documents: jax.Array, kv_documents: jax.Array, order: np.ndarray, q_block: int, kv_block: int
 ) -> jax.Array:
-    """Find the blocks [..., T / q_block, S / kv_block] in which a query sees a key.
+    """Find the blocks [B, T / q_block, S / kv_block] in which a query sees a key.
 
-    The document ids [..., T] and [..., S] never fall along the row; query slot t holds token `order[t]` of the row, key
+    The document ids [B, T] and [B, S] never fall along the row; query slot t holds token `order[t]` of the row, key
     slot s token s. The result is exact except for blocks whose documents' ranges overlap only before the query.
     """
 
@@ -79,7 +79,7 @@ def needed_blocks(
     (q_first, q_last), (kv_first, kv_last) = edges(q_documents, q_block), edges(kv_documents, kv_block)
     overlap = (q_first[..., :, None] <= kv_last[..., None, :]) & (kv_first[..., None, :] <= q_last[..., :, None])
     latest = order.reshape(-1, q_block).max(-1)
-    return overlap & (latest[:, None] >= np.arange(0, kv_documents.shape[-1], kv_block)[None, :])
+    return overlap & (latest[None, :, None] >= np.arange(0, kv_documents.shape[-1], kv_block)[None, None])
 
 
 def plan_visits(segment_ids: jax.Array, order: np.ndarray, parts: int) -> Visits:

@@ -263,7 +263,7 @@ def run_chunk(
 
     Tokens after a text's end may be arbitrary: their cache entries are overwritten before another token reads them.
     """
-    positions = starts[:, None] + jnp.arange(token_ids.shape[1])
+    positions = starts[:, None] + jnp.arange(token_ids.shape[1])[None]
     scores, cache = reward_model.cached_scores(config, params, token_ids, positions, cache, compute_dtype=dtype)
     return cache, constrain(scores, "batch", None)
 

@@ -37,12 +37,12 @@ def loss_and_grads(
         h, target, weight = chunk
         scores = table @ h.T
         largest = scores.max(axis=0)
-        exps = jnp.exp(scores - largest)
+        exps = jnp.exp(scores - largest[None])
         sums = exps.sum(axis=0)
         own = table[target]
         nll = largest + jnp.log(sums) - jnp.sum(h * own, axis=-1)
         scale = weight / sums
-        to_h = (table.T @ exps) * scale - (weight[:, None] * own).T
+        to_h = (table.T @ exps) * scale[None] - (weight[:, None] * own).T
         return (total + jnp.sum(weight * nll), to_table + exps @ (h * scale[:, None])), to_h
 
     zero = (jnp.zeros((), jnp.float32), jnp.zeros((V, D), jnp.float32))

@@ -116,7 +116,7 @@ def step_controller(ends: StepEnds, budget: Budget, markers: Markers) -> Control
 
 def _taken_back(matched: Array, dropped: Array) -> Array:
     """Take the last `dropped` [B] tokens back out of `matched`."""
-    indices = jnp.arange(matched.shape[1]) + dropped[:, None]
+    indices = jnp.arange(matched.shape[1])[None] + dropped[:, None]
     return jnp.take_along_axis(matched, jnp.minimum(indices, matched.shape[1] - 1), axis=1)
 
 
