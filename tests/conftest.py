@@ -12,6 +12,7 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"  # also in the commands that tests start
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # shared with pytest-xdist's processes and the commands tests start
     compiled = tempfile.TemporaryDirectory(prefix="s1_jax-compiled-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name

@@ -31,7 +31,7 @@ def decode(branches, queries, prefix, cache, lengths, count):
 
     def step(i, carry):
         queries, cache = carry
-        positions = lengths[:, :1] + i + jnp.arange(R)
+        positions = lengths[:, :1] + i + jnp.arange(R)[None]
         visits: Any = plan_visits(lengths.reshape(-1, 1) + i if branches else positions + 1, cache[0])
         if branches:
             visits = plan_visits(lengths, prefix[0]), visits

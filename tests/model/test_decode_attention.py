@@ -50,7 +50,7 @@ def lengths_up_to(S, rows, Q, seed=0) -> jax.Array:
 
 def poison(cache, lengths):
     """The cache with NaN and infinity in every slot that no query sees."""
-    dead = (jnp.arange(cache.capacity) >= lengths.max(1)[:, None])[:, None, :, None]
+    dead = (jnp.arange(cache.capacity)[None] >= lengths.max(1)[:, None])[:, None, :, None]
     return LayerCache(*(jnp.where(dead, bad, x) for x, bad in zip(cache[:2], (jnp.nan, jnp.inf), strict=True)))
 
 
@@ -61,7 +61,7 @@ def newest(cache, lengths):
 
 
 def by_scores(queries, cache, lengths):
-    return attention.attend(queries, cache, jnp.arange(cache.capacity) < lengths[..., None])
+    return attention.attend(queries, cache, jnp.arange(cache.capacity)[None, None] < lengths[..., None])
 
 
 @jax.jit
@@ -149,7 +149,7 @@ def test_branches_equal_those_of_whole_scores(R, T, H):
     np.testing.assert_array_equal(after.keys, of_branches(poison(tails, tail_lengths)).keys)
     pairs = zip(prefix[:2], tails[:2], strict=True)
     each = LayerCache(*(jnp.concatenate([jnp.repeat(x, R, axis=0), own], axis=2) for x, own in pairs))
-    seen = [jnp.arange(size) < x.reshape(B * R, T, 1) for size, x in ((S, lengths), (C, tail_lengths))]
+    seen = [jnp.arange(size)[None, None] < x.reshape(B * R, T, 1) for size, x in ((S, lengths), (C, tail_lengths))]
     reference = attention.attend(queries.reshape(B * R, T, K * G, H), each, jnp.concatenate(seen, axis=-1))
     assert_close(got, reference.reshape(got.shape))
 
@@ -238,7 +238,7 @@ def test_a_draft_through_the_model_by_the_kernel(tiny_model, monkeypatch):
     """Hidden states and cache of the tokens within the cache; what lies behind its last slot counts for nothing."""
     tiny = tiny_model(0)
     params, T, S = unstack(tiny.params), 5, 64
-    positions = jnp.asarray([[0], [7], [S - 2], [S]]) + jnp.arange(T)
+    positions = jnp.asarray([[0], [7], [S - 2], [S]]) + jnp.arange(T)[None]
     token_ids = jnp.asarray(np.random.default_rng(0).integers(0, tiny.config.vocab_size, positions.shape))
     empty = init_cache(tiny.config, B, S, jnp.float32)
     filled = tuple(random_cache(i, *empty[0].keys.shape) for i in range(len(empty)))

@@ -25,7 +25,7 @@ def test_attention_and_gradients_equal_those_of_whole_scores(seed, T, parts):
     segments = jnp.asarray(segments)
     q, k, v = (jnp.asarray(rng.normal(size=(B, T, n, H)), jnp.float32) for n in (K * G, K, K))
     weights = jnp.asarray(rng.normal(size=(B, T, K * G * H)), jnp.float32)
-    mask = (segments[:, :, None] == segments[:, None, :]) & (places[:, None] >= places[None, :])
+    mask = (segments[:, :, None] == segments[:, None, :]) & (places[:, None] >= places[None, :])[None]
 
     def in_blocks(q, k, v):
         return attend_packed(q, k, v, segments, tuple(places.tolist()))

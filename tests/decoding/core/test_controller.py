@@ -36,8 +36,8 @@ def mock_forward(token_ids, positions, cache):
     """The same as a model over a cache of tokens [B, C], with garbage in the slots nobody wrote."""
     rows = jnp.arange(token_ids.shape[0])
     cache = cache.at[rows, positions[:, 0]].set(token_ids[:, 0])
-    seen = jnp.where(jnp.arange(C) <= positions, cache + 1, 0)
-    return jnp.asarray(SCORES)[jnp.sum(seen * jnp.asarray(WEIGHTS, jnp.int32), axis=1) % TABLE], cache
+    seen = jnp.where(jnp.arange(C)[None] <= positions, cache + 1, 0)
+    return jnp.asarray(SCORES)[jnp.sum(seen * jnp.asarray(WEIGHTS, jnp.int32)[None], axis=1) % TABLE], cache
 
 
 @jax.jit
@@ -45,10 +45,10 @@ def run_batch(markers, budget, prompts, lengths, active, stop_step):
     def sample_token(logits, bias, index, state):
         return jnp.argmax(logits + bias, axis=-1).astype(jnp.int32)
 
-    seen = jnp.where(jnp.arange(C) < lengths[:, None], prompts + 1, 0)
-    logits = jnp.asarray(SCORES)[jnp.sum(seen * jnp.asarray(WEIGHTS, jnp.int32), axis=1) % TABLE]
+    seen = jnp.where(jnp.arange(C)[None] < lengths[:, None], prompts + 1, 0)
+    logits = jnp.asarray(SCORES)[jnp.sum(seen * jnp.asarray(WEIGHTS, jnp.int32)[None], axis=1) % TABLE]
     controller = budget_controller(budget, markers)
-    garbage = jnp.where(jnp.arange(C) < lengths[:, None], prompts, 7)
+    garbage = jnp.where(jnp.arange(C)[None] < lengths[:, None], prompts, 7)
     state = start(initial_state(budget, markers, active), garbage, logits, lengths, C)
     return decode(mock_forward, sample_token, controller, state, stop_step, len(active))
 

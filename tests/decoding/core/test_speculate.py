@@ -37,7 +37,7 @@ def mock_forward(window, token_ids, positions, cache):
     """Scores [B, T, V] that depend on the last `window` tokens, over a cache of tokens [B, C]."""
     rows = jnp.arange(len(token_ids))[:, None]
     cache = cache.at[rows, positions].set(token_ids, mode="drop")
-    back = positions[:, :, None] - jnp.arange(C)
+    back = positions[:, :, None] - jnp.arange(C)[None, None]
     weights = jnp.where((back >= 0) & (back < window), jnp.asarray(WEIGHTS, jnp.int32)[jnp.clip(back, 0, C - 1)], 0)
     return jnp.asarray(SCORES)[jnp.sum(weights * (cache[:, None] + 1), axis=2) % TABLE], cache
 
@@ -127,7 +127,7 @@ def test_drafts_that_are_right_here_and_there(monkeypatch, D, wrong):
     text = np.where(np.random.default_rng(9).random(text.shape) < wrong, (text + 1) % V, text)
 
     def known(context, lengths, D):
-        return jnp.take_along_axis(jnp.asarray(text), lengths[:, None] + jnp.arange(D), axis=1)
+        return jnp.take_along_axis(jnp.asarray(text), lengths[:, None] + jnp.arange(D)[None], axis=1)
 
     monkeypatch.setattr(speculate, "look_up", known)
     drafted = run(D, batch)
