@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from s1_jax import quickstart
@@ -58,11 +60,13 @@ def test_until_ends_it_after_a_step(tmp_path, capsys):
         quickstart.main(["--until", "trian"])
 
 
+@pytest.mark.slow
 def test_stopped_it_resumes_where_it_was(tmp_path, finished):
     arguments, run = ["--epochs", "1", "--until", "train", "--run-dir", str(tmp_path / "q")], tmp_path / "q" / "sft"
     go = tmp_path / "go"
     code = gate("s1_jax.training.metrics:MetricsLog.write", 2, go) + MAIN.format("s1_jax.quickstart")
-    pipes = dict(cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    devices = os.environ | {"JAX_NUM_CPU_DEVICES": str(jax.device_count())}  # as here, or sums have another order
+    pipes = dict(cwd=PROJECT, env=devices, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with subprocess.Popen([sys.executable, "-c", code, *arguments], **pipes) as process:
         try:
             wait_for_step(process, run, 2)
@@ -77,4 +81,4 @@ def test_stopped_it_resumes_where_it_was(tmp_path, finished):
     quickstart.main(arguments)
     after = rows(run)
     assert after[: len(before)] == before
-    assert [row["loss"] for row in after] == pytest.approx([row["loss"] for row in rows(finished / "sft")], rel=1e-4)
+    assert [row["loss"] for row in after] == [row["loss"] for row in rows(finished / "sft")]
