@@ -41,6 +41,10 @@ SMALLER = {  # of the configs in the folder that blocks are run in
 }
 QUOTED = re.compile(r"\$?'[^']*'|\"[^\"]*\"")
 SPECIAL = re.compile(r"[|;&<>$]")  # what only a shell does
+LONG = {  # pages whose blocks take longest: CI runs them in turn
+    f"docs/{name}.md"
+    for name in ("cookbook", "concepts/metrics", "concepts/shared_trace", "guides/generate", "guides/train")
+}
 CONTEXT = 256  # tokens that the model takes: what does not end by itself ends here
 EXAMPLES = 48  # of the quickstart's fine-tuning
 
@@ -76,7 +80,12 @@ RUN = {page: [b for b in BLOCKS if b.page == page and b.is_run and b.language in
 
 
 @pytest.mark.parametrize(
-    "page", [page for page, blocks in RUN.items() if blocks], ids=lambda page: str(page.relative_to(PROJECT))
+    "page",
+    [
+        pytest.param(page, id=name, marks=[pytest.mark.slow] * (name in LONG))
+        for page, blocks in RUN.items()
+        if blocks and (name := str(page.relative_to(PROJECT)))
+    ],
 )
 def test_blocks_of_a_page_run(page, workplace, monkeypatch):
     monkeypatch.chdir(workplace)

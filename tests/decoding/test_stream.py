@@ -43,7 +43,7 @@ def with_long_markers(make_engine):
     return dataclasses.replace(FORMAT, end_markers=("<|im_end|>", *dict.fromkeys(ends + begun)))
 
 
-@pytest.mark.parametrize("draft_tokens", [0, 3])
+@pytest.mark.parametrize("draft_tokens", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_pieces_are_the_records_tokens(make_engine, with_long_markers, draft_tokens):
     engine = make_engine(format=with_long_markers, draft_tokens=draft_tokens)
     requests = [

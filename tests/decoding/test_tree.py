@@ -245,6 +245,7 @@ def test_a_greedy_path_is_the_engines_record(engine):
     assert run_down(tree, tree.roots) == expected
 
 
+@pytest.mark.slow
 def test_end_markers_of_several_tokens_are_not_cut_in_two(make_engine, model):
     """Greedy paths with markers that begin all the time: what is taken back never lies before a step."""
     format = FormatConfig(end_markers=("\na", "\n\n\n.", "<|endoftext|>"))

@@ -61,6 +61,7 @@ def test_records_are_the_same_on_other_meshes_of_eight(folder, expected, mesh):
     assert records_of(spread(folder, mesh)) == expected
 
 
+@pytest.mark.slow
 def test_int8_weights_and_cache_are_the_same_on_a_mesh(folder):
     stored = {"weights": "int8", "cache": "int8"}
     assert records_of(spread(folder, MESHES[4], stored=stored)) == records_of(s1_jax.load_model(folder, stored=stored))

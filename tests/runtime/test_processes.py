@@ -35,6 +35,7 @@ from tests.runs import (
 STALL = 60  # seconds, far above what compiling takes here
 
 
+@pytest.mark.slow
 def test_one_of_four_that_is_told_to_end_ends_all_and_another_number_goes_on(start, tmp_path, alone):
     """SIGTERM to one: all save the same step and say "start again"; one process goes on to where it comes to alone."""
     run_dir = tmp_path / "run"

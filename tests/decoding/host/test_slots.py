@@ -71,7 +71,9 @@ def test_tokens_and_order_do_not_depend_on_scheduling(make_engine, engine, monke
     assert list(make_engine(8).run(requests)) == records
 
 
-@pytest.mark.parametrize(("chunk", "block"), [(64, 64), (64, 1024), (16, 256)])
+@pytest.mark.parametrize(
+    ("chunk", "block"), [(64, 64), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((64, 1024), (16, 256)))]
+)
 def test_prompts_in_chunks_give_the_same(make_engine, engine, monkeypatch, chunk, block):
     rng = np.random.default_rng(2)
     requests = [
