@@ -21,8 +21,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from s1_jax.config import MeshConfig
 from s1_jax.errors import UserError
+from s1_jax.torus import arrange
 
 MESH_AXES = ("data", "fsdp", "context", "tensor")  # `data` may cross slices (DCN); the others stay on ICI
+RINGS = tuple(tuple(map(MESH_AXES.index, axes)) for axes in (("tensor",), ("fsdp", "context")))  # see `torus.arrange`
 RESIDUAL = ("residual_batch", "residual_length", "act_embed")  # logical axes of [B, T, D] between layers
 Rules = Mapping[str, str | tuple[str, ...] | None]
 
@@ -204,11 +206,17 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
     auto = (jax.sharding.AxisType.Auto,) * len(MESH_AXES)
     if math.prod(sizes) == 1:
         return Mesh(np.asarray(devices).reshape(sizes), MESH_AXES, axis_types=auto)
-    slices = len({getattr(device, "slice_index", 0) for device in devices}) if devices[0].platform == "tpu" else 1
-    if slices > 1:
-        if sizes[0] % slices:
-            raise UserError(f"mesh.data {sizes[0]} must be a multiple of the {slices} slices: only it may cross them")
-        within, across = (sizes[0] // slices, *sizes[1:]), (slices, 1, 1, 1)
+    slices: dict[int, list[jax.Device]] = {}
+    for device in devices:
+        slices.setdefault(getattr(device, "slice_index", 0) if device.platform == "tpu" else 0, []).append(device)
+    if sizes[0] % len(slices):
+        raise UserError(f"mesh.data {sizes[0]} must be a multiple of the {len(slices)} slices: only it may cross them")
+    within = (sizes[0] // len(slices), *sizes[1:])
+    grids = [arrange(slices[index], within, RINGS) for index in sorted(slices)]
+    if all(grid is not None for grid in grids):
+        return Mesh(np.concatenate(grids), MESH_AXES, axis_types=auto)  # type: ignore[arg-type]
+    if len(slices) > 1:
+        across = (len(slices), 1, 1, 1)
         grid = mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
         return Mesh(grid, MESH_AXES, axis_types=auto)
     try:

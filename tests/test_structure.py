@@ -21,7 +21,7 @@ BANDS = {
     "api": "__init__ api",
     "work": "evaluation serving training decoding search tasks curation planning harness reporting",
     "substance": "records model data checkpoints",
-    "ground": "config errors sharding chips runtime",
+    "ground": "config errors sharding torus chips runtime",
 }
 SIDEWAYS = {
     "__main__": "__init__",
@@ -35,7 +35,8 @@ SIDEWAYS = {
     "reporting": "tasks",
     "checkpoints": "model",
     "config": "errors",
-    "sharding": "config errors",
+    "sharding": "config errors torus",
+    "torus": "chips",
     "runtime": "config errors",
 }
 # Layers within decoding: each imports from the layers before it, and the first two know less still.

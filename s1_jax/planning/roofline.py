@@ -16,8 +16,8 @@ from jax.sharding import Mesh
 from s1_jax.chips import Chip
 from s1_jax.planning.counts import Collective, Counts
 from s1_jax.planning.groups import Groups, mesh_axes
+from s1_jax.torus import Link, route
 
-Link = tuple[tuple[int, ...], int, int]  # the chip that it starts from, its axis and its direction
 TIMES = ("compute", "hbm", "ici", "step_overlap", "step_no_overlap")  # fields and properties of `Seconds`
 PERMUTE = "collective-permute"
 MATMUL_SHARE = 0.75  # fraction of peak assumed for the matmuls of a step
@@ -145,13 +145,5 @@ class Torus:
         """Count the (source, target) pairs that cross each link in each direction, routed along one axis at a time."""
         loads: Counter[Link] = Counter()
         for source, target in pairs:
-            position = list(self.coordinates[source])
-            for axis, size in enumerate(self.shape):
-                distance = int(self.coordinates[target][axis] - position[axis])
-                if self.wraps[axis] and abs(distance) > size / 2:
-                    distance -= size if distance > 0 else -size
-                step = 1 if distance > 0 else -1
-                for _ in range(abs(distance)):
-                    loads[(tuple(position), axis, step)] += 1
-                    position[axis] = (position[axis] + step) % size
+            loads.update(route(self.coordinates[source], self.coordinates[target], self.shape, self.wraps))
         return loads

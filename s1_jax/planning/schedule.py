@@ -25,7 +25,8 @@ from s1_jax.chips import Chip
 from s1_jax.planning.counts import COLLECTIVES, ENDS, STARTS, Collective, count_instruction, target
 from s1_jax.planning.groups import mesh_axes
 from s1_jax.planning.hlo import Computation, Module, State
-from s1_jax.planning.roofline import MATMUL_SHARE, Link, Torus
+from s1_jax.planning.roofline import MATMUL_SHARE, Torus
+from s1_jax.torus import Link
 
 HOP_LATENCY = 1e-6  # seconds; "How to Scale Your Model", chapter 3, "A note on ICI latency": typically around 1 us
 SCHEDULED = ("scheduled", "exposed", "hidden", "latency")  # totals of a `Timing` in JSON objects
