@@ -335,16 +335,6 @@ def place_rows(layout: Layout, arrays: Mapping[str, np.ndarray], rows: int) -> d
     return {name: placed(array) for name, array in arrays.items()}
 
 
-def whole_rows(layout: Layout, x: jax.Array) -> jax.Array:
-    """Gather the pieces [b, t, ...] of all devices that share rows, within `shard_over`: [b, T, ...], tokens in order.
-
-    The devices stand first in what is gathered, so that its gradient is a reduce-scatter (see `sum_scatter`).
-    """
-    pieces = jax.lax.all_gather(x, layout.axes("length"))
-    half = x.shape[1] // 2  # of `row_order`: a device holds a chunk from the front and one from the back
-    return jnp.concatenate([*pieces[:, :, :half], *pieces[::-1, :, half:]], axis=1)
-
-
 def assert_sharded(tree: Any, shardings: Any) -> None:
     """Raise AssertionError naming every leaf that is not placed as `shardings` says.
 

@@ -44,7 +44,7 @@ from s1_jax.training.step_line import StepTable
 from s1_jax.training.watch import StepClock, Trace, device_memory
 
 # A run is the same run as long as these agree; the rest may change between two starts.
-FREE_TO_CHANGE = ("run_dir", "checkpoint", "log", "mesh", "hosts", "train.log_every_steps")
+FREE_TO_CHANGE = ("run_dir", "checkpoint", "log", "mesh", "hosts", "train.log_every_steps", "train.async_collectives")
 # Around a step: an array that is not yet where the step needs it would be copied there every time, unnoticed.
 NO_HIDDEN_COPIES = partial(jax.transfer_guard, "disallow")
 
@@ -121,9 +121,13 @@ def fine_tune(config: TrainConfig, folder: Mirror) -> None:
         examples.keep(run_dir)
 
     # The loop
-    compute_dtype = resolve_dtype(config.model.dtype)
-    step_fn = compile_step(model, tx, target, layout, compute_dtype=compute_dtype, remat=config.model.remat)
-    loss_fn = compile_loss(model, target, layout, compute_dtype=compute_dtype, remat=config.model.remat)
+    options: dict[str, Any] = {
+        "compute_dtype": resolve_dtype(config.model.dtype),
+        "remat": config.model.remat,
+        "async_collectives": config.train.async_collectives,
+    }
+    step_fn = compile_step(model, tx, target, layout, **options)
+    loss_fn = compile_loss(model, target, layout, **options)
     rate = learning_rate(config.optim, total_steps)
     # a run from the start makes the row of step 0 again
     log = MetricsLog(run_dir, first_step or -1, wandb_run) if is_first() else None

@@ -99,6 +99,8 @@ class TrainLoopConfig(Options, section="train"):
     """Print a line every so many steps; metrics.jsonl has every step."""
     held_out_every_steps: Count = 50
     """Compute the held-out loss every so many steps, if held_out_share is above 0."""
+    async_collectives: bool = True
+    """Compile for TPU so that weights are gathered beside matmuls."""
 
 
 @dataclasses.dataclass(frozen=True)

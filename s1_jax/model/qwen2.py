@@ -25,6 +25,7 @@ from s1_jax.model import splash, stored_weights
 from s1_jax.model.attention import apply_rope, rope_angles
 from s1_jax.model.packed_attention import attend_packed
 from s1_jax.model.sharded_matmul import WeightAxes, contract, expand
+from s1_jax.model.sharded_vectors import along_last, spread
 from s1_jax.sharding import RESIDUAL, constrain, current_layout, current_row_order, platform, shard_over
 
 Params = dict[str, Any]
@@ -53,11 +54,12 @@ PARAM_AXES: Params = {
 
 # What the backward pass keeps of each layer; every policy keeps the layer's input, and what is not kept is recomputed.
 _policies = jax.checkpoint_policies
+_attention = (splash.KEPT, splash.SAVED, "residual")
 REMAT_POLICIES: dict[str, Callable[..., Any]] = {
     "none": _policies.everything_saveable,
-    "minimal": _policies.save_only_these_names("qkv", splash.SAVED, "residual", "gate", "up"),  # no matmul is repeated
-    "up": _policies.save_only_these_names("qkv", splash.SAVED, "residual", "gate"),
-    "mlp": _policies.save_only_these_names("qkv", splash.SAVED, "residual"),
+    "minimal": _policies.save_only_these_names(*_attention, "gate", "up"),  # no matmul is repeated
+    "up": _policies.save_only_these_names(*_attention, "gate"),
+    "mlp": _policies.save_only_these_names(*_attention),
     "full": _policies.nothing_saveable,
     # as full, and the layers' inputs wait in the host's memory
     "offload": _policies.save_and_offload_only_these_names(
@@ -94,11 +96,6 @@ class Linear(nnx.Module):
         if self.bias is None:
             return y
         return (y.astype(jnp.float32) + along_last(self.bias[...], y)).astype(y.dtype)
-
-
-def along_last(vector: jax.Array, x: jax.Array) -> jax.Array:
-    """Give a vector the dimensions of `x`, all of size 1 but the last, in float32."""
-    return jnp.expand_dims(vector.astype(jnp.float32), range(x.ndim - 1))
 
 
 def side_by_side(x: jax.Array, *linears: Linear) -> list[jax.Array]:
@@ -139,8 +136,7 @@ class Attention(nnx.Module):
         q, k, v = (y.reshape(B, T, -1, self.head_dim) for y in projected)
         q = constrain(q, "batch", "length", "act_heads", "head_dim")
         k, v = (constrain(y, "batch", "length", "act_kv_heads", "head_dim") for y in (k, v))
-        q, k, v = (checkpoint_name(y, "qkv") for y in (apply_rope(q, cos, sin), apply_rope(k, cos, sin), v))
-        return q, k, v
+        return checkpoint_name(apply_rope(q, cos, sin), splash.KEPT), apply_rope(k, cos, sin), v
 
 
 class MLP(nnx.Module):
@@ -303,7 +299,7 @@ def hidden_states(
     """
     if remat not in REMAT_POLICIES:
         raise UserError(f"unknown remat policy {remat!r}; known: {', '.join(REMAT_POLICIES)}")
-    model = bind(config, params)
+    model = bind(config, params | {"layers": spread(params["layers"], PARAM_AXES["layers"], *token_ids.shape)})
     cos, sin = rope_angles(config, positions)
     mix = MIXERS.get(platform(), einsum_mixer)(segment_ids, current_row_order(token_ids.shape[1]))
 
@@ -328,6 +324,7 @@ def einsum_mixer(segment_ids: jax.Array, order: np.ndarray) -> Mixer:
     """Make the attention within documents of packed rows from plain matmuls, for any platform."""
 
     def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
+        k, v = (checkpoint_name(x, splash.KEPT) for x in (k, v))
         return checkpoint_name(attend_packed(q, k, v, segment_ids, tuple(order.tolist())), splash.SAVED), None
 
     return mix

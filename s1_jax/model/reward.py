@@ -18,6 +18,7 @@ from s1_jax.config import ModelConfig
 from s1_jax.model import cached, qwen2
 from s1_jax.model.kv_cache import KVCache
 from s1_jax.model.qwen2 import Params
+from s1_jax.model.sharded_vectors import along_last
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +108,7 @@ def logits(params: Params, hidden: jax.Array) -> jax.Array:
 
 def _linear(linear: Params, x: jax.Array) -> jax.Array:
     y = x @ linear["kernel"].astype(x.dtype)
-    return y + qwen2.along_last(linear["bias"], y) if "bias" in linear else y
+    return y + along_last(linear["bias"], y) if "bias" in linear else y
 
 
 def scores(logits: jax.Array) -> jax.Array:

@@ -15,25 +15,44 @@ from functools import partial, reduce
 import jax
 import jax.numpy as jnp
 
+from s1_jax.model.rings import Ring, Whole, cut, gather, halves, pieces, sum_parts
 from s1_jax.model.stored_weights import product
-from s1_jax.sharding import RESIDUAL, Layout, current_layout, is_sharded, shard_over, sum_scatter
+from s1_jax.sharding import RESIDUAL, Layout, current_layout, is_sharded, shard_over
 
 WeightAxes = tuple[str, str]  # logical axes of a weight: one is "embed", the other is sharded
 Arrays = tuple[jax.Array, ...]
+GATHERED = ("batch", "length", "act_embed")
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def expand(x: jax.Array, weights: Arrays, axes: tuple[WeightAxes, ...]) -> Arrays:
     """Multiply x [B, T, D] by each weight [D, F], in the type of `x`: [B, T, F] each. x is gathered once for all."""
+    return _expand(x, weights, axes)[0]
+
+
+def _expand(x: jax.Array, weights: Arrays, axes: tuple[WeightAxes, ...]) -> tuple[Arrays, jax.Array]:
+    """Return the products, and x as it was gathered."""
     layout = _training_layout(x)
     if layout is None:
-        return tuple(_matmul(x, weight) for weight in weights)
+        return tuple(_matmul(x, weight) for weight in weights), x
 
-    def local(x: jax.Array, weights: Arrays) -> Arrays:
-        x = _gather_tokens(layout, x)
-        return tuple(x @ _gather(layout, weight, name, x.dtype) for weight, name in zip(weights, axes, strict=True))
+    def local(x: jax.Array, weights: Arrays) -> tuple[Arrays, jax.Array]:
+        whole = [_gather(layout, weight, name, x.dtype) for weight, name in zip(weights, axes, strict=True)]
+        ring = _inner_ring(layout)
+        *results, gathered = (Whole(ring.parts * x.shape[1], 1) for _ in (*whole, x))
+        for index, offset, piece in pieces(ring, x, 1):
+            start = index * x.shape[1] + offset
+            gathered.put(start, piece)
+            for result, weight in zip(results, whole, strict=True):
+                result.put(start, piece @ weight)
+        return tuple(result.array for result in results), gathered.array
 
-    return shard_over(layout, local, (RESIDUAL, axes), tuple(map(_inner, axes)))(x, weights)
+    return shard_over(layout, local, (RESIDUAL, axes), (tuple(map(_inner, axes)), GATHERED))(x, weights)
+
+
+def _expand_forward(x: jax.Array, weights: Arrays, axes: tuple[WeightAxes, ...]) -> tuple[Arrays, tuple]:
+    products, gathered = _expand(x, weights, axes)
+    return products, (gathered, weights)
 
 
 def _expand_backward(
@@ -46,20 +65,20 @@ def _expand_backward(
         return _sum([to_x for to_x, _ in pairs]), tuple(to_weight for _, to_weight in pairs)
 
     def local(x: jax.Array, weights: Arrays, grads: Arrays) -> tuple[jax.Array, Arrays]:
-        parts = [
-            grad @ _gather(layout, weight, name, x.dtype).T
-            for weight, name, grad in zip(weights, axes, grads, strict=True)
-        ]
-        x = _gather_tokens(layout, x)
-        to_weights = (_scatter(layout, _outer(x, grad), name) for name, grad in zip(axes, grads, strict=True))
-        return _scatter_tokens(layout, _sum(parts)), tuple(to_weights)
+        whole = [_gather(layout, weight, name, x.dtype).T for weight, name in zip(weights, axes, strict=True)]
 
-    inputs = (RESIDUAL, axes, tuple(map(_inner, axes)))
+        def part(index: jax.Array, way: int) -> jax.Array:
+            return _sum([_tokens(ring, grad, index, way) @ weight for grad, weight in zip(grads, whole, strict=True)])
+
+        ring = _inner_ring(layout)
+        return sum_parts(ring, part, 1), _sum_outers(layout, x, grads)
+
+    inputs = (GATHERED, axes, tuple(map(_inner, axes)))
     to_x, to_weights = shard_over(layout, local, inputs, (RESIDUAL, axes))(x, weights, grads)
     return to_x, tuple(g.astype(weight.dtype) for g, weight in zip(to_weights, weights, strict=True))
 
 
-expand.defvjp(lambda x, weights, axes: (expand(x, weights, axes), (x, weights)), _expand_backward)
+expand.defvjp(_expand_forward, _expand_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -70,7 +89,9 @@ def contract(x: jax.Array, weight: jax.Array, axes: WeightAxes) -> jax.Array:
         return _matmul(x, weight)
 
     def local(x: jax.Array, weight: jax.Array) -> jax.Array:
-        return _scatter_tokens(layout, x @ _gather(layout, weight, axes, x.dtype))
+        whole = _gather(layout, weight, axes, x.dtype)
+        ring = _inner_ring(layout)
+        return sum_parts(ring, lambda index, way: _tokens(ring, x, index, way) @ whole, 1)
 
     return shard_over(layout, local, (_inner(axes), axes), RESIDUAL)(x, weight)
 
@@ -84,8 +105,12 @@ def _contract_backward(
         return _matmul_backward(x, weight, grad)
 
     def local(x: jax.Array, weight: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
-        grad = _gather_tokens(layout, grad)
-        return grad @ _gather(layout, weight, axes, x.dtype).T, _scatter(layout, _outer(x, grad), axes)
+        ring, whole = _inner_ring(layout), _gather(layout, weight, axes, x.dtype)
+        grads = gather(ring, grad, 1)
+        to_weight = _sum_outer(layout, grads, x)
+        # the layer's first weight in a backward pass: nothing else could hide how it is gathered
+        whole, to_weight = jax.lax.optimization_barrier((whole, to_weight))
+        return grads @ whole.T, to_weight.T
 
     to_x, to_weight = shard_over(layout, local, (_inner(axes), axes, RESIDUAL), (_inner(axes), axes))(x, weight, grad)
     return to_x, to_weight.astype(weight.dtype)
@@ -112,25 +137,34 @@ def _gather(layout: Layout, weight: jax.Array, axes: WeightAxes, dtype: jnp.dtyp
     return jax.lax.all_gather(weight.astype(dtype), layout.axes("embed"), axis=axes.index("embed"), tiled=True)
 
 
-def _scatter(layout: Layout, grad: jax.Array, axes: WeightAxes) -> jax.Array:
-    """Sum a weight's gradient over the tokens of all devices; each device keeps its shard."""
+def _sum_outer(layout: Layout, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Compute x^T y over everyone's tokens in float32, for x [B, T, D] and y [B, T, F]: this device's piece of [D, F].
+
+    The ring adds products as they are made.
+    """
     own = layout.axes("embed")
-    grad = sum_scatter(layout, grad, own, axes.index("embed"))
-    others = tuple(axis for name in ("batch", "length") for axis in layout.axes(name) if axis not in own)
-    return jax.lax.psum(grad, others)
+    ring = Ring(layout, own)
+    ways = halves(y, ring.ways, 2)
+    total = sum_parts(ring, lambda index, way: _outer(cut(x, index, ring.parts, 2), ways[way]), 1)
+    return jax.lax.psum(total, tuple(a for name in ("batch", "length") for a in layout.axes(name) if a not in own))
 
 
-def _inner_axes(layout: Layout) -> tuple[str, ...]:
-    """Return the mesh axes that shard tokens outside `expand` ... `contract` and F inside."""
-    return tuple(axis for axis in layout.axes("residual_length") if axis not in layout.axes("length"))
+def _sum_outers(layout: Layout, x: jax.Array, others: Arrays) -> Arrays:
+    """Compute `_sum_outer` of x with each of `others`. Narrow ones share a ring: alone, none would hide its steps."""
+    widths = [y.shape[2] for y in others]
+    if max(widths) >= x.shape[2]:
+        return tuple(_sum_outer(layout, x, y) for y in others)
+    return tuple(jax.lax.split(_sum_outer(layout, x, jnp.concatenate(others, 2)), widths, 1))
 
 
-def _gather_tokens(layout: Layout, x: jax.Array) -> jax.Array:
-    return jax.lax.all_gather(x, _inner_axes(layout), axis=1, tiled=True)
+def _inner_ring(layout: Layout) -> Ring:
+    """Return the ring of the devices that hold other tokens outside `expand` ... `contract` and other F inside."""
+    return Ring(layout, [axis for axis in layout.axes("residual_length") if axis not in layout.axes("length")])
 
 
-def _scatter_tokens(layout: Layout, x: jax.Array) -> jax.Array:
-    return sum_scatter(layout, x, _inner_axes(layout), 1)
+def _tokens(ring: Ring, x: jax.Array, index: jax.Array, way: int) -> jax.Array:
+    """Take those tokens of x [B, T, ...] that the device with this index keeps outside, and that travel this way."""
+    return halves(cut(x, index, ring.parts, 1), ring.ways, 1)[way]
 
 
 def _sum(parts: list[jax.Array]) -> jax.Array:

@@ -10,11 +10,12 @@ Letters: B batch, T query length, S key length, N query heads, K kv heads, H hea
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.pallas.ops.tpu.splash_attention import BlockSizes, SegmentIds
 from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_kernel import SplashAttentionKernel
 from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_mask_info import MaskInfo
@@ -22,11 +23,13 @@ from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_mask_info
 from s1_jax.chips import LANES
 from s1_jax.config import ModelConfig
 from s1_jax.errors import UserError
-from s1_jax.sharding import Layout, current_layout, is_sharded, row_order, shard_over, whole_rows
+from s1_jax.model.rings import Ring, Whole, pieces, sum_parts
+from s1_jax.sharding import current_layout, is_sharded, row_order, shard_over
 
 # s1's documents are about 5,500 tokens: larger blocks visit more of what lies across them, and in rows of 32,768 the
 # 32B step takes 9 GiB a chip more with 1,024.
 LARGEST_BLOCK = 512
+KEPT = "qkv"  # name, for remat policies, of keys and values as the kernel reads them
 SAVED = "attention"  # name, for remat policies, of what the kernel's backward pass needs of its forward pass
 MASK_VALUE = -0.7 * float(np.finfo(np.float32).max)  # splash's own
 
@@ -108,9 +111,9 @@ def attend_packed(
     """
     layout = current_layout()
     T = q.shape[1]
-    run = partial(_attend_local, layout, T, interpret)
+    run = partial(_attend_local, T, interpret)
     if layout is None or not is_sharded():
-        return run(q, k, v, visits, jnp.asarray(order))
+        return run(q, checkpoint_name(k, KEPT), checkpoint_name(v, KEPT), visits, jnp.asarray(order))
     if q.shape[0] % layout.size("batch") or k.shape[2] % layout.size("act_kv_heads") or T % layout.size("length"):
         raise UserError(
             f"attention on TPU: {q.shape[0]} rows of {T} with {k.shape[2]} kv heads do not divide over the mesh's "
@@ -121,17 +124,56 @@ def attend_packed(
     kv_heads = ("batch", "length", "act_kv_heads", "head_dim")
     table = ("batch", "length", None)
     of_visits = Visits(*[("batch", "length"), ("batch", None), table, table, table])  # type: ignore[arg-type]
-    inputs = (heads, kv_heads, kv_heads, of_visits, ("length",))
+    # every device of a row has a copy of its own, so that gradients of the copies need not be equal
+    copies = ("length", "batch", None, "act_kv_heads", "head_dim")
+    ring = Ring(layout, layout.axes("length"))
+    gather = shard_over(layout, lambda x: whole_rows(ring, x)[None], kv_heads, copies)
+    k, v = (checkpoint_name(gather(x), KEPT) for x in (k, v))
+
+    def local(q: jax.Array, k: jax.Array, v: jax.Array, visits: Visits, order: jax.Array) -> jax.Array:
+        return run(q, k[0], v[0], visits, order)
+
+    inputs = (heads, copies, copies, of_visits, ("length",))
     out = ("batch", "length", "act_heads")
-    return shard_over(layout, run, inputs, out)(q, k, v, visits, jnp.asarray(order))
+    return shard_over(layout, local, inputs, out)(q, k, v, visits, jnp.asarray(order))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def whole_rows(ring: Ring, x: jax.Array) -> jax.Array:
+    """Gather the pieces [b, t, ...] of a row's devices, within `shard_over`: [b, T, ...], tokens in order."""
+    if ring.parts == 1:
+        return x
+    half = x.shape[1] // 2  # of `row_order`: a device holds a chunk from the front and one from the back
+    whole = Whole(ring.parts * x.shape[1], 1)
+    for index, offset, piece in pieces(ring, x, 1):
+        starts = _starts(ring, index, half)[offset // half :]
+        for start, chunk in zip(starts, jnp.split(piece, piece.shape[1] // half, 1), strict=False):
+            whole.put(start, chunk)
+    return whole.array
+
+
+def _scatter_rows(ring: Ring, _: None, grad: jax.Array) -> tuple[jax.Array]:
+    if ring.parts == 1:
+        return (grad,)
+    half = grad.shape[1] // ring.parts // 2
+
+    def part(index: jax.Array, way: int) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(grad, _starts(ring, index, half)[way], half, 1)
+
+    return (sum_parts(ring, part, 1),)
+
+
+whole_rows.defvjp(lambda ring, x: (whole_rows(ring, x), None), _scatter_rows)
+
+
+def _starts(ring: Ring, index: jax.Array, half: int) -> tuple[jax.Array, jax.Array]:
+    return index * half, (2 * ring.parts - 1 - index) * half
 
 
 def _attend_local(
-    layout: Layout | None, T: int, interpret: bool, q: jax.Array, k: jax.Array, v: jax.Array, visits: Visits, order
+    T: int, interpret: bool, q: jax.Array, k: jax.Array, v: jax.Array, visits: Visits, order: Any
 ) -> jax.Array:
-    """One device's share: its queries [b, t, n, H] against the keys and values of whole rows."""
-    if layout is not None and layout.size("length") > 1:
-        k, v = (whole_rows(layout, x) for x in (k, v))
+    """One device's share: its queries [b, t, n, H] against the keys and values of whole rows [b, T, k, H]."""
     b, t, n, H = q.shape
     q_block, kv_block = block_sizes(T, T // t)
     sizes = BlockSizes(

@@ -59,7 +59,13 @@ def lower_step(
     tx = make_optimizer(config.optim, model, total_steps)
     target = abstract_state(model, tx, layout)
     step = compile_step(
-        model, tx, target, layout, compute_dtype=compute_dtype(config.model.dtype), remat=config.model.remat
+        model,
+        tx,
+        target,
+        layout,
+        compute_dtype=compute_dtype(config.model.dtype),
+        remat=config.model.remat,
+        async_collectives=config.train.async_collectives,
     )
     rows = layout.sharding("micro", "batch", "length")
     batch: Any = {

@@ -12,11 +12,10 @@ import optax
 from s1_jax.config import ModelConfig
 from s1_jax.model.qwen2 import Params
 from s1_jax.sharding import Layout
+from s1_jax.training.compiler_options import compiler_options
 from s1_jax.training.losses import Batch, weighted_nll
 from s1_jax.training.state import TrainState
 
-# on CPU: Eigen's matmuls; YNNPACK's, the default since JAX 0.10, take up to twice as long on large float32 arrays
-COMPILER_OPTIONS: dict[str, dict[str, str | bool | int | float]] = {"cpu": {"xla_cpu_experimental_ynn_fusion_type": ""}}
 BATCH_KEYS = ("token_ids", "positions", "segment_ids", "targets", "weights")
 
 
@@ -69,6 +68,7 @@ def compile_step(
     *,
     compute_dtype: jnp.dtype,
     remat: str,
+    async_collectives: bool = True,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
     """Jit `train_step` for one layout, with the state donated; call the result within `layout.use()`."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
@@ -79,12 +79,18 @@ def compile_step(
         in_shardings=(shardings, dict.fromkeys(BATCH_KEYS, rows), everywhere),
         out_shardings=(shardings, everywhere),
         donate_argnums=0,
-        compiler_options=COMPILER_OPTIONS.get(layout.mesh.devices.flat[0].platform),
+        compiler_options=compiler_options(layout.mesh.devices.flat[0], async_collectives),
     )
 
 
 def compile_loss(
-    model: ModelConfig, target: TrainState, layout: Layout, *, compute_dtype: jnp.dtype, remat: str
+    model: ModelConfig,
+    target: TrainState,
+    layout: Layout,
+    *,
+    compute_dtype: jnp.dtype,
+    remat: str,
+    async_collectives: bool = True,
 ) -> Callable[[Params, Batch, jax.Array], jax.Array]:
     """Jit the loss of a batch [M, B, T] without gradients, for held-out examples."""
 
@@ -97,4 +103,8 @@ def compile_loss(
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
     rows = layout.sharding("micro", "batch", "length")
-    return jax.jit(loss, in_shardings=(shardings.params, dict.fromkeys(BATCH_KEYS, rows), shardings.step))
+    return jax.jit(
+        loss,
+        in_shardings=(shardings.params, dict.fromkeys(BATCH_KEYS, rows), shardings.step),
+        compiler_options=compiler_options(layout.mesh.devices.flat[0], async_collectives),
+    )

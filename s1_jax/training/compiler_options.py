@@ -1,0 +1,37 @@
+"""Options with which the programs of training are compiled, by platform and, on TPU, by generation.
+
+They are passed with each program, so no environment variable is needed. Every option for TPU is here because the
+schedule of the compiled step showed a gain; docs/performance.md says how much.
+"""
+
+from __future__ import annotations
+
+import jax
+
+from s1_jax.chips import chip_of
+
+CompilerOptions = dict[str, str | bool | int | float]
+
+# Eigen's matmuls; YNNPACK's, the default since JAX 0.10, take up to twice as long on large float32 arrays
+CPU: CompilerOptions = {"xla_cpu_experimental_ynn_fusion_type": ""}
+# all-gathers of weights run inside fusions with matmuls
+ASYNC_ALL_GATHERS: CompilerOptions = {
+    "xla_tpu_enable_async_collective_fusion": True,
+    "xla_tpu_enable_async_collective_fusion_fuse_all_gather": True,
+    "xla_tpu_enable_async_collective_fusion_multiple_steps": True,
+    "xla_tpu_overlap_compute_collective_tc": True,
+    "xla_enable_async_all_gather": True,
+}
+ASYNC_COLLECTIVES: dict[str, CompilerOptions] = {  # by `chips.Chip.name`
+    "v5e": ASYNC_ALL_GATHERS,
+    "v5p": ASYNC_ALL_GATHERS,
+    "v6e": ASYNC_ALL_GATHERS,
+}
+
+
+def compiler_options(device: jax.Device, async_collectives: bool) -> CompilerOptions | None:
+    """Return the options for programs of this device; those of TPU only with `async_collectives`."""
+    if device.platform == "cpu":
+        return CPU
+    chip = chip_of(device.device_kind) if device.platform == "tpu" else None
+    return ASYNC_COLLECTIVES.get(chip.name) if chip is not None and async_collectives else None
