@@ -240,6 +240,7 @@ def search_json(results: list[Result]) -> str:
             "data.micro_batch_rows": config.data.micro_batch_rows,
             "data.row_lengths": config.data.row_lengths,
             "model.remat": config.model.remat,
+            "train.async_collectives": config.train.async_collectives,
         }
         choices.append({"options": choice, **plan.to_dict()})
     return json.dumps({"choices": choices}, indent=2)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from s1_jax.config import MeshConfig
 from s1_jax.errors import UserError
-from s1_jax.torus import arrange
+from s1_jax.torus import arrange, ring_of
 
 MESH_AXES = ("data", "fsdp", "context", "tensor")  # `data` may cross slices (DCN); the others stay on ICI
 RINGS = tuple(tuple(map(MESH_AXES.index, axes)) for axes in (("tensor",), ("fsdp", "context")))  # see `torus.arrange`
@@ -140,6 +141,10 @@ class Layout:
             return [axes]
         return [(axis,) for axis in axes]
 
+    def ring(self, axes: tuple[str, ...]) -> tuple[tuple[int, ...], int]:
+        """Return `torus.ring_of` these mesh axes."""
+        return _ring_of(self.mesh, axes)
+
     def _torus_dimensions(self, axis: str) -> set[int]:
         devices = np.moveaxis(self.mesh.devices, MESH_AXES.index(axis), 0).reshape(self.mesh.shape[axis], -1)[:, 0]
         coordinates = np.array([getattr(device, "coords", (device.id,)) for device in devices])
@@ -224,6 +229,11 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
     except NotImplementedError:  # two mesh axes share one axis of the torus, which jax does only when asked to
         grid = mesh_utils.create_device_mesh(tuple(sizes), devices=devices, allow_split_physical_axes=True)
         return Mesh(grid, MESH_AXES, axis_types=auto)
+
+
+@lru_cache
+def _ring_of(mesh: Mesh, axes: tuple[str, ...]) -> tuple[tuple[int, ...], int]:
+    return ring_of(mesh.devices, [MESH_AXES.index(axis) for axis in axes])
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:

@@ -30,10 +30,7 @@ def arrange(devices: Sequence[jax.Device], sizes: Sequence[int], rings: Rings) -
     shape = tuple(int(size) for size in coordinates.max(axis=0) + 1)
     if math.prod(shape) != len(devices):
         return None
-    chip = chip_of(devices[0].device_kind)
-    wraps = [False] * len(shape)
-    if chip is not None and chip.torus:
-        wraps[: chip.torus] = chip.wraps(shape[: chip.torus])
+    wraps = wraps_of(devices[0], shape)
     inner_first = sorted(range(len(sizes)), reverse=True)
     places = (_places(sizes, inner_first, boxes) for boxes in _boxes(shape, [sizes[axis] for axis in inner_first]))
     best = min(places, key=lambda at: _cost(at, rings, shape, wraps), default=None)
@@ -62,20 +59,56 @@ def closed_walk(extents: Sequence[int]) -> list[tuple[int, ...]]:
     return [back[0], *there, *back[:0:-1]]
 
 
-def ring_loads(places: np.ndarray, axes: Sequence[int], shape: Sequence[int], wraps: Sequence[bool]) -> Counter[Link]:
-    """Count what crosses each link while every device sends one piece to each of its neighbors along `axes`.
+def ring_of(devices: np.ndarray, axes: Sequence[int]) -> tuple[tuple[int, ...], int]:
+    """Return the best order of the devices along `axes` of a mesh, and what then crosses the busiest link.
 
-    `places` [*mesh, dimensions] are the positions of the devices.
+    The order lists indices along the axes, flattened. Devices that are in no torus are all neighbors: the load is 1.
     """
-    walk = closed_walk([places.shape[axis] for axis in axes])
-    rings = np.moveaxis(places, axes, range(len(axes)))
-    loads: Counter[Link] = Counter()
-    for here, there in zip(walk, walk[1:] + walk[:1], strict=True):
-        for one, other in ((here, there), (there, here)):
-            pairs = zip(rings[one].reshape(-1, len(shape)), rings[other].reshape(-1, len(shape)), strict=True)
-            for source, target in pairs:
-                loads.update(route(source, target, shape, wraps))
-    return loads
+    if any(not hasattr(device, "coords") for device in devices.flat):
+        sizes = [devices.shape[axis] for axis in axes]
+        return tuple(_flat(closed_walk(sizes), sizes)), 1
+    places = np.array([device.coords for device in devices.flat])
+    places = (places - places.min(axis=0)).reshape(*devices.shape, -1)
+    shape = tuple(int(size) for size in places.max(axis=tuple(range(devices.ndim))) + 1)
+    order, loads = ring(places, axes, shape, wraps_of(devices.flat[0], shape))
+    return order, max(loads.values(), default=0)
+
+
+def ring(
+    places: np.ndarray, axes: Sequence[int], shape: Sequence[int], wraps: Sequence[bool]
+) -> tuple[tuple[int, ...], Counter[Link]]:
+    """Return the better of two orders along `axes`, a closed walk and that of the indices, and what crosses each link.
+
+    Counted is what every device sends: a piece to each of its neighbors. `places` [*mesh, dimensions] are the positions
+    of the devices.
+    """
+    sizes = [places.shape[axis] for axis in axes]
+    rings = np.moveaxis(places, axes, range(len(axes))).reshape(math.prod(sizes), -1, len(shape))
+
+    def loads(order: Sequence[int]) -> Counter[Link]:
+        crossed: Counter[Link] = Counter()
+        for here, there in zip(order, (*order[1:], order[0]), strict=True):
+            for sources, targets in ((rings[here], rings[there]), (rings[there], rings[here])):
+                for source, target in zip(sources, targets, strict=True):
+                    crossed.update(route(source, target, shape, wraps))
+        return crossed
+
+    orders = [tuple(_flat(closed_walk(sizes), sizes)), tuple(range(math.prod(sizes)))]
+    found = [(order, loads(order)) for order in dict.fromkeys(orders)]
+    return min(found, key=lambda one: max(one[1].values(), default=0))
+
+
+def wraps_of(device: jax.Device, shape: Sequence[int]) -> list[bool]:
+    """Tell for each dimension of a slice of this shape whether its ends are linked."""
+    chip = chip_of(device.device_kind)
+    wraps = [False] * len(shape)
+    if chip is not None and chip.torus:
+        wraps[: chip.torus] = chip.wraps(tuple(shape[: chip.torus]))
+    return wraps
+
+
+def _flat(positions: Sequence[tuple[int, ...]], sizes: Sequence[int]) -> list[int]:
+    return [int(np.ravel_multi_index(at, sizes)) if sizes else 0 for at in positions]
 
 
 def route(source: Sequence[int], target: Sequence[int], shape: Sequence[int], wraps: Sequence[bool]) -> Iterator[Link]:
@@ -91,11 +124,42 @@ def route(source: Sequence[int], target: Sequence[int], shape: Sequence[int], wr
             position[axis] = (position[axis] + step) % size
 
 
-def _cost(places: np.ndarray, rings: Rings, shape: Sequence[int], wraps: Sequence[bool]) -> tuple[int, ...]:
-    """Return what crosses the busiest link when all rings run at once, then the sum of each alone, then each alone."""
-    loads = [ring_loads(places, axes, shape, wraps) for axes in rings]
-    alone = [max(load.values(), default=0) for load in loads]
-    return max(sum(loads, Counter()).values(), default=0), sum(alone), *alone
+def is_near(parts: int, load: int) -> bool:
+    """Whether a ring of this load is worth more than the one collective that it replaces."""
+    return load <= (4 if parts == 2 else 2)  # two devices send both halves of a piece over the same link
+
+
+def _cost(places: np.ndarray, rings: Rings, shape: Sequence[int], wraps: Sequence[bool]) -> tuple[float, ...]:
+    """Return times in pieces that one link carries: what to compare first, that of the busiest link, that of each ring.
+
+    Rings may run at once, but wait for what they carry: so the sum of their times counts, and the busiest link.
+    """
+    alone, together, apart = [], Counter[Link](), 0.0
+    for axes in rings:
+        loads = ring(places, axes, shape, wraps)[1]
+        most = max(loads.values(), default=0)
+        if is_near(math.prod(places.shape[axis] for axis in axes), most):
+            alone.append(most / 2)  # half of a piece goes each way
+            together.update(loads)
+        else:
+            alone.append(1 / _bandwidth(places, axes, shape, wraps))
+            apart += 2 * alone[-1]
+    busiest = max(together.values(), default=0) + apart
+    return sum(alone) + busiest, busiest, *alone
+
+
+def _bandwidth(places: np.ndarray, axes: Sequence[int], shape: Sequence[int], wraps: Sequence[bool]) -> float:
+    """Return the links in each direction that one collective along `axes` has, as `planning.roofline` counts them."""
+    group = np.moveaxis(places, axes, range(len(axes)))
+    group = group.reshape(math.prod(group.shape[: len(axes)]), -1, len(shape))[:, 0]
+    links = 0.0
+    for axis, size in enumerate(shape):
+        along = np.unique(group[:, axis])
+        if len(along) == size > 1:
+            links += 2.0 if wraps[axis] else 1.0
+        elif len(along) > 1:
+            links += (len(along) - 1) / float(along[-1] - along[0])
+    return links
 
 
 def _places(sizes: Sequence[int], order: Sequence[int], boxes: Sequence[Box]) -> np.ndarray:

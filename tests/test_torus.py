@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from s1_jax.sharding import RINGS
-from s1_jax.torus import arrange, closed_walk, ring_loads
+from s1_jax.torus import arrange, closed_walk, ring, ring_of
 
 V5P, V6E = "TPU v5", "TPU v6 lite"
 TENSOR, WEIGHTS = RINGS
@@ -25,7 +25,12 @@ def slice_of(shape, kind=V5P):
 
 def busiest(placed, axes, shape, wraps):
     places = np.array([device.coords for device in placed.flat]).reshape(*placed.shape, -1)
-    return max(ring_loads(places, axes, shape, wraps).values(), default=0)
+    return most(places, axes, shape, wraps)
+
+
+def most(places, axes, shape, wraps):
+    """Return what crosses the busiest link."""
+    return max(ring(places, axes, shape, wraps)[1].values(), default=0)
 
 
 def distance(one, other):
@@ -53,12 +58,35 @@ def test_a_walk_through_an_odd_box_is_not_closed():
 def test_a_line_is_crossed_twice_and_a_square_or_a_line_around_the_torus_once():
     line = np.array([[i, 0] for i in range(4)])
     square = np.array([[0, 0], [0, 1], [1, 1], [1, 0]])
-    assert set(ring_loads(line, [0], (4, 1), (False, False)).values()) == {2}
-    assert set(ring_loads(line, [0], (4, 1), (True, False)).values()) == {1}
-    assert set(ring_loads(square, [0], (2, 2), (False, False)).values()) == {1}
+    assert most(line, [0], (4, 1), (False, False)) == 2
+    assert most(line, [0], (4, 1), (True, False)) == 1
+    assert most(square, [0], (2, 2), (False, False)) == 1
     apart = square * 2  # its neighbors lie two links away, and two more such squares share the links
     four = np.stack([apart + np.array(offset) for offset in np.ndindex(2, 2)])
-    assert max(ring_loads(four, [1], (4, 4), (False, False)).values()) == 2
+    assert most(four, [1], (4, 4), (False, False)) == 2
+
+
+def test_the_order_of_a_ring_is_a_walk_around_a_plane_and_that_of_indices_around_a_line():
+    plane = np.empty((2, 4), object)
+    for at in np.ndindex(plane.shape):
+        plane[at] = Device((*at, 0), V6E)
+    order, load = ring_of(plane, [0, 1])
+    assert load == 1
+    steps = [
+        np.abs(np.subtract(np.unravel_index(order[i], (2, 4)), np.unravel_index(order[i - 1], (2, 4))))
+        for i in range(8)
+    ]
+    assert all(step.sum() == 1 for step in steps)
+    line = np.empty((4, 4), object)
+    for i in range(16):
+        line[i // 4, i % 4] = Device((i, 0, 0), V6E)
+    assert ring_of(line, [0, 1]) == (tuple(range(16)), 1)
+
+
+def test_devices_in_no_torus_are_neighbors():
+    devices = np.array([object() for _ in range(4)], object).reshape(2, 2)
+    order, load = ring_of(devices, [0, 1])
+    assert sorted(order) == [0, 1, 2, 3] and load == 1
 
 
 @pytest.mark.parametrize(

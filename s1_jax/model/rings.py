@@ -15,18 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from s1_jax.sharding import Layout
-from s1_jax.torus import closed_walk
+from s1_jax.torus import is_near
 
 
 class Ring:
-    """The devices along mesh axes, in an order in which each is a neighbor of the next."""
+    """The devices along mesh axes, in an order in which each is as near as can be to the next."""
 
     def __init__(self, layout: Layout, axes: Sequence[str]) -> None:
         self.axes = tuple(axes)
-        sizes = [layout.parts(axis) for axis in axes]
         self.parts = layout.parts(self.axes)
         self.ways = min(self.parts, 2)  # in which sums travel, each with a part of its own
-        self._order = [int(np.ravel_multi_index(at, sizes)) for at in closed_walk(sizes)] if sizes else [0]
+        self._order, load = layout.ring(self.axes)
+        self.is_near = is_near(self.parts, load)
 
     def place(self) -> jax.Array:
         """Return this device's place in the ring, as an int32 scalar."""
@@ -73,10 +73,14 @@ def pieces(ring: Ring, x: jax.Array, dimension: int) -> Iterator[tuple[jax.Array
 
 
 class Whole:
-    """An array that is written piece by piece, along one dimension."""
+    """An array that is written piece by piece, along one dimension.
 
-    def __init__(self, size: int, dimension: int) -> None:
-        self._size, self._dimension = size, dimension  # the size of this dimension
+    JAX makes once, before the loop over layers, what depends on no input, and each layer then begins with a copy of it.
+    So an array of the forward pass begins `filled` with a value of its first piece; others have no value to begin with.
+    """
+
+    def __init__(self, size: int, dimension: int, filled: bool = False) -> None:
+        self._size, self._dimension, self._filled = size, dimension, filled  # the size of this dimension
         self._array: jax.Array | None = None
 
     @property
@@ -93,9 +97,8 @@ class Whole:
         if self._array is None:
             shape = list(piece.shape)
             shape[self._dimension] = self._size
-            # any value of the piece: what depends on no input, JAX makes once before the loop over layers, and each
-            # layer then begins with a copy
-            self._array = jnp.full(shape, piece[(0,) * piece.ndim])
+            first = piece[(0,) * piece.ndim]
+            self._array = jnp.full(shape, first) if self._filled else jax.lax.empty(tuple(shape), piece.dtype)
         self._array = jax.lax.dynamic_update_slice_in_dim(self._array, piece, start, self._dimension)
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from s1_jax.model.rings import Ring, Whole, cut, gather, halves, pieces, sum_parts
 from s1_jax.model.stored_weights import product
-from s1_jax.sharding import RESIDUAL, Layout, current_layout, is_sharded, shard_over
+from s1_jax.sharding import RESIDUAL, Layout, current_layout, is_sharded, shard_over, sum_scatter
 
 WeightAxes = tuple[str, str]  # logical axes of a weight: one is "embed", the other is sharded
 Arrays = tuple[jax.Array, ...]
@@ -39,7 +39,8 @@ def _expand(x: jax.Array, weights: Arrays, axes: tuple[WeightAxes, ...]) -> tupl
     def local(x: jax.Array, weights: Arrays) -> tuple[Arrays, jax.Array]:
         whole = [_gather(layout, weight, name, x.dtype) for weight, name in zip(weights, axes, strict=True)]
         ring = _inner_ring(layout)
-        *results, gathered = (Whole(ring.parts * x.shape[1], 1) for _ in (*whole, x))
+        results = [Whole(ring.parts * x.shape[1], 1, filled=True) for _ in whole]
+        gathered = Whole(ring.parts * x.shape[1], 1)
         for index, offset, piece in pieces(ring, x, 1):
             start = index * x.shape[1] + offset
             gathered.put(start, piece)
@@ -71,7 +72,9 @@ def _expand_backward(
             return _sum([_tokens(ring, grad, index, way) @ weight for grad, weight in zip(grads, whole, strict=True)])
 
         ring = _inner_ring(layout)
-        return sum_parts(ring, part, 1), _sum_outers(layout, x, grads)
+        # gathering x, if it is made again here, then runs beside the matmuls of to_x
+        x, to_x = jax.lax.optimization_barrier((x, sum_parts(ring, part, 1)))
+        return to_x, _sum_outers(layout, x, grads)
 
     inputs = (GATHERED, axes, tuple(map(_inner, axes)))
     to_x, to_weights = shard_over(layout, local, inputs, (RESIDUAL, axes))(x, weights, grads)
@@ -140,12 +143,15 @@ def _gather(layout: Layout, weight: jax.Array, axes: WeightAxes, dtype: jnp.dtyp
 def _sum_outer(layout: Layout, x: jax.Array, y: jax.Array) -> jax.Array:
     """Compute x^T y over everyone's tokens in float32, for x [B, T, D] and y [B, T, F]: this device's piece of [D, F].
 
-    The ring adds products as they are made.
+    The ring adds products as they are made; where its devices are far apart, a reduce-scatter sums whole ones.
     """
     own = layout.axes("embed")
     ring = Ring(layout, own)
-    ways = halves(y, ring.ways, 2)
-    total = sum_parts(ring, lambda index, way: _outer(cut(x, index, ring.parts, 2), ways[way]), 1)
+    if ring.is_near:
+        ways = halves(y, ring.ways, 2)
+        total = sum_parts(ring, lambda index, way: _outer(cut(x, index, ring.parts, 2), ways[way]), 1)
+    else:
+        total = sum_scatter(layout, _outer(x, y), own, 0)
     return jax.lax.psum(total, tuple(a for name in ("batch", "length") for a in layout.axes(name) if a not in own))
 
 

@@ -144,7 +144,10 @@ def whole_rows(ring: Ring, x: jax.Array) -> jax.Array:
     if ring.parts == 1:
         return x
     half = x.shape[1] // 2  # of `row_order`: a device holds a chunk from the front and one from the back
-    whole = Whole(ring.parts * x.shape[1], 1)
+    if not ring.is_near:
+        pieces_ = jax.lax.all_gather(x, ring.axes)
+        return jnp.concatenate([*pieces_[:, :, :half], *pieces_[::-1, :, half:]], axis=1)
+    whole = Whole(ring.parts * x.shape[1], 1, filled=True)
     for index, offset, piece in pieces(ring, x, 1):
         starts = _starts(ring, index, half)[offset // half :]
         for start, chunk in zip(starts, jnp.split(piece, piece.shape[1] // half, 1), strict=False):
@@ -156,6 +159,10 @@ def _scatter_rows(ring: Ring, _: None, grad: jax.Array) -> tuple[jax.Array]:
     if ring.parts == 1:
         return (grad,)
     half = grad.shape[1] // ring.parts // 2
+    if not ring.is_near:
+        chunks = jnp.stack(jnp.split(grad, 2 * ring.parts, 1))
+        of_devices = jnp.concatenate([chunks[: ring.parts], chunks[: ring.parts - 1 : -1]], axis=2)
+        return (jax.lax.psum_scatter(of_devices, ring.axes),)
 
     def part(index: jax.Array, way: int) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(grad, _starts(ring, index, half)[way], half, 1)

@@ -11,9 +11,9 @@ import pytest
 
 from s1_jax.config import MeshConfig, ModelConfig
 from s1_jax.errors import UserError
-from s1_jax.model import attention, qwen2, splash
+from s1_jax.model import attention, qwen2, rings, splash
 from s1_jax.model.kv_cache import LayerCache
-from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh, place_rows, row_order
+from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh, place_rows, row_order, shard_over
 from s1_jax.training.step import loss_and_grads
 
 TOLERANCE = 2e-6  # of the largest value: float32, softmax in blocks instead of whole rows
@@ -149,6 +149,25 @@ def test_loss_and_gradients_by_the_kernel_on_a_mesh_equal_those_by_whole_scores_
     largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected[1]))
     for mine, reference in zip(jax.tree.leaves(got[1]), jax.tree.leaves(expected[1]), strict=True):
         assert np.abs(mine - reference).max() <= LOSS_TOLERANCE * largest
+
+
+@pytest.mark.parametrize("near", [True, False])
+@pytest.mark.parametrize("parts", [1, 2, 4, 8])
+def test_rows_are_gathered_in_order_and_their_gradients_summed(parts, near, monkeypatch):
+    monkeypatch.setattr(rings, "is_near", lambda parts, load: near)
+    layout = Layout(make_mesh(MeshConfig(fsdp=1, context=parts), jax.devices()[:parts]), TRAIN_RULES)
+    ring = rings.Ring(layout, layout.axes("length"))
+    x = jnp.asarray(np.random.default_rng(parts).normal(size=(2, 16, K, H)), jnp.float32)
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=(parts, *x.shape)), jnp.float32)
+    here, copies = ("batch", "length", None, None), ("length", "batch", None, None, None)
+    gather = shard_over(layout, lambda x: splash.whole_rows(ring, x)[None], here, copies)
+    placed = place_rows(layout, {"x": np.asarray(x)[None, ..., 0, 0]}, rows=2)["x"][0]
+    order = row_order(16, parts)
+    assert np.array_equal(gather(x[:, order])[..., 0, 0], np.broadcast_to(x[..., 0, 0], (parts, 2, 16)))
+    assert np.array_equal(placed, x[:, order, 0, 0])
+    grad = jax.jit(jax.grad(lambda x: (gather(x) * weights).sum()))(x[:, order])
+    wanted = weights.sum(axis=0)[:, order]
+    assert jnp.abs(grad - wanted).max() <= TOLERANCE * jnp.abs(wanted).max()
 
 
 def test_what_does_not_divide_is_one_line():

@@ -9,6 +9,7 @@ import pytest
 
 from s1_jax.config import DataConfig, MeshConfig, TrainConfig
 from s1_jax.model.sizes import QWEN2_5
+from s1_jax.planning import search
 from s1_jax.planning.search import groups_along, meshes, ranked, row_choices
 from s1_jax.planning.train_estimate import RunSeconds
 from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh
@@ -46,6 +47,31 @@ def test_the_fastest_comes_first_and_what_does_not_fit_last():
 
     results = [result("no", None, 50), result("slow", 9.0), result("almost", None, 20), result("fast", 5.0)]
     assert [each.config for each in ranked(results)] == ["fast", "slow", "almost", "no"]
+
+
+@pytest.mark.parametrize("limit,tried", [(1, 1), (3, 3), (4, 4), (5, 5), (9, 5)])
+def test_the_fastest_choice_is_tried_without_async_collectives_too(limit, tried, monkeypatch):
+    """Two meshes; full recompute is the first to fit, and the second mesh is the faster one."""
+    found = [search.Candidate(TrainConfig(mesh=MeshConfig(fsdp=fsdp)), fsdp, 0.0) for fsdp in (4, 8)]
+    monkeypatch.setattr(search, "candidates", lambda *arguments: found)
+    monkeypatch.setattr(search, "REMAT_POLICIES", {"none": None, "mlp": None, "full": None})
+    monkeypatch.setattr(search, "outcome", lambda plan: "")
+
+    def make_plan(config, *rest, **options):
+        fits = config.model.remat == "full"
+        seconds = 100 / config.mesh.fsdp + (not config.train.async_collectives)
+        times = RunSeconds(overlap=0.0, scheduled=seconds, no_overlap=0.0) if fits else None
+        return SimpleNamespace(fits=fits, run_seconds=times, memory=SimpleNamespace(total=1.0))
+
+    monkeypatch.setattr(search, "make_plan", make_plan)
+    results = search.search(TrainConfig(), None, None, [None] * 8, limit)
+    assert len(results) == tried
+    plain = [result.config for result in results if not result.config.train.async_collectives]
+    assert len(plain) == (limit > 3)
+    if plain:
+        best = results[0].config
+        assert best.train.async_collectives
+        assert (plain[0].mesh, plain[0].model) == (best.mesh, best.model)
 
 
 @pytest.mark.parametrize("size,parameters", [("0.5B", 494_032_768), ("32B", 32_763_876_352)])

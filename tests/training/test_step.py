@@ -14,6 +14,7 @@ import torch
 from transformers import get_cosine_schedule_with_warmup
 
 from s1_jax.config import MeshConfig, OptimConfig
+from s1_jax.model import rings
 from s1_jax.model.qwen2 import abstract_params, init_params, logits, param_axes
 from s1_jax.sharding import TRAIN_RULES, Layout, assert_sharded, make_mesh, place_rows
 from s1_jax.training import loss_on_cpu, losses
@@ -153,6 +154,11 @@ def test_loss_and_gradients_are_the_same_on_every_mesh(twin, mesh):
         assert np.abs(got - expected).max() <= MESH_TOLERANCE * max(np.abs(expected).max(), 1e-3), jax.tree_util.keystr(
             path
         )
+
+
+def test_where_devices_are_far_apart_collectives_give_the_same(twin, monkeypatch):
+    monkeypatch.setattr(rings, "is_near", lambda parts, load: False)
+    test_loss_and_gradients_are_the_same_on_every_mesh(twin, (2, 2, 2))
 
 
 def test_every_leaf_of_the_state_is_sharded_before_and_after_a_step(twin):
