@@ -83,6 +83,13 @@ def test_the_order_of_a_ring_is_a_walk_around_a_plane_and_that_of_indices_around
     assert ring_of(line, [0, 1]) == (tuple(range(16)), 1)
 
 
+def test_a_ring_along_a_line_goes_there_and_back_in_short_steps():
+    line = np.array([Device((i, 0, 0), V6E) for i in range(8)], object)
+    order, load = ring_of(line, [0])
+    assert load == 2 and sorted(order) == list(range(8))
+    assert max(abs(order[i] - order[i - 1]) for i in range(8)) == 2
+
+
 def test_devices_in_no_torus_are_neighbors():
     devices = np.array([object() for _ in range(4)], object).reshape(2, 2)
     order, load = ring_of(devices, [0, 1])

@@ -23,7 +23,7 @@ class DecodeModelSource(Options, section="model"):
 class ModelSource(DecodeModelSource, section="model"):
     """The model to start from, and what its training recomputes."""
 
-    remat: Literal["none", "minimal", "up", "mlp", "full", "offload"] = "full"
+    remat: Literal["none", "minimal", "up", "mlp", "attention", "full", "offload"] = "full"
     """What the backward pass recomputes instead of keeping. From none to full, less memory is used and more is computed
     again; offload is full with the layers' inputs in host memory."""
 

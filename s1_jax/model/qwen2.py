@@ -60,6 +60,7 @@ REMAT_POLICIES: dict[str, Callable[..., Any]] = {
     "minimal": _policies.save_only_these_names(*_attention, "gate", "up"),  # no matmul is repeated
     "up": _policies.save_only_these_names(*_attention, "gate"),
     "mlp": _policies.save_only_these_names(*_attention),
+    "attention": _policies.save_only_these_names(splash.SAVED, "residual"),
     "full": _policies.nothing_saveable,
     # as full, and the layers' inputs wait in the host's memory
     "offload": _policies.save_and_offload_only_these_names(
