@@ -19,7 +19,7 @@ KERNEL = "tpu_custom_call"  # the target of a Pallas kernel
 # these move no data, or the computations that they run are counted separately
 FREE = set(
     "parameter tuple get-tuple-element bitcast constant after-all partition-id replica-id opt-barrier while call "
-    "conditional async-start async-update async-done add-dependency".split()
+    "conditional async-start async-update async-done call-start call-update call-done add-dependency".split()
 )
 FREE_CALLS = {"AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound"}
 STARTS, ENDS, GOES_ON = "AsyncCollectiveStart", "AsyncCollectiveDone", "async_collective_fusion_config"

@@ -141,7 +141,7 @@ class Module:
         entry computation whose bound is an argument, and 0 for fusions. Raises RunError for such a loop elsewhere.
         """
         if instruction.opcode != "while":
-            return int(instruction.opcode in ("call", "conditional", "async-start")), {}
+            return int(instruction.opcode in ("call", "conditional", "async-start", "call-start")), {}
         trips, kept = trip_count(self, self[name], instruction, state)
         if trips is None and name != self.entry:
             raise RunError(
@@ -161,7 +161,7 @@ def parse(text: str) -> Module:
         if (header := _HEADER.match(raw)) and not raw.startswith(" "):
             name, instructions, root = header[2], {}, ""
             entry = name if header[1] else entry
-        elif raw == "}":
+        elif raw == "}" or raw.startswith("}, execution_thread="):
             computations[name] = Computation(name, root, instructions)
         elif raw.startswith("  ") and " = " in raw:
             line = raw.strip()

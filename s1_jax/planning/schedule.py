@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 from s1_jax.chips import Chip
 from s1_jax.planning.counts import COLLECTIVES, ENDS, STARTS, Collective, count_instruction, target
 from s1_jax.planning.groups import mesh_axes
-from s1_jax.planning.hlo import Computation, Module, State
+from s1_jax.planning.hlo import Computation, Instruction, Module, State
 from s1_jax.planning.roofline import MATMUL_SHARE, Torus
 from s1_jax.torus import Link
 
@@ -131,8 +131,8 @@ class Schedule:
             counts = count_instruction(self._module, computation, instruction)
             trips, kept = self._module.trips(name, instruction, state)
             calls: tuple[tuple[_Step, ...], ...] = ()
-            if instruction.opcode == "async-start":
-                for called in instruction.called:
+            if instruction.opcode in ("async-start", "call-start", "call-update"):
+                for called in _begun(computation, instruction):
                     for inner in self._module[called]:
                         counts.add(count_instruction(self._module, self._module[called], inner), 1)
             elif trips != 0:
@@ -256,6 +256,19 @@ class _Clock:
         self._spent.hbm += left
 
 
+def _begun(computation: Computation, instruction: Instruction) -> tuple[str, ...]:
+    """Return the computations that begin at an asynchronous instruction, once they have their operands.
+
+    Those of a `call-start` on another core may come with the `call-update` that follows.
+    """
+    if instruction.opcode == "async-start" or (instruction.opcode == "call-start" and instruction.operands):
+        return instruction.called
+    if instruction.opcode == "call-update":
+        start = computation[instruction.operands[0]]
+        return start.called if start.opcode == "call-start" and not start.operands else ()
+    return ()
+
+
 def _pairs(module: Module, computation: Computation) -> Iterator[tuple[str, str]]:
     """Yield the names of the end and the start of everything asynchronous in a computation.
 
@@ -265,7 +278,7 @@ def _pairs(module: Module, computation: Computation) -> Iterator[tuple[str, str]
     for instruction in computation:
         if instruction.opcode.endswith("-done"):
             start = computation[instruction.operands[0]]
-            while start.opcode == "async-update":
+            while start.opcode in ("async-update", "call-update") and not _begun(computation, start):
                 start = computation[start.operands[0]]
             yield instruction.name, start.name
         elif instruction.opcode == "fusion":

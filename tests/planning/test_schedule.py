@@ -124,6 +124,32 @@ def test_permutes_in_opposite_directions_or_over_other_axes_run_at_the_same_time
     assert timing(entry(*lines)).seconds == NEAR(total)
 
 
+def offloaded(k, groups, *between, late=False):
+    """A gather on another core, as libtpu 0.0.42 writes it; or `late`, as 0.0.46 may: operands come in an update."""
+    called = f"""%called (own: s8[{k}]) -> s8[{2 * k}] {{
+  %own = s8[{k}] parameter(0)
+  ROOT %all = s8[{2 * k}] all-gather(%own), channel_id=1, replica_groups={groups}, dimensions={{0}}
+}}, execution_thread="sparsecore"
+"""
+    begins = [f"  %g = ((s8[{k}]), s8[{2 * k}]) call-start(%p), to_apply=%called"]
+    if late:
+        begins = [
+            "  %s = ((), (), s32[]) call-start(), to_apply=%called",
+            *between[:1],
+            f"  %g = ((s8[{k}]), s8[{2 * k}]) call-update(%s, %p)",
+        ]
+    body = computation("ENTRY %main", *begins, *between[late:], f"  %g.end = s8[{2 * k}] call-done(%g)")
+    return "\n".join(["HloModule m, num_partitions=4", "", called, *body])
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_collective_on_another_core_is_asynchronous(late):
+    """With operands that come late, it begins after the work before them."""
+    told = timing(offloaded(2, Y, work(1), work(1, "v"), late=late))
+    assert told.links == {("all-gather", "y"): NEAR(2)}
+    assert told.seconds == NEAR(3 if late else 2) and told.exposed.total() == NEAR(1 if late else 0)
+
+
 def loop(trips, *body, before=(), after=()):
     """A loop with `trips` iterations, or as many as an argument says if it is None."""
     bound = f"constant({trips})" if trips is not None else "parameter(1)"
