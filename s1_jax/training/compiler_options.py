@@ -14,8 +14,14 @@ CompilerOptions = dict[str, str | bool | int | float]
 
 # Eigen's matmuls; YNNPACK's, the default since JAX 0.10, take up to twice as long on large float32 arrays
 CPU: CompilerOptions = {"xla_cpu_experimental_ynn_fusion_type": ""}
-# all-gathers of weights run inside fusions with matmuls
-ASYNC_ALL_GATHERS: CompilerOptions = {
+# All-gathers of weights run on the SparseCores, beside matmuls; those over two axes of the torus have an option of their
+# own. The other way, fusions with matmuls, libtpu refuses there from 0.0.43.2 on: it may give wrong results.
+ON_SPARSE_CORES: CompilerOptions = {
+    "xla_tpu_enable_sparse_core_collective_offload_all_gather": True,
+    "xla_tpu_enable_sparse_core_collective_offload_2d_all_gather": True,
+}
+# v5e has no SparseCores, and may fuse all-gathers with matmuls
+IN_FUSIONS: CompilerOptions = {
     "xla_tpu_enable_async_collective_fusion": True,
     "xla_tpu_enable_async_collective_fusion_fuse_all_gather": True,
     "xla_tpu_enable_async_collective_fusion_multiple_steps": True,
@@ -23,9 +29,9 @@ ASYNC_ALL_GATHERS: CompilerOptions = {
     "xla_enable_async_all_gather": True,
 }
 ASYNC_COLLECTIVES: dict[str, CompilerOptions] = {  # by `chips.Chip.name`
-    "v5e": ASYNC_ALL_GATHERS,
-    "v5p": ASYNC_ALL_GATHERS,
-    "v6e": ASYNC_ALL_GATHERS,
+    "v5e": IN_FUSIONS,
+    "v5p": ON_SPARSE_CORES,
+    "v6e": ON_SPARSE_CORES,
 }
 
 
