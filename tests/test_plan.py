@@ -104,6 +104,20 @@ def test_a_plan_as_json(tiny):
     assert "compiling the step" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
+@NEEDS_LIBTPU
+@pytest.mark.parametrize("topology", ["v5p:2x2x1", "v6e:2x2"])
+def test_each_generation_takes_its_compiler_options_and_hides_communication(tiny, topology):
+    told = {}
+    for options in ([], ["--train.no-async-collectives"]):
+        done = command(*(topology if word == "v5e:2x2" else word for word in tiny), "--json", *options)
+        assert done.returncode == 0, done.stderr
+        told[bool(options)] = json.loads(done.stdout)
+    for plain, one in told.items():
+        permutes = [each for each in one["collectives"] if each["kind"] == "collective-permute"]
+        assert permutes and sum(each["hidden"] for each in permutes) > 0, plain
+
+
 @NEEDS_LIBTPU
 def test_a_plan_that_does_not_fit_is_a_result(file):
     done = command(file, "--topology", "v5litepod-1", "--full", "--json")

@@ -14,8 +14,8 @@ CompilerOptions = dict[str, str | bool | int | float]
 
 # Eigen's matmuls; YNNPACK's, the default since JAX 0.10, take up to twice as long on large float32 arrays
 CPU: CompilerOptions = {"xla_cpu_experimental_ynn_fusion_type": ""}
-# All-gathers of weights run on the SparseCores, beside matmuls; those over two axes of the torus have an option of their
-# own. The other way, fusions with matmuls, libtpu refuses there from 0.0.43.2 on: it may give wrong results.
+# All-gathers of weights run on the SparseCores, beside matmuls; those over two dimensions of the torus have their own
+# option. The other way, fusions with matmuls, libtpu refuses there from 0.0.43.2 on: it may give wrong results.
 ON_SPARSE_CORES: CompilerOptions = {
     "xla_tpu_enable_sparse_core_collective_offload_all_gather": True,
     "xla_tpu_enable_sparse_core_collective_offload_2d_all_gather": True,
