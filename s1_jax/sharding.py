@@ -26,6 +26,7 @@ from s1_jax.torus import arrange, ring_of
 
 MESH_AXES = ("data", "fsdp", "context", "tensor")  # `data` may cross slices (DCN); the others stay on ICI
 RINGS = tuple(tuple(map(MESH_AXES.index, axes)) for axes in (("tensor",), ("fsdp", "context")))  # see `torus.arrange`
+LEAST_CHUNK = 512  # tokens of a row that stay together: a block of the attention kernel (`model/splash.py`)
 RESIDUAL = ("residual_batch", "residual_length", "act_embed")  # logical axes of [B, T, D] between layers
 Rules = Mapping[str, str | tuple[str, ...] | None]
 
@@ -308,14 +309,21 @@ def _is_axes(x: Any) -> bool:
 def row_order(length: int, parts: int) -> np.ndarray:
     """Return the token of a row that each slot holds, so that a row cut into `parts` is cut fairly: [length] int.
 
-    Under a causal mask the end of a row costs the most. Of 2 * parts chunks each part gets one from the front and the
-    one as far from the end (zig-zag), as context parallelism in Llama 3 does (arXiv 2407.21783, section 3.3.2).
-    Lengths that do not divide stay in order.
+    Under a causal mask the end of a document costs the most. Of each 2 * parts chunks a part gets one from the front
+    and the one as far from the end (zig-zag), as context parallelism in Llama 3 does (arXiv 2407.21783, section 3.3.2).
+    A row has several such rounds where its chunks then have at least LEAST_CHUNK tokens, since it holds several
+    documents. Lengths that do not divide stay in order.
     """
     if parts == 1 or length % (2 * parts):
         return np.arange(length)
-    chunks = np.arange(length).reshape(2 * parts, -1)
-    return np.concatenate([chunks[part] for pair in range(parts) for part in (pair, 2 * parts - 1 - pair)])
+    chunks = np.arange(length).reshape(row_rounds(length, parts), 2 * parts, -1)
+    return np.concatenate([chunks[:, [part, 2 * parts - 1 - part]].ravel() for part in range(parts)])
+
+
+def row_rounds(length: int, parts: int) -> int:
+    """Return the rounds of `row_order`: the most whose chunks are multiples of LEAST_CHUNK, or 1."""
+    chunk = length // (2 * parts)
+    return max((n for n in range(1, chunk + 1) if chunk % n == 0 and chunk // n % LEAST_CHUNK == 0), default=1)
 
 
 def current_row_order(length: int) -> np.ndarray:

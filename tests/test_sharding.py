@@ -15,6 +15,7 @@ from s1_jax.model import cached, qwen2
 from s1_jax.model.kv_cache import init_cache
 from s1_jax.sharding import (
     DECODE_RULES,
+    LEAST_CHUNK,
     TRAIN_RULES,
     Layout,
     assert_sharded,
@@ -23,6 +24,7 @@ from s1_jax.sharding import (
     make_mesh,
     place_rows,
     row_order,
+    row_rounds,
     shard_over,
     sum_scatter,
 )
@@ -83,6 +85,22 @@ def test_row_order_gives_each_part_a_fair_share_of_a_causal_mask(length, parts):
     work = (order + 1).reshape(parts, -1).sum(axis=1)  # a token at position p sees p + 1
     assert len(set(work)) == 1
     assert np.array_equal(row_order(length + 1, 2), np.arange(length + 1))  # what does not divide stays in order
+
+
+@pytest.mark.parametrize(
+    "length,parts,rounds", [(24576, 4, 6), (22528, 4, 1), (22528, 2, 11), (4096, 4, 1), (64, 2, 1)]
+)
+def test_long_rows_are_dealt_in_rounds_of_whole_blocks(length, parts, rounds):
+    assert row_rounds(length, parts) == rounds
+    order = row_order(length, parts)
+    assert sorted(order) == list(range(length))
+    per_part = order.reshape(parts, -1)
+    assert (np.diff(per_part, axis=1) > 0).all()  # documents never fall along a device's slots
+    work = (order + 1).reshape(parts, -1).sum(axis=1)
+    assert len(set(work)) == 1
+    if rounds > 1:  # a document of an eighth of the row is dealt to all
+        here = (per_part < length // 8).sum(axis=1)
+        assert here.min() >= here.max() - 2 * LEAST_CHUNK
 
 
 def test_rows_are_placed_in_the_order_that_the_layout_says():

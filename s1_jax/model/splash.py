@@ -24,7 +24,7 @@ from s1_jax.chips import LANES
 from s1_jax.config import ModelConfig
 from s1_jax.errors import UserError
 from s1_jax.model.rings import Ring, Whole, pieces, sum_parts
-from s1_jax.sharding import current_layout, is_sharded, row_order, shard_over
+from s1_jax.sharding import current_layout, is_sharded, row_order, row_rounds, shard_over
 
 # s1's documents are about 5,500 tokens: larger blocks visit more of what lies across them, and in rows of 32,768 the
 # 32B step takes 9 GiB a chip more with 1,024.
@@ -143,38 +143,44 @@ def whole_rows(ring: Ring, x: jax.Array) -> jax.Array:
     """Gather the pieces [b, t, ...] of a row's devices, within `shard_over`: [b, T, ...], tokens in order."""
     if ring.parts == 1:
         return x
-    half = x.shape[1] // 2  # of `row_order`: a device holds a chunk from the front and one from the back
-    if not ring.is_near:
-        pieces_ = jax.lax.all_gather(x, ring.axes)
-        return jnp.concatenate([*pieces_[:, :, :half], *pieces_[::-1, :, half:]], axis=1)
-    whole = Whole(ring.parts * x.shape[1], 1, filled=True)
-    for index, offset, piece in pieces(ring, x, 1):
-        starts = _starts(ring, index, half)[offset // half :]
-        for start, chunk in zip(starts, jnp.split(piece, piece.shape[1] // half, 1), strict=False):
-            whole.put(start, chunk)
-    return whole.array
+    T = ring.parts * x.shape[1]
+    pairs = x.reshape(x.shape[0], row_rounds(T, ring.parts), 2, -1, *x.shape[2:])
+    if ring.is_near:
+        whole = Whole(2 * ring.parts, 2, filled=True)
+        for index, offset, piece in pieces(ring, pairs, 2):
+            places = _places(ring, index)[offset:]
+            for place, chunk in zip(places, jnp.split(piece, piece.shape[2], 2), strict=False):
+                whole.put(place, chunk)
+        ordered = whole.array
+    else:
+        of_devices = jnp.moveaxis(jax.lax.all_gather(pairs, ring.axes), 0, 2)  # [b, rounds, devices, 2, ...]
+        ordered = jnp.concatenate([of_devices[:, :, :, 0], of_devices[:, :, ::-1, 1]], 2)
+    return ordered.reshape(x.shape[0], T, *x.shape[2:])
 
 
 def _scatter_rows(ring: Ring, _: None, grad: jax.Array) -> tuple[jax.Array]:
     if ring.parts == 1:
         return (grad,)
-    half = grad.shape[1] // ring.parts // 2
-    if not ring.is_near:
-        chunks = jnp.stack(jnp.split(grad, 2 * ring.parts, 1))
-        of_devices = jnp.concatenate([chunks[: ring.parts], chunks[: ring.parts - 1 : -1]], axis=2)
-        return (jax.lax.psum_scatter(of_devices, ring.axes),)
+    b, T, *rest = grad.shape
+    ordered = grad.reshape(b, row_rounds(T, ring.parts), 2 * ring.parts, -1, *rest)
 
     def part(index: jax.Array, way: int) -> jax.Array:
-        return jax.lax.dynamic_slice_in_dim(grad, _starts(ring, index, half)[way], half, 1)
+        return jax.lax.dynamic_slice_in_dim(ordered, _places(ring, index)[way], 1, 2)
 
-    return (sum_parts(ring, part, 1),)
+    if ring.is_near:
+        pairs = sum_parts(ring, part, 2)
+    else:
+        of_devices = jnp.stack([ordered[:, :, : ring.parts], ordered[:, :, : ring.parts - 1 : -1]], 3)
+        pairs = jax.lax.psum_scatter(jnp.moveaxis(of_devices, 2, 0), ring.axes)
+    return (pairs.reshape(b, T // ring.parts, *rest),)
 
 
 whole_rows.defvjp(lambda ring, x: (whole_rows(ring, x), None), _scatter_rows)
 
 
-def _starts(ring: Ring, index: jax.Array, half: int) -> tuple[jax.Array, jax.Array]:
-    return index * half, (2 * ring.parts - 1 - index) * half
+def _places(ring: Ring, index: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the two chunks of each round that a device holds, as in `row_order`."""
+    return index, 2 * ring.parts - 1 - index
 
 
 def _attend_local(
