@@ -22,5 +22,5 @@ def get_config() -> TrainConfig:
             batch_examples=16,
             micro_batch_rows=4,
         ),
-        mesh=MeshConfig(fsdp=4, tensor=4),
+        mesh=MeshConfig(fsdp=4, context=2, tensor=2),
     )

@@ -18,9 +18,9 @@ def get_config() -> TrainConfig:
         data=DataConfig(
             path="simplescaling/s1K",
             max_length=12_288,
-            row_lengths=(19_456, 21_504, 22_528, 24_576, 26_624, 28_672),
+            row_lengths=(18_432, 20_480, 22_528, 24_576, 26_624, 28_672),
             batch_examples=16,
             micro_batch_rows=4,
         ),
-        mesh=MeshConfig(fsdp=4, context=2, tensor=4),
+        mesh=MeshConfig(fsdp=4, context=4, tensor=2),
     )

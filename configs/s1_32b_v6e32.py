@@ -14,7 +14,7 @@ from s1_jax.config import DataConfig, MeshConfig, ModelSource, TrainConfig
 def get_config() -> TrainConfig:
     return TrainConfig(
         run_dir="runs/s1_32b",
-        model=ModelSource(path="Qwen/Qwen2.5-32B-Instruct", remat="full"),
+        model=ModelSource(path="Qwen/Qwen2.5-32B-Instruct", remat="attention"),
         data=DataConfig(
             path="simplescaling/s1K",
             max_length=12_288,
