@@ -72,8 +72,9 @@ def _expand_backward(
             return _sum([_tokens(ring, grad, index, way) @ weight for grad, weight in zip(grads, whole, strict=True)])
 
         ring = _inner_ring(layout)
-        # gathering x, if it is made again here, then runs beside the matmuls of to_x
-        x, to_x = jax.lax.optimization_barrier((x, sum_parts(ring, part, 1)))
+        to_x = sum_parts(ring, part, 1)
+        if ring.parts > 1:  # gathering x, if it is made again here, then runs beside the matmuls of to_x
+            x, to_x = jax.lax.optimization_barrier((x, to_x))
         return to_x, _sum_outers(layout, x, grads)
 
     inputs = (GATHERED, axes, tuple(map(_inner, axes)))
