@@ -2,8 +2,8 @@
 
     python -m s1_jax.train configs/s1_14b_v5p8.py
 
-Memory and time are planned with the TPU compiler (docs/performance.md), not measured: 90.4 of 95.7 GiB per
-chip; 315 steps in 47.8 minutes, 3.2 chip-hours, without loading and compiling.
+Memory and time are planned with the TPU compiler (docs/performance.md), not measured: 92.0 of 95.7 GiB per
+chip; 315 steps in 45.8 minutes, 3.1 chip-hours, without loading and compiling.
 Expected: a model that thinks in s1's format; the paper has no scores for this size.
 """
 

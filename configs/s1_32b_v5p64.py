@@ -2,8 +2,8 @@
 
     python -m s1_jax.train configs/s1_32b_v5p64.py
 
-Memory and time are planned with the TPU compiler (docs/performance.md), not measured: 53.3 of 95.7 GiB per
-chip; 315 steps in 15.1 minutes, 8.1 chip-hours, without loading and compiling.
+Memory and time are planned with the TPU compiler (docs/performance.md), not measured: 56.0 of 95.7 GiB per
+chip; 315 steps in 11.6 minutes, 6.2 chip-hours, without loading and compiling.
 The slice has several hosts: run the same command on each, with a run_dir that all of them share.
 Expected, from the paper's s1-32B without budget forcing: 50.0 on AIME24, 92.6 on MATH500, 56.6 on GPQA Diamond.
 """

@@ -2,8 +2,8 @@
 
     python -m s1_jax.train configs/s1_7b_v5p8.py
 
-Memory and time are planned with the TPU compiler (docs/performance.md), not measured: 68.9 of 95.7 GiB per
-chip; 315 steps in 22.0 minutes, 1.5 chip-hours, without loading and compiling.
+Memory and time are planned with the TPU compiler (docs/performance.md), not measured: 69.8 of 95.7 GiB per
+chip; 315 steps in 21.1 minutes, 1.4 chip-hours, without loading and compiling.
 Expected: a model that thinks in s1's format; the paper has no scores for this size.
 """
 
