@@ -2,7 +2,7 @@
 
     python -m s1_jax.train configs/s1_32b_v6e64.py
 
-Memory and time are planned with the TPU compiler (docs/performance.md), not measured: 24.7 of 31.2 GiB per
+Memory and time are planned with the TPU compiler (docs/performance.md), not measured: 27.4 of 31.2 GiB per
 chip; 315 steps in 6.0 minutes, 6.4 chip-hours, without loading and compiling.
 The slice has several hosts: run the same command on each, with a run_dir that all of them share.
 Expected, from the paper's s1-32B without budget forcing: 50.0 on AIME24, 92.6 on MATH500, 56.6 on GPQA Diamond.
