@@ -20,7 +20,7 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[1]
 # 16 x 32,768 tokens in one micro-batch
 FULL = ["--full", "--data.max-length", "32768", "--data.row-lengths", "32768", "--data.micro-batch-rows", "16"]
-WIDE = ["--mesh.fsdp", "8", "--mesh.context", "1", "--mesh.tensor", "4"]  # the mesh of MaxText's figures for the same step
+WIDE = ["--mesh.fsdp", "8", "--mesh.context", "1", "--mesh.tensor", "4"]  # the mesh of MaxText's figures
 # config, slice, and the options that a "full" row changes
 ROWS: list[tuple[str, str, list[str] | None]] = [
     ("s1_32b_v5p64", "v5p-64", None),

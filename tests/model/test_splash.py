@@ -152,9 +152,9 @@ def test_loss_and_gradients_by_the_kernel_on_a_mesh_equal_those_by_whole_scores_
         assert np.abs(mine - reference).max() <= LOSS_TOLERANCE * largest
 
 
-@pytest.mark.parametrize("chunk", [512, 2, 1])  # of 32 tokens: one round or several
+@pytest.mark.parametrize("chunk", [512, 2])  # of 32 tokens: one round or several
 @pytest.mark.parametrize("near", [True, False])
-@pytest.mark.parametrize("parts", [1, 2, 4, 8])
+@pytest.mark.parametrize("parts", [1, 2, 4])
 def test_rows_are_gathered_in_order_and_their_gradients_summed(parts, near, chunk, monkeypatch):
     monkeypatch.setattr(sharding, "LEAST_CHUNK", chunk)
     monkeypatch.setattr(rings, "is_near", lambda parts, load: near)
@@ -163,7 +163,7 @@ def test_rows_are_gathered_in_order_and_their_gradients_summed(parts, near, chun
     x = jnp.asarray(np.random.default_rng(parts).normal(size=(2, 32, K, H)), jnp.float32)
     weights = jnp.asarray(np.random.default_rng(1).normal(size=(parts, *x.shape)), jnp.float32)
     here, copies = ("batch", "length", None, None), ("length", "batch", None, None, None)
-    gather = shard_over(layout, lambda x: splash.whole_rows(ring, x)[None], here, copies)
+    gather = jax.jit(shard_over(layout, lambda x: splash.whole_rows(ring, x)[None], here, copies))
     placed = place_rows(layout, {"x": np.asarray(x)[None, ..., 0, 0]}, rows=2)["x"][0]
     order = row_order(32, parts)
     assert np.array_equal(gather(x[:, order])[..., 0, 0], np.broadcast_to(x[..., 0, 0], (parts, 2, 32)))

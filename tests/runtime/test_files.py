@@ -8,6 +8,7 @@ import os
 import resource
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 
@@ -47,20 +48,22 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, c
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["x.json"]
 
 
-@pytest.fixture
-def room():
-    """Files of this process hold at most 1,000 bytes, as on a disk that is nearly full."""
+@contextmanager
+def little_room():
+    """Within the block files of this process hold at most 1,000 bytes, as on a disk that is nearly full."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("flushed", [True, False])
-def test_a_line_that_does_not_fit_is_an_error_with_the_files_name(tmp_path, room, flushed):
+def test_a_line_that_does_not_fit_is_an_error_with_the_files_name(tmp_path, flushed):
     path = tmp_path / "records.jsonl"
     path.write_text("é\n", encoding="utf-8")
-    with pytest.raises(OSError, match=f"File too large: '{path}'"), appended(path) as file:
+    with little_room(), pytest.raises(OSError, match=f"File too large: '{path}'"), appended(path) as file:
         file.write("a" * 2000)
         if flushed:
             file.flush()
@@ -72,9 +75,9 @@ def test_another_error_keeps_its_own_words(tmp_path):
         raise OSError("no file's")
 
 
-def test_a_row_of_metrics_that_does_not_fit_names_the_file(tmp_path, room):
+def test_a_row_of_metrics_that_does_not_fit_names_the_file(tmp_path):
     log = MetricsLog(tmp_path, 0)
-    with pytest.raises(OSError, match="metrics.jsonl"), log:
+    with little_room(), pytest.raises(OSError, match="metrics.jsonl"), log:
         log.write({"step": 1, "note": "a" * 2000})
 
 
