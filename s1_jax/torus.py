@@ -62,8 +62,11 @@ def closed_walk(extents: Sequence[int]) -> list[tuple[int, ...]]:
 def ring_of(devices: np.ndarray, axes: Sequence[int]) -> tuple[tuple[int, ...], int]:
     """Return the best order of the devices along `axes` of a mesh, and what then crosses the busiest link.
 
-    The order lists indices along the axes, flattened. Devices that are in no torus are all neighbors: the load is 1.
+    The order lists indices along the axes, flattened. Devices that are in no torus are all neighbors: the load is 1. Of
+    a mesh over several slices, which have the same coordinates, the first one counts; only the first axis crosses them.
     """
+    slices = [getattr(device, "slice_index", 0) for device in devices.reshape(len(devices), -1)[:, 0]]
+    devices = devices[[index == slices[0] for index in slices]]
     if any(not hasattr(device, "coords") for device in devices.flat):
         sizes = [devices.shape[axis] for axis in axes]
         return tuple(_flat(closed_walk(sizes), sizes)), 1

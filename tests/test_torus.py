@@ -17,6 +17,7 @@ TENSOR, WEIGHTS = RINGS
 class Device:
     coords: tuple[int, ...]
     device_kind: str = V5P
+    slice_index: int = 0
 
 
 def slice_of(shape, kind=V5P):
@@ -88,6 +89,13 @@ def test_a_ring_along_a_line_goes_there_and_back_in_short_steps():
     order, load = ring_of(line, [0])
     assert load == 2 and sorted(order) == list(range(8))
     assert max(abs(order[i] - order[i - 1]) for i in range(8)) == 2
+
+
+def test_slices_have_links_of_their_own():
+    one = arrange(slice_of((2, 2, 4)), (1, 4, 2, 2), RINGS)
+    other = np.vectorize(lambda device: Device(device.coords, device.device_kind, 1), otypes=[object])(one)
+    for axes in RINGS:
+        assert ring_of(np.concatenate([one, other]), axes) == ring_of(one, axes)
 
 
 def test_devices_in_no_torus_are_neighbors():

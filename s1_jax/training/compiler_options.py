@@ -1,7 +1,8 @@
 """Options with which the programs of training are compiled, by platform and, on TPU, by generation.
 
-They are passed with each program, so no environment variable is needed. Every option for TPU is here because the
-schedule of the compiled step showed a gain; docs/performance.md says how much.
+They are passed with each program, so no environment variable is needed. The options for v5p and v6e are here because
+the schedule of the compiled step showed a gain of each on v5p (docs/performance.md). Those for v5e are one set, whose
+parts were not tried alone.
 """
 
 from __future__ import annotations
