@@ -20,13 +20,14 @@ import numpy as np
 from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from s1_jax.chips import LANES
 from s1_jax.config import MeshConfig
 from s1_jax.errors import UserError
 from s1_jax.torus import arrange, ring_of
 
 MESH_AXES = ("data", "fsdp", "context", "tensor")  # `data` may cross slices (DCN); the others stay on ICI
 RINGS = tuple(tuple(map(MESH_AXES.index, axes)) for axes in (("tensor",), ("fsdp", "context")))  # see `torus.arrange`
-LEAST_CHUNK = 512  # tokens of a row that stay together: a block of the attention kernel (`model/splash.py`)
+LARGEST_CHUNK = 512  # tokens of a row that stay together, at most: a block of the attention kernel (`model/splash.py`)
 RESIDUAL = ("residual_batch", "residual_length", "act_embed")  # logical axes of [B, T, D] between layers
 Rules = Mapping[str, str | tuple[str, ...] | None]
 
@@ -309,21 +310,27 @@ def _is_axes(x: Any) -> bool:
 def row_order(length: int, parts: int) -> np.ndarray:
     """Return the token of a row that each slot holds, so that a row cut into `parts` is cut fairly: [length] int.
 
-    Under a causal mask the end of a document costs the most. Of each 2 * parts chunks a part gets one from the front
-    and the one as far from the end (zig-zag), as context parallelism in Llama 3 does (arXiv 2407.21783, section 3.3.2).
-    A row has several such rounds where its chunks then have at least LEAST_CHUNK tokens, since it holds several
-    documents. Lengths that do not divide stay in order.
+    Under a causal mask the end of a document costs the most. Chunks of `row_chunk` tokens are dealt to the parts in
+    rounds, every other one backwards. With two rounds this is zig-zag, as in context parallelism in Llama 3 (arXiv
+    2407.21783, section 3.3.2); a row holds several documents, and more rounds divide each of them. Lengths that do not
+    divide stay in order.
     """
-    if parts == 1 or length % (2 * parts):
+    if parts == 1 or length % parts:
         return np.arange(length)
-    chunks = np.arange(length).reshape(row_rounds(length, parts), 2 * parts, -1)
-    return np.concatenate([chunks[:, [part, 2 * parts - 1 - part]].ravel() for part in range(parts)])
+    rounds = np.arange(length).reshape(-1, parts, row_chunk(length, parts))
+    rounds[1::2] = rounds[1::2, ::-1]
+    return rounds.swapaxes(0, 1).ravel()
 
 
-def row_rounds(length: int, parts: int) -> int:
-    """Return the rounds of `row_order`: the most whose chunks are multiples of LEAST_CHUNK, or 1."""
-    chunk = length // (2 * parts)
-    return max((n for n in range(1, chunk + 1) if chunk % n == 0 and chunk // n % LEAST_CHUNK == 0), default=1)
+def row_chunk(length: int, parts: int) -> int:
+    """Return the tokens of a chunk of `row_order`, of which a part holds two or more if its tokens are even in number.
+
+    It is the largest multiple of LANES up to LARGEST_CHUNK that allows it, so that blocks of attention are whole
+    chunks, or else half of a part's tokens.
+    """
+    tokens = length // parts
+    sizes = range(min(LARGEST_CHUNK, tokens // 2 // LANES * LANES), 0, -LANES)
+    return next((size for size in sizes if tokens % size == 0), tokens if tokens % 2 else tokens // 2)
 
 
 def current_row_order(length: int) -> np.ndarray:

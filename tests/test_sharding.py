@@ -15,7 +15,6 @@ from s1_jax.model import cached, qwen2
 from s1_jax.model.kv_cache import init_cache
 from s1_jax.sharding import (
     DECODE_RULES,
-    LEAST_CHUNK,
     TRAIN_RULES,
     Layout,
     assert_sharded,
@@ -23,8 +22,8 @@ from s1_jax.sharding import (
     current_row_order,
     make_mesh,
     place_rows,
+    row_chunk,
     row_order,
-    row_rounds,
     shard_over,
     sum_scatter,
 )
@@ -88,19 +87,23 @@ def test_row_order_gives_each_part_a_fair_share_of_a_causal_mask(length, parts):
 
 
 @pytest.mark.parametrize(
-    "length,parts,rounds", [(24576, 4, 6), (22528, 4, 1), (22528, 2, 11), (4096, 4, 1), (64, 2, 1)]
+    "length,parts,chunk",
+    [(24576, 4, 512), (22528, 4, 512), (21504, 4, 384), (22528, 2, 512), (4096, 4, 512), (2048, 4, 256), (64, 2, 16)],
 )
-def test_long_rows_are_dealt_in_rounds_of_whole_blocks(length, parts, rounds):
-    assert row_rounds(length, parts) == rounds
+def test_rows_are_dealt_in_chunks_that_are_blocks_of_attention(length, parts, chunk):
+    assert row_chunk(length, parts) == chunk
     order = row_order(length, parts)
     assert sorted(order) == list(range(length))
     per_part = order.reshape(parts, -1)
     assert (np.diff(per_part, axis=1) > 0).all()  # documents never fall along a device's slots
-    work = (order + 1).reshape(parts, -1).sum(axis=1)
-    assert len(set(work)) == 1
-    if rounds > 1:  # a document of an eighth of the row is dealt to all
-        here = (per_part < length // 8).sum(axis=1)
-        assert here.min() >= here.max() - 2 * LEAST_CHUNK
+    chunks = per_part.reshape(-1, chunk)
+    assert (chunks % chunk == np.arange(chunk)).all()
+    work = (order + 1).reshape(parts, -1).sum(axis=1)  # a token at position p sees p + 1
+    rounds = length // parts // chunk
+    assert work.max() / work.min() <= (1 if rounds % 2 == 0 else 1 + parts / rounds**2)
+    # a document of a quarter of the row is dealt to all
+    here = (per_part < length // 4).sum(axis=1)
+    assert here.min() >= here.max() - chunk
 
 
 def test_rows_are_placed_in_the_order_that_the_layout_says():

@@ -35,7 +35,7 @@ SIDEWAYS = {
     "reporting": "tasks",
     "checkpoints": "model",
     "config": "errors",
-    "sharding": "config errors torus",
+    "sharding": "chips config errors torus",
     "torus": "chips",
     "runtime": "config errors",
 }

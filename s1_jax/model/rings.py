@@ -102,10 +102,13 @@ class Whole:
         self._array = jax.lax.dynamic_update_slice_in_dim(self._array, piece, start, self._dimension)
 
 
-def gather(ring: Ring, x: jax.Array, dimension: int) -> jax.Array:
-    """Gather the pieces of all devices along `dimension`, in the order of their indices: an all-gather."""
+def gather(ring: Ring, x: jax.Array, dimension: int, filled: bool = False) -> jax.Array:
+    """Gather the pieces of all devices along `dimension`, in the order of their indices: an all-gather.
+
+    `filled` is that of `Whole`.
+    """
     size = x.shape[dimension]
-    whole = Whole(ring.parts * size, dimension)
+    whole = Whole(ring.parts * size, dimension, filled)
     for index, offset, piece in pieces(ring, x, dimension):
         whole.put(index * size + offset, piece)
     return whole.array

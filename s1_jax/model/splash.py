@@ -23,8 +23,8 @@ from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_mask_info
 from s1_jax.chips import LANES
 from s1_jax.config import ModelConfig
 from s1_jax.errors import UserError
-from s1_jax.model.rings import Ring, Whole, pieces, sum_parts
-from s1_jax.sharding import current_layout, is_sharded, row_order, row_rounds, shard_over
+from s1_jax.model.rings import Ring, cut, gather, halves, sum_parts
+from s1_jax.sharding import current_layout, is_sharded, row_chunk, row_order, shard_over
 
 # s1's documents are about 5,500 tokens: larger blocks visit more of what lies across them, and in rows of 32,768 the
 # 32B step takes 9 GiB a chip more with 1,024.
@@ -127,8 +127,8 @@ def attend_packed(
     # every device of a row has a copy of its own, so that gradients of the copies need not be equal
     copies = ("length", "batch", None, "act_kv_heads", "head_dim")
     ring = Ring(layout, layout.axes("length"))
-    gather = shard_over(layout, lambda x: whole_rows(ring, x)[None], kv_heads, copies)
-    k, v = (checkpoint_name(gather(x), KEPT) for x in (k, v))
+    whole = shard_over(layout, lambda x: whole_rows(ring, x)[None], kv_heads, copies)
+    k, v = (checkpoint_name(whole(x), KEPT) for x in (k, v))
 
     def local(q: jax.Array, k: jax.Array, v: jax.Array, visits: Visits, order: jax.Array) -> jax.Array:
         return run(q, k[0], v[0], visits, order)
@@ -143,44 +143,45 @@ def whole_rows(ring: Ring, x: jax.Array) -> jax.Array:
     """Gather the pieces [b, t, ...] of a row's devices, within `shard_over`: [b, T, ...], tokens in order."""
     if ring.parts == 1:
         return x
-    T = ring.parts * x.shape[1]
-    pairs = x.reshape(x.shape[0], row_rounds(T, ring.parts), 2, -1, *x.shape[2:])
     if ring.is_near:
-        whole = Whole(2 * ring.parts, 2, filled=True)
-        for index, offset, piece in pieces(ring, pairs, 2):
-            places = _places(ring, index)[offset:]
-            for place, chunk in zip(places, jnp.split(piece, piece.shape[2], 2), strict=False):
-                whole.put(place, chunk)
-        ordered = whole.array
-    else:
-        of_devices = jnp.moveaxis(jax.lax.all_gather(pairs, ring.axes), 0, 2)  # [b, rounds, devices, 2, ...]
-        ordered = jnp.concatenate([of_devices[:, :, :, 0], of_devices[:, :, ::-1, 1]], 2)
-    return ordered.reshape(x.shape[0], T, *x.shape[2:])
+        return _in_order(ring.parts, gather(ring, x, 1, filled=True))
+    return _in_order(ring.parts, jax.lax.all_gather(x, ring.axes, axis=1, tiled=True))
 
 
 def _scatter_rows(ring: Ring, _: None, grad: jax.Array) -> tuple[jax.Array]:
     if ring.parts == 1:
         return (grad,)
-    b, T, *rest = grad.shape
-    ordered = grad.reshape(b, row_rounds(T, ring.parts), 2 * ring.parts, -1, *rest)
+    of_devices = _by_device(ring.parts, grad)
 
     def part(index: jax.Array, way: int) -> jax.Array:
-        return jax.lax.dynamic_slice_in_dim(ordered, _places(ring, index)[way], 1, 2)
+        return halves(cut(of_devices, index, ring.parts, 1), ring.ways, 1)[way]
 
     if ring.is_near:
-        pairs = sum_parts(ring, part, 2)
-    else:
-        of_devices = jnp.stack([ordered[:, :, : ring.parts], ordered[:, :, : ring.parts - 1 : -1]], 3)
-        pairs = jax.lax.psum_scatter(jnp.moveaxis(of_devices, 2, 0), ring.axes)
-    return (pairs.reshape(b, T // ring.parts, *rest),)
+        return (sum_parts(ring, part, 1),)
+    return (jax.lax.psum_scatter(of_devices, ring.axes, scatter_dimension=1, tiled=True),)
 
 
 whole_rows.defvjp(lambda ring, x: (whole_rows(ring, x), None), _scatter_rows)
 
 
-def _places(ring: Ring, index: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the two chunks of each round that a device holds, as in `row_order`."""
-    return index, 2 * ring.parts - 1 - index
+def _in_order(parts: int, row: jax.Array) -> jax.Array:
+    """Bring a row [b, T, ...] from the order of its devices' slots, as `row_order` deals it, into its own."""
+    b, T, *rest = row.shape
+    rounds = row.reshape(b, parts, -1, row_chunk(T, parts), *rest).swapaxes(1, 2)
+    return _turned(rounds).reshape(row.shape)
+
+
+def _by_device(parts: int, row: jax.Array) -> jax.Array:
+    """Do the reverse of `_in_order`."""
+    b, T, *rest = row.shape
+    rounds = row.reshape(b, -1, parts, row_chunk(T, parts), *rest)
+    return _turned(rounds).swapaxes(1, 2).reshape(row.shape)
+
+
+def _turned(rounds: jax.Array) -> jax.Array:
+    """Turn every other round of chunks [b, rounds, parts, ...] around."""
+    backwards = np.arange(rounds.shape[1]) % 2 == 1
+    return jnp.where(backwards.reshape(1, -1, *[1] * (rounds.ndim - 2)), rounds[:, :, ::-1], rounds)
 
 
 def _attend_local(

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s1_jax import sharding
 from s1_jax.config import MeshConfig, ModelConfig
 from s1_jax.errors import UserError
 from s1_jax.model import attention, qwen2, rings, splash
@@ -152,21 +151,20 @@ def test_loss_and_gradients_by_the_kernel_on_a_mesh_equal_those_by_whole_scores_
         assert np.abs(mine - reference).max() <= LOSS_TOLERANCE * largest
 
 
-@pytest.mark.parametrize("chunk", [512, 2])  # of 32 tokens: one round or several
+@pytest.mark.parametrize("length", [32, 1536, 2560])  # in 2, 2 and 5 rounds with 4 parts
 @pytest.mark.parametrize("near", [True, False])
 @pytest.mark.parametrize("parts", [1, 2, 4])
-def test_rows_are_gathered_in_order_and_their_gradients_summed(parts, near, chunk, monkeypatch):
-    monkeypatch.setattr(sharding, "LEAST_CHUNK", chunk)
+def test_rows_are_gathered_in_order_and_their_gradients_summed(parts, near, length, monkeypatch):
     monkeypatch.setattr(rings, "is_near", lambda parts, load: near)
     layout = Layout(make_mesh(MeshConfig(fsdp=1, context=parts), jax.devices()[:parts]), TRAIN_RULES)
     ring = rings.Ring(layout, layout.axes("length"))
-    x = jnp.asarray(np.random.default_rng(parts).normal(size=(2, 32, K, H)), jnp.float32)
+    x = jnp.asarray(np.random.default_rng(parts).normal(size=(2, length, 1, 2)), jnp.float32)
     weights = jnp.asarray(np.random.default_rng(1).normal(size=(parts, *x.shape)), jnp.float32)
     here, copies = ("batch", "length", None, None), ("length", "batch", None, None, None)
     gather = jax.jit(shard_over(layout, lambda x: splash.whole_rows(ring, x)[None], here, copies))
     placed = place_rows(layout, {"x": np.asarray(x)[None, ..., 0, 0]}, rows=2)["x"][0]
-    order = row_order(32, parts)
-    assert np.array_equal(gather(x[:, order])[..., 0, 0], np.broadcast_to(x[..., 0, 0], (parts, 2, 32)))
+    order = row_order(length, parts)
+    assert np.array_equal(gather(x[:, order])[..., 0, 0], np.broadcast_to(x[..., 0, 0], (parts, 2, length)))
     assert np.array_equal(placed, x[:, order, 0, 0])
     grad = jax.jit(jax.grad(lambda x: (gather(x) * weights).sum()))(x[:, order])
     wanted = weights.sum(axis=0)[:, order]
