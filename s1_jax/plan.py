@@ -28,7 +28,8 @@ from s1_jax.config.plan import DecodePlanConfig, PlanConfig
 from s1_jax.data.tokens import Corpus, load_corpus
 from s1_jax.errors import UserError
 from s1_jax.model.sizes import QWEN2_5
-from s1_jax.planning.decode_estimate import LIVE, DecodePlan, make_decode_plan, most_rows
+from s1_jax.planning.decode_estimate import LIVE, DecodePlan, Requests, make_decode_plan, most_rows
+from s1_jax.planning.schedule import Timing
 from s1_jax.planning.search import Result, label, search
 from s1_jax.planning.topology import KNOWN, Topology, describe, parse_topology, say_on_stderr
 from s1_jax.planning.train_estimate import Plan, capacity, make_plan, slice_layout, waits
@@ -67,23 +68,23 @@ def main(argv: list[str] | None = None) -> None:
     # A sweep
     hop_latency = config.hop_latency_us / 1e6
     if isinstance(config, DecodePlanConfig):
-        needs = None
+        few, requests = None, requests_of(config)
         if config.rows:
-            rows, needs = most_rows(config, model, devices, say_on_stderr)
+            rows, few = most_rows(config, model, devices, say_on_stderr, requests)
             config = dataclasses.replace(config, batch_size=rows)
-        decoding = make_decode_plan(config, model, devices, say_on_stderr, needs, hop_latency)
+        decoding = make_decode_plan(config, model, devices, say_on_stderr, few, hop_latency, requests)
         say(to_json(decoding) if config.json else format_decode_plan(decoding, config.model.path, topology))
         return
 
     # A training run: its examples, then one plan or a search
-    corpus = examples(config)
+    corpus, limit = examples(config), config.programs
     if config.search:
-        results = search(config, model, corpus, devices, config.search_limit, say_on_stderr, hop_latency)
+        results = search(config, model, corpus, devices, config.search_limit, say_on_stderr, hop_latency, limit)
         say(search_json(results) if config.json else format_search(results))
         return
     layout, _ = slice_layout(config, devices)
     check_sizes(config, model, 0, layout)
-    plan = make_plan(config, model, corpus, devices, say_on_stderr, hop_latency)
+    plan = make_plan(config, model, corpus, devices, say_on_stderr, hop_latency, limit)
     say(to_json(plan) if config.json else format_plan(plan, config.model.path, topology))
 
 
@@ -116,6 +117,15 @@ def examples(config: PlanConfig) -> Corpus:
     corpus, counts = load_corpus(config.data, hf.load_tokenizer(config.model.path), config.format)
     say_on_stderr(f"{config.data.path}: {counts}")
     return corpus
+
+
+def requests_of(config: DecodePlanConfig) -> Requests | None:
+    """Return the requests to plan for, or None. Raises UserError if only one of their two lengths is given."""
+    if (config.input_len is None) != (config.output_len is None):
+        raise UserError("--input-len and --output-len go together; give both or neither")
+    if config.input_len is None or config.output_len is None:
+        return None
+    return Requests(config.input_len, config.output_len)
 
 
 def format_plan(plan: Plan, path: str, topology: Topology) -> str:
@@ -197,7 +207,7 @@ def format_decode_plan(plan: DecodePlan, path: str, topology: Topology) -> str:
         titles = (*TIMES.values(), *WAITS.values())
         columns = [("step with caches", "least GiB", "moved", "x least", *(f"ms {name}" for name in titles))]
         columns[0] += ("tokens/s", "per chip", "of roofline")
-        for name, live in LIVE.items():
+        for name, live in plan.live.items():
             times, timing = step.seconds(live), step.timings[live]
             rate = plan.sizes.rows / timing.seconds
             size = (f"{step.least(live) / GIB:.2f}", f"{step.moved(live) / GIB:.2f}")
@@ -207,8 +217,24 @@ def format_decode_plan(plan: DecodePlan, path: str, topology: Topology) -> str:
             ratio = f"{step.moved(live) / step.least(live):.4f}"
             columns.append((name.replace("_", " "), *size, ratio, *took, *shares))
         parts.append(align(list(zip(*columns, strict=True))))
+    others = [("other programs", "ms", "ms waiting for links")]
+    others.append((f"prompt of {plan.sizes.prompt_tokens:,} tokens", *_ms(plan.prefill)))
+    if (wave := plan.answers) is not None:
+        others.append((f"step of {wave.branches} answers", *_ms(wave.step)))
+        others.append(("their suffixes, once", *_ms(wave.suffixes)))
+    parts.append(align(others))
+    if plan.requests is not None and plan.request_rate is not None:
+        parts.append(
+            f"requests of {plan.requests.input_len:,} + {plan.requests.output_len:,} tokens: "
+            f"{plan.request_rate:.0f} new tokens/s, {plan.request_rate / plan.chips:.0f} per chip, "
+            "with the time that their prompts take"
+        )
     parts.append(f"compiled in {plan.compile_seconds:.0f} s")
     return "\n\n".join(parts)
+
+
+def _ms(timing: Timing) -> tuple[str, str]:
+    return f"{1000 * timing.seconds:.2f}", f"{1000 * timing.exposed.total():.2f}"
 
 
 def to_json(plan: Plan | DecodePlan) -> str:

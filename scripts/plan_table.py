@@ -3,8 +3,8 @@
     python scripts/plan_table.py --lengths LENGTHS.json [--only s1_32b_v5p64 ...] [--write docs/performance.md]
 
 Each row is one `python -m s1_jax.plan ... --json`. Results are saved in runs/plan/, so that the command resumes after a
-stop. LENGTHS.json has the token counts of s1's 1,000 examples (a list, or any form that `--lengths` of plan accepts);
-sweeps need none.
+stop. A table is written once all of its rows are there. LENGTHS.json has the token counts of s1's 1,000 examples (a
+list, or any form that `--lengths` of plan accepts); sweeps need none.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[1]
 # 16 x 32,768 tokens in one micro-batch
 FULL = ["--full", "--data.max-length", "32768", "--data.row-lengths", "32768", "--data.micro-batch-rows", "16"]
+FEW = ["--programs", "2"]  # of the shortest and the longest rows of a run
 WIDE = ["--mesh.fsdp", "8", "--mesh.context", "1", "--mesh.tensor", "4"]  # the mesh of MaxText's figures
 # config, slice, and the options that a "full" row changes
 ROWS: list[tuple[str, str, list[str] | None]] = [
@@ -44,18 +45,31 @@ ROWS: list[tuple[str, str, list[str] | None]] = [
     ("s1_1p5b_v6e1", "v6e-1", None),
     ("s1_0p5b_v5e1", "v5litepod-1", None),
 ]
-# slice of each sweep's config
-SWEEPS = {
-    "sweep_32b_v6e8": "v6e-8",
-    "sweep_32b_v6e16": "v6e-16",
-    "sweep_32b_v5p8": "v5p-8",
-    "sweep_32b_v5e16": "v5litepod-16",
-}
+INT8 = ["--stored.weights", "int8", "--stored.cache", "int8"]
+# config, slice, other options
+SWEEPS: list[tuple[str, str, list[str]]] = [
+    ("sweep_32b_v6e8", "v6e-8", []),
+    ("sweep_32b_v6e8", "v6e-8", INT8),
+    ("sweep_32b_v6e16", "v6e-16", []),
+    ("sweep_32b_v6e16", "v6e-16", INT8),
+    ("sweep_32b_v5p8", "v5p-8", []),
+    ("sweep_32b_v5e16", "v5litepod-16", []),
+]
+# tokens of a prompt, new tokens, rows (None: as many as fit), other options; all on a v6e-4
+REQUESTS: list[tuple[int, int, int | None, list[str]]] = [
+    (1024, 1024, 64, []),
+    (1024, 1024, 64, INT8),
+    (1024, 8192, None, []),
+    (1024, 8192, None, INT8),
+]
+MARKS = ("table", "decoding", "answers", "requests")  # of the tables in the file
 HEAD = "config|slice|step|mesh|remat|GiB a chip|of HBM|FLOPs x model|compute|HBM|ICI".split("|")
 HEAD += "waiting|scheduled|minutes|overlapped|not overlapped|chip-hours|MFU".split("|")
-SWEEP_HEAD = "config|slice|mesh|rows|weights|cache|GiB a chip|of HBM|moved|x least".split("|")
+SWEEP_HEAD = "config|slice|mesh|stored as|rows|weights|cache|GiB a chip|of HBM|moved|x least".split("|")
 SWEEP_HEAD += "HBM|ICI|collectives|waiting|latency|scheduled|tokens/s|a chip|of roofline".split("|")
 SWEEP_HEAD += "half full: tokens/s|a chip|of roofline".split("|")
+ANSWER_HEAD = "config|slice|stored as|answers|ms a step|waiting|tokens/s|a chip|suffixes, ms|prompt, ms".split("|")
+REQUEST_HEAD = "slice|stored as|prompt|new|rows|GiB a chip|ms a step|waiting|ms a prompt|new tokens/s|a chip".split("|")
 
 
 def main() -> None:
@@ -67,25 +81,34 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="write the tables into this file instead of printing them")
     options = parser.parse_args()
     options.kept.mkdir(parents=True, exist_ok=True)
-    rows, sweeps = [HEAD], [SWEEP_HEAD]
+    rows, sweeps, answers, requests = [HEAD], [SWEEP_HEAD], [ANSWER_HEAD], [REQUEST_HEAD]
+    whole = (len(ROWS), len(SWEEPS), len(SWEEPS), len(REQUESTS))
     for number, (config, topology, full) in enumerate(ROWS, start=1):
-        change = full or (["--lengths", str(options.lengths.resolve())] if options.lengths else [])
+        change = full or (["--lengths", str(options.lengths.resolve()), *FEW] if options.lengths else FEW)
         told = kept(f"{number:02}_{config}", config, topology, change, options)
         if told:
             remat = option(config, full, "--model.remat")
             rows.append(row(config, topology, full, told | {"remat": remat}))
-    for config, topology in SWEEPS.items():
-        told = kept(config, config, topology, ["--rows"], options)
+    for config, topology, change in SWEEPS:
+        told = kept("_".join([config, *["int8"] * bool(change)]), config, topology, ["--rows", *change], options)
         if told:
-            sweeps.append(sweep_row(config, topology, told))
-    tables = {"table": markdown(rows), "decoding": markdown(sweeps)}
+            sweeps.append(sweep_row(config, topology, change, told))
+            answers.append(answer_row(config, topology, change, told))
+    for prompt, new, batch, change in REQUESTS:
+        name = "_".join(["requests", str(prompt), str(new), *["int8"] * bool(change)])
+        told = kept(name, "sweep_32b_v6e8", "v6e-4", request_options(prompt, new, batch, change), options)
+        if told:
+            requests.append(request_row("v6e-4", change, told))
+    tables = dict(zip(MARKS, (rows, sweeps, answers, requests), strict=True))
     if options.write is None:
-        print("\n".join(tables.values()))
+        print("\n".join(map(markdown, tables.values())))
         return
     text = options.write.read_text()
-    for mark, table in tables.items():
-        if table.count("\n") == 2:  # without a plan the old table stays
+    for (mark, lines), number in zip(tables.items(), whole, strict=True):
+        if len(lines) - 1 < number:
+            print(f"table {mark}: {len(lines) - 1} of {number} plans; it stays as it is", file=sys.stderr)
             continue
+        table = markdown(lines)
         before, begin, rest = text.partition(f"<!-- {mark} -->\n")
         _, end, after = rest.partition("<!-- end -->")
         text = before + begin + table + end + after
@@ -138,19 +161,53 @@ def row(config: str, topology: str, full: list[str] | None, plan: dict[str, Any]
     return [*cells, *(f"{run[name]:.1f}" for name in names), f"{plan['mfu']:.0%}"]
 
 
-def sweep_row(config: str, topology: str, plan: dict[str, Any]) -> list[str]:
+def request_options(prompt: int, new: int, rows: int | None, change: list[str]) -> list[str]:
+    """Return the options of a plan for requests."""
+    number = ["--rows"] if rows is None else ["--batch-size", str(rows)]
+    return ["--mesh.tensor", "4", *number, "--input-len", str(prompt), "--output-len", str(new), *change]
+
+
+def sweep_row(config: str, topology: str, change: list[str], plan: dict[str, Any]) -> list[str]:
     """Return one line of the table of sweeps."""
     memory, full, half = plan["hbm_gib"], plan["step"]["full"], plan["step"]["half_full"]
-    cells = [config, topology, mesh_of(plan), str(plan["rows"])]
+    cells = [config, topology, mesh_of(plan), stored_as(change), str(plan["rows"])]
     cells += [f"{memory[name]:.2f}" for name in ("weights", "cache", "total")]
     cells += [f"{memory['total'] / memory['capacity']:.0%}", f"{full['bytes_moved'] / 2**30:.2f}"]
-    cells += [f"{full['ratio']:.4f}", *(f"{1000 * full['seconds'][name]:.2f}" for name in ("hbm", "ici"))]
+    cells += [f"{full['ratio']:.4f}", *(ms(full["seconds"][name]) for name in ("hbm", "ici"))]
     cells.append(str(sum(each["count"] for each in plan["collectives"])))
-    cells += [f"{1000 * full['seconds'][name]:.2f}" for name in ("exposed", "latency", "scheduled")]
+    cells += [ms(full["seconds"][name]) for name in ("exposed", "latency", "scheduled")]
     for step in (full, half):
         cells += [f"{step['tokens_per_second']:.0f}", f"{step['tokens_per_second_per_chip']:.0f}"]
         cells.append(f"{step['roofline_share']:.0%}")
     return cells
+
+
+def answer_row(config: str, topology: str, change: list[str], plan: dict[str, Any]) -> list[str]:
+    """Return one line of the table of answers at points of long traces."""
+    told = plan["answers"]
+    cells = [config, topology, stored_as(change), str(told["branches"])]
+    cells += [ms(told["step"][name]) for name in ("scheduled", "exposed")]
+    cells += [f"{told['tokens_per_second']:.0f}", f"{told['tokens_per_second_per_chip']:.0f}"]
+    return [*cells, ms(told["suffixes"]["scheduled"]), ms(plan["prefill"]["scheduled"])]
+
+
+def request_row(topology: str, change: list[str], plan: dict[str, Any]) -> list[str]:
+    """Return one line of the table of requests."""
+    told, times = plan["requests"], plan["step"]["requests"]["seconds"]
+    cells = [topology, stored_as(change), f"{told['input_len']:,}", f"{told['output_len']:,}", str(plan["rows"])]
+    cells += [f"{plan['hbm_gib']['total']:.2f}", ms(times["scheduled"]), ms(times["exposed"])]
+    cells += [ms(plan["prefill"]["scheduled"]), f"{told['tokens_per_second']:.0f}"]
+    return [*cells, f"{told['tokens_per_second_per_chip']:.0f}"]
+
+
+def stored_as(change: list[str]) -> str:
+    """Name the type of weights and cache."""
+    return "int8" if INT8[1] in change else "bfloat16"
+
+
+def ms(seconds: float) -> str:
+    """Format a time in seconds as a number of milliseconds."""
+    return f"{1000 * seconds:.2f}"
 
 
 def mesh_of(plan: dict[str, Any]) -> str:

@@ -163,6 +163,26 @@ def test_a_plan_of_a_sweep(sweep, tmp_path):
     assert half["seconds"]["scheduled"] < 0.7 * times["scheduled"]
     least = full["bytes_least"] / 8.1e11
     assert full["roofline_share"] == pytest.approx(least / times["scheduled"]) and times["hbm"] > least
+    answers = told["answers"]  # as long a cache, of fewer rows
+    assert answers["branches"] == 16 and 0 < answers["step"]["exposed"] < answers["step"]["scheduled"]
+    assert answers["step"]["scheduled"] < answers["suffixes"]["scheduled"]
+    assert told["prefill"]["scheduled"] > 0 and told["requests"] is None
+
+
+@pytest.mark.slow
+@NEEDS_LIBTPU
+def test_a_plan_of_requests(sweep, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(MODEL.to_dict()))
+    options = ("--model.path", str(tmp_path), "--topology", "v5e:2x2", "--input-len", "1024", "--output-len", "3072")
+    done = command(sweep, *options, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["rows"] == 16 and told["capacity"] == 4096 and told["prefill"]["prompt_tokens"] == 1024
+    step, prefill = told["step"]["requests"]["seconds"]["scheduled"], told["prefill"]["scheduled"]
+    assert told["step"]["half_full"]["seconds"]["scheduled"] < step < told["step"]["full"]["seconds"]["scheduled"]
+    requests = told["requests"]
+    assert requests["tokens_per_second"] == pytest.approx(16 / (step + 16 * prefill / 3072))
+    assert told["answers"] is None and set(told["hbm_gib"]["programs"]) == {"prefill", "fill", "growth", "decode"}
 
 
 @NEEDS_LIBTPU
@@ -170,6 +190,7 @@ def test_a_plan_of_a_sweep(sweep, tmp_path):
     "options,message",
     [
         (["--batch-size", "15"], "batch_size 15 must be a multiple of 2"),
+        (["--input-len", "15"], "--input-len and --output-len go together; give both or neither"),
         (["--model.path", "Qwen/Qwen2.5-72B-Instruct"], "weights (33.9 GiB) and the cache of 16 rows of 32768 tokens"),
         (["--model.path", "Qwen/Qwen2.5-72B-Instruct", "--rows"], "not even 2 rows of 32768 tokens fit on 4 chips"),
     ],

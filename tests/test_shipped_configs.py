@@ -27,7 +27,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((PROJECT / "configs").glob("*.py"))
 TABLES = run_path(str(PROJECT / "scripts" / "plan_table.py"))
 PLANNED = {config: topology for config, topology, full in TABLES["ROWS"] if full is None}
-SWEEPS = TABLES["SWEEPS"]
+SWEEPS = {config: topology for config, topology, _ in TABLES["SWEEPS"]}
 BFLOAT16 = Types("bfloat16", "bfloat16", "bfloat16")
 
 

@@ -9,20 +9,22 @@ import dataclasses
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from s1_jax.chips import GIB, Chip
 from s1_jax.config import EvaluateConfig, ModelConfig
 from s1_jax.decoding.engine import context_length
+from s1_jax.decoding.host.slots import CHUNK
 from s1_jax.decoding.host.waves import R, tiles_of
 from s1_jax.errors import UserError
 from s1_jax.model.qwen2 import Params
 from s1_jax.planning.counts import Counts, count
-from s1_jax.planning.decode_program import Sizes, Sweep, Types, cache_bytes, decode_params
+from s1_jax.planning.decode_program import PROMPT_TOKENS, Sizes, Sweep, Types, cache_bytes, decode_params
+from s1_jax.planning.few_layers import FewLayers
 from s1_jax.planning.groups import mesh_axes
 from s1_jax.planning.hlo import Module, parse
 from s1_jax.planning.roofline import TIMES, Seconds, seconds
@@ -31,11 +33,10 @@ from s1_jax.planning.train_estimate import capacity, slice_layout, waits
 from s1_jax.planning.train_program import compile_lowered, compute_dtype, local_bytes
 from s1_jax.sharding import DECODE_RULES, Layout
 
-LIVE = {"full": 1.0, "half_full": 0.5}  # fraction of the caches in use
+LIVE = {"full": 1.0, "half_full": 0.5}  # names of fractions of the caches in use
 ROOM = 0.99  # fraction of HBM; the compiler refuses programs that need more (see `compile_lowered`)
 FIRST_GUESS = 1.3 * GIB  # memory of a program in addition to weights and caches
 ATTENTION = "decode_attention"  # the kernel that skips unused parts of the cache
-FEW_LAYERS = (2, 3)  # programs with this many layers are compiled, and their memory extrapolated to all layers
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,46 @@ class Step:
         return self.least(live) / self.bandwidth / self.timings[live].seconds
 
 
+class Answers(NamedTuple):
+    """The answers at points of long traces, decoded together in a wave."""
+
+    branches: int  # decoded together
+    step: Timing  # adds a token to each
+    suffixes: Timing  # of a wave: all its branches read what ends their thinking
+
+    def to_dict(self, chips: int) -> dict[str, Any]:
+        """Return the answers' part of the plan's JSON object."""
+        rate = self.branches / self.step.seconds
+        return {
+            "branches": self.branches,
+            "step": {"hbm": self.step.hbm} | self.step.to_dict(),
+            "suffixes": self.suffixes.to_dict(),
+            "tokens_per_second": rate,
+            "tokens_per_second_per_chip": rate / chips,
+        }
+
+
+class Requests(NamedTuple):
+    """Requests of one length, of which each row serves one after another."""
+
+    input_len: int
+    output_len: int
+
+    @property
+    def capacity(self) -> int:
+        """Tokens of a row's cache."""
+        return self.input_len + self.output_len
+
+    @property
+    def live(self) -> float:
+        """Mean fraction of a row's cache in use."""
+        return (self.input_len + self.output_len / 2) / self.capacity
+
+    def rate(self, rows: int, step_seconds: float, prefill_seconds: float) -> float:
+        """Return the new tokens per second of all rows, where each stops for every prompt that is read."""
+        return rows / (step_seconds + rows * prefill_seconds / self.output_len)
+
+
 @dataclass(frozen=True)
 class DecodePlan:
     """Plan of a sweep's decoding on a slice, with bytes per chip."""
@@ -82,6 +123,9 @@ class DecodePlan:
     cache: float
     needs: dict[str, float]  # peak HBM use while each program of the sweep runs
     compile_seconds: float
+    prefill: Timing  # of one prompt
+    answers: Answers | None  # None with requests, which have no shared traces
+    requests: Requests | None = None
     step: Step | None = None  # None where it does not fit
 
     @property
@@ -94,16 +138,29 @@ class DecodePlan:
         """Whether every program of the sweep fits into memory."""
         return max(self.needs.values()) <= room(self.chip)
 
+    @property
+    def live(self) -> dict[str, float]:
+        """The fractions of the caches in use for which there are figures, by name."""
+        return lives(self.requests)
+
+    @property
+    def request_rate(self) -> float | None:
+        """New tokens per second of all rows; None without requests, or if the sweep does not fit."""
+        if self.requests is None or self.step is None:
+            return None
+        step = self.step.timings[self.requests.live]
+        return self.requests.rate(self.sizes.rows, step.seconds, self.prefill.seconds)
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object; the step's values are null if the sweep does not fit."""
         step = self.step
-        told = None if step is None else {name: self._at(step, live) for name, live in LIVE.items()}
+        told = None if step is None else {name: self._at(step, live) for name, live in self.live.items()}
         return {
             "chips": self.chips,
             "device_kind": self.device_kind,
             "mesh": self.mesh,
             "parameters": self.parameters,
-            **self.sizes._asdict(),
+            **{name: value for name, value in self.sizes._asdict().items() if name != "prompt_tokens"},
             "hbm_gib": {
                 "weights": self.weights / GIB,
                 "cache": self.cache / GIB,
@@ -118,7 +175,18 @@ class DecodePlan:
                 for kind, axis, size, times in step.collectives
             ],
             "step": told,
+            "prefill": {"prompt_tokens": self.sizes.prompt_tokens} | self.prefill.to_dict(),
+            "answers": None if self.answers is None else self.answers.to_dict(self.chips),
+            "requests": None if self.request_rate is None else self._of_requests(self.request_rate),
             "compile_seconds": self.compile_seconds,
+        }
+
+    def _of_requests(self, rate: float) -> dict[str, Any]:
+        assert self.requests is not None
+        return {
+            **self.requests._asdict(),
+            "tokens_per_second": rate,
+            "tokens_per_second_per_chip": rate / self.chips,
         }
 
     def _at(self, step: Step, live: float) -> dict[str, Any]:
@@ -140,16 +208,18 @@ def make_decode_plan(
     model: ModelConfig,
     devices: Sequence[jax.Device],
     say: Callable[[str], None] = lambda line: None,
-    needs: dict[str, float] | None = None,
+    few: FewLayers | None = None,
     hop_latency: float = HOP_LATENCY,
+    requests: Requests | None = None,
 ) -> DecodePlan:
-    """Compile the step for `batch_size` rows of `max_model_len` tokens, and find the memory of the other programs.
+    """Compile the step for `batch_size` rows of `max_model_len` tokens, and the other programs with few layers.
 
-    `needs` is the result of `needs_of` if it is already known; `hop_latency` is in seconds. Raises UserError for rows
-    that cannot be divided over the mesh, and if weights and caches alone are too large; RunError if the compiler fails.
+    `few` are those if they are there already; `hop_latency` is in seconds; rows are those of `requests` if there are
+    any. Raises UserError for rows that cannot be divided over the mesh, and if weights and caches alone are too large;
+    RunError if the compiler fails.
     """
     layout, chip = slice_layout(config, devices, DECODE_RULES)
-    sizes, types = sizes_of(config, model, layout), types_of(config)
+    sizes, types = sizes_of(config, model, layout, requests), types_of(config)
     weights, cache = local_bytes(decode_params(model, types, layout)), cache_bytes(model, types, layout, sizes)
     if weights + cache > capacity(chip):
         raise UserError(
@@ -158,13 +228,19 @@ def make_decode_plan(
             "use fewer rows (--batch-size; --rows finds how many fit) or more chips"
         )
     started = time.perf_counter()
-    if needs is None:
-        say(f"compiling the programs of a sweep with {sizes.rows} rows to find their memory")
-        needs = needs_of(model, types, layout, sizes)
+    if few is None:
+        say(f"compiling the programs of a sweep with {sizes.rows} rows and few layers")
+        few = FewLayers(model, types, layout, sizes, answers=requests is None)
     say(f"compiling the step with all {model.num_hidden_layers} layers; this takes a minute or two")
     sweep = Sweep(model, types, layout, sizes)
     compiled, total = compile_lowered(sweep.decode())
-    needs = needs | {"decode": total + local_bytes(sweep.block)}
+    P, T = sweep.block.cache[0].keys.shape[0], sweep.block.cache[0].capacity
+    prefill = Timing()
+    prefill.add(few.once("prefill", chip, hop_latency), math.ceil(T / CHUNK) / P)
+    answers = None
+    if requests is None:
+        of_wave = few.step("answers", chip, hop_latency), few.once("suffixes", chip, hop_latency)
+        answers = Answers(R * tiles_of(sizes.rows, layout.size("batch")), *of_wave)
     return DecodePlan(
         chip=chip,
         device_kind=devices[0].device_kind,
@@ -173,11 +249,16 @@ def make_decode_plan(
         sizes=sizes,
         weights=weights,
         cache=cache,
-        needs=needs,
+        needs=few.needs() | {"decode": total + local_bytes(sweep.block)},
         compile_seconds=time.perf_counter() - started,
+        prefill=prefill,
+        answers=answers,
+        requests=requests,
         step=None
         if compiled is None
-        else step_of(parse(compiled.as_text() or ""), sweep, model, layout, chip, hop_latency),
+        else step_of(
+            parse(compiled.as_text() or ""), sweep, model, layout, chip, lives(requests).values(), hop_latency
+        ),
     )
 
 
@@ -186,21 +267,22 @@ def most_rows(
     model: ModelConfig,
     devices: Sequence[jax.Device],
     say: Callable[[str], None] = lambda line: None,
-) -> tuple[int, dict[str, float]]:
-    """Return the largest `batch_size` with which every program of the sweep fits, and `needs_of` it.
+    requests: Requests | None = None,
+) -> tuple[int, FewLayers]:
+    """Return the largest `batch_size` with which every program of the sweep fits, and those programs.
 
     The number is estimated from the size of the caches, the programs are compiled, and the number is estimated again
     with the memory that they need in addition. Raises UserError if not even the smallest number of rows fits.
     """
     layout, chip = slice_layout(config, devices, DECODE_RULES)
     parts, free = layout.size("batch"), room(chip)
-    one = sizes_of(dataclasses.replace(config, batch_size=parts), model, layout)
+    one = sizes_of(dataclasses.replace(config, batch_size=parts), model, layout, requests)
     types = types_of(config)
     weights = local_bytes(decode_params(model, types, layout))
     row = cache_bytes(model, types, layout, one) / parts
 
     def held(rows: int) -> float:
-        tiles = tiles_of(rows, parts)
+        tiles = tiles_of(rows, parts) if requests is None else 0
         return weights + row * (rows + tiles * (1 + R * one.max_answer_tokens / one.capacity))
 
     def estimate(on_top: float) -> int:
@@ -209,20 +291,21 @@ def most_rows(
             rows += parts
         return rows
 
-    weighed: dict[int, dict[str, float]] = {}
+    tried: dict[int, FewLayers] = {}
+    fitting: list[int] = []
     rows = estimate(FIRST_GUESS)
-    while rows and rows not in weighed:
-        weighed[rows] = needs_of(model, types, layout, one._replace(rows=rows))
-        total = max(weighed[rows].values())
+    while rows and rows not in tried:
+        tried[rows] = FewLayers(model, types, layout, one._replace(rows=rows), answers=requests is None)
+        total = max(tried[rows].needs().values())
+        fitting += [rows] if total <= free else []
         say(f"{rows} rows need {total / GIB:.2f} of {free / GIB:.2f} GiB")
         rows = estimate(total - held(rows)) or rows // (2 * parts) * parts
-    fitting = [rows for rows, needs in weighed.items() if max(needs.values()) <= free]
     if not fitting:
         raise UserError(
             f"not even {parts} rows of {one.capacity} tokens fit on {layout.mesh.size} chips; "
             "use more chips, or lower max_model_len"
         )
-    return max(fitting), weighed[max(fitting)]
+    return max(fitting), tried[max(fitting)]
 
 
 def room(chip: Chip) -> float:
@@ -230,15 +313,23 @@ def room(chip: Chip) -> float:
     return ROOM * capacity(chip)
 
 
-def sizes_of(config: EvaluateConfig, model: ModelConfig, layout: Layout) -> Sizes:
+def lives(requests: Requests | None) -> dict[str, float]:
+    """Return the fractions of the caches in use for which a plan has figures, by name."""
+    return LIVE if requests is None else LIVE | {"requests": requests.live}
+
+
+def sizes_of(config: EvaluateConfig, model: ModelConfig, layout: Layout, requests: Requests | None = None) -> Sizes:
     """Return the sizes of the sweep's arrays. Raises UserError for rows that cannot be divided over the mesh."""
     parts = layout.size("batch")
     if config.batch_size < 1 or config.batch_size % parts:
         raise UserError(
             f"batch_size {config.batch_size} must be a multiple of {parts}, the mesh's data x fsdp x context"
         )
-    length = config.max_model_len or context_length(model)
-    return Sizes(config.batch_size, length, config.answer_tokens, config.draft_tokens)
+    if requests is not None:
+        length, prompt = requests.capacity, requests.input_len
+    else:
+        length, prompt = config.max_model_len or context_length(model), PROMPT_TOKENS
+    return Sizes(config.batch_size, length, config.answer_tokens, config.draft_tokens, prompt)
 
 
 def types_of(config: EvaluateConfig) -> Types:
@@ -248,24 +339,16 @@ def types_of(config: EvaluateConfig) -> Types:
     return Types(compute, stored.weights, stored.cache)
 
 
-def needs_of(model: ModelConfig, types: Types, layout: Layout, sizes: Sizes) -> dict[str, float]:
-    """Return the bytes per chip of each program of a sweep except the loop, extrapolated from programs of few layers.
-
-    All layers have their own arrays and need the same memory. For the decoding loop with 17 rows on v6e-8 this gives
-    24.80 GiB, while compiling all 64 layers gives 24.74.
-    """
-    less, more = (
-        Sweep(dataclasses.replace(model, num_hidden_layers=layers), types, layout, sizes).needs()
-        for layers in FEW_LAYERS
-    )
-    further = (model.num_hidden_layers - FEW_LAYERS[0]) / (FEW_LAYERS[1] - FEW_LAYERS[0])
-    return {name: less[name] + further * (more[name] - less[name]) for name in less}
-
-
 def step_of(
-    module: Module, sweep: Sweep, model: ModelConfig, layout: Layout, chip: Chip, hop_latency: float = HOP_LATENCY
+    module: Module,
+    sweep: Sweep,
+    model: ModelConfig,
+    layout: Layout,
+    chip: Chip,
+    fractions: Iterable[float] = LIVE.values(),
+    hop_latency: float = HOP_LATENCY,
 ) -> Step:
-    """Count one execution of the body of the program's loop, and read its schedule."""
+    """Count one execution of the body of the program's loop, and read its schedule by `fractions` of caches in use."""
     counts = Counts()
     counts.add(count(module, 1), 1)
     counts.add(count(module, 0), -1)
@@ -280,7 +363,7 @@ def step_of(
     flops, cache = skips * attention / layout.mesh.size, local_bytes(sweep.state.cache)
     schedule = Schedule(module, layout.mesh, chip, hop_latency)
     timings = {}
-    for live in LIVE.values():
+    for live in fractions:
         runs = counts.kernels.get(ATTENTION, 1.0)
         kernels = {ATTENTION: Kernel(flops / runs, -(1 - live) * cache / runs)}
         timings[live] = Timing()

@@ -19,7 +19,7 @@ from s1_jax.decoding.core.end_markers import Markers
 from s1_jax.decoding.core.sampling import PhaseSampling, Sampling
 from s1_jax.decoding.core.token_ids import IGNORE_STRINGS, IGNORE_WIDTH
 from s1_jax.decoding.device.branches import BranchPoints
-from s1_jax.decoding.device.programs import Program, Programs
+from s1_jax.decoding.device.programs import Program, Programs, bucket
 from s1_jax.decoding.host.slots import BLOCK_TOKENS, CHUNK, SPARE_SLOTS
 from s1_jax.decoding.host.waves import TAIL_MULTIPLES, R, tiles_of
 from s1_jax.errors import RunError
@@ -30,7 +30,7 @@ from s1_jax.planning.train_program import compile_lowered, local_bytes
 from s1_jax.sharding import Layout
 
 SUFFIX_TOKENS = 8  # about the longest suffix; the exact number depends on the tokenizer
-PROMPT_TOKENS = 512  # a long question; a block has as many such prompts as it may
+PROMPT_TOKENS = 512  # a long question
 
 
 class Sizes(NamedTuple):
@@ -40,6 +40,7 @@ class Sizes(NamedTuple):
     capacity: int  # S, which is max_model_len for long rows
     max_answer_tokens: int
     draft_tokens: int = 0  # verified per row and step in addition to the next token
+    prompt_tokens: int = PROMPT_TOKENS  # a block has as many such prompts as it may
 
 
 class Types(NamedTuple):
@@ -48,6 +49,13 @@ class Types(NamedTuple):
     compute: str
     weights: str
     cache: str
+
+
+class Built(NamedTuple):
+    """One compiled program of a sweep."""
+
+    bytes: float  # in use on each chip while it runs, including all other arrays
+    compiled: jax.stages.Compiled
 
 
 class Sweep:
@@ -64,7 +72,7 @@ class Sweep:
         drafts = sizes.draft_tokens
         self._programs = Programs(config, self.params, markers, sizes.capacity, compute, kept, layout, drafts)
         self.state: Any = _compiled(self._programs.empty_slots, sizes.rows, sizes.capacity)[0]
-        T = min(PROMPT_TOKENS, sizes.capacity)
+        T = bucket(sizes.prompt_tokens, sizes.capacity)
         P = min(max(BLOCK_TOKENS // T, 1), 1 << (sizes.rows - 1).bit_length())
         self.block: Any = _compiled(self._programs.empty_block, P, T)[0]  # prompts that wait for slots
 
@@ -73,33 +81,44 @@ class Sweep:
         B = self.sizes.rows
         return self._programs.decode.lower(self.state, _budget(B), _sampling(B), *_ints((), ()))
 
-    def needs(self) -> dict[str, float]:
-        """Return the bytes in use on each chip while each of the other programs runs, including all other arrays."""
-        B, S, most, _ = self.sizes
+    def others(self, answers: bool = True) -> dict[str, Built]:
+        """Compile the other programs, those of the answers of long traces only if there are `answers`.
+
+        Each runs while all arrays of the sweep are there. Raises RunError for one that does not fit even alone.
+        """
+        B, S, most, *_ = self.sizes
         params, slots, programs = local_bytes(self.params), local_bytes(self.state), self._programs
         P, T = self.block.cache[0].keys.shape[0], self.block.cache[0].capacity
+        built: dict[str, Built] = {}
+
+        def build(name: str, beside: float, program: Program, *arguments: Any) -> Any:
+            result, total, compiled = _compiled(program, *arguments)
+            built[name] = Built(total + beside, compiled)
+            return result
+
         chunk, start, lengths = _ints((P, min(T, CHUNK)), (), (P,))
-        found = {"prefill": _compiled(programs.prefill, self.block, chunk, start, lengths)[1] + slots}
+        build("prefill", slots, programs.prefill, self.block, chunk, start, lengths)
         prompts = (self.block, *_ints((P, T)), lengths)
         filled = max(1, B // SPARE_SLOTS)
         of_slots = (_budget(B), _array((B,), bool), *_ints((filled,), (filled,)))
-        found["fill"] = _compiled(programs.fill, self.state, *prompts, *of_slots)[1] + params
+        build("fill", params, programs.fill, self.state, *prompts, *of_slots)
         first = self.state.cache[0]
-        found["growth"] = _compiled(programs.resize_layer, first, S)[1] + params + slots - local_bytes(first)
+        others = params + slots - local_bytes(first)
+        build("growth", others, programs.resize_layer, first, S)
+        if not answers:
+            return built
 
         tiles = tiles_of(B, self._layout.size("batch"))
-        copied, total = _compiled(programs.prefix_layer, first, *_ints((tiles,)), S)
+        copied = build("prefix", 0.0, programs.prefix_layer, first, *_ints((tiles,)), S)
         prefix = (copied,) * len(self.state.cache)
-        found["prefix"] = total + params + slots - local_bytes(first) + local_bytes(prefix[1:])
+        built["prefix"] = built["prefix"]._replace(bytes=built["prefix"].bytes + others + local_bytes(prefix[1:]))
         multiple = TAIL_MULTIPLES["tpu"]
         tail = -(-(SUFFIX_TOKENS + most + 1) // multiple) * multiple
         points = BranchPoints(*_ints((tiles, R), (tiles, R)), *(_array((tiles, R), bool) for _ in range(2)))
         trunks = (prefix, *_ints((tiles,)), points, _budget(tiles))
-        answers, total = _compiled(programs.start_branches, tail, *trunks)
-        found["suffixes"] = total + slots
-        stop = _ints(())
-        found["answers"] = _compiled(programs.decode_branches, answers, *trunks, _sampling(tiles), *stop)[1] + slots
-        return found
+        begun = build("suffixes", slots, programs.start_branches, tail, *trunks)
+        build("answers", slots, programs.decode_branches, begun, *trunks, _sampling(tiles), *_ints(()))
+        return built
 
 
 def decode_params(config: ModelConfig, types: Types, layout: Layout) -> Params:
@@ -130,8 +149,8 @@ def cache_bytes(config: ModelConfig, types: Types, layout: Layout, sizes: Sizes)
     return local_bytes(jax.tree.map(lambda leaf: _placed(leaf, layout.sharding(*AXES[: leaf.ndim])), cache))
 
 
-def _compiled(program: Program, *arguments: Any) -> tuple[Any, float]:
-    """Compile a program and return its results as shapes with shardings, and its peak bytes on each chip.
+def _compiled(program: Program, *arguments: Any) -> tuple[Any, float, jax.stages.Compiled]:
+    """Compile a program and return its results as shapes with shardings, its peak bytes on each chip, and itself.
 
     Raises RunError if it does not fit even alone.
     """
@@ -139,7 +158,7 @@ def _compiled(program: Program, *arguments: Any) -> tuple[Any, float]:
     compiled, total = compile_lowered(lowered)
     if compiled is None:
         raise RunError(f"a program of the sweep needs {total / GIB:.1f} GiB by itself; use fewer rows or more chips")
-    return jax.tree.map(_placed, lowered.out_info, compiled.output_shardings), total
+    return jax.tree.map(_placed, lowered.out_info, compiled.output_shardings), total, compiled
 
 
 def _placed(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:

@@ -44,6 +44,9 @@ class Seconds:
     def __add__(self, other: Seconds) -> Seconds:
         return Seconds(self.compute + other.compute, self.hbm + other.hbm, self.ici + other.ici)
 
+    def __mul__(self, times: float) -> Seconds:
+        return Seconds(times * self.compute, times * self.hbm, times * self.ici)
+
 
 def seconds(counts: Counts, kernel_flops: float, mesh: Mesh, chip: Chip) -> Seconds:
     """Return the times of a step with these counts; `kernel_flops` are those of Pallas kernels on the busiest chip."""

@@ -54,19 +54,21 @@ def search(
     limit: int,
     say: Callable[[str], None] = lambda line: None,
     hop_latency: float = HOP_LATENCY,
+    programs: int | None = None,
 ) -> list[Result]:
     """Compile at most `limit` choices, the most promising first, and return them ranked by their time as scheduled.
 
     For each mesh and rows the remat policies are tried in the order of REMAT_POLICIES, from little to much recompute,
     until one fits; policies that did not fit are not tried with the next mesh. The last choice is the fastest one with
-    the other value of `train.async_collectives`. Raises UserError if nothing can fit.
+    the other value of `train.async_collectives`. Of each, the step is compiled for at most `programs` of its shapes.
+    Raises UserError if nothing can fit.
     """
     found = sorted(candidates(config, model, corpus, devices), key=lambda candidate: candidate.seconds)
     say(f"{len(found)} meshes and rows could fit; compiling at most {limit} choices")
     results: list[Result] = []
 
     def try_(chosen: TrainConfig) -> Plan:
-        plan = make_plan(chosen, model, corpus, devices, hop_latency=hop_latency)
+        plan = make_plan(chosen, model, corpus, devices, hop_latency=hop_latency, limit=programs)
         results.append(Result(chosen, plan))
         say(f"{len(results)}/{limit}  {label(chosen)}: {outcome(plan)}")
         return plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,6 +23,8 @@ from s1_jax.planning.train_program import Memory, Program, compile_program
 from s1_jax.planning.workload import StepWork, steps
 from s1_jax.sharding import TRAIN_RULES, Layout, Rules, make_mesh
 
+Shape = tuple[int, int, int]  # M, B, T of a step's arrays
+
 
 class RunSeconds(NamedTuple):
     """Length of a whole run."""
@@ -40,7 +42,7 @@ class Plan:
     device_kind: str
     mesh: dict[str, int]
     parameters: int
-    shapes: dict[tuple[int, int, int], int]  # number of steps by shape (M, B, T)
+    shapes: dict[Shape, int]  # number of steps of each shape
     memory: Memory
     model_flops: float  # of all chips, like compiled_flops
     compile_seconds: float
@@ -140,17 +142,20 @@ def make_plan(
     devices: Sequence[jax.Device],
     say: Callable[[str], None] = lambda line: None,
     hop_latency: float = HOP_LATENCY,
+    limit: int | None = None,
 ) -> Plan:
-    """Compile the step once for each shape of the run, and sum over its steps; `hop_latency` is in seconds.
+    """Compile the step for the shapes of the run, and sum over its steps; `hop_latency` is in seconds.
 
-    Stops at the first shape that does not fit. Raises UserError as training would, and RunError if the compiler fails.
+    With a `limit` (at least 2) only so many shapes are compiled, and what the others cost is linear in between. Stops
+    at the first shape that does not fit. Raises UserError as training would, and RunError if the compiler fails.
     """
     layout, chip = slice_layout(config, devices)
     work = list(steps(config, model, corpus, layout.size("batch"), layout.size("length")))
     shapes = Counter(step.shape for step in work)
-    programs: dict[tuple[int, int, int], Program] = {}
-    for number, shape in enumerate(sorted(shapes, key=math.prod, reverse=True), start=1):
-        say(f"compiling the step on {list(shape)} tokens, {number} of {len(shapes)}; this takes a minute or two")
+    programs: dict[Shape, Program] = {}
+    wanted = spread_out(sorted(shapes, key=math.prod, reverse=True), limit)
+    for number, shape in enumerate(wanted, start=1):
+        say(f"compiling the step on {list(shape)} tokens, {number} of {len(wanted)}; this takes a minute or two")
         programs[shape] = compile_program(config, model, layout, shape, len(work))
         if programs[shape].module is None:
             break
@@ -170,35 +175,61 @@ def make_plan(
     return Plan(**about, **_totals(work, programs, model, layout, chip, hop_latency))
 
 
+def spread_out(shapes: Sequence[Shape], limit: int | None) -> list[Shape]:
+    """Return at most `limit` of these, the first and the last among them, and the others evenly between."""
+    if limit is None or len(shapes) <= limit:
+        return list(shapes)
+    return [shapes[round(i * (len(shapes) - 1) / (limit - 1))] for i in range(limit)]
+
+
+def between(shape: Shape, compiled: Collection[Shape]) -> list[tuple[Shape, float]]:
+    """Return the compiled shapes next to this one in size, with their shares of it: itself alone if it is compiled."""
+    if shape in compiled:
+        return [(shape, 1.0)]
+    size = math.prod(shape)
+    below = max((each for each in compiled if math.prod(each) < size), key=math.prod)
+    above = min((each for each in compiled if math.prod(each) > size), key=math.prod)
+    share = (size - math.prod(below)) / (math.prod(above) - math.prod(below))
+    return [(below, 1 - share), (above, share)]
+
+
 def _totals(
-    work: Sequence[StepWork], programs: dict, model: ModelConfig, layout: Layout, chip: Chip, hop_latency: float
+    work: Sequence[StepWork],
+    programs: Mapping[Shape, Program],
+    model: ModelConfig,
+    layout: Layout,
+    chip: Chip,
+    hop_latency: float,
 ) -> dict[str, Any]:
     chips, number = layout.mesh.size, len(work)
+    modules = {shape: program.module for shape, program in programs.items() if program.module is not None}
+    schedules = {shape: Schedule(module, layout.mesh, chip, hop_latency) for shape, module in modules.items()}
     counted: dict[tuple, Counts] = {}
-    schedules = {shape: Schedule(program.module, layout.mesh, chip, hop_latency) for shape, program in programs.items()}
     compiled_flops = overlap = host_bytes = 0.0
     spent, timing = Seconds(0.0, 0.0, 0.0), Timing()
     collectives: Counter[tuple[str, str]] = Counter()
     for step in work:
-        key = (step.shape, step.micro_batches)
-        if key not in counted:
-            counted[key] = count(programs[step.shape].module, step.micro_batches)
-        counts = counted[key]
-        kernels = attention_kernels(counts, step.attention_flops, model)
-        waited = attention_kernels(counts, step.attention_waited, model)
-        times = seconds(counts, total_flops(counts, waited) / chips, layout.mesh, chip)
-        spent, overlap = spent + times, overlap + times.step_overlap
-        on_chip = {name: Kernel(flops / chips) for name, flops in waited.items()}
-        timing.add(schedules[step.shape].timing(step.micro_batches, on_chip), 1 / number)
-        compiled_flops += counts.matmul_flops * chips + total_flops(counts, kernels)
-        host_bytes += counts.host_bytes
-        for collective, often in counts.collectives.items():
-            axes = "+".join(mesh_axes(collective.groups, layout.mesh))
-            collectives[collective.kind, axes] += collective.bytes * often  # type: ignore[assignment]
+        for shape, share in between(step.shape, modules):
+            key = (shape, step.micro_batches)
+            if key not in counted:
+                counted[key] = count(modules[shape], step.micro_batches)
+            counts = counted[key]
+            kernels = attention_kernels(counts, step.attention_flops, model)
+            waited = attention_kernels(counts, step.attention_waited, model)
+            times = seconds(counts, total_flops(counts, waited) / chips, layout.mesh, chip)
+            spent, overlap = spent + times * share, overlap + share * times.step_overlap
+            on_chip = {name: Kernel(flops / chips) for name, flops in waited.items()}
+            timing.add(schedules[shape].timing(step.micro_batches, on_chip), share / number)
+            compiled_flops += share * (counts.matmul_flops * chips + total_flops(counts, kernels))
+            host_bytes += share * counts.host_bytes
+            for collective, often in counts.collectives.items():
+                axes = "+".join(mesh_axes(collective.groups, layout.mesh))
+                collectives[collective.kind, axes] += share * collective.bytes * often  # type: ignore[assignment]
+    mean = spent * (1 / number)
     return {
         "compiled_flops": compiled_flops / number,
         "collectives": tuple((*key, total / number) for key, total in collectives.most_common()),
-        "seconds": Seconds(spent.compute / number, spent.hbm / number, spent.ici / number),
+        "seconds": mean,
         "timing": timing,
         "run_seconds": RunSeconds(overlap, timing.seconds * number, spent.step_no_overlap),
         "host_bytes": host_bytes / number,

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
 from s1_jax.chips import GIB, chip_of
 from s1_jax.config import ModelConfig
 from s1_jax.errors import RunError, UserError
+from s1_jax.planning import train_estimate
 from s1_jax.planning.counts import Counts
 from s1_jax.planning.roofline import Seconds
 from s1_jax.planning.schedule import Timing
-from s1_jax.planning.train_estimate import Plan, RunSeconds, attention_kernels, capacity, total_flops
-from s1_jax.planning.train_program import Memory
+from s1_jax.planning.train_estimate import (
+    Plan,
+    RunSeconds,
+    attention_kernels,
+    between,
+    capacity,
+    spread_out,
+    total_flops,
+)
+from s1_jax.planning.train_program import Memory, Program
+from s1_jax.planning.workload import StepWork
+from tests.planning.test_schedule import CHIP, slice_of
 
 PLAN = Plan(
     chip=chip_of("TPU v5"),
@@ -101,3 +113,43 @@ def test_a_plan_on_chips_of_two_devices_counts_chips_and_the_peak_once():
     told = dataclasses.replace(PLAN, chip=v7x, model_flops=16 * 2307e12).to_dict()
     assert told["chips"] == 16 and told["mfu"] == pytest.approx(1 / 1.6)
     assert told["run"]["chip_hours"] == pytest.approx(16 * 160 / 3600)
+
+
+SHAPES = [(1, 4, length) for length in (28_672, 24_576, 22_528, 21_504, 20_480)]
+
+
+def test_few_programs_are_the_longest_the_shortest_and_some_between():
+    assert spread_out(SHAPES, None) == spread_out(SHAPES, 5) == spread_out(SHAPES, 9) == SHAPES
+    assert spread_out(SHAPES, 2) == [SHAPES[0], SHAPES[-1]]
+    assert spread_out(SHAPES, 3) == [SHAPES[0], SHAPES[2], SHAPES[-1]]
+
+
+def test_a_shape_that_is_not_compiled_lies_between_its_neighbors():
+    compiled = spread_out(SHAPES, 3)
+    assert between(SHAPES[2], compiled) == [(SHAPES[2], 1.0)]
+    (below, less), (above, more) = between((1, 4, 24_576), compiled)
+    assert (below[2], above[2]) == (22_528, 28_672) and less + more == 1.0
+    assert less * 22_528 + more * 28_672 == pytest.approx(24_576)
+
+
+def test_costs_of_a_run_are_linear_between_two_programs(monkeypatch):
+    """Programs whose costs are their tokens: a run planned with two of them costs as much as with all."""
+    mesh = slice_of(2, 2)
+    work = [StepWork(shape, 1, 1.0, (4.0, 6.0), (4.0, 6.0)) for shape in SHAPES for _ in range(2)]
+    monkeypatch.setattr(train_estimate, "count", lambda module, times: Counts(module, module, 0.0, {}, {"x_dkv": 1.0}))
+    monkeypatch.setattr(
+        train_estimate, "Schedule", lambda module, *_: SimpleNamespace(timing=lambda *_: Timing(module))
+    )
+
+    def totals(shapes):
+        programs = {shape: Program(PLAN.memory, float(shape[2]), 1.0) for shape in shapes}
+        layout = SimpleNamespace(mesh=mesh)
+        return train_estimate._totals(work, programs, ModelConfig(10, 8, 16, 3, 2, 1), layout, CHIP, 0.0)
+
+    few, every = totals([SHAPES[0], SHAPES[-1]]), totals(SHAPES)
+    assert (
+        few["timing"].seconds == pytest.approx(every["timing"].seconds) == pytest.approx(sum(s[2] for s in SHAPES) / 5)
+    )
+    assert few["compiled_flops"] == pytest.approx(every["compiled_flops"])
+    assert dataclasses.astuple(few["seconds"]) == pytest.approx(dataclasses.astuple(every["seconds"]))
+    assert few["run_seconds"] == pytest.approx(every["run_seconds"])
