@@ -323,14 +323,13 @@ def row_order(length: int, parts: int) -> np.ndarray:
 
 
 def row_chunk(length: int, parts: int) -> int:
-    """Return the tokens of a chunk of `row_order`, of which a part holds two or more if its tokens are even in number.
+    """Return the tokens of a chunk of `row_order`: a block of attention, or half a part's tokens if that is its block.
 
-    It is the largest multiple of LANES up to LARGEST_CHUNK that allows it, so that blocks of attention are whole
-    chunks, or else half of a part's tokens.
+    A block is the largest multiple of LANES up to LARGEST_CHUNK that divides a part's tokens.
     """
     tokens = length // parts
-    sizes = range(min(LARGEST_CHUNK, tokens // 2 // LANES * LANES), 0, -LANES)
-    return next((size for size in sizes if tokens % size == 0), tokens if tokens % 2 else tokens // 2)
+    block = next((size for size in range(LARGEST_CHUNK, 0, -LANES) if tokens % size == 0), tokens)
+    return tokens // 2 if block == tokens and tokens % 2 == 0 else block
 
 
 def current_row_order(length: int) -> np.ndarray:

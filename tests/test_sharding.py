@@ -88,7 +88,16 @@ def test_row_order_gives_each_part_a_fair_share_of_a_causal_mask(length, parts):
 
 @pytest.mark.parametrize(
     "length,parts,chunk",
-    [(24576, 4, 512), (22528, 4, 512), (21504, 4, 384), (22528, 2, 512), (4096, 4, 512), (2048, 4, 256), (64, 2, 16)],
+    [
+        (24576, 4, 512),
+        (22528, 4, 512),
+        (21504, 4, 384),
+        (22528, 2, 512),
+        (4096, 4, 512),
+        (2048, 4, 256),
+        (1536, 4, 192),
+        (64, 2, 16),
+    ],
 )
 def test_rows_are_dealt_in_chunks_that_are_blocks_of_attention(length, parts, chunk):
     assert row_chunk(length, parts) == chunk
