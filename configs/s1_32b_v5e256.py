@@ -3,7 +3,7 @@
     python -m s1_jax.train configs/s1_32b_v5e256.py
 
 Memory and time are planned with the TPU compiler (docs/performance.md), not measured: 8.0 of 15.8 GiB per
-chip; 315 steps in 6.1 minutes, 25.8 chip-hours, without loading and compiling.
+chip; 315 steps in 5.9 minutes, 25.3 chip-hours, without loading and compiling.
 The slice has several hosts: run the same command on each, with a run_dir that all of them share.
 Expected, from the paper's s1-32B without budget forcing: 50.0 on AIME24, 92.6 on MATH500, 56.6 on GPQA Diamond.
 """
