@@ -18,7 +18,7 @@ def get_config() -> TrainConfig:
         data=DataConfig(
             path="simplescaling/s1K",
             max_length=12_288,
-            row_lengths=(13_824, 14_336, 15_360),
+            row_lengths=(14_336, 14_848, 15_360, 15_872),
             batch_examples=16,
             micro_batch_rows=1,
         ),

@@ -229,6 +229,8 @@ def _value(module: Module, computation: Computation, name: str, state: State) ->
         arguments = {-1 - number: value for number, value in enumerate(values) if value is not None}
         return _value(module, inner, inner.root, arguments)
     known = [value for value in values if value is not None]
+    if instruction.opcode == "and" and known and instruction.arrays[0].dtype == "pred":
+        return int(all(known))  # a loop that may also end for an unknown reason runs to the bound that is known
     if len(known) < len(values) or not known:
         return None
     if instruction.opcode == "compare":

@@ -110,6 +110,19 @@ def test_a_trip_count_the_compiler_states_is_taken():
     assert parse(text).executions(0)["body"] == 6
 
 
+@pytest.mark.parametrize("order", ["%in_time, %going", "%going, %in_time"])
+def test_a_loop_that_may_end_earlier_runs_to_its_bound(order):
+    """As the loop over a draft, which ends where no row goes on."""
+    early = f"""%in_time = pred[] compare(%j, %limit), direction=LT
+  %going = pred[] custom-call(), custom_call_target="SomeRowGoesOn"
+  ROOT %c = pred[] and({order})"""
+    text = loop("0", "3", "LT").replace("ROOT %c = pred[] compare(%j, %limit), direction=LT", early)
+    module = parse(text)
+    entry = module[module.entry]
+    assert early in text and trip_count(module, entry, entry["known"], {})[0] == 4
+    assert trip_count(module, entry, entry["unknown"], {})[0] is None
+
+
 def test_a_loop_of_unknown_length_within_a_loop_is_refused():
     inner = loop("0", "1", "LT").replace("ENTRY %main", "%main").replace("ROOT %out = s32[]", "%out = s32[]")
     outer = """
