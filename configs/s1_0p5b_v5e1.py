@@ -3,7 +3,7 @@
     python -m s1_jax.train configs/s1_0p5b_v5e1.py
 
 Memory and time are planned with the TPU compiler (docs/performance.md), not measured: 12.3 of 15.8 GiB per
-chip; 315 steps in 16 to 25 minutes, at most 0.4 chip-hours, without loading and compiling.
+chip; 315 steps in 18.2 minutes, 0.3 chip-hours, without loading and compiling.
 Expected: a model that thinks in s1's format; the paper has no scores for this size.
 """
 
