@@ -165,7 +165,8 @@ def test_a_plan_of_a_sweep(sweep, tmp_path):
     assert full["roofline_share"] == pytest.approx(least / times["scheduled"]) and times["hbm"] > least
     answers = told["answers"]  # as long a cache, of fewer rows
     assert answers["branches"] == 16 and 0 < answers["step"]["exposed"] < answers["step"]["scheduled"]
-    assert answers["step"]["scheduled"] < answers["suffixes"]["scheduled"]
+    assert answers["step"]["scheduled"] < 0.5 * times["scheduled"]  # a quarter of the rows' caches, four branches each
+    assert 0 < answers["suffixes"]["exposed"] < answers["suffixes"]["scheduled"]
     assert told["prefill"]["scheduled"] > 0 and told["requests"] is None
 
 
