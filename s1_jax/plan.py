@@ -2,7 +2,7 @@
 
     python -m s1_jax.plan CONFIG.py --topology v5p:4x4x2 [the run's own options]
 
-Compiles the run's programs with the real TPU compiler on this machine, which needs no TPU; each takes a minute or two.
+Compiles the run's programs with the real TPU compiler on this machine, which needs no TPU; each takes a few minutes.
 For a training run it prints whether the step fits into the chips' memory, how much it computes and sends, and how long
 a step and the whole run take at least. For a sweep (a config of s1_jax.evaluate) it prints how many rows fit, what a
 decoding step reads and sends, and the tokens per second.

@@ -323,13 +323,15 @@ def row_order(length: int, parts: int) -> np.ndarray:
 
 
 def row_chunk(length: int, parts: int) -> int:
-    """Return the tokens of a chunk of `row_order`: a block of attention, or half a part's tokens if that is its block.
-
-    A block is the largest multiple of LANES up to LARGEST_CHUNK that divides a part's tokens.
-    """
+    """Return the tokens of a chunk of `row_order`: a block of attention, or half of one that has all of a part's."""
     tokens = length // parts
-    block = next((size for size in range(LARGEST_CHUNK, 0, -LANES) if tokens % size == 0), tokens)
+    block = largest_block(tokens) or tokens
     return tokens // 2 if block == tokens and tokens % 2 == 0 else block
+
+
+def largest_block(length: int, most: int = LARGEST_CHUNK) -> int | None:
+    """Return the largest multiple of LANES up to `most` that divides `length`, or None."""
+    return next((size for size in range(most, 0, -LANES) if length % size == 0), None)
 
 
 def current_row_order(length: int) -> np.ndarray:

@@ -24,14 +24,14 @@ class PlanConfig(TrainConfig):
     """Latency of a link in microseconds: a collective takes at least this for each link that its data crosses one after
     another. 1 is the figure of "How to Scale Your Model", chapter 3; 0 leaves latencies out."""
     programs: Annotated[int, Range(2, LARGEST)] | None = None
-    """Compile the step for at most this many of the row lengths that the run has, the shortest and the longest among
-    them; what the others cost is linear in between. All by default."""
+    """Compile the step for at most this many of the run's row lengths, including the shortest and the longest, and
+    interpolate the costs of the others. All are compiled by default."""
     json: bool = False
     """Print one JSON object and nothing else."""
     search: bool = False
     """Try meshes, rows and remat policies, and rank them by the time of a step as scheduled."""
     search_limit: Count = 12
-    """Maximum number of choices that a search compiles; each program of one takes a minute or two."""
+    """Maximum number of choices that a search compiles; each of their programs takes a few minutes."""
 
 
 @dataclasses.dataclass(frozen=True)

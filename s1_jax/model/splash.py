@@ -24,11 +24,11 @@ from s1_jax.chips import LANES
 from s1_jax.config import ModelConfig
 from s1_jax.errors import UserError
 from s1_jax.model.rings import Ring, cut, gather, halves, sum_parts
-from s1_jax.sharding import current_layout, is_sharded, row_chunk, row_order, shard_over
+from s1_jax.sharding import LARGEST_CHUNK, current_layout, is_sharded, largest_block, row_chunk, row_order, shard_over
 
 # s1's documents are about 5,500 tokens: larger blocks visit more of what lies across them, and in rows of 32,768 the
 # 32B step takes 9 GiB a chip more with 1,024.
-LARGEST_BLOCK = 512
+LARGEST_BLOCK = LARGEST_CHUNK
 KEPT = "qkv"  # name, for remat policies, of keys and values as the kernel reads them
 SAVED = "attention"  # name, for remat policies, of what the kernel's backward pass needs of its forward pass
 MASK_VALUE = -0.7 * float(np.finfo(np.float32).max)  # splash's own
@@ -51,10 +51,10 @@ def block_sizes(T: int, parts: int) -> tuple[int, int]:
 
 def block_size(length: int) -> int:
     """Return the largest block up to LARGEST_BLOCK that divides `length`. Raises UserError if none does."""
-    for size in range(LARGEST_BLOCK, 0, -LANES):
-        if length % size == 0:
-            return size
-    raise UserError(f"attention on TPU needs a length per device that is a multiple of {LANES}, not {length}")
+    size = largest_block(length, LARGEST_BLOCK)
+    if size is None:
+        raise UserError(f"attention on TPU needs a length per device that is a multiple of {LANES}, not {length}")
+    return size
 
 
 def documents(segment_ids: jax.Array | np.ndarray, order: np.ndarray) -> jax.Array:

@@ -90,7 +90,7 @@ class Answers(NamedTuple):
 
 
 class Requests(NamedTuple):
-    """Requests of one length, of which each row serves one after another."""
+    """Requests of one length; each row serves one after another."""
 
     input_len: int
     output_len: int
@@ -231,7 +231,7 @@ def make_decode_plan(
     if few is None:
         say(f"compiling the programs of a sweep with {sizes.rows} rows and few layers")
         few = FewLayers(model, types, layout, sizes, answers=requests is None)
-    say(f"compiling the step with all {model.num_hidden_layers} layers; this takes a minute or two")
+    say(f"compiling the step with all {model.num_hidden_layers} layers; this takes a few minutes")
     sweep = Sweep(model, types, layout, sizes)
     compiled, total = compile_lowered(sweep.decode())
     P, T = sweep.block.cache[0].keys.shape[0], sweep.block.cache[0].capacity

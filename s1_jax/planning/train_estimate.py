@@ -146,8 +146,8 @@ def make_plan(
 ) -> Plan:
     """Compile the step for the shapes of the run, and sum over its steps; `hop_latency` is in seconds.
 
-    With a `limit` (at least 2) only so many shapes are compiled, and what the others cost is linear in between. Stops
-    at the first shape that does not fit. Raises UserError as training would, and RunError if the compiler fails.
+    At most `limit` (at least 2) shapes are compiled, and the costs of the others are interpolated. Stops at the first
+    shape that does not fit. Raises UserError as training would, and RunError if the compiler fails.
     """
     layout, chip = slice_layout(config, devices)
     work = list(steps(config, model, corpus, layout.size("batch"), layout.size("length")))
@@ -155,7 +155,7 @@ def make_plan(
     programs: dict[Shape, Program] = {}
     wanted = spread_out(sorted(shapes, key=math.prod, reverse=True), limit)
     for number, shape in enumerate(wanted, start=1):
-        say(f"compiling the step on {list(shape)} tokens, {number} of {len(wanted)}; this takes a minute or two")
+        say(f"compiling the step on {list(shape)} tokens, {number} of {len(wanted)}; this takes a few minutes")
         programs[shape] = compile_program(config, model, layout, shape, len(work))
         if programs[shape].module is None:
             break
@@ -176,7 +176,7 @@ def make_plan(
 
 
 def spread_out(shapes: Sequence[Shape], limit: int | None) -> list[Shape]:
-    """Return at most `limit` of these, the first and the last among them, and the others evenly between."""
+    """Return at most `limit` of these: the first, the last, and others at even distances between them."""
     if limit is None or len(shapes) <= limit:
         return list(shapes)
     return [shapes[round(i * (len(shapes) - 1) / (limit - 1))] for i in range(limit)]

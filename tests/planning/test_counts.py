@@ -112,7 +112,7 @@ def test_a_trip_count_the_compiler_states_is_taken():
 
 @pytest.mark.parametrize("order", ["%in_time, %going", "%going, %in_time"])
 def test_a_loop_that_may_end_earlier_runs_to_its_bound(order):
-    """As the loop over a draft, which ends where no row goes on."""
+    """Like the loop over a draft, which ends once no row can continue."""
     early = f"""%in_time = pred[] compare(%j, %limit), direction=LT
   %going = pred[] custom-call(), custom_call_target="SomeRowGoesOn"
   ROOT %c = pred[] and({order})"""
