@@ -16,8 +16,8 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"  # also in the commands that te
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # shared with pytest-xdist's processes and the commands tests start
     compiled = tempfile.TemporaryDirectory(prefix="s1_jax-compiled-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
-    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**32)  # with a size, a lock keeps half a file from readers
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**32))  # with a size, a lock guards half a file
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
 import pytest

@@ -20,7 +20,7 @@ MOST_PROGRAMS = 40  # of one sweep: ten functions, each for the few sizes of bat
 FORMAT = FormatConfig("<|im_start|>", "ba", "!", ("<|im_end|>", "<|im_start|>a", "ab", "bba"))
 
 
-@pytest.fixture(scope="module", params=(1, 2, 3))
+@pytest.fixture(scope="module", params=(1, pytest.param(2, marks=pytest.mark.slow), 3))
 def engine(request, tiny_model):
     config, params = ending_model(tiny_model, request.param)
     format = FORMAT if request.param == 3 else S1
