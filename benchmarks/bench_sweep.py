@@ -7,7 +7,9 @@
 
 The grid is 7 maxima x 5 ignore counts. `quickstart` decodes it greedily for held-out problems; `long` samples from a
 random model of the same shape whose thinking runs to 1,024 tokens and ends now and then. Every way decodes once before
-it counts, so compilation does not; then the ways take turns. Records of the ways are compared.
+it counts, so compilation does not; then the ways take turns. Records of the ways are compared. What one trace costs
+beside its longest setting is printed in time, in tokens and in slot-steps (rows of the batch x steps), which limit it:
+an answer's token takes about as long as one of thinking.
 
 `transformers` sets one trace beside what s1 does: every setting by itself, in rounds of `generate` over the whole text
 so far. The model has Qwen2.5-0.5B's shape in float32 and ends where s1 does, all lengths divided by 50: thinking after
@@ -95,16 +97,19 @@ def main() -> None:
     records: dict[str, list[dict[str, Any]]] = {}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     tokens: dict[str, int] = {}
+    slot_steps: dict[str, int] = {}
     others = 0.0
     with progress_bar() as bar:
         task = bar.add_task("warming up", total=(num_rounds + 1) * len(ways), note="")
         for number, (way, (decoder, run)) in product(range(num_rounds + 1), ways.items()):
             bar.update(task, description=f"round {number}" if number else "warming up", note=way)
             if number or decoder is engine:  # the reference compiles nothing
-                before, elsewhere, start = decoder.decoded_tokens, others_seconds(), time.perf_counter()
+                before, used, elsewhere = decoder.decoded_tokens, engine.use.slot_steps, others_seconds()
+                start = time.perf_counter()
                 records[way] = run()
                 seconds[way].append(time.perf_counter() - start)
                 tokens[way] = decoder.decoded_tokens - before
+                slot_steps[way] = engine.use.slot_steps - used
                 others = max(others, (others_seconds() - elsewhere) / seconds[way][-1])
             bar.advance(task)
     medians = {way: statistics.median(times[-num_rounds:]) for way, times in seconds.items()}
@@ -132,6 +137,13 @@ def main() -> None:
     print(f"other processes took up to {others:.2f} cores while a way ran")
     if reference is None:
         result["of_longest"] = shared / medians["longest setting"]
+        limits = {
+            name: counts["one trace"] / counts["longest setting"]
+            for name, counts in (("tokens", tokens), ("slot-steps", slot_steps))
+        }
+        result |= {"limits": limits, "slot_steps": slot_steps}
+        said = ", ".join(f"{limit:.2f} x its {name}" for name, limit in limits.items())
+        print(f"one trace over the longest setting: {result['of_longest']:.2f} x its time, {said}")
     else:
         result |= {"layers": options.layers, "least": LEAST, "met": medians[separate] / shared >= LEAST}
         print(f"bar: {LEAST:.0f} x, {'met' if result['met'] else 'missed'}")

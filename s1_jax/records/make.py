@@ -47,7 +47,8 @@ def asked(
     say the same.
     """
     strings = budget.ignore_string
-    limits = dataclasses.asdict(budget) | {"ignore_string": strings if isinstance(strings, str) else list(strings)}
+    # not dataclasses.asdict, whose deep copies take most of the time of a sweep's records
+    limits = vars(budget) | {"ignore_string": strings if isinstance(strings, str) else list(strings)}
     always = {
         "task": None,
         "problem_id": problem_id,
@@ -67,7 +68,7 @@ def asked(
         "max_new_tokens": max_new_tokens,
     }
     besides = _fields(UNUSUAL, unusual)
-    return _fields(ASKED, always | dataclasses.asdict(sampling) | limits) | {
+    return _fields(ASKED, always | vars(sampling) | limits) | {
         name: value for name, value in besides.items() if value != FIELDS[name].absent
     }
 

@@ -6,6 +6,8 @@ This table is the one source of what a record is: the checks on reading (check.p
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
 from s1_jax.config import SearchConfig
@@ -56,14 +58,15 @@ class Field(NamedTuple):
     absent: Any = REQUIRED
 
 
-class Group(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Group:
     """Fields that stand in a record together."""
 
     title: str
     where: str  # which records have them
     fields: tuple[Field, ...]
 
-    @property
+    @functools.cached_property
     def names(self) -> tuple[str, ...]:
         """The names of the fields, in order."""
         return tuple(field.name for field in self.fields)

@@ -20,6 +20,10 @@ from s1_jax.decoding.core.budget import End
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.traces import BranchPoint, Trace, ignored_ends
 
+ALL_BUT_BUDGET = attrgetter(
+    *(field.name for field in dataclasses.fields(Request) if field.name not in ("budget", "name"))
+)
+
 
 class Trunk(NamedTuple):
     """The requests that share one run, by their indices."""
@@ -121,9 +125,9 @@ def plan_shared(requests: Sequence[Request]) -> Plan:
 
     Requests share a run only where all but the budget is equal, so that they sample the same tokens.
     """
-    alike: dict[Request, list[int]] = {}
+    alike: dict[tuple, list[int]] = {}
     for index, request in enumerate(requests):
-        alike.setdefault(dataclasses.replace(request, budget=BudgetConfig(), name=""), []).append(index)
+        alike.setdefault(ALL_BUT_BUDGET(request), []).append(index)
     trunks = []
     for indices in alike.values():
         branches: dict[int, list[int]] = {}
