@@ -16,7 +16,7 @@ from s1_jax.config import S1, ModelConfig
 from s1_jax.data.chat import ANSWER_START, FINAL_ANSWER, STOP_TOKENS, encode
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.token_ids import single_id, start_ids
-from s1_jax.model.qwen2 import Params
+from s1_jax.model.transformer import Params
 
 
 def to_transformers(config: ModelConfig, params: Params) -> Any:

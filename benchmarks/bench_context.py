@@ -34,8 +34,8 @@ from s1_jax.decoding.core.sampling import PhaseSampling, make_sampling
 from s1_jax.decoding.core.token_ids import Limits, make_budget, make_markers
 from s1_jax.decoding.device.programs import Programs
 from s1_jax.model import stored_weights
-from s1_jax.model.qwen2 import init_params, unstack
 from s1_jax.model.sizes import QWEN2_5
+from s1_jax.model.transformer import init_params, unstack
 from s1_jax.runtime.progress import progress_bar
 from s1_jax.runtime.tables import align
 

@@ -52,8 +52,8 @@ from s1_jax.decoding.core.sampling import Sampling, make_sampling, sample
 from s1_jax.decoding.core.token_ids import Limits, make_budget, make_markers, single_id, start_ids
 from s1_jax.decoding.engine import Engine
 from s1_jax.model import stored_weights
-from s1_jax.model.qwen2 import Params, init_params, unstack
 from s1_jax.model.sizes import QWEN2_5
+from s1_jax.model.transformer import Params, init_params, unstack
 from s1_jax.runtime.progress import progress_bar
 from s1_jax.runtime.tables import align
 

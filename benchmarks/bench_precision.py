@@ -24,7 +24,7 @@ from s1_jax.config import BudgetConfig, StoredConfig, TaskConfig
 from s1_jax.data.chat import prompt_ids
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine
-from s1_jax.model import cached, qwen2
+from s1_jax.model import cached, transformer
 from s1_jax.model.kv_cache import init_cache
 from s1_jax.runtime.progress import progress_bar
 from s1_jax.runtime.tables import align
@@ -119,8 +119,8 @@ def main() -> None:
 
 
 def teacher_forced(
-    config: qwen2.ModelConfig,
-    params: qwen2.Params,
+    config: transformer.ModelConfig,
+    params: transformer.Params,
     traces: list[tuple[int, ...]],
     dtype: jnp.dtype,
     cache_dtype: jnp.dtype,
@@ -132,7 +132,7 @@ def teacher_forced(
         cache = init_cache(config, 1, ids.shape[1], cache_dtype)
         positions = jnp.arange(ids.shape[1])[None]
         hidden, _ = cached.hidden_states(config, params, ids, positions, cache, compute_dtype=dtype)
-        return qwen2.logits(config, params, hidden)[0]
+        return transformer.logits(config, params, hidden)[0]
 
     longest = max(map(len, traces))
     padded = [np.pad(np.asarray(trace, np.int32), (0, longest - len(trace)))[None] for trace in traces]

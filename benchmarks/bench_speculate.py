@@ -26,7 +26,7 @@ from s1_jax.config import BudgetConfig, TaskConfig
 from s1_jax.data.chat import prompt_ids
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine
-from s1_jax.model.qwen2 import init_params, unstack
+from s1_jax.model.transformer import init_params, unstack
 from s1_jax.runtime.progress import progress_bar
 from s1_jax.runtime.tables import align
 from s1_jax.tasks import load_task

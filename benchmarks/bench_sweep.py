@@ -46,8 +46,8 @@ from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.token_ids import single_id
 from s1_jax.decoding.engine import Engine
 from s1_jax.model import stored_weights
-from s1_jax.model.qwen2 import Params, init_params, unstack
 from s1_jax.model.sizes import QWEN2_5
+from s1_jax.model.transformer import Params, init_params, unstack
 from s1_jax.runtime.progress import progress_bar
 from s1_jax.runtime.tables import align
 from s1_jax.tasks import load_task

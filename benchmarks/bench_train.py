@@ -137,8 +137,8 @@ def write_model(connection: Connection, name: str, layers: int, seed: int, folde
     import jax
 
     from s1_jax.checkpoints import hf
-    from s1_jax.model.qwen2 import init_params
     from s1_jax.model.sizes import QWEN2_5
+    from s1_jax.model.transformer import init_params
 
     path = str(files("s1_jax") / "assets" / "tiny_base")
     model = hf.load_config(path)

@@ -28,7 +28,7 @@ from s1_jax.checkpoints import hf
 from s1_jax.config import ModelConfig
 from s1_jax.data import synthetic
 from s1_jax.data.chat import Example
-from s1_jax.model import qwen2
+from s1_jax.model import transformer
 
 CONFIG = ModelConfig(
     vocab_size=352,
@@ -145,11 +145,11 @@ def make_batch(rng: np.random.Generator, tokenizer: PreTrainedTokenizerBase, pro
 
 def loss_fn(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
     """Return the mean cross-entropy over the tokens with loss."""
-    hidden = qwen2.hidden_states(
+    hidden = transformer.hidden_states(
         CONFIG, params, batch["token_ids"], batch["positions"], batch["segment_ids"], compute_dtype=jnp.float32
     )
     losses = optax.softmax_cross_entropy_with_integer_labels(
-        qwen2.logits(CONFIG, params, hidden[:, :-1]), batch["token_ids"][:, 1:]
+        transformer.logits(CONFIG, params, hidden[:, :-1]), batch["token_ids"][:, 1:]
     )
     mask = batch["loss_mask"][:, 1:]
     return jnp.sum(losses * mask) / jnp.sum(mask)
@@ -179,7 +179,7 @@ def main() -> None:
     args = parser.parse_args()
 
     tokenizer = make_tokenizer()
-    params = qwen2.init_params(CONFIG, jax.random.key(args.seed), jnp.float32)
+    params = transformer.init_params(CONFIG, jax.random.key(args.seed), jnp.float32)
     optimizer = make_optimizer(args.steps)
 
     @jax.jit

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from s1_jax.config import ModelConfig
-from s1_jax.model.qwen2 import Params
+from s1_jax.model.transformer import Params
 
 # name in the tree of s1_jax -> (name in transformers, whether it is a matrix to transpose)
 PER_LAYER = {

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 
 from s1_jax.config import MeshConfig
 from s1_jax.errors import UserError
-from s1_jax.model import cached, qwen2
+from s1_jax.model import cached, transformer
 from s1_jax.model.kv_cache import init_cache
 from s1_jax.sharding import (
     DECODE_RULES,
@@ -57,7 +57,7 @@ def test_spec():
 def test_tree_names_what_does_not_divide(tiny_model):
     config = tiny_model().config  # a vocabulary of 97
     with pytest.raises(UserError, match=r"lm_head\.kernel: axis 'vocab' of size 97 does not divide over 2"):
-        make_layout(4, 2).tree(qwen2.param_axes(config), qwen2.abstract_params(config))
+        make_layout(4, 2).tree(transformer.param_axes(config), transformer.abstract_params(config))
 
 
 def test_meshes():
@@ -167,7 +167,7 @@ def test_adam_moments_keep_their_place(tiny_model):
     """On an Auto mesh a plain `jit(tx.init)` replicates them; with out_shardings they follow the parameters."""
     config = tiny_model(vocab_size=96).config
     layout = make_layout(4, 2)
-    shardings = layout.tree(qwen2.param_axes(config), qwen2.abstract_params(config))
+    shardings = layout.tree(transformer.param_axes(config), transformer.abstract_params(config))
     params = jax.device_put(tiny_model(vocab_size=96).params, shardings)
     assert_sharded(params, shardings)
     tx = optax.scale_by_adam()
@@ -178,9 +178,9 @@ def test_adam_moments_keep_their_place(tiny_model):
 
 
 def loss_and_logits(config, params, ids, positions, segment_ids):
-    hidden = qwen2.hidden_states(config, params, ids, positions, segment_ids, remat="full")
+    hidden = transformer.hidden_states(config, params, ids, positions, segment_ids, remat="full")
     in_order = np.argsort(current_row_order(T))
-    scores, ids = qwen2.logits(config, params, hidden)[:, in_order], ids[:, in_order]
+    scores, ids = transformer.logits(config, params, hidden)[:, in_order], ids[:, in_order]
     wanted = jnp.take_along_axis(jax.nn.log_softmax(scores[:, :-1]), ids[:, 1:, None], axis=-1)
     return -jnp.mean(wanted), scores
 
@@ -202,7 +202,7 @@ def test_same_logits_and_gradients_on_every_mesh(tiny_model, batch):
     results = {}
     for name, shape in MESHES.items():
         layout = make_layout(*shape)
-        shardings = layout.tree(qwen2.param_axes(model.config), qwen2.abstract_params(model.config))
+        shardings = layout.tree(transformer.param_axes(model.config), transformer.abstract_params(model.config))
         params = jax.device_put(model.params, shardings)
         rows = place_rows(layout, dict(enumerate(np.asarray(x)[None] for x in batch)), rows=B)
         with layout.use():
@@ -221,15 +221,15 @@ def test_same_cached_logits_on_every_mesh(tiny_model, batch):
     results = {}
     for name, shape in MESHES.items():
         layout = make_layout(*shape, rules=DECODE_RULES)
-        shardings = layout.tree(qwen2.param_axes(model.config), qwen2.abstract_params(model.config))
+        shardings = layout.tree(transformer.param_axes(model.config), transformer.abstract_params(model.config))
         params = jax.device_put(model.params, shardings)
 
         def run(params, ids):
-            cache, layers = init_cache(model.config, B, T, jnp.float32), qwen2.unstack(params)
+            cache, layers = init_cache(model.config, B, T, jnp.float32), transformer.unstack(params)
             positions = jnp.broadcast_to(jnp.arange(T), (B, T))
             hidden, cache = cached.hidden_states(model.config, layers, ids[:, :-1], positions[:, :-1], cache)
             last, _ = cached.hidden_states(model.config, layers, ids[:, -1:], positions[:, -1:], cache)
-            return qwen2.logits(model.config, params, jnp.concatenate([hidden, last], axis=1))
+            return transformer.logits(model.config, params, jnp.concatenate([hidden, last], axis=1))
 
         with layout.use():
             results[name] = jax.device_get(jax.jit(run)(params, ids))

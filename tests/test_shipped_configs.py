@@ -14,8 +14,8 @@ from jax.sharding import AbstractMesh
 from s1_jax.chips import LANES
 from s1_jax.config import EvaluateConfig, TrainConfig
 from s1_jax.evaluation.settings import sweep_settings
-from s1_jax.model.qwen2 import abstract_params, param_axes
 from s1_jax.model.sizes import QWEN2_5
+from s1_jax.model.transformer import abstract_params, param_axes
 from s1_jax.planning.decode_estimate import sizes_of
 from s1_jax.planning.decode_program import Types, cache_bytes, decode_params
 from s1_jax.planning.topology import parse_topology

@@ -100,10 +100,10 @@ from ..data.chat import encode
 if TYPE_CHECKING:
     from s1_jax.decoding.engine import Engine
 def late():
-    from s1_jax.model import qwen2
+    from s1_jax.model import transformer
 """
-    modules = dict.fromkeys(["s1_jax.api", "s1_jax.records.names", "s1_jax.model.qwen2"])
-    wanted = "errors api records.names data.chat decoding.engine model.qwen2"
+    modules = dict.fromkeys(["s1_jax.api", "s1_jax.records.names", "s1_jax.model.transformer"])
+    wanted = "errors api records.names data.chat decoding.engine model.transformer"
     for importer, is_package in (("s1_jax.records.lines", False), ("s1_jax.records", True)):
         found = set(_imported(ast.parse(source), importer, is_package, modules))
         assert found == {f"s1_jax.{name}" for name in wanted.split()}, importer

@@ -32,7 +32,7 @@ from s1_jax.config.model_fields import Fields
 from s1_jax.errors import UserError
 from s1_jax.model import stored_weights
 from s1_jax.model.attention import rope_frequencies
-from s1_jax.model.qwen2 import Params, abstract_params, param_axes
+from s1_jax.model.transformer import Params, abstract_params, param_axes
 from s1_jax.runtime.files import write_whole
 from s1_jax.runtime.json_input import read_object
 from s1_jax.runtime.storage import as_path
@@ -95,10 +95,10 @@ def load_params(
     """Load the model in a folder or behind a hub id.
 
     Parameters have type `dtype`, by default the file's, and are sharded by `layout`, by default on the first device.
-    Layers are `stacked`, as in training, or separate, as in decoding (see `qwen2.unstack`). The weights of separate
-    layers have the form `kept`, one of those in model/stored_weights.py; "transposed" is for one device. Host memory
-    beyond the parameters stays below two of the file's largest tensors. Raises one UserError that lists everything
-    that is wrong with the checkpoint.
+    Layers are `stacked`, as in training, or separate, as in decoding (see `transformer.unstack`). The weights of
+    separate layers have the form `kept`, one of those in model/stored_weights.py; "transposed" is for one device. Host
+    memory beyond the parameters stays below two of the file's largest tensors. Raises one UserError that lists
+    everything that is wrong with the checkpoint.
     """
     folder = resolve(path)
     config = load_config(folder)

@@ -23,7 +23,7 @@ from jax.sharding import SingleDeviceSharding
 
 from s1_jax.checkpoints.digest import Digest, digests, json_digest, named
 from s1_jax.errors import RunError, UserError
-from s1_jax.model.qwen2 import Params
+from s1_jax.model.transformer import Params
 from s1_jax.runtime.json_input import loads
 from s1_jax.runtime.processes import any_of, is_first, meet
 from s1_jax.runtime.storage import as_path, in_bucket

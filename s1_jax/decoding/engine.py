@@ -36,7 +36,7 @@ from s1_jax.decoding.host import stops
 from s1_jax.decoding.host.slots import Runs, Slots, Use
 from s1_jax.decoding.host.waves import Waves
 from s1_jax.errors import UserError
-from s1_jax.model import qwen2
+from s1_jax.model import transformer
 from s1_jax.records import Record
 from s1_jax.sharding import Layout
 
@@ -70,8 +70,8 @@ class Piece(NamedTuple):
 class Engine:
     """A model that decodes `batch_size` rows at a time, each of at most `max_model_len` tokens.
 
-    Parameters are those of `qwen2.unstack`, with weights stored in any way. Products are computed in `dtype`, and the
-    cache is stored in `cache_dtype` (None: the same), which may be int8. `format` tells how the model marks its
+    Parameters are those of `transformer.unstack`, with weights stored in any way. Products are computed in `dtype`, and
+    the cache is stored in `cache_dtype` (None: the same), which may be int8. `format` tells how the model marks its
     thinking. `stops` are tokens that the model declares as ends of its texts (`checkpoints.declared_stops`), besides
     those of its tokenizer. `layout` shards activations and cache over a mesh; the parameters come sharded.
     `draft_tokens` are looked up ahead for each pass of the model (core/speculate.py). The records are the same with
@@ -82,7 +82,7 @@ class Engine:
     def __init__(
         self,
         config: ModelConfig,
-        params: qwen2.Params,
+        params: transformer.Params,
         tokenizer: PreTrainedTokenizerBase,
         *,
         max_model_len: int | None = None,

@@ -28,7 +28,7 @@ from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.host.results import NOT_FINITE
 from s1_jax.decoding.host.slots import rows_at_a_time
 from s1_jax.errors import RunError, UserError
-from s1_jax.model import qwen2
+from s1_jax.model import transformer
 from s1_jax.runtime.compilation import keep_compiled_programs, power_of_two
 from s1_jax.runtime.overrides import override
 from s1_jax.runtime.texts import NOT_UNICODE, SHOWN, is_unicode
@@ -51,7 +51,7 @@ class LoadedModel:
     """
 
     config: ModelConfig
-    params: qwen2.Params
+    params: transformer.Params
     tokenizer: PreTrainedTokenizerBase
     dtype: Any
     cache_dtype: Any
@@ -198,10 +198,10 @@ class LoadedModel:
             raise RunError(f"row {row}: the model's logits are not finite at token {token + 1}; {NOT_FINITE}")
         return found
 
-    def _compute_logits(self, params: qwen2.Params, token_ids: jax.Array, mask: jax.Array) -> jax.Array:
+    def _compute_logits(self, params: transformer.Params, token_ids: jax.Array, mask: jax.Array) -> jax.Array:
         positions = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
-        hidden = qwen2.hidden_states(self.config, params, token_ids, positions, mask, compute_dtype=self.dtype)
-        return qwen2.logits(self.config, params, hidden)
+        hidden = transformer.hidden_states(self.config, params, token_ids, positions, mask, compute_dtype=self.dtype)
+        return transformer.logits(self.config, params, hidden)
 
 
 def load_model(

@@ -18,7 +18,7 @@ from s1_jax.decoding.device.programs import Program, bucket
 from s1_jax.decoding.host.results import NOT_FINITE
 from s1_jax.decoding.loaded_model import LoadedModel
 from s1_jax.errors import RunError, UserError
-from s1_jax.model import qwen2
+from s1_jax.model import transformer
 from s1_jax.sharding import to_host
 
 BATCH_TOKENS = 16384  # B x T, or one row
@@ -122,7 +122,7 @@ class Scorer:
 def score_positions(
     config: ModelConfig,
     dtype: Any,
-    params: qwen2.Params,
+    params: transformer.Params,
     token_ids: jax.Array,
     lengths: jax.Array,
     rows: jax.Array,
@@ -138,11 +138,11 @@ def score_positions(
     B, T = token_ids.shape
     all_positions = jnp.broadcast_to(jnp.arange(T), (B, T))
     real = (all_positions < lengths[:, None]).astype(jnp.int32)
-    hidden = qwen2.hidden_states(config, params, token_ids, all_positions, real, compute_dtype=dtype)
+    hidden = transformer.hidden_states(config, params, token_ids, all_positions, real, compute_dtype=dtype)
 
     def chunk(i: jax.Array, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         some = i * CHUNK + jnp.arange(CHUNK)
-        logits = qwen2.logits(config, params, hidden[rows[some], positions[some]])
+        logits = transformer.logits(config, params, hidden[rows[some], positions[some]])
         at_target = jnp.take_along_axis(logits, targets[some, None], axis=1)[:, 0]
         log_prob = at_target - jax.nn.logsumexp(logits, axis=1)
         best = jnp.argmax(logits, axis=1) == targets[some]

@@ -1,1 +1,1 @@
-"""Qwen2.5 in Flax NNX: what is computed, and nothing about where."""
+"""The transformer in Flax NNX: what is computed, and nothing about where."""

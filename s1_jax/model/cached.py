@@ -1,6 +1,7 @@
-"""Qwen2 over a KV cache: what decoding runs. Parameters are those of `qwen2.unstack`, a layer at a time.
+"""The transformer over a KV cache: what decoding runs.
 
-A scan over stacked layers would copy each layer's weights and cache out of their stacks in every step.
+Parameters are those of `transformer.unstack`, a layer at a time. A scan over stacked layers would copy each layer's
+weights and cache out of their stacks in every step.
 Letters: B batch, T length, R branches, D hidden_size, S and C slots of cache and tails.
 """
 
@@ -17,7 +18,7 @@ from s1_jax.model import decode_attention
 from s1_jax.model.attention import attend, attend_branches, rope_angles
 from s1_jax.model.decode_attention import attend_cache, plan_visits
 from s1_jax.model.kv_cache import KVCache, LayerCache, as_stored, write, write_tails
-from s1_jax.model.qwen2 import DecoderLayer, Params, bind
+from s1_jax.model.transformer import DecoderLayer, Params, bind
 from s1_jax.sharding import platform
 
 KERNEL_TOKENS = 16  # of a row, that the kernel attends for at a time at most: those of a draft
@@ -150,7 +151,7 @@ def _through_layers(
     model = bind(config, params)
     cos, sin = rope_angles(config, positions)
     x, written = model.embed(token_ids, compute_dtype), []
-    assert not isinstance(model.layers, DecoderLayer), "parameters are stacked: see qwen2.unstack"
+    assert not isinstance(model.layers, DecoderLayer), "parameters are stacked: see transformer.unstack"
     for layer, of_layer in zip(model.layers, caches, strict=True):
         x, new = layer(x, cos, sin, partial(mix, of_layer))
         written.append(new)

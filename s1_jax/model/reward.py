@@ -1,9 +1,9 @@
-"""Reward models: Qwen2 with a head that scores a text, or each of its steps, in place of one that gives the next token.
+"""Reward models: in place of the output head, one that scores a text or each of its steps.
 
-Parameters are those of `qwen2` without an output head, and beside them `score`, named as in Hugging Face; a weight is
-[in, out]. Two heads are known: one layer (transformers' Qwen2ForSequenceClassification and ...ForTokenClassification),
-and two with a ReLU between them (Qwen2.5-Math's reward models, arXiv 2409.12122 and 2501.07301). The head is computed
-in float32. Letters: B batch, T length, P places of a row, D hidden_size, Y labels.
+Parameters are those of `transformer` without an output head, and beside them `score`, named as in Hugging Face; a
+weight is [in, out]. Two heads are known: one layer (transformers' Qwen2ForSequenceClassification and
+...ForTokenClassification), and two with a ReLU between them (Qwen2.5-Math's reward models, arXiv 2409.12122 and
+2501.07301). The head is computed in float32. Letters: B batch, T length, P places of a row, D hidden_size, Y labels.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from s1_jax.config import ModelConfig
-from s1_jax.model import cached, qwen2
+from s1_jax.model import cached, transformer
 from s1_jax.model.kv_cache import KVCache
-from s1_jax.model.qwen2 import Params
 from s1_jax.model.sharded_vectors import along_last
+from s1_jax.model.transformer import Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +55,10 @@ REWARD_MODELS: dict[str, RewardConfig] = {
 
 
 def init_params(config: ModelConfig, reward: RewardConfig, key: jax.Array, dtype: jnp.dtype = jnp.float32) -> Params:
-    """Make random parameters, as `qwen2.init_params` does."""
+    """Make random parameters, as `transformer.init_params` does."""
     body_key, score_key = jax.random.split(key)
     score = init_score(config, reward, score_key, dtype)
-    return qwen2.init_params(_headless(config), body_key, dtype) | {"score": score}
+    return transformer.init_params(_headless(config), body_key, dtype) | {"score": score}
 
 
 def init_score(config: ModelConfig, reward: RewardConfig, key: jax.Array, dtype: jnp.dtype = jnp.float32) -> Params:
@@ -86,11 +86,11 @@ def param_axes(config: ModelConfig, reward: RewardConfig) -> Params:
 
     last = linear("mlp" if reward.hidden_layer else "embed", None, reward.bias)
     score = {"0": linear("embed", "mlp", True), "2": last} if reward.hidden_layer else last
-    return qwen2.param_axes(_headless(config)) | {"score": score}
+    return transformer.param_axes(_headless(config)) | {"score": score}
 
 
 def backbone(config: ModelConfig, params: Params) -> tuple[ModelConfig, Params]:
-    """Return config and parameters without the head, for `qwen2.hidden_states` and `cached.hidden_states`."""
+    """Return config and parameters without the head, for `transformer.hidden_states` and `cached.hidden_states`."""
     return _headless(config), {name: value for name, value in params.items() if name != "score"}
 
 
@@ -132,7 +132,7 @@ def logits_at(
     positions = jnp.broadcast_to(jnp.arange(token_ids.shape[1]), token_ids.shape)
     real = (positions < lengths[:, None]).astype(jnp.int32)
     body = backbone(config, params)
-    hidden = qwen2.hidden_states(*body, token_ids, positions, real, compute_dtype=compute_dtype)
+    hidden = transformer.hidden_states(*body, token_ids, positions, real, compute_dtype=compute_dtype)
     return logits(params, jnp.take_along_axis(hidden, places[:, :, None], axis=1))
 
 

@@ -44,12 +44,12 @@ class Int8Weight(NamedTuple):
 
 
 def transpose(params: Any) -> Any:
-    """Transpose the layers' weights in the parameters of `qwen2.unstack`; the old ones are deleted."""
+    """Transpose the layers' weights in the parameters of `transformer.unstack`; the old ones are deleted."""
     return _of_layers(transposed, params)
 
 
 def quantize(params: Any) -> Any:
-    """Store the layers' weights in the parameters of `qwen2.unstack` in int8; the old ones are deleted."""
+    """Store the layers' weights in the parameters of `transformer.unstack` in int8; the old ones are deleted."""
     return _of_layers(rounded, params)
 
 

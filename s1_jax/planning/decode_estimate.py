@@ -21,7 +21,7 @@ from s1_jax.decoding.engine import context_length
 from s1_jax.decoding.host.slots import CHUNK
 from s1_jax.decoding.host.waves import R, tiles_of
 from s1_jax.errors import UserError
-from s1_jax.model.qwen2 import Params
+from s1_jax.model.transformer import Params
 from s1_jax.planning.counts import Counts, count
 from s1_jax.planning.decode_program import PROMPT_TOKENS, Sizes, Sweep, Types, cache_bytes, decode_params
 from s1_jax.planning.few_layers import FewLayers

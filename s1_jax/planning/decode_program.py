@@ -25,7 +25,7 @@ from s1_jax.decoding.host.waves import TAIL_MULTIPLES, R, tiles_of
 from s1_jax.errors import RunError
 from s1_jax.model import stored_weights
 from s1_jax.model.kv_cache import AXES, init_cache
-from s1_jax.model.qwen2 import Params, abstract_params, param_axes, unstack
+from s1_jax.model.transformer import Params, abstract_params, param_axes, unstack
 from s1_jax.planning.train_program import compile_lowered, local_bytes
 from s1_jax.sharding import Layout
 

@@ -14,7 +14,7 @@ from s1_jax.chips import Chip
 from s1_jax.config import MeshConfig, ModelConfig, TrainConfig
 from s1_jax.data.tokens import Corpus
 from s1_jax.errors import UserError
-from s1_jax.model.qwen2 import REMAT_POLICIES
+from s1_jax.model.transformer import REMAT_POLICIES
 from s1_jax.planning.counts import Collective
 from s1_jax.planning.groups import Groups
 from s1_jax.planning.roofline import MATMUL_SHARE, ici_seconds

@@ -14,7 +14,7 @@ from s1_jax.chips import GIB, Chip, chip_of
 from s1_jax.config import EvaluateConfig, ModelConfig, TrainConfig
 from s1_jax.data.tokens import Corpus
 from s1_jax.errors import RunError, UserError
-from s1_jax.model.qwen2 import abstract_params
+from s1_jax.model.transformer import abstract_params
 from s1_jax.planning.counts import Counts, count
 from s1_jax.planning.groups import mesh_axes
 from s1_jax.planning.roofline import TIMES, Seconds, seconds

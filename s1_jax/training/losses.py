@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from s1_jax.chips import LANES
 from s1_jax.config import ModelConfig
-from s1_jax.model.qwen2 import Params, bind, hidden_states
+from s1_jax.model.transformer import Params, bind, hidden_states
 from s1_jax.sharding import (
     RESIDUAL,
     Layout,

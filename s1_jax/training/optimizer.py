@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from s1_jax.config import ModelConfig, OptimConfig
-from s1_jax.model.qwen2 import Params, param_axes
+from s1_jax.model.transformer import Params, param_axes
 
 
 def learning_rate(config: OptimConfig, total_steps: int) -> optax.Schedule:

@@ -11,7 +11,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from s1_jax.config import ModelConfig
-from s1_jax.model.qwen2 import Params, abstract_params, param_axes
+from s1_jax.model.transformer import Params, abstract_params, param_axes
 from s1_jax.sharding import Layout, assert_sharded
 
 
@@ -21,7 +21,7 @@ class TrainState:
     """Everything the next step depends on, besides its data."""
 
     step: jax.Array  # int32 scalar: optimizer steps done
-    params: Params  # float32 master weights, the tree of model.qwen2.init_params
+    params: Params  # float32 master weights, the tree of model.transformer.init_params
     opt_state: Any  # optax state; its moments have the shapes of params
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from s1_jax.config import ModelConfig
-from s1_jax.model.qwen2 import Params
+from s1_jax.model.transformer import Params
 from s1_jax.sharding import Layout
 from s1_jax.training.compiler_options import compiler_options
 from s1_jax.training.losses import Batch, weighted_nll

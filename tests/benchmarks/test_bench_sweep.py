@@ -9,7 +9,7 @@ from _reference import Rounds, to_transformers
 from s1_jax.checkpoints import hf
 from s1_jax.config import SamplingConfig
 from s1_jax.decoding.engine import Engine
-from s1_jax.model.qwen2 import init_params, unstack
+from s1_jax.model.transformer import init_params, unstack
 
 SETTINGS = [(10, 0), (None, 0), (None, 2)]
 

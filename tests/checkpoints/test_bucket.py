@@ -11,7 +11,7 @@ from s1_jax.checkpoints import hf
 from s1_jax.checkpoints.orbax import Checkpointer, restore_params
 from s1_jax.config import MeshConfig
 from s1_jax.errors import RunError, UserError
-from s1_jax.model.qwen2 import param_axes
+from s1_jax.model.transformer import param_axes
 from s1_jax.runtime.storage import as_path
 from s1_jax.sharding import TRAIN_RULES, Layout, assert_sharded, make_mesh
 from tests.checkpoints.test_hf import SHAPES, SMALL_SHARD_BYTES, TINY_BASE

@@ -19,7 +19,7 @@ from s1_jax.checkpoints import folder as folder_module
 from s1_jax.checkpoints import hf
 from s1_jax.config import MeshConfig, StoredConfig
 from s1_jax.errors import UserError
-from s1_jax.model.qwen2 import param_axes, unstack
+from s1_jax.model.transformer import param_axes, unstack
 from s1_jax.sharding import DECODE_RULES, TRAIN_RULES, Layout, assert_sharded, make_mesh
 from tests.model.test_stored_weights import upright
 

@@ -15,8 +15,8 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 from s1_jax.checkpoints import hf_reward
 from s1_jax.config import MeshConfig, StoredConfig
 from s1_jax.errors import UserError
-from s1_jax.model.qwen2 import unstack
 from s1_jax.model.reward import REWARD_MODELS, param_axes
+from s1_jax.model.transformer import unstack
 from s1_jax.sharding import DECODE_RULES, Layout, assert_sharded, make_mesh
 from tests.model.test_stored_weights import upright
 from tests.reference import REWARDS, tiny_reward

@@ -17,7 +17,7 @@ from pathlib import Path
 import jax, numpy as np
 from s1_jax.checkpoints import hf, tensor_file
 from s1_jax.config import ModelConfig
-from s1_jax.model.qwen2 import abstract_params
+from s1_jax.model.transformer import abstract_params
 
 folder, dtype = Path(sys.argv[1]), None if sys.argv[2] == "file" else sys.argv[2]
 heads = dict(num_attention_heads=8, num_key_value_heads=2)

@@ -22,7 +22,7 @@ from s1_jax.checkpoints.orbax import META as META_FILE
 from s1_jax.checkpoints.orbax import Checkpointer, _without_late_reads, restore_params
 from s1_jax.config import MeshConfig, ModelConfig, OptimConfig
 from s1_jax.errors import RunError, UserError
-from s1_jax.model.qwen2 import init_params
+from s1_jax.model.transformer import init_params
 from s1_jax.sharding import TRAIN_RULES, Layout, assert_sharded, make_mesh
 from s1_jax.training.optimizer import make_optimizer
 from s1_jax.training.state import abstract_state, init_state

@@ -9,7 +9,7 @@ import torch
 
 from s1_jax.config import S1, ModelConfig
 from s1_jax.decoding.engine import Engine
-from s1_jax.model.qwen2 import unstack
+from s1_jax.model.transformer import unstack
 from tests.decoding.byte_model import MAX_MODEL_LEN, TOKENIZER, V, scores_of, words_of
 from tests.reference import to_params
 

@@ -19,7 +19,7 @@ from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.token_ids import ignore_ids, make_markers, start_ids, stop_ids
 from s1_jax.decoding.engine import Engine
 from s1_jax.errors import UserError
-from s1_jax.model.qwen2 import unstack
+from s1_jax.model.transformer import unstack
 from tests.decoding.plain import Words, of_budget, plain_decode
 from tests.reference import to_params
 from tests.tokenizer import byte_tokenizer

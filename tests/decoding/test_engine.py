@@ -16,7 +16,7 @@ from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.token_ids import ignore_ids
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.host import slots
-from s1_jax.model.qwen2 import param_axes, unstack
+from s1_jax.model.transformer import param_axes, unstack
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
 from tests.decoding.byte_model import (
     MAX_ANSWER,

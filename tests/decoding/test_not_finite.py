@@ -20,7 +20,7 @@ from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.tree import Tree
 from s1_jax.errors import RunError
 from s1_jax.harness.scoring import Pair, Scorer
-from s1_jax.model.qwen2 import unstack
+from s1_jax.model.transformer import unstack
 from s1_jax.search.layout import RewardText
 from s1_jax.search.verifier import Verifier
 from tests.runs import BASE, SWEEP

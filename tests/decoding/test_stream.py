@@ -13,7 +13,7 @@ from s1_jax.decoding.core.budget import THOUGHT, Kind
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine, Piece
 from s1_jax.errors import UserError
-from s1_jax.model.qwen2 import unstack
+from s1_jax.model.transformer import unstack
 from tests.reference import to_params
 from tests.tokenizer import byte_tokenizer
 

@@ -20,7 +20,7 @@ from s1_jax.decoding.core.token_ids import ignore_ids, make_markers, start_ids
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.tree import STEP_APART, Tree
 from s1_jax.errors import RunError, UserError
-from s1_jax.model.qwen2 import param_axes, unstack
+from s1_jax.model.transformer import param_axes, unstack
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
 from tests.decoding.newline_tokenizer import FREQUENT, TOKENIZER
 from tests.decoding.plain import Plain, Words, of_budget, plain_decode

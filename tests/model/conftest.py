@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from s1_jax.model import qwen2
+from s1_jax.model import transformer
 
 
 def ours(model, token_ids, positions=None, segment_ids=None, **options) -> np.ndarray:
@@ -23,8 +23,8 @@ def ours(model, token_ids, positions=None, segment_ids=None, **options) -> np.nd
 
 @partial(jax.jit, static_argnums=0, static_argnames=("compute_dtype", "remat"))
 def _logits(config, params, token_ids, positions, segment_ids, **options):
-    return qwen2.logits(
-        config, params, qwen2.hidden_states(config, params, token_ids, positions, segment_ids, **options)
+    return transformer.logits(
+        config, params, transformer.hidden_states(config, params, token_ids, positions, segment_ids, **options)
     )
 
 

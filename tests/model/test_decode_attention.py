@@ -18,7 +18,7 @@ from s1_jax.config import MeshConfig
 from s1_jax.model import attention, cached, decode_attention, decode_kernel
 from s1_jax.model.decode_attention import attend_branches, attend_cache, attend_partial, plan_visits
 from s1_jax.model.kv_cache import LayerCache, init_cache
-from s1_jax.model.qwen2 import unstack
+from s1_jax.model.transformer import unstack
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
 from tests.planning.conftest import NEEDS_LIBTPU, PATIENCE, PROJECT
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from s1_jax.model import cached, qwen2
+from s1_jax.model import cached, transformer
 from s1_jax.model.kv_cache import init_cache
 
 TOLERANCE = 1e-4  # of the largest reference logit: float32 through every layer, sums in another order
@@ -84,14 +84,14 @@ def test_cached_equals_uncached(tiny_model, run_theirs, variant):
     ids = random_ids(model, (B, T))
     reference = run_theirs(model, ids)
     prompt_lengths = np.array([5, 20, 33])
-    capacity, layers = T + 3, qwen2.unstack(model.params)
+    capacity, layers = T + 3, transformer.unstack(model.params)
     cache = jax.tree.map(lambda leaf: leaf + 7.0, init_cache(model.config, B, capacity, jnp.float32))
     feed = jax.jit(partial(cached.hidden_states, model.config))
 
     prefill = int(prompt_lengths.max())
     positions = np.broadcast_to(np.arange(prefill), (B, prefill))
     hidden, cache = feed(layers, jnp.asarray(ids[:, :prefill]), jnp.asarray(positions), cache)
-    scores = np.asarray(qwen2.logits(model.config, model.params, hidden))
+    scores = np.asarray(transformer.logits(model.config, model.params, hidden))
     for row, length in enumerate(prompt_lengths):
         assert_close(scores[row, :length], reference[row, :length])
 
@@ -99,7 +99,7 @@ def test_cached_equals_uncached(tiny_model, run_theirs, variant):
     for _ in range(T - int(prompt_lengths.max())):
         tokens = ids[np.arange(B), lengths][:, None]
         hidden, cache = feed(layers, jnp.asarray(tokens), jnp.asarray(lengths[:, None]), cache)
-        scores = np.asarray(qwen2.logits(model.config, model.params, hidden))[:, 0]
+        scores = np.asarray(transformer.logits(model.config, model.params, hidden))[:, 0]
         assert_close(scores, reference[np.arange(B), lengths])
         lengths += 1
 
@@ -109,7 +109,7 @@ def test_cached_chunks_and_idle_rows(tiny_model, run_theirs):
     model = tiny_model()
     ids = random_ids(model, (2, 24))
     reference = run_theirs(model, ids)
-    cache, layers = init_cache(model.config, 2, 24, jnp.float32), qwen2.unstack(model.params)
+    cache, layers = init_cache(model.config, 2, 24, jnp.float32), transformer.unstack(model.params)
     feed = jax.jit(partial(cached.hidden_states, model.config))
     positions = np.broadcast_to(np.arange(8), (2, 8))
     _, cache = feed(layers, jnp.asarray(ids[:, :8]), jnp.asarray(positions), cache)
@@ -119,7 +119,7 @@ def test_cached_chunks_and_idle_rows(tiny_model, run_theirs):
         if step < idle_for:
             tokens[1] = 96
         hidden, cache = feed(layers, jnp.asarray(tokens[:, None]), jnp.asarray(lengths[:, None]), cache)
-        scores = np.asarray(qwen2.logits(model.config, model.params, hidden))[:, 0]
+        scores = np.asarray(transformer.logits(model.config, model.params, hidden))[:, 0]
         assert_close(scores[0], reference[0, lengths[0]])
         if step >= idle_for:
             assert_close(scores[1], reference[1, lengths[1]])
@@ -134,11 +134,13 @@ def test_remat_policies_give_the_same_gradients(tiny_model):
     segment_ids = jnp.ones_like(ids)
 
     def loss(params, remat):
-        hidden = qwen2.hidden_states(model.config, params, ids, positions, segment_ids, remat=remat)
-        scores = qwen2.logits(model.config, params, hidden)[:, :-1]
+        hidden = transformer.hidden_states(model.config, params, ids, positions, segment_ids, remat=remat)
+        scores = transformer.logits(model.config, params, hidden)[:, :-1]
         return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(scores), ids[:, 1:, None], axis=-1))
 
-    gradients = {name: jax.jit(jax.grad(partial(loss, remat=name)))(model.params) for name in qwen2.REMAT_POLICIES}
+    gradients = {
+        name: jax.jit(jax.grad(partial(loss, remat=name)))(model.params) for name in transformer.REMAT_POLICIES
+    }
     assert set(gradients) == {"none", "minimal", "up", "mlp", "attention", "full", "offload"}
     for name, gradient in gradients.items():
         for leaf, reference in zip(jax.tree.leaves(gradient), jax.tree.leaves(gradients["none"]), strict=True):
@@ -152,8 +154,8 @@ def test_gradients_match_torch(tiny_model):
     positions = jnp.broadcast_to(jnp.arange(32), ids.shape)
 
     def loss(params):
-        hidden = qwen2.hidden_states(model.config, params, jnp.asarray(ids), positions, jnp.ones_like(positions))
-        scores = qwen2.logits(model.config, params, hidden)[:, :-1]
+        hidden = transformer.hidden_states(model.config, params, jnp.asarray(ids), positions, jnp.ones_like(positions))
+        scores = transformer.logits(model.config, params, hidden)[:, :-1]
         return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(scores), ids[:, 1:, None], axis=-1))
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(model.params)

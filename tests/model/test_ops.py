@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
-from s1_jax.model import attention, qwen2
+from s1_jax.model import attention, transformer
 from s1_jax.model.kv_cache import LayerCache
 
 TOLERANCE = 1e-4  # of the largest reference value: float32 sums of a few hundred terms in another order
@@ -22,7 +22,7 @@ def assert_close(mine, reference, tolerance=TOLERANCE):
 
 def first_layer(model):
     """Our first layer, bound to its parameters, and the reference's."""
-    ours = qwen2.bind(model.config, model.params)
+    ours = transformer.bind(model.config, model.params)
     return jax.tree.map(lambda leaf: leaf[0], ours.layers), model.torch_model.model.layers[0]
 
 
@@ -52,7 +52,7 @@ def test_mlp(tiny_model):
 def test_embedding(tiny_model):
     model = tiny_model()
     ids = np.random.default_rng(0).integers(0, model.config.vocab_size, (B, T))
-    ours = qwen2.bind(model.config, model.params).embed(jnp.asarray(ids), jnp.float32)
+    ours = transformer.bind(model.config, model.params).embed(jnp.asarray(ids), jnp.float32)
     np.testing.assert_array_equal(ours, model.torch_model.model.embed_tokens(torch.tensor(ids)).detach().numpy())
 
 

@@ -10,8 +10,8 @@ import torch
 
 from s1_jax.model import reward as reward_model
 from s1_jax.model.kv_cache import init_cache
-from s1_jax.model.qwen2 import unstack
 from s1_jax.model.reward import REWARD_MODELS
+from s1_jax.model.transformer import unstack
 from tests.reference import REWARDS, tiny_reward
 
 TOLERANCE = 1e-4  # of the largest reference logit: float32 through every layer, sums in another order

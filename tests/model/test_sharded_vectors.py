@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from s1_jax.config import MeshConfig
-from s1_jax.model.qwen2 import PARAM_AXES, hidden_states
 from s1_jax.model.sharded_vectors import along_last, spread
+from s1_jax.model.transformer import PARAM_AXES, hidden_states
 from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh
 
 TOLERANCE = 1e-5  # of the largest value: float32 sums in another order

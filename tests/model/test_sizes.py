@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from s1_jax.config import MeshConfig, ModelConfig
-from s1_jax.model import qwen2
+from s1_jax.model import transformer
 from s1_jax.sharding import DECODE_RULES, TRAIN_RULES, Layout, make_mesh
 
 # hidden_size, intermediate_size, layers, query heads, kv heads, vocab_size, tied, parameters
@@ -62,7 +62,7 @@ def test_parameter_count(size):
     attention = D * N * H + N * H + 2 * (D * K * H + K * H) + N * H * D
     by_hand = V * D * (1 if tied else 2) + L * (attention + 3 * D * F + 2 * D) + D
     assert by_hand == count
-    tree = qwen2.abstract_params(ModelConfig.from_dict(published(size)), jnp.bfloat16)
+    tree = transformer.abstract_params(ModelConfig.from_dict(published(size)), jnp.bfloat16)
     leaves = jax.tree.leaves(tree)
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) and leaf.dtype == jnp.bfloat16 for leaf in leaves)
     assert sum(math.prod(leaf.shape) for leaf in leaves) == count
@@ -74,16 +74,16 @@ def test_parameter_count(size):
 def test_every_size_has_a_place_on_a_mesh(size, rules):
     config = ModelConfig.from_dict(published(size))
     layout = Layout(make_mesh(MeshConfig(fsdp=4, tensor=2)), rules)
-    shapes = qwen2.abstract_params(config)
-    shardings = layout.tree(qwen2.param_axes(config), shapes)
+    shapes = transformer.abstract_params(config)
+    shardings = layout.tree(transformer.param_axes(config), shapes)
     assert jax.tree.structure(shardings) == jax.tree.structure(shapes)
 
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_init_follows_the_abstract_tree(tied):
     config = ModelConfig.from_dict(published("0.5B") | SMALL | {"tie_word_embeddings": tied})
-    params = jax.jit(partial(qwen2.init_params, config, dtype=jnp.float32))(jax.random.key(0))
-    shapes = qwen2.abstract_params(config)
+    params = jax.jit(partial(transformer.init_params, config, dtype=jnp.float32))(jax.random.key(0))
+    shapes = transformer.abstract_params(config)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), params) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), shapes
     )

@@ -11,7 +11,7 @@ import pytest
 
 from s1_jax.config import MeshConfig, ModelConfig
 from s1_jax.errors import UserError
-from s1_jax.model import attention, qwen2, rings, splash
+from s1_jax.model import attention, rings, splash, transformer
 from s1_jax.model.kv_cache import LayerCache
 from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh, place_rows, row_order, shard_over
 from s1_jax.training.step import loss_and_grads
@@ -135,13 +135,13 @@ def test_loss_and_gradients_by_the_kernel_on_a_mesh_equal_those_by_whole_scores_
     run = partial(loss_and_grads, model.config, compute_dtype=jnp.float32)
     expected = jax.jit(partial(run, remat="none"))(model.params, batch, jnp.int32(1))
 
-    monkeypatch.setitem(qwen2.MIXERS, "cpu", partial(qwen2.splash_mixer, interpret=True))
+    monkeypatch.setitem(transformer.MIXERS, "cpu", partial(transformer.splash_mixer, interpret=True))
     devices = jax.devices()[: fsdp * context * tensor]
     layout = Layout(make_mesh(MeshConfig(fsdp=fsdp, context=context, tensor=tensor), devices), TRAIN_RULES)
     with layout.use():
         params = jax.device_put(
             jax.tree.map(np.asarray, model.params),
-            layout.tree(qwen2.param_axes(model.config), qwen2.abstract_params(model.config)),
+            layout.tree(transformer.param_axes(model.config), transformer.abstract_params(model.config)),
         )
         placed = place_rows(layout, batch, rows=B)
         got = jax.device_get(jax.jit(partial(run, remat="minimal"))(params, placed, jnp.int32(1)))

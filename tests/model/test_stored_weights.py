@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s1_jax.model import cached, qwen2, stored_weights
+from s1_jax.model import cached, stored_weights, transformer
 from s1_jax.model.kv_cache import as_stored, copy_rows, init_cache, resize, take_rows
 from tests.model.test_logits import random_ids
 
@@ -29,7 +29,7 @@ def logits(tiny, layers, ids, cache_dtype=jnp.float32):
         positions = jnp.broadcast_to(jnp.arange(T), (B, T))
         cache = init_cache(tiny.config, B, T, cache_dtype)
         hidden, _ = cached.hidden_states(tiny.config, layers, ids, positions, cache)
-        return qwen2.logits(tiny.config, layers, hidden)
+        return transformer.logits(tiny.config, layers, hidden)
 
     return np.asarray(run(layers, ids))
 
@@ -37,7 +37,7 @@ def logits(tiny, layers, ids, cache_dtype=jnp.float32):
 @pytest.mark.parametrize("shape", [(1, 1), (2, 24)])
 def test_transposed_kernels_give_the_same_logits(tiny, shape):
     ids = random_ids(tiny, shape)
-    layers = qwen2.unstack(tiny.params)
+    layers = transformer.unstack(tiny.params)
     exact, kept = logits(tiny, layers, ids), jax.tree.map(np.asarray, layers)
     layers = stored_weights.transpose(layers)
     found = [x for x in jax.tree.leaves(layers, is_leaf=is_transposed) if is_transposed(x)]
@@ -56,7 +56,7 @@ def upright(layers):
 
 
 def test_kernels_are_off_by_half_a_step_at_most(tiny):
-    layers = qwen2.unstack(tiny.params)
+    layers = transformer.unstack(tiny.params)
     kept = jax.tree.map(np.asarray, layers)
     rounded = stored_weights.quantize(layers)
     for i, layer in kept["layers"].items():
@@ -73,8 +73,8 @@ def test_kernels_are_off_by_half_a_step_at_most(tiny):
 @pytest.mark.parametrize(("weights", "cache"), [("int8", "float32"), ("float32", "int8"), ("int8", "int8")])
 def test_logits_stay_close(tiny, weights, cache):
     ids = random_ids(tiny, (2, 24))
-    exact = logits(tiny, qwen2.unstack(tiny.params), ids)
-    layers = qwen2.unstack(tiny.params)
+    exact = logits(tiny, transformer.unstack(tiny.params), ids)
+    layers = transformer.unstack(tiny.params)
     layers = stored_weights.quantize(layers) if weights == "int8" else layers
     mine = logits(tiny, layers, ids, jnp.dtype(cache))
     off = np.abs(mine - exact).max() / np.abs(exact).max()

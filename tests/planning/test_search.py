@@ -76,7 +76,7 @@ def test_the_fastest_choice_is_tried_without_async_collectives_too(limit, tried,
 
 @pytest.mark.parametrize("size,parameters", [("0.5B", 494_032_768), ("32B", 32_763_876_352)])
 def test_the_models_known_by_name_have_their_published_sizes(size, parameters):
-    from s1_jax.model.qwen2 import abstract_params
+    from s1_jax.model.transformer import abstract_params
 
     for name in (f"Qwen/Qwen2.5-{size}", f"Qwen/Qwen2.5-{size}-Instruct"):
         assert sum(leaf.size for leaf in jax.tree.leaves(abstract_params(QWEN2_5[name]))) == parameters

@@ -10,8 +10,8 @@ from transformers import AutoTokenizer
 from s1_jax.config import S1, FormatConfig, SearchConfig
 from s1_jax.data.chat import ANSWER_START, THINK_START
 from s1_jax.errors import UserError
-from s1_jax.model.qwen2 import unstack
 from s1_jax.model.reward import REWARD_MODELS
+from s1_jax.model.transformer import unstack
 from s1_jax.search.layout import RewardLayout
 from s1_jax.search.scoring import RewardScorer
 from s1_jax.search.verifier import Verifier, probability

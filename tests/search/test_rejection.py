@@ -9,7 +9,7 @@ from s1_jax.config import BudgetConfig, SamplingConfig, SettingConfig
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine, Status
 from s1_jax.errors import UserError
-from s1_jax.model.qwen2 import unstack
+from s1_jax.model.transformer import unstack
 from s1_jax.search.rejection import TRY_APART, sample_until_natural
 from tests.tokenizer import byte_tokenizer
 

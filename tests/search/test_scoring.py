@@ -9,8 +9,8 @@ import pytest
 
 from s1_jax.config import MeshConfig
 from s1_jax.errors import UserError
-from s1_jax.model.qwen2 import unstack
 from s1_jax.model.reward import REWARD_MODELS, param_axes
+from s1_jax.model.transformer import unstack
 from s1_jax.search.scoring import CHUNKS, RewardScorer, check_tokenizers
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
 from tests.reference import tiny_reward

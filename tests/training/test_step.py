@@ -15,7 +15,7 @@ from transformers import get_cosine_schedule_with_warmup
 
 from s1_jax.config import MeshConfig, OptimConfig
 from s1_jax.model import rings
-from s1_jax.model.qwen2 import abstract_params, init_params, logits, param_axes
+from s1_jax.model.transformer import abstract_params, init_params, logits, param_axes
 from s1_jax.sharding import TRAIN_RULES, Layout, assert_sharded, make_mesh, place_rows
 from s1_jax.training import loss_on_cpu, losses
 from s1_jax.training.optimizer import decayed, learning_rate, make_optimizer

@@ -19,7 +19,7 @@ from s1_jax.decoding.core.controller import branch_state, budget_controller, fee
 from s1_jax.decoding.core.end_markers import Markers
 from s1_jax.decoding.core.loop import DecodeState, decode, start
 from s1_jax.decoding.core.sampling import PhaseSampling, sample
-from s1_jax.model import cached, qwen2
+from s1_jax.model import cached, transformer
 from s1_jax.model.kv_cache import KVCache, init_tails
 from s1_jax.sharding import constrain
 
@@ -38,7 +38,7 @@ class BranchPoints:
 def start_branches(
     config: ModelConfig,
     dtype: Any,
-    params: qwen2.Params,
+    params: transformer.Params,
     markers: Markers,
     C: int,
     prefix: KVCache,
@@ -68,7 +68,7 @@ def start_branches(
     )
     last = jnp.maximum(lengths - 1, 0)[:, None, None]
     at_last = jnp.take_along_axis(hidden.reshape(B * R, X, -1), last, axis=1)[:, 0]
-    state = start(begun, tails, constrain(qwen2.logits(config, params, at_last), "batch", None), lengths, C)
+    state = start(begun, tails, constrain(transformer.logits(config, params, at_last), "batch", None), lengths, C)
     return dataclasses.replace(
         state,
         tokens=state.tokens.at[:, :X].set(suffixes),
@@ -80,7 +80,7 @@ def start_branches(
 def decode_branches(
     config: ModelConfig,
     dtype: Any,
-    params: qwen2.Params,
+    params: transformer.Params,
     markers: Markers,
     state: DecodeState,
     prefix: KVCache,
@@ -110,7 +110,7 @@ def decode_branches(
             compute_dtype=dtype,
         )
         flat = hidden.reshape(B * R, -1)
-        return constrain(qwen2.logits(config, params, flat), "batch", None), tails
+        return constrain(transformer.logits(config, params, flat), "batch", None), tails
 
     def sample_token(logits: Array, bias: Array, index: Array, state: BudgetState) -> Array:
         return sample(logits, bias, before + index, settings.answer)

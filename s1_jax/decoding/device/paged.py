@@ -22,7 +22,7 @@ from s1_jax.decoding.core.end_markers import Markers
 from s1_jax.decoding.core.loop import ALL_FINITE, DecodeState, decode, shard_rows, start
 from s1_jax.decoding.core.sampling import PhaseSampling, sample
 from s1_jax.decoding.device.steps import StepEnds, step_controller, step_state
-from s1_jax.model import cached, qwen2
+from s1_jax.model import cached, transformer
 from s1_jax.model.kv_cache import KVCache, copy_rows, gather_pages, init_cache, put_pages, resize
 from s1_jax.sharding import constrain
 
@@ -100,7 +100,7 @@ def put_logits(kept: Array, logits: Array, rows: Array, targets: Array) -> Array
 def decode_rows(
     config: ModelConfig,
     dtype: Any,
-    params: qwen2.Params,
+    params: transformer.Params,
     markers: Markers,
     ends: StepEnds,
     state: DecodeState,
@@ -113,7 +113,7 @@ def decode_rows(
 
     def forward(token_ids: Array, positions: Array, cache: KVCache) -> tuple[Array, KVCache]:
         hidden, cache = cached.hidden_states(config, params, token_ids, positions, cache, compute_dtype=dtype)
-        return constrain(qwen2.logits(config, params, hidden[:, 0]), "batch", None), cache
+        return constrain(transformer.logits(config, params, hidden[:, 0]), "batch", None), cache
 
     def sample_token(logits: Array, bias: Array, index: Array, state: Any) -> Array:
         return sample(logits, bias, index, settings.of(state.budget.phase == Phase.ANSWER))

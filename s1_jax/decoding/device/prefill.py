@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from s1_jax.config import ModelConfig
-from s1_jax.model import cached, qwen2
+from s1_jax.model import cached, transformer
 from s1_jax.model.kv_cache import KVCache, init_cache
 from s1_jax.sharding import constrain
 
@@ -39,7 +39,7 @@ def empty_block(config: ModelConfig, cache_dtype: Any, P: int, T: int) -> Prompt
 def prefill_chunk(
     config: ModelConfig,
     dtype: Any,
-    params: qwen2.Params,
+    params: transformer.Params,
     block: PromptBlock,
     token_ids: Array,
     start: Array,
@@ -51,6 +51,6 @@ def prefill_chunk(
     hidden, cache = cached.hidden_states(config, params, token_ids, positions, block.cache, compute_dtype=dtype)
     last = lengths - 1 - start
     at_last = jnp.take_along_axis(hidden, jnp.clip(last, 0, C - 1)[:, None, None], axis=1)[:, 0]
-    scores = constrain(qwen2.logits(config, params, at_last), "batch", None)
+    scores = constrain(transformer.logits(config, params, at_last), "batch", None)
     here = (last >= 0) & (last < C)
     return PromptBlock(cache, jnp.where(here[:, None], scores, block.logits))

@@ -37,7 +37,7 @@ from s1_jax.decoding.device.paged import (
     put_rows,
 )
 from s1_jax.decoding.device.prefill import PromptBlock, empty_block, prefill_chunk
-from s1_jax.model import cached, qwen2
+from s1_jax.model import cached, transformer
 from s1_jax.model.kv_cache import KVCache, LayerCache, copy_rows, init_cache, init_pages, more_pages, resize, take_rows
 from s1_jax.sharding import Layout, constrain
 
@@ -63,7 +63,7 @@ class Programs:
     def __init__(
         self,
         config: ModelConfig,
-        params: qwen2.Params,
+        params: transformer.Params,
         markers: Markers,
         max_model_len: int,
         dtype: Any,
@@ -222,7 +222,7 @@ def decode_slots(
     config: ModelConfig,
     dtype: Any,
     draft_tokens: int,
-    params: qwen2.Params,
+    params: transformer.Params,
     markers: Markers,
     state: DecodeState,
     budget: Budget,
@@ -236,7 +236,7 @@ def decode_slots(
         hidden, cache = cached.hidden_states(config, params, token_ids, positions, cache, compute_dtype=dtype)
         hidden = hidden if draft_tokens else hidden[:, 0]
         # whole rows on one device: sampling needs all of a row's logits
-        return constrain(qwen2.logits(config, params, hidden), "batch", *[None] * (hidden.ndim - 1)), cache
+        return constrain(transformer.logits(config, params, hidden), "batch", *[None] * (hidden.ndim - 1)), cache
 
     def sample_token(logits: Array, bias: Array, index: Array, state: BudgetState) -> Array:
         return sample(logits, bias, index, settings.of(state.phase == Phase.ANSWER))

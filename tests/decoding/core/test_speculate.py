@@ -23,7 +23,7 @@ from s1_jax.decoding.core.sampling import make_sampling, sample
 from s1_jax.decoding.core.speculate import decode_speculatively, look_up
 from s1_jax.decoding.engine import Engine
 from s1_jax.errors import UserError
-from s1_jax.model.qwen2 import unstack
+from s1_jax.model.transformer import unstack
 from s1_jax.tasks import load_task
 from tests.decoding.ending_model import MAX_MODEL_LEN, ROWS, TOKENIZER, ending_model, random_requests
 from tests.decoding.mock_model import SCORES, SEVERAL, TABLE, WEIGHTS, C, V, budget_of, markers_of, random_script

@@ -12,7 +12,7 @@ from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.sweep import SharedTrace, cut_of, plan_shared
 from s1_jax.decoding.core.traces import Trace, ignored_ends
 from s1_jax.decoding.engine import Engine
-from s1_jax.model.qwen2 import param_axes, unstack
+from s1_jax.model.transformer import param_axes, unstack
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
 from tests.decoding.ending_model import MAX_ANSWER, MAX_MODEL_LEN, ROWS, TOKENIZER, V, ending_model, random_requests
 

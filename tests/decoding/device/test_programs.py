@@ -8,7 +8,7 @@ import pytest
 from s1_jax.config import MeshConfig
 from s1_jax.decoding.core.token_ids import make_markers
 from s1_jax.decoding.device.programs import Programs
-from s1_jax.model.qwen2 import param_axes, unstack
+from s1_jax.model.transformer import param_axes, unstack
 from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
 from tests.tokenizer import byte_tokenizer
 

@@ -9,7 +9,7 @@ from s1_jax.config import BudgetConfig, SamplingConfig
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.host import slots
-from s1_jax.model.qwen2 import unstack
+from s1_jax.model.transformer import unstack
 from tests.tokenizer import byte_tokenizer
 
 V, MAX_MODEL_LEN = 264, 256

@@ -1,4 +1,4 @@
-"""Qwen2.5 dense models (0.5B to 72B) in Flax NNX, used as plain pytrees.
+"""The dense decoder-only transformer in Flax NNX, used as a plain pytree.
 
 Parameters travel as a nested dict named as in Hugging Face. For training `layers.*` are stacked on a leading [L] and
 scanned; for decoding each layer has arrays of its own (`unstack`), so that a step reads them where they lie. The leaf
@@ -186,7 +186,7 @@ class Embedding(nnx.Module):
         self.weight = nnx.Param(config.initializer_range * jax.random.normal(key, shape, dtype))
 
 
-class Qwen2(nnx.Module):
+class Transformer(nnx.Module):
     """The whole model, whose `layers`, if `stacked`, are one DecoderLayer with a leading [L] on every parameter."""
 
     def __init__(self, config: ModelConfig, key: jax.Array, dtype: jnp.dtype, stacked: bool = True):
@@ -249,7 +249,7 @@ def lookup(table: jax.Array, token_ids: jax.Array, compute_dtype: jnp.dtype) -> 
 
 def init_params(config: ModelConfig, key: jax.Array, dtype: jnp.dtype = jnp.float32) -> Params:
     """Make random parameters, normal with `initializer_range` as in Hugging Face; biases 0, norms 1."""
-    return nnx.to_pure_dict(nnx.state(Qwen2(config, key, dtype)))
+    return nnx.to_pure_dict(nnx.state(Transformer(config, key, dtype)))
 
 
 def abstract_params(config: ModelConfig, dtype: jnp.dtype = jnp.float32) -> Params:
@@ -274,10 +274,10 @@ def unstack(params: Params) -> Params:
 
 @lru_cache
 def _graph(config: ModelConfig, stacked: bool) -> nnx.GraphDef:
-    return nnx.graphdef(jax.eval_shape(lambda: Qwen2(config, jax.random.key(0), jnp.float32, stacked)))
+    return nnx.graphdef(jax.eval_shape(lambda: Transformer(config, jax.random.key(0), jnp.float32, stacked)))
 
 
-def bind(config: ModelConfig, params: Params) -> Qwen2:
+def bind(config: ModelConfig, params: Params) -> Transformer:
     """Make the NNX module over these parameters, stacked or not, with weights stored in any way."""
     return nnx.merge(_graph(config, 0 not in params["layers"]), nnx.State(stored_weights.whole(params)))
 
