@@ -34,7 +34,7 @@ from s1_jax.decoding.core.sampling import PhaseSampling, make_sampling
 from s1_jax.decoding.core.token_ids import Limits, make_budget, make_markers
 from s1_jax.decoding.device.programs import Programs
 from s1_jax.model import stored_weights
-from s1_jax.model.sizes import QWEN2_5
+from s1_jax.model.sizes import PUBLISHED
 from s1_jax.model.transformer import init_params, unstack
 from s1_jax.runtime.progress import progress_bar
 from s1_jax.runtime.tables import align
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
     parser.add_argument("--json", type=Path, help="file to write the figures into")
     options = parser.parse_args()
-    model = dataclasses.replace(QWEN2_5["Qwen/Qwen2.5-0.5B"], num_hidden_layers=options.layers)
+    model = dataclasses.replace(PUBLISHED["Qwen/Qwen2.5-0.5B"], num_hidden_layers=options.layers)
     params = stored_weights.transpose(unstack(init_params(model, jax.random.key(0))))
     steps = [Steps(model, params, options.rows, length) for length in options.lengths]
     seconds: list[list[float]] = [[] for _ in steps]

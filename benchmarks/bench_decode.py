@@ -52,7 +52,7 @@ from s1_jax.decoding.core.sampling import Sampling, make_sampling, sample
 from s1_jax.decoding.core.token_ids import Limits, make_budget, make_markers, single_id, start_ids
 from s1_jax.decoding.engine import Engine
 from s1_jax.model import stored_weights
-from s1_jax.model.sizes import QWEN2_5
+from s1_jax.model.sizes import PUBLISHED
 from s1_jax.model.transformer import Params, init_params, unstack
 from s1_jax.runtime.progress import progress_bar
 from s1_jax.runtime.tables import align
@@ -190,7 +190,7 @@ def make_sides(name: str, layers: int | None) -> Sides:
     if name == "tiny":
         config, params = hf.load_params(BASE, dtype=jnp.float32)
     else:
-        config = QWEN2_5["Qwen/Qwen2.5-0.5B"]
+        config = PUBLISHED["Qwen/Qwen2.5-0.5B"]
         config = dataclasses.replace(config, num_hidden_layers=layers or config.num_hidden_layers)
         params = init_params(config, jax.random.key(0))
     table = params["embed_tokens"]["weight"]  # tied: also the head

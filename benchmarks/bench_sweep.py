@@ -46,7 +46,7 @@ from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.token_ids import single_id
 from s1_jax.decoding.engine import Engine
 from s1_jax.model import stored_weights
-from s1_jax.model.sizes import QWEN2_5
+from s1_jax.model.sizes import PUBLISHED
 from s1_jax.model.transformer import Params, init_params, unstack
 from s1_jax.runtime.progress import progress_bar
 from s1_jax.runtime.tables import align
@@ -186,7 +186,7 @@ def transformers(options: argparse.Namespace) -> tuple[Engine, list[Request], Ro
     from _reference import Rounds, to_transformers  # PyTorch is no dependency of the other cases
 
     tokenizer = hf.load_tokenizer(hf.resolve(BASE))
-    model = dataclasses.replace(QWEN2_5["Qwen/Qwen2.5-0.5B"], num_hidden_layers=options.layers)
+    model = dataclasses.replace(PUBLISHED["Qwen/Qwen2.5-0.5B"], num_hidden_layers=options.layers)
     params = follow(init_params(model, jax.random.key(0)), successors(tokenizer))
     count = options.problems or 4
     rng = np.random.default_rng(0)

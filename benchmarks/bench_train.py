@@ -137,13 +137,13 @@ def write_model(connection: Connection, name: str, layers: int, seed: int, folde
     import jax
 
     from s1_jax.checkpoints import hf
-    from s1_jax.model.sizes import QWEN2_5
+    from s1_jax.model.sizes import PUBLISHED
     from s1_jax.model.transformer import init_params
 
     path = str(files("s1_jax") / "assets" / "tiny_base")
     model = hf.load_config(path)
     if name != "tiny":
-        model = dataclasses.replace(QWEN2_5["Qwen/Qwen2.5-0.5B"], num_hidden_layers=layers)
+        model = dataclasses.replace(PUBLISHED["Qwen/Qwen2.5-0.5B"], num_hidden_layers=layers)
         params = init_params(model, jax.random.key(seed))
         hf.save_params(Path(folder) / name, model, params, tokenizer_from=path)
         path = str(Path(folder) / name)

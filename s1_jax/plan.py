@@ -27,7 +27,7 @@ from s1_jax.config import EvaluateConfig, TrainConfig
 from s1_jax.config.plan import DecodePlanConfig, PlanConfig
 from s1_jax.data.tokens import Corpus, load_corpus
 from s1_jax.errors import UserError
-from s1_jax.model.sizes import QWEN2_5
+from s1_jax.model.sizes import PUBLISHED
 from s1_jax.planning.decode_estimate import LIVE, DecodePlan, Requests, make_decode_plan, most_rows
 from s1_jax.planning.schedule import Timing
 from s1_jax.planning.search import Result, label, search
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     jax.config.update("jax_platforms", "cpu")  # programs are compiled for the slice, but never run
     jax.config.update("jax_enable_compilation_cache", False)  # cached programs cannot be loaded without the devices
     devices = describe(topology, say_on_stderr)
-    model = QWEN2_5.get(config.model.path) or hf.load_config(hf.resolve(config.model.path))
+    model = PUBLISHED.get(config.model.path) or hf.load_config(hf.resolve(config.model.path))
 
     # A sweep
     hop_latency = config.hop_latency_us / 1e6

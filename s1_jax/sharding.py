@@ -39,6 +39,8 @@ TRAIN_RULES: Rules = {
     "kv_heads": "tensor",
     "mlp": "tensor",
     "norm": None,
+    "q_norm": None,
+    "k_norm": None,
     "table_vocab": None,  # of the embedding, cut along D so that a lookup moves activations and no weights
     "table_embed": ("fsdp", "context", "tensor"),
     "vocab": ("context", "tensor"),  # of the output head

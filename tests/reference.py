@@ -1,4 +1,4 @@
-"""A tiny random Qwen2 in transformers, and its weights carried over by a table of our own, not by the code tested."""
+"""A tiny random model in transformers, and its weights carried over by a table of our own, not by the code tested."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from transformers import (
-    Qwen2Config,
-    Qwen2ForCausalLM,
+    AutoConfig,
+    AutoModelForCausalLM,
+    PretrainedConfig,
     Qwen2ForSequenceClassification,
     Qwen2ForTokenClassification,
     Qwen2Model,
@@ -29,6 +30,8 @@ PER_LAYER = {
     "self_attn.k_proj.bias": ("self_attn.k_proj.bias", False),
     "self_attn.v_proj.kernel": ("self_attn.v_proj.weight", True),
     "self_attn.v_proj.bias": ("self_attn.v_proj.bias", False),
+    "self_attn.q_norm.weight": ("self_attn.q_norm.weight", False),
+    "self_attn.k_norm.weight": ("self_attn.k_norm.weight", False),
     "self_attn.o_proj.kernel": ("self_attn.o_proj.weight", True),
     "post_attention_layernorm.weight": ("post_attention_layernorm.weight", False),
     "mlp.gate_proj.kernel": ("mlp.gate_proj.weight", True),
@@ -37,6 +40,7 @@ PER_LAYER = {
 }
 
 TINY = dict(
+    model_type="qwen2",
     vocab_size=97,
     hidden_size=64,
     intermediate_size=96,
@@ -48,13 +52,27 @@ TINY = dict(
     rope_theta=1e4,
     tie_word_embeddings=False,
 )
+LLAMA3 = dict(
+    rope_type="llama3",
+    factor=8.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
+    original_max_position_embeddings=64,
+)
+FAMILIES = {  # changes of TINY
+    "qwen2": {},
+    "qwen3": dict(model_type="qwen3", head_dim=24),
+    "qwen3-tied": dict(model_type="qwen3", head_dim=8, tie_word_embeddings=True),
+    "llama": dict(model_type="llama", rope_scaling=LLAMA3, rope_theta=5e5),
+    "llama-tied": dict(model_type="llama", tie_word_embeddings=True),
+}
 
 
 @dataclass(frozen=True)
 class TinyModel:
     """The same weights twice; `torch_model` is the reference, in float32 with eager attention."""
 
-    torch_model: Qwen2ForCausalLM
+    torch_model: Any
     config: ModelConfig
     params: Params
 
@@ -75,7 +93,8 @@ class _Frozen(dict):
 def _build(seed: int, values: _Frozen) -> TinyModel:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = _randomised(Qwen2ForCausalLM(Qwen2Config(**values, attn_implementation="eager")))
+        config = AutoConfig.for_model(**values)
+        model = _randomised(AutoModelForCausalLM.from_config(config, attn_implementation="eager"))
     return TinyModel(model, ModelConfig.from_dict(model.config.to_dict()), to_params(model))
 
 
@@ -86,15 +105,21 @@ def _randomised(model: Any) -> Any:
     return model.float().eval()
 
 
-def to_params(model: Any) -> Params:
-    """The weights of a transformers Qwen2, with or without an output head, as parameters of s1_jax, float32."""
-    state = {name: weight.detach().float().numpy() for name, weight in model.state_dict().items()}
+def to_params(model: Any, values: dict[str, torch.Tensor] | None = None) -> Params:
+    """The weights of a transformers model, with or without an output head, as parameters of s1_jax, float32.
+
+    `values` stand in for the weights: their gradients, say, by the weights' names.
+    """
+    tensors = model.state_dict() if values is None else values
+    state = {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
     params: Params = {
         "embed_tokens": {"weight": jnp.asarray(state["model.embed_tokens.weight"])},
         "layers": {},
         "norm": {"weight": jnp.asarray(state["model.norm.weight"])},
     }
     for path, (name, transposed) in PER_LAYER.items():
+        if f"model.layers.0.{name}" not in state:  # a bias or a norm that only other families have
+            continue
         each = [state[f"model.layers.{i}.{name}"] for i in range(model.config.num_hidden_layers)]
         node = params["layers"]
         *parents, leaf = path.split(".")
@@ -109,7 +134,7 @@ def to_params(model: Any) -> Params:
 class TwoLayerReward(torch.nn.Module):
     """Qwen2.5-Math's reward models as their tensors' names have them: transformers' backbone and plain layers."""
 
-    def __init__(self, config: Qwen2Config):
+    def __init__(self, config: PretrainedConfig):
         super().__init__()
         D, self.config = config.hidden_size, config
         self.model = Qwen2Model(config)
@@ -156,7 +181,7 @@ def _build_reward(architecture: str, seed: int, values: _Frozen) -> TinyReward:
     kind, labels = REWARDS[architecture]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        config = Qwen2Config(**values, num_labels=labels, attn_implementation="eager")
+        config = AutoConfig.for_model(**values, num_labels=labels, attn_implementation="eager")
         model = _randomised(kind(config))
     params = to_params(model)
     score = params["score"] = {}

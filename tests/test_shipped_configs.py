@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh
 from s1_jax.chips import LANES
 from s1_jax.config import EvaluateConfig, TrainConfig
 from s1_jax.evaluation.settings import sweep_settings
-from s1_jax.model.sizes import QWEN2_5
+from s1_jax.model.sizes import PUBLISHED
 from s1_jax.model.transformer import abstract_params, param_axes
 from s1_jax.planning.decode_estimate import sizes_of
 from s1_jax.planning.decode_program import Types, cache_bytes, decode_params
@@ -46,7 +46,7 @@ def test_every_tpu_config_stands_in_the_table_of_plans():
 def test_model_rows_and_mesh_fit_together(name):
     config = load_config(PROJECT / "configs" / f"{name}.py")
     assert isinstance(config, TrainConfig)
-    model = QWEN2_5[config.model.path]
+    model = PUBLISHED[config.model.path]
     sizes = dataclasses.asdict(config.mesh)
     layout = Layout(AbstractMesh(tuple(sizes[axis] for axis in MESH_AXES), MESH_AXES), TRAIN_RULES)  # type: ignore[arg-type]
     assert layout.mesh.size == math.prod(parse_topology(PLANNED[name]).shape)
@@ -61,7 +61,7 @@ def test_a_sweep_keeps_no_weight_and_no_cache_twice(name):
     config = load_config(PROJECT / "configs" / f"{name}.py")
     assert isinstance(config, EvaluateConfig)
     assert len(sweep_settings(config)) == 11  # the reference's
-    model = QWEN2_5[config.model.path]
+    model = PUBLISHED[config.model.path]
     sizes = dataclasses.asdict(config.mesh)
     layout = Layout(AbstractMesh(tuple(sizes[axis] for axis in MESH_AXES), MESH_AXES), DECODE_RULES)  # type: ignore[arg-type]
     assert layout.mesh.size == math.prod(parse_topology(SWEEPS[name]).shape)

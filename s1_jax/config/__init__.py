@@ -10,7 +10,7 @@ from s1_jax.config.endpoint import EndpointConfig, GradeConfig, JudgeConfig
 from s1_jax.config.evaluate import EvaluateConfig, SettingConfig, SweepConfig, TaskConfig
 from s1_jax.config.model import DecodeModelSource, HostsConfig, MeshConfig, ModelSource, StoredConfig
 from s1_jax.config.model_config import ModelConfig
-from s1_jax.config.rope_config import RopeScaling
+from s1_jax.config.rope_config import Llama3Scaling, YarnScaling
 from s1_jax.config.search import RewardsConfig, SearchConfig
 from s1_jax.config.train import CheckpointConfig, DataConfig, LogConfig, OptimConfig, TrainConfig, TrainLoopConfig
 
@@ -26,13 +26,13 @@ __all__ = [
     "GradeConfig",
     "HostsConfig",
     "JudgeConfig",
+    "Llama3Scaling",
     "LogConfig",
     "MeshConfig",
     "ModelConfig",
     "ModelSource",
     "OptimConfig",
     "RewardsConfig",
-    "RopeScaling",
     "SamplingConfig",
     "SearchConfig",
     "SettingConfig",
@@ -42,4 +42,5 @@ __all__ = [
     "TaskConfig",
     "TrainConfig",
     "TrainLoopConfig",
+    "YarnScaling",
 ]

@@ -1,4 +1,4 @@
-"""Settings of rotary positions in a model's `config.json`, read as transformers reads them for Qwen2.
+"""Settings of rotary positions in a model's `config.json`, read as transformers reads them.
 
 Traps, all of them transformers' rules: where `rope_scaling` and `rope_parameters` are both there, `rope_scaling` wins
 whole; a `rope_theta` within it wins over the one beside it; `rope_type` wins over `type`; an
@@ -11,6 +11,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Iterable
+from typing import Any
 
 from s1_jax.config.model_fields import LARGEST, Fields
 from s1_jax.errors import UserError
@@ -31,7 +32,7 @@ KINDS: dict[str, set[str]] = {  # what each reads beside COMMON
 
 
 @dataclasses.dataclass(frozen=True)
-class RopeScaling:
+class YarnScaling:
     """YaRN (arXiv 2309.00071), with Hugging Face's names and defaults."""
 
     factor: float
@@ -42,6 +43,22 @@ class RopeScaling:
     truncate: bool = True  # whether the ramp begins and ends at whole dimensions
 
 
+@dataclasses.dataclass(frozen=True)
+class Llama3Scaling:
+    """Llama 3.1's frequencies: those with few rotations over the original length are divided by `factor`.
+
+    Below `low_freq_factor` rotations they are divided, above `high_freq_factor` kept, and mixed linearly in between.
+    """
+
+    factor: float
+    original_max_position_embeddings: int
+    low_freq_factor: float
+    high_freq_factor: float
+
+
+RopeScaling = YarnScaling | Llama3Scaling
+
+
 def read_rope(
     config: Fields, head_dim: int, max_position_embeddings: int, layer_types: Iterable[str]
 ) -> tuple[float, RopeScaling | None]:
@@ -49,7 +66,7 @@ def read_rope(
     scaling, parameters = config.section("rope_scaling"), config.section("rope_parameters")
     rope = scaling if scaling.values else parameters
     if nested := [key for key in rope.values if key in set(layer_types)]:
-        raise UserError(f"{rope.source} has settings of its own for {nested[0]}; Qwen2 has one for all layers")
+        raise UserError(f"{rope.source} has settings of its own for {nested[0]}; one for all layers is supported")
     theta = (rope if "rope_theta" in rope else config).number("rope_theta", THETA, above=True)
     named = "rope_type" if "rope_type" in rope else "type"
     kind = rope.values.get(named, "default")
@@ -61,7 +78,7 @@ def read_rope(
     if kind == "default":
         for fields in (config, rope):
             if fields.given(PART):
-                fields.number(PART)  # looked at by no plain RoPE of Qwen2
+                fields.number(PART)  # looked at by no plain RoPE
         return theta, None
     _check_whole_heads(config, rope, head_dim)
     original = _original_length(config, rope, max_position_embeddings) if _LENGTH in KINDS[kind] else 0
@@ -69,9 +86,20 @@ def read_rope(
         if theta == 1:
             rope.refuse("rope_theta", theta, "YaRN divides by its logarithm")
         return theta, _yarn(rope, original, max_position_embeddings)
-    if not _is_plain(rope, kind, original, head_dim, max_position_embeddings):
-        raise UserError(f"{rope.source} of type {kind!r} is not supported; Qwen2.5 documents 'yarn' only")
-    return theta, None
+    if _is_plain(rope, kind, original, head_dim, max_position_embeddings):
+        return theta, None
+    if kind == "llama3":
+        return theta, _llama3(rope, original)
+    raise UserError(f"{rope.source} of type {kind!r} is not supported; 'yarn' and 'llama3' are")
+
+
+def write_rope(scaling: RopeScaling | None) -> dict[str, Any] | None:
+    """Return the `rope_scaling` of a `config.json` that transformers 4 and 5 read as this scaling."""
+    if scaling is None:
+        return None
+    kept = dataclasses.asdict(scaling).items()
+    kind = "yarn" if isinstance(scaling, YarnScaling) else "llama3"
+    return {"rope_type": kind, **{k: v for k, v in kept if v is not None and (k, v) != ("truncate", True)}}
 
 
 def _original_length(config: Fields, rope: Fields, max_position_embeddings: int) -> int:
@@ -85,7 +113,7 @@ def _factor(rope: Fields, original: float, max_position_embeddings: int) -> floa
     return rope.number("factor", above=True, most=LARGEST)
 
 
-def _yarn(rope: Fields, original: int, max_position_embeddings: int) -> RopeScaling:
+def _yarn(rope: Fields, original: int, max_position_embeddings: int) -> YarnScaling:
     if "factor" not in rope:
         raise UserError(f"{rope.source} of type 'yarn' needs a factor")
     factor = _factor(rope, original, max_position_embeddings)
@@ -97,7 +125,7 @@ def _yarn(rope: Fields, original: int, max_position_embeddings: int) -> RopeScal
     mscale, all_dim = or_default("mscale", 0), or_default("mscale_all_dim", 0)
     if attention_factor is None and mscale and all_dim and factor > 1:
         attention_factor = (0.1 * mscale * math.log(factor) + 1) / (0.1 * all_dim * math.log(factor) + 1)
-    return RopeScaling(
+    return YarnScaling(
         factor=factor,
         original_max_position_embeddings=original,
         beta_fast=or_default("beta_fast", 32.0),
@@ -105,6 +133,14 @@ def _yarn(rope: Fields, original: int, max_position_embeddings: int) -> RopeScal
         attention_factor=attention_factor,
         truncate=rope.values.get("truncate", True) is not None and rope.flag("truncate", True),
     )
+
+
+def _llama3(rope: Fields, original: int) -> Llama3Scaling:
+    factor = rope.number("factor", above=True, most=LARGEST)
+    low, high = (rope.number(name, above=True) for name in ("low_freq_factor", "high_freq_factor"))
+    if low >= high:
+        rope.refuse("high_freq_factor", high, f"it must be above low_freq_factor, {low}")
+    return Llama3Scaling(factor, original, low, high)
 
 
 def _is_plain(rope: Fields, kind: str, original: float, head_dim: int, max_position_embeddings: int) -> bool:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from s1_jax.config import ModelConfig
+from s1_jax.config import Llama3Scaling, ModelConfig, YarnScaling
 from s1_jax.model.kv_cache import LayerCache
 from s1_jax.sharding import constrain
 
@@ -19,13 +19,29 @@ from s1_jax.sharding import constrain
 def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
     """Return the inverse frequencies [H // 2] float32 and the factor on cos and sin.
 
-    YaRN: arXiv 2309.00071, as transformers computes it.
+    YaRN (arXiv 2309.00071) and Llama 3's scaling are computed as in transformers.
     """
-    head_dim, theta = config.head_dim, config.rope_theta
-    periods = theta ** (np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
-    scaling = config.rope_scaling
-    if scaling is None:
-        return (1.0 / periods).astype(np.float32), 1.0
+    periods = config.rope_theta ** (np.arange(0, config.head_dim, 2, dtype=np.float32) / config.head_dim)
+    scaling, factor = config.rope_scaling, 1.0
+    if isinstance(scaling, YarnScaling):
+        kept = _kept_by_yarn(scaling, config.head_dim, config.rope_theta)
+        frequencies = (1 - kept) / (scaling.factor * periods) + kept / periods
+        if scaling.attention_factor is not None:
+            factor = scaling.attention_factor
+        elif scaling.factor > 1:
+            factor = 0.1 * math.log(scaling.factor) + 1.0
+    elif isinstance(scaling, Llama3Scaling):
+        low, high = scaling.low_freq_factor, scaling.high_freq_factor
+        rotations = scaling.original_max_position_embeddings / (2 * math.pi * periods)
+        kept = np.clip((rotations - low) / (high - low), 0, 1)
+        frequencies = (1 - kept) / (scaling.factor * periods) + kept / periods
+    else:
+        frequencies = 1.0 / periods
+    return frequencies.astype(np.float32), factor
+
+
+def _kept_by_yarn(scaling: YarnScaling, head_dim: int, theta: float) -> np.ndarray:
+    """Return the share [H // 2] of each frequency that YaRN leaves undivided."""
 
     def dimension_turning(rotations: float) -> float:
         return (
@@ -39,12 +55,7 @@ def rope_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, head_dim - 1)
     # a ramp that falls, where beta_fast is below beta_slow, is transformers' too
-    ramp = np.clip((np.arange(head_dim // 2, dtype=np.float32) - low) / (high - low or 0.001), 0, 1)
-    frequencies = ramp / (scaling.factor * periods) + (1 - ramp) / periods
-    attention_factor = scaling.attention_factor
-    if attention_factor is None:
-        attention_factor = 1.0 if scaling.factor <= 1 else 0.1 * math.log(scaling.factor) + 1.0
-    return frequencies.astype(np.float32), attention_factor
+    return 1 - np.clip((np.arange(head_dim // 2, dtype=np.float32) - low) / (high - low or 0.001), 0, 1)
 
 
 def rope_angles(config: ModelConfig, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -58,7 +69,7 @@ def rope_angles(config: ModelConfig, positions: jax.Array) -> tuple[jax.Array, j
 
 
 def apply_rope(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """Rotate `x` [B, T, heads, H] by `cos`, `sin` [B, T, H // 2]; halves, not pairs, as in Hugging Face's Qwen2."""
+    """Rotate `x` [B, T, heads, H] by `cos`, `sin` [B, T, H // 2]; halves, not pairs, as in Hugging Face."""
     cos, sin = cos[:, :, None, :], sin[:, :, None, :]
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)

@@ -7,6 +7,8 @@ has a copy of its own, and the gradient of all layers' copies is summed at once.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,14 +16,15 @@ import jax.numpy as jnp
 
 from s1_jax.sharding import RESIDUAL, constrain, current_layout
 
-TOKENS = {"norm": RESIDUAL[:2]}  # logical axes of the tokens that meet a vector; of all others:
-INNER_TOKENS = ("batch", "length")
+INNER = ("batch", "length")  # logical axes of the tokens that a bias meets
+MET = {"norm": RESIDUAL[:2], "q_norm": (*INNER, "act_heads"), "k_norm": (*INNER, "act_kv_heads")}  # and of all others
 
 
-def spread(layers: Any, axes: Any, B: int, T: int) -> Any:
-    """Give each vector [L, n] of stacked layers, with these logical axes, a copy for each piece of [B, T] tokens.
+def spread(layers: Any, axes: Any, sizes: Mapping[str, int]) -> Any:
+    """Give each vector [L, n] of stacked layers, with these logical axes, a copy for each piece of what it meets.
 
-    That is [L, b, t, n]. Without a training mesh, and where tokens do not divide, the layers are returned as they are.
+    That is [L, b, t, n], or [L, b, t, h, n] for norms of heads. `sizes` has the numbers of rows, tokens and heads by
+    logical axis; one that does not divide stays whole. Without a training mesh the layers are returned as they are.
     """
     layout = current_layout()
     if layout is None or not layout.moves_weights or 0 in layers:
@@ -30,21 +33,24 @@ def spread(layers: Any, axes: Any, B: int, T: int) -> Any:
     def copies(names: tuple[str, ...], vector: jax.Array) -> jax.Array:
         if vector.ndim != 2:
             return vector
-        tokens = TOKENS.get(names[1], INNER_TOKENS)
-        b, t = (layout.size(name) for name in tokens)
-        if b * t == 1 or B % b or T % t:
+        met = MET.get(names[1], INNER)
+        pieces = [1 if sizes[name] % (parts := layout.size(name)) else parts for name in met]
+        if math.prod(pieces) == 1:
             return vector
         L, n = vector.shape
-        return constrain(jnp.broadcast_to(vector[:, None, None], (L, b, t, n)), "layers", *tokens, names[1])
+        single = vector.reshape(L, *(1,) * len(pieces), n)
+        return constrain(jnp.broadcast_to(single, (L, *pieces, n)), "layers", *met, names[1])
 
     return jax.tree.map(copies, axes, layers, is_leaf=lambda x: type(x) is tuple)
 
 
 def along_last(vector: jax.Array, x: jax.Array) -> jax.Array:
-    """Give a vector [n] the dimensions of x [B, T, ..., n], in float32; all are 1 but those of its copies [b, t, n]."""
-    wide = vector.astype(jnp.float32)
-    if vector.ndim == 1:
-        return jnp.expand_dims(wide, range(x.ndim - 1))
-    (b, t, n), (B, T) = vector.shape, x.shape[:2]
-    pieces = jnp.broadcast_to(wide[:, None, :, None], (b, B // b, t, T // t, n))
-    return pieces.reshape(B, T, *(1,) * (x.ndim - 3), n)
+    """Give a vector [n] the dimensions of x [B, T, ..., n], in float32; all are 1 but those of its copies.
+
+    Those, [b, t, n] or [b, t, h, n], are repeated to the sizes of x.
+    """
+    *copies, n = vector.shape
+    sizes = x.shape[: len(copies)]
+    each = vector.astype(jnp.float32).reshape(*(size for c in copies for size in (c, 1)), n)
+    repeated = (size for c, whole in zip(copies, sizes, strict=True) for size in (c, whole // c))
+    return jnp.broadcast_to(each, (*repeated, n)).reshape(*sizes, *(1,) * (x.ndim - vector.ndim), n)

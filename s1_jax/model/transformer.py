@@ -1,16 +1,16 @@
-"""The dense decoder-only transformer in Flax NNX, used as a plain pytree.
+"""The dense decoder-only transformer in Flax NNX, used as a plain pytree: Qwen2, Qwen3 and Llama.
 
-Parameters travel as a nested dict named as in Hugging Face. For training `layers.*` are stacked on a leading [L] and
-scanned; for decoding each layer has arrays of its own (`unstack`), so that a step reads them where they lie. The leaf
-`kernel` of a linear layer, Flax's name, which checkpoints hold, is its weight [in, out]: the transpose of Hugging
-Face's `weight`. Letters: B batch, T length, L layers, D hidden_size,
-F intermediate_size, N query heads, K kv heads, H head_dim, V vocab.
+What differs between them is in `ModelConfig.family`. Parameters travel as a nested dict named as in Hugging Face. For
+training `layers.*` are stacked on a leading [L] and scanned; for decoding each layer has arrays of its own (`unstack`),
+so that a step reads them where they lie. The leaf `kernel` of a linear layer, Flax's name, which checkpoints hold, is
+its weight [in, out]: the transpose of Hugging Face's `weight`. Letters: B batch, T length, L layers, D hidden_size, F
+intermediate_size, N query heads, K kv heads, H head_dim, V vocab.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any
 
 import jax
@@ -36,6 +36,8 @@ PARAM_AXES: Params = {
     "layers": {
         "input_layernorm": {"weight": ("layers", "norm")},
         "self_attn": {
+            "q_norm": {"weight": ("layers", "q_norm")},
+            "k_norm": {"weight": ("layers", "k_norm")},
             "q_proj": {"kernel": ("layers", "embed", "heads"), "bias": ("layers", "heads")},
             "k_proj": {"kernel": ("layers", "embed", "kv_heads"), "bias": ("layers", "kv_heads")},
             "v_proj": {"kernel": ("layers", "embed", "kv_heads"), "bias": ("layers", "kv_heads")},
@@ -106,11 +108,11 @@ def side_by_side(x: jax.Array, *linears: Linear) -> list[jax.Array]:
 
 
 class RMSNorm(nnx.Module):
-    """Normalization x / rms(x) * weight over the last axis, in float32."""
+    """Normalization x / rms(x) * weight over the last axis, of `size`, in float32."""
 
-    def __init__(self, config: ModelConfig, dtype: jnp.dtype):
+    def __init__(self, config: ModelConfig, size: int, dtype: jnp.dtype):
         self.eps = config.rms_norm_eps
-        self.weight = nnx.Param(jnp.ones((config.hidden_size,), dtype))
+        self.weight = nnx.Param(jnp.ones((size,), dtype))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         wide = x.astype(jnp.float32)
@@ -119,16 +121,17 @@ class RMSNorm(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Grouped-query self-attention with biased Q, K and V."""
+    """Grouped-query self-attention, with biases on Q, K and V or norms on the heads of Q and K, by family."""
 
     def __init__(self, config: ModelConfig, key: jax.Array, dtype: jnp.dtype):
         D, H, N, K = config.hidden_size, config.head_dim, config.num_attention_heads, config.num_key_value_heads
-        keys = jax.random.split(key, 4)
+        keys, bias = jax.random.split(key, 4), config.family.qkv_bias
         self.head_dim = H
-        self.q_proj = Linear(config, keys[0], D, N * H, dtype, ("embed", "heads"), bias=True)
-        self.k_proj = Linear(config, keys[1], D, K * H, dtype, ("embed", "kv_heads"), bias=True)
-        self.v_proj = Linear(config, keys[2], D, K * H, dtype, ("embed", "kv_heads"), bias=True)
+        self.q_proj = Linear(config, keys[0], D, N * H, dtype, ("embed", "heads"), bias)
+        self.k_proj = Linear(config, keys[1], D, K * H, dtype, ("embed", "kv_heads"), bias)
+        self.v_proj = Linear(config, keys[2], D, K * H, dtype, ("embed", "kv_heads"), bias)
         self.o_proj = Linear(config, keys[3], N * H, D, dtype, ("heads", "embed"))
+        self.q_norm, self.k_norm = (RMSNorm(config, H, dtype) if config.family.qk_norm else None for _ in "qk")
 
     def project(self, x: jax.Array, cos: jax.Array, sin: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Project x [B, T, D] to rotated queries [B, T, N, H], rotated keys [B, T, K, H] and values [B, T, K, H]."""
@@ -137,6 +140,8 @@ class Attention(nnx.Module):
         q, k, v = (y.reshape(B, T, -1, self.head_dim) for y in projected)
         q = constrain(q, "batch", "length", "act_heads", "head_dim")
         k, v = (constrain(y, "batch", "length", "act_kv_heads", "head_dim") for y in (k, v))
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
         return checkpoint_name(apply_rope(q, cos, sin), splash.KEPT), apply_rope(k, cos, sin), v
 
 
@@ -160,9 +165,9 @@ class DecoderLayer(nnx.Module):
 
     def __init__(self, config: ModelConfig, key: jax.Array, dtype: jnp.dtype):
         attention_key, mlp_key = jax.random.split(key)
-        self.input_layernorm = RMSNorm(config, dtype)
+        self.input_layernorm = RMSNorm(config, config.hidden_size, dtype)
         self.self_attn = Attention(config, attention_key, dtype)
-        self.post_attention_layernorm = RMSNorm(config, dtype)
+        self.post_attention_layernorm = RMSNorm(config, config.hidden_size, dtype)
         self.mlp = MLP(config, mlp_key, dtype)
 
     def __call__(
@@ -198,7 +203,7 @@ class Transformer(nnx.Module):
 
         self.embed_tokens = Embedding(config, embed_key, dtype)
         self.layers = jax.vmap(layer)(layer_keys) if stacked else nnx.List(map(layer, layer_keys))
-        self.norm = RMSNorm(config, dtype)
+        self.norm = RMSNorm(config, config.hidden_size, dtype)
         self.lm_head = (
             None
             if config.tie_word_embeddings
@@ -259,7 +264,11 @@ def abstract_params(config: ModelConfig, dtype: jnp.dtype = jnp.float32) -> Para
 
 def param_axes(config: ModelConfig) -> Params:
     """Return the logical axes of every parameter, in the tree of `init_params`."""
-    return {name: axes for name, axes in PARAM_AXES.items() if name != "lm_head" or not config.tie_word_embeddings}
+
+    def axes(path: Any, _: Any) -> Any:
+        return reduce(lambda node, entry: node[entry.key], path, PARAM_AXES)
+
+    return jax.tree_util.tree_map_with_path(axes, abstract_params(config))
 
 
 def unstack(params: Params) -> Params:
@@ -300,7 +309,9 @@ def hidden_states(
     """
     if remat not in REMAT_POLICIES:
         raise UserError(f"unknown remat policy {remat!r}; known: {', '.join(REMAT_POLICIES)}")
-    model = bind(config, params | {"layers": spread(params["layers"], PARAM_AXES["layers"], *token_ids.shape)})
+    sizes = dict(zip((*RESIDUAL[:2], "batch", "length"), 2 * token_ids.shape, strict=True))
+    sizes |= {"act_heads": config.num_attention_heads, "act_kv_heads": config.num_key_value_heads}
+    model = bind(config, params | {"layers": spread(params["layers"], param_axes(config)["layers"], sizes)})
     cos, sin = rope_angles(config, positions)
     mix = MIXERS.get(platform(), einsum_mixer)(segment_ids, current_row_order(token_ids.shape[1]))
 

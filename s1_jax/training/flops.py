@@ -24,9 +24,8 @@ def step_flops(model: ModelConfig, positions: np.ndarray, segment_ids: np.ndarra
     """
     real = segment_ids > 0
     squares = float(np.sum(2 * positions.astype(np.int64)[real] + 1))
-    return (
-        6.0 * matmul_parameters(model) * float(real.sum()) + 6.0 * model.num_hidden_layers * model.hidden_size * squares
-    )
+    scores = 6.0 * model.num_hidden_layers * model.num_attention_heads * model.head_dim
+    return 6.0 * matmul_parameters(model) * float(real.sum()) + scores * squares
 
 
 def mfu(flops: float, seconds: float) -> float | None:

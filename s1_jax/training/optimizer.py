@@ -32,7 +32,7 @@ def decayed(config: ModelConfig) -> Params:
     """Mark each parameter that weight decay applies to: the matrices."""
 
     def is_matrix(path: tuple, axes: tuple[str, ...]) -> bool:
-        return path[-1].key != "bias" and "norm" not in axes
+        return path[-1].key != "bias" and not {"norm", "q_norm", "k_norm"} & set(axes)
 
     return jax.tree_util.tree_map_with_path(is_matrix, param_axes(config), is_leaf=lambda x: isinstance(x, tuple))
 

@@ -22,6 +22,7 @@ from s1_jax.errors import UserError
 from s1_jax.model.transformer import param_axes, unstack
 from s1_jax.sharding import DECODE_RULES, TRAIN_RULES, Layout, assert_sharded, make_mesh
 from tests.model.test_stored_weights import upright
+from tests.reference import FAMILIES
 
 TINY_BASE = Path(__file__).resolve().parents[2] / "s1_jax" / "assets" / "tiny_base"
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -66,9 +67,13 @@ def layout(rules=TRAIN_RULES, **mesh):
 
 
 @pytest.mark.parametrize("dtype", TORCH_DTYPES)
-@pytest.mark.parametrize(("tied", "sharded"), [(False, False), (True, False), (False, True)])
-def test_round_trip_is_byte_equal_and_transformers_agrees(tiny_model, tmp_path, monkeypatch, dtype, tied, sharded):
-    tiny = tiny_model(tie_word_embeddings=tied)
+@pytest.mark.parametrize(
+    ("changes", "sharded"),
+    [({"tie_word_embeddings": True}, False), ({}, True), *((changes, False) for changes in FAMILIES.values())],
+    ids=["tied", "sharded", *FAMILIES],
+)
+def test_round_trip_is_byte_equal_and_transformers_agrees(tiny_model, tmp_path, monkeypatch, dtype, changes, sharded):
+    tiny = tiny_model(**changes)
     model = copy.deepcopy(tiny.torch_model).to(TORCH_DTYPES[dtype])
     model.save_pretrained(tmp_path / "in", max_shard_size=SMALL_SHARD_BYTES if sharded else "1GB")
     if sharded:

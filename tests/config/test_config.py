@@ -3,7 +3,7 @@
 import pytest
 from transformers import AutoConfig, Qwen2Config
 
-from s1_jax.config import BudgetConfig, ModelConfig, RopeScaling, SamplingConfig
+from s1_jax.config import BudgetConfig, ModelConfig, SamplingConfig, YarnScaling
 from s1_jax.errors import UserError
 
 TINY = {
@@ -21,17 +21,18 @@ YARN = {"factor": 4.0, "original_max_position_embeddings": 32768}
     ("setting", "words"),
     [
         ({"use_sliding_window": True, "max_window_layers": 2}, "sliding"),
-        ({"model_type": "llama"}, "'llama'"),
+        ({"model_type": "gemma3"}, "'gemma3'"),
+        ({"model_type": "qwen3_moe"}, "'qwen3_moe' .* qwen2, qwen3, llama are"),
         ({"model_type": "qwen2_moe"}, "'qwen2_moe'"),
         ({"hidden_act": "gelu"}, "'gelu'"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantized"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "'linear'"),
         ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "'dynamic'"),
-        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e6}}, "'llama3'"),
+        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e6}}, "factor"),
         ({"rope_scaling": {"rope_type": "yarn", "original_max_position_embeddings": 64}}, "factor"),
         ({"num_attention_heads": 5}, "num_attention_heads 5"),
         ({"num_key_value_heads": 3}, "num_key_value_heads 3"),
-        ({"head_dim": 32}, "head_dim 32"),
+        ({"head_dim": 15}, "heads have 15 dimensions"),
     ],
     ids=str,
 )
@@ -52,7 +53,7 @@ def test_sliding_window_that_is_off_is_no_matter():
 
 @pytest.mark.parametrize("kind", ["rope_type", "type"])
 def test_yarn_is_read_from_old_and_new_files(kind):
-    expected = RopeScaling(**YARN)
+    expected = YarnScaling(**YARN)
     old = {"rope_theta": 1e6, "rope_scaling": {kind: "yarn", **YARN}}
     new = {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6, **YARN}}
     for values in (old, new):
@@ -62,7 +63,7 @@ def test_yarn_is_read_from_old_and_new_files(kind):
 
 @pytest.mark.parametrize(
     "rope_scaling",
-    [None, RopeScaling(**YARN), RopeScaling(**YARN, beta_fast=16.0, attention_factor=0.8, truncate=False)],
+    [None, YarnScaling(**YARN), YarnScaling(**YARN, beta_fast=16.0, attention_factor=0.8, truncate=False)],
 )
 def test_transformers_reads_what_we_write(tmp_path, rope_scaling):
     config = ModelConfig(**TINY, rope_theta=5e5, tie_word_embeddings=True, rope_scaling=rope_scaling)

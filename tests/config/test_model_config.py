@@ -98,6 +98,10 @@ ALIKE = [
     # other kinds that come to plain positions
     {"rope_scaling": {"type": "linear", "factor": 1.0}, "rope_theta": 1e6},
     {"rope_scaling": {**LLAMA3, "factor": 1.0}},
+    # Llama 3's
+    {"rope_scaling": {**LLAMA3, "factor": 8.0, "original_max_position_embeddings": 64}, "rope_theta": 5e5},
+    {"rope_scaling": {**LLAMA3, "factor": 32.0, "high_freq_factor": 1.5}, "original_max_position_embeddings": 100},
+    {"rope_scaling": {**LLAMA3, "factor": 2, "low_freq_factor": 3.5}},
     {"rope_parameters": {"rope_type": "longrope", "short_factor": ONES, "long_factor": ONES}},
     {"rope_parameters": {"rope_type": "proportional", "rope_theta": 1e6}},
     # settings that nothing reads
@@ -164,7 +168,9 @@ def test_positions_are_those_of_transformers(changes):
         # other kinds that change something
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "'linear'"),
         ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "'dynamic'"),
-        ({"rope_scaling": {**LLAMA3, "factor": 8.0}}, "'llama3'"),
+        ({"rope_scaling": {**LLAMA3, "factor": 8.0, "high_freq_factor": 1}}, "high_freq_factor is 1; it must be above"),
+        ({"rope_scaling": {**LLAMA3, "factor": 8.0, "low_freq_factor": 0}}, "low_freq_factor is 0"),
+        ({"rope_scaling": LLAMA3}, "factor"),
         ({"rope_parameters": {"rope_type": "longrope", "short_factor": ONES, "long_factor": [2.0] * 8}}, "'longrope'"),
         # sizes and switches
         ({"hidden_size": "128"}, "hidden_size is '128'; it must be a whole number"),
@@ -182,7 +188,7 @@ def test_positions_are_those_of_transformers(changes):
         ({"num_key_value_heads": "2"}, "num_key_value_heads is '2'"),
         ({"num_hidden_layers": 10_000_000}, "num_hidden_layers is 10000000"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
-        ({"hidden_size": 60}, "heads of 15"),
+        ({"hidden_size": 60}, "heads have 15 dimensions"),
         ({"max_position_embeddings": None}, "max_position_embeddings is null"),
         ({"max_position_embeddings": "256"}, "max_position_embeddings is '256'"),
         ({"rms_norm_eps": "1e-6"}, "rms_norm_eps is '1e-6'"),

@@ -11,13 +11,17 @@ from s1_jax.config import S1, ModelConfig
 from s1_jax.decoding.engine import Engine
 from s1_jax.model.transformer import unstack
 from tests.decoding.byte_model import MAX_MODEL_LEN, TOKENIZER, V, scores_of, words_of
-from tests.reference import to_params
+from tests.reference import FAMILIES, to_params
 
 
 @pytest.fixture(scope="session")
-def model(tiny_model):
-    """A random model that likes to end: its head is larger at the end tokens; five ids are unknown to the tokenizer."""
-    reference = copy.deepcopy(tiny_model(1, vocab_size=V, max_position_embeddings=256).torch_model)
+def model(tiny_model, request):
+    """A random model that likes to end: its head is larger at the end tokens; five ids are unknown to the tokenizer.
+
+    A test of another family than Qwen2 names it as a parameter of this fixture.
+    """
+    family = FAMILIES[getattr(request, "param", "qwen2")]
+    reference = copy.deepcopy(tiny_model(1, vocab_size=V, max_position_embeddings=256, **family).torch_model)
     with torch.no_grad():
         reference.lm_head.weight[256:259] *= 1.7
     return reference, ModelConfig.from_dict(reference.config.to_dict()), to_params(reference)

@@ -65,7 +65,8 @@ def replay(scores, words, cases):
     ]
 
 
-def test_replay_of_the_contract_with_transformers(engine, scores, words):
+@pytest.mark.parametrize("model", ["qwen2", "qwen3", "llama"], indirect=True)
+def test_replay_of_the_contract_with_transformers(model, engine, scores, words):
     cases = [(prompt, budget) for budget in budgets() for prompt in PROMPTS]
     records = list(engine.run([Request(prompt, budget, max_answer_tokens=MAX_ANSWER) for prompt, budget in cases]))
     references = replay(scores, words, cases)
@@ -117,6 +118,7 @@ def test_the_references_rounds_give_the_same_thinking(engine, scores, words):
     assert 0 < differing < len(cases) // 2
 
 
+@pytest.mark.parametrize("model", ["qwen2", "qwen3", "llama"], indirect=True)
 def test_greedy_without_forcing_equals_transformers_generate(engine, model, words, scores):
     unknown = [i for i in range(V) if i not in words.known]
     for prompt in PROMPTS:

@@ -1,4 +1,4 @@
-"""Whole logits against transformers' Qwen2ForCausalLM: sizes, ties, padding, packing, the cache."""
+"""Whole logits against transformers: families, sizes, ties, padding, packing, the cache."""
 
 from functools import partial
 
@@ -10,17 +10,18 @@ import torch
 
 from s1_jax.model import cached, transformer
 from s1_jax.model.kv_cache import init_cache
+from tests.reference import FAMILIES, to_params
 
 TOLERANCE = 1e-4  # of the largest reference logit: float32 through every layer, sums in another order
 GRADIENT_TOLERANCE = 1e-5  # of the largest gradient: the same sums, recomputed
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 VARIANTS = {
-    "untied": {},
     "tied": {"tie_word_embeddings": True},
     "multi-query": {"num_key_value_heads": 1},
     "multi-head": {"num_key_value_heads": 4},
     "one-layer": {"num_hidden_layers": 1},
     "yarn": {"rope_scaling": YARN, "rope_theta": 1e6},
+    **FAMILIES,
 }
 B, T = 3, 70  # longer than YaRN's original 64 positions
 
@@ -45,7 +46,7 @@ def test_logits(tiny_model, run_ours, run_theirs, variant):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("variant", ["untied", "yarn"])
+@pytest.mark.parametrize("variant", ["qwen2", "qwen3", "llama", "yarn"])
 def test_padding(tiny_model, run_ours, run_theirs, variant, side):
     model = tiny_model(**VARIANTS[variant])
     ids = random_ids(model, (B, T))
@@ -60,8 +61,9 @@ def test_padding(tiny_model, run_ours, run_theirs, variant, side):
         assert_close(mine[row][real[row]], alone[0])
 
 
-def test_packed_equals_separate(tiny_model, run_ours, run_theirs):
-    model = tiny_model()
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
+def test_packed_equals_separate(tiny_model, run_ours, run_theirs, family):
+    model = tiny_model(**FAMILIES[family])
     rng = np.random.default_rng(0)
     for _ in range(5):
         lengths = rng.integers(1, 30, 4)
@@ -77,7 +79,7 @@ def test_packed_equals_separate(tiny_model, run_ours, run_theirs):
             assert_close(mine[0, start : start + len(document)], run_theirs(model, document[None])[0])
 
 
-@pytest.mark.parametrize("variant", ["untied", "multi-query", "yarn"])
+@pytest.mark.parametrize("variant", ["qwen2", "qwen3", "llama", "multi-query", "yarn"])
 def test_cached_equals_uncached(tiny_model, run_theirs, variant):
     """Right-padded prefill, then token by token into rows of different lengths; the cache starts full of rubbish."""
     model = tiny_model(**VARIANTS[variant])
@@ -148,8 +150,9 @@ def test_remat_policies_give_the_same_gradients(tiny_model):
             assert_close(leaf, reference, GRADIENT_TOLERANCE)
 
 
-def test_gradients_match_torch(tiny_model):
-    model = tiny_model()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_match_torch(tiny_model, family):
+    model = tiny_model(**FAMILIES[family])
     ids = random_ids(model, (2, 32))
     positions = jnp.broadcast_to(jnp.arange(32), ids.shape)
 
@@ -163,16 +166,12 @@ def test_gradients_match_torch(tiny_model):
     out = model.torch_model(input_ids=torch.tensor(ids), labels=torch.tensor(ids))
     out.loss.backward()
     assert abs(float(value) - out.loss.item()) <= TOLERANCE * out.loss.item()
-    layers = model.torch_model.model.layers
-    assert_close(gradient["embed_tokens"]["weight"], model.torch_model.model.embed_tokens.weight.grad)
-    assert_close(gradient["lm_head"]["kernel"].T, model.torch_model.lm_head.weight.grad)
-    for index, layer in enumerate(layers):
-        mine = jax.tree.map(lambda leaf, index=index: leaf[index], gradient["layers"])
-        assert_close(mine["self_attn"]["k_proj"]["bias"], layer.self_attn.k_proj.bias.grad)
-        assert_close(mine["self_attn"]["q_proj"]["kernel"].T, layer.self_attn.q_proj.weight.grad)
-        assert_close(mine["self_attn"]["v_proj"]["bias"], layer.self_attn.v_proj.bias.grad)
-        assert_close(mine["mlp"]["down_proj"]["kernel"].T, layer.mlp.down_proj.weight.grad)
-        assert_close(mine["input_layernorm"]["weight"], layer.input_layernorm.weight.grad)
+    theirs = to_params(model.torch_model, {name: p.grad for name, p in model.torch_model.named_parameters()})
+    for (path, reference), mine in zip(
+        jax.tree_util.tree_leaves_with_path(theirs), jax.tree.leaves(gradient), strict=True
+    ):
+        assert np.abs(reference).max() > 0, path
+        assert_close(mine, reference)
     model.torch_model.zero_grad()
 
 

@@ -9,9 +9,11 @@ from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from s1_jax.model import attention, transformer
 from s1_jax.model.kv_cache import LayerCache
+from tests.reference import FAMILIES, LLAMA3
 
 TOLERANCE = 1e-4  # of the largest reference value: float32 sums of a few hundred terms in another order
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+SHAPES = {"G=N": {"num_key_value_heads": 1}, "G=1": {"num_key_value_heads": 4}, **FAMILIES}
 B, T = 2, 48
 
 
@@ -43,6 +45,15 @@ def test_rms_norm_eps_matters(tiny_model):
     assert_close(ours.input_layernorm(jnp.asarray(x)), theirs.input_layernorm(torch.tensor(x)))
 
 
+def test_norms_of_heads(tiny_model):
+    model = tiny_model(**FAMILIES["qwen3"])
+    ours, theirs = first_layer(model)
+    x = np.random.default_rng(0).normal(size=(B, T, 4, model.config.head_dim)).astype(np.float32) * 30
+    for name in ("q_norm", "k_norm"):
+        norms = (getattr(layer.self_attn, name) for layer in (ours, theirs))
+        assert_close(next(norms)(jnp.asarray(x)), next(norms)(torch.tensor(x)))
+
+
 def test_mlp(tiny_model):
     ours, theirs = first_layer(tiny_model())
     x = random_hidden(tiny_model())
@@ -66,8 +77,18 @@ def test_embedding(tiny_model):
         {"rope_scaling": YARN | {"attention_factor": 0.7}},
         {"rope_scaling": YARN | {"factor": 1.0}},
         {"rope_scaling": {"type": "yarn", "factor": 4.0}},
+        {"rope_scaling": LLAMA3, "rope_theta": 5e5},
     ],
-    ids=["default", "theta", "yarn", "yarn-betas", "yarn-attention-factor", "yarn-factor-1", "yarn-no-original"],
+    ids=[
+        "default",
+        "theta",
+        "yarn",
+        "yarn-betas",
+        "yarn-attention-factor",
+        "yarn-factor-1",
+        "yarn-no-original",
+        "llama3",
+    ],
 )
 def test_rope(tiny_model, rope):
     model = tiny_model(**rope)
@@ -87,9 +108,9 @@ def test_rope_angles_stay_exact_in_bfloat16(tiny_model):
     np.testing.assert_allclose(sin[0, 0, 0], np.sin(257.0), atol=1e-4)
 
 
-@pytest.mark.parametrize("kv_heads", [1, 2, 4], ids=["G=N", "G=2", "G=1"])
-def test_attention(tiny_model, kv_heads):
-    model = tiny_model(num_key_value_heads=kv_heads)
+@pytest.mark.parametrize("changes", SHAPES.values(), ids=SHAPES)
+def test_attention(tiny_model, changes):
+    model = tiny_model(**changes)
     ours, theirs = first_layer(model)
     x = random_hidden(model)
     positions = np.broadcast_to(np.arange(T), (B, T))
@@ -105,9 +126,9 @@ def test_attention(tiny_model, kv_heads):
     assert_close(mine, theirs.self_attn(hidden, position_embeddings=angles, attention_mask=additive)[0])
 
 
-@pytest.mark.parametrize("kv_heads", [1, 2, 4], ids=["G=N", "G=2", "G=1"])
-def test_layer(tiny_model, kv_heads):
-    model = tiny_model(num_key_value_heads=kv_heads)
+@pytest.mark.parametrize("changes", SHAPES.values(), ids=SHAPES)
+def test_layer(tiny_model, changes):
+    model = tiny_model(**changes)
     ours, theirs = first_layer(model)
     x = random_hidden(model)
     positions = np.broadcast_to(np.arange(T), (B, T))

@@ -1,4 +1,4 @@
-"""Every Qwen2.5 size from its published config.json: the parameter tree without an array, counted two ways."""
+"""Every published size: the parameter tree without an array, counted two ways."""
 
 import math
 from functools import partial
@@ -10,7 +10,9 @@ import pytest
 
 from s1_jax.config import MeshConfig, ModelConfig
 from s1_jax.model import transformer
+from s1_jax.model.sizes import PUBLISHED
 from s1_jax.sharding import DECODE_RULES, TRAIN_RULES, Layout, make_mesh
+from s1_jax.training.flops import matmul_parameters
 
 # hidden_size, intermediate_size, layers, query heads, kv heads, vocab_size, tied, parameters
 SIZES = {
@@ -21,6 +23,20 @@ SIZES = {
     "14B": (5120, 13824, 48, 40, 8, 152064, False, 14_770_033_664),
     "32B": (5120, 27648, 64, 40, 8, 152064, False, 32_763_876_352),
     "72B": (8192, 29568, 80, 64, 8, 152064, False, 72_706_203_648),
+}
+COUNTS = {  # as the model cards and the index files of the checkpoints have them
+    "Qwen/QwQ-32B": 32_763_876_352,
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": 1_777_088_000,
+    "Qwen/Qwen3-0.6B": 596_049_920,
+    "Qwen/Qwen3-1.7B": 1_720_574_976,
+    "Qwen/Qwen3-4B": 4_022_468_096,
+    "Qwen/Qwen3-8B": 8_190_735_360,
+    "Qwen/Qwen3-14B": 14_768_307_200,
+    "Qwen/Qwen3-32B": 32_762_123_264,
+    "meta-llama/Llama-3.2-1B": 1_235_814_400,
+    "meta-llama/Llama-3.2-3B": 3_212_749_824,
+    "deepseek-ai/DeepSeek-R1-Distill-Llama-8B": 8_030_261_248,
+    "deepseek-ai/DeepSeek-R1-Distill-Llama-70B": 70_553_706_496,
 }
 SMALL = {"vocab_size": 96, "hidden_size": 56, "intermediate_size": 96, "num_hidden_layers": 2}
 
@@ -67,6 +83,28 @@ def test_parameter_count(size):
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) and leaf.dtype == jnp.bfloat16 for leaf in leaves)
     assert sum(math.prod(leaf.shape) for leaf in leaves) == count
     assert ("lm_head" in tree) == (not tied)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameter_count_of_other_families(name):
+    config = PUBLISHED[name]
+    D, F, V, L = config.hidden_size, config.intermediate_size, config.vocab_size, config.num_hidden_layers
+    queries, pairs = (heads * config.head_dim for heads in (config.num_attention_heads, config.num_key_value_heads))
+    own = queries + 2 * pairs if config.family.qkv_bias else 2 * config.head_dim if config.family.qk_norm else 0
+    layer = 2 * D * (queries + pairs) + own + 3 * D * F + 2 * D
+    by_hand = V * D * (1 if config.tie_word_embeddings else 2) + L * layer + D
+    shapes = transformer.abstract_params(config)
+    assert by_hand == sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == COUNTS[name]
+    assert matmul_parameters(config) == L * (layer - own - 2 * D) + V * D
+    for rules in (TRAIN_RULES, DECODE_RULES):
+        layout = Layout(make_mesh(MeshConfig(fsdp=4, tensor=2)), rules)
+        shardings = layout.tree(transformer.param_axes(config), shapes)
+        assert jax.tree.structure(shardings) == jax.tree.structure(shapes)
+
+
+def test_published_sizes_are_those_of_the_files():
+    for size in SIZES:
+        assert PUBLISHED[f"Qwen/Qwen2.5-{size}-Instruct"] == ModelConfig.from_dict(published(size))
 
 
 @pytest.mark.parametrize("rules", [TRAIN_RULES, DECODE_RULES], ids=["train", "decode"])

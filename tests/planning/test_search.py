@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from s1_jax.config import DataConfig, MeshConfig, TrainConfig
-from s1_jax.model.sizes import QWEN2_5
+from s1_jax.model.sizes import PUBLISHED
 from s1_jax.planning import search
 from s1_jax.planning.search import groups_along, meshes, ranked, row_choices
 from s1_jax.planning.train_estimate import RunSeconds
@@ -16,11 +16,11 @@ from s1_jax.sharding import TRAIN_RULES, Layout, make_mesh
 
 
 def test_meshes_cut_the_heads_evenly():
-    of_32b = list(meshes(QWEN2_5["Qwen/Qwen2.5-32B-Instruct"], 32))
+    of_32b = list(meshes(PUBLISHED["Qwen/Qwen2.5-32B-Instruct"], 32))
     assert {mesh.tensor for mesh in of_32b} == {1, 2, 4, 8}
     assert all(mesh.fsdp * mesh.context * mesh.tensor == 32 for mesh in of_32b)
     assert MeshConfig(fsdp=8, context=1, tensor=4) in of_32b and MeshConfig(fsdp=8, context=4, tensor=1) in of_32b
-    assert {mesh.tensor for mesh in meshes(QWEN2_5["Qwen/Qwen2.5-0.5B"], 8)} == {1, 2}
+    assert {mesh.tensor for mesh in meshes(PUBLISHED["Qwen/Qwen2.5-0.5B"], 8)} == {1, 2}
 
 
 def test_rows_get_longer_as_they_get_fewer():
@@ -79,4 +79,4 @@ def test_the_models_known_by_name_have_their_published_sizes(size, parameters):
     from s1_jax.model.transformer import abstract_params
 
     for name in (f"Qwen/Qwen2.5-{size}", f"Qwen/Qwen2.5-{size}-Instruct"):
-        assert sum(leaf.size for leaf in jax.tree.leaves(abstract_params(QWEN2_5[name]))) == parameters
+        assert sum(leaf.size for leaf in jax.tree.leaves(abstract_params(PUBLISHED[name]))) == parameters

@@ -21,6 +21,7 @@ from s1_jax.training import loss_on_cpu, losses
 from s1_jax.training.optimizer import decayed, learning_rate, make_optimizer
 from s1_jax.training.state import abstract_state, init_state
 from s1_jax.training.step import compile_loss, compile_step, loss_and_grads, train_step
+from tests.reference import FAMILIES
 
 LOSS_TOLERANCE = 1e-4  # relative, per step: the bar of the parity with PyTorch
 STEPS = 50
@@ -29,9 +30,10 @@ GRAD_TOLERANCE = 1e-5  # of the largest gradient: chunked and whole sums differ 
 
 
 @pytest.fixture
-def twin(tiny_model):
+def twin(tiny_model, request):
     """(transformers model, config, the same weights as our parameters); every size divides over 8 devices."""
-    tiny = tiny_model(vocab_size=96, hidden_size=32, intermediate_size=64)
+    family = FAMILIES[getattr(request, "param", "qwen2")]
+    tiny = tiny_model(vocab_size=96, hidden_size=32, intermediate_size=64, **family)
     return deepcopy(tiny.torch_model), tiny.config, tiny.params
 
 
@@ -99,6 +101,7 @@ def run_steps(config, params, batches, layout, tx):
     return state, history
 
 
+@pytest.mark.parametrize("twin", FAMILIES, indirect=True)
 def test_fifty_steps_track_a_plain_pytorch_loop(twin):
     reference, config, params = twin
     optim = OptimConfig(peak_lr=3e-3, weight_decay=0.1)  # far above s1's, so that an error in either would show
@@ -128,11 +131,15 @@ def test_fifty_steps_track_a_plain_pytorch_loop(twin):
 
 # fsdp, tensor, context, data; the last cuts no weight along D, so that XLA partitions by itself
 @pytest.mark.parametrize(
-    "mesh",
+    ("twin", "mesh"),
     [
-        *((8, 1), (2, 2, 2), (2, 1, 2, 2), (1, 4, 1, 2)),
-        *(pytest.param(mesh, marks=pytest.mark.slow) for mesh in ((4, 2), (2, 4), (2, 1, 4), (1, 1, 8))),
+        *(("qwen2", mesh) for mesh in ((8, 1), (2, 2, 2), (2, 1, 2, 2), (1, 4, 1, 2))),
+        *(pytest.param("qwen2", mesh, marks=pytest.mark.slow) for mesh in ((4, 2), (2, 4), (2, 1, 4), (1, 1, 8))),
+        ("qwen3", (2, 2, 2)),
+        *(pytest.param("qwen3-tied", mesh, marks=pytest.mark.slow) for mesh in ((8, 1), (2, 4), (2, 1, 2, 2))),
+        *(pytest.param("llama", mesh, marks=pytest.mark.slow) for mesh in ((4, 2), (2, 2, 2), (1, 1, 8))),
     ],
+    indirect=["twin"],
 )
 def test_loss_and_gradients_are_the_same_on_every_mesh(twin, mesh):
     _, config, params = twin
@@ -223,6 +230,7 @@ def test_chunked_loss_and_its_gradients_equal_those_from_whole_logits(path, tied
     assert alone == pytest.approx(float(expected[0]), rel=GRAD_TOLERANCE)
 
 
+@pytest.mark.parametrize("twin", ["qwen2", "qwen3", "llama"], indirect=True)
 def test_packed_and_separate_documents_have_the_same_gradients(twin):
     _, config, params = twin
     packed = packed_batch(6, config.vocab_size, micro=1, rows=1, length=48)
@@ -289,6 +297,7 @@ def test_learning_rate_is_transformers_cosine_with_warmup():
         reference.step()
 
 
+@pytest.mark.parametrize("twin", ["qwen2", "qwen3", "llama"], indirect=True)
 def test_weight_decay_spares_biases_and_norms(twin):
     _, config, params = twin
     spared = {
@@ -299,10 +308,12 @@ def test_weight_decay_spares_biases_and_norms(twin):
     assert spared == {
         "layers.input_layernorm.weight",
         "layers.post_attention_layernorm.weight",
-        "layers.self_attn.q_proj.bias",
-        "layers.self_attn.k_proj.bias",
-        "layers.self_attn.v_proj.bias",
         "norm.weight",
+        *{
+            "qwen2": [f"layers.self_attn.{name}_proj.bias" for name in "qkv"],
+            "qwen3": [f"layers.self_attn.{name}_norm.weight" for name in "qk"],
+            "llama": [],
+        }[config.model_type],
     }
     assert jax.tree.structure(decayed(config)) == jax.tree.structure(params)
 
