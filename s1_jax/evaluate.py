@@ -10,12 +10,14 @@ task may add settings to the same folder; the report then covers all of them.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 
 from s1_jax.checkpoints import hf
 from s1_jax.checkpoints.stops import declared_stops
 from s1_jax.config import EvaluateConfig, SettingConfig
+from s1_jax.data.formats import resolve_format
 from s1_jax.data.look_alikes import LookAlikes
 from s1_jax.decoding.core.token_ids import stop_ids, stop_texts
 from s1_jax.evaluation.decode import decode
@@ -67,6 +69,10 @@ def evaluate(config: EvaluateConfig, settings: Sequence[SettingConfig], folder: 
     source = hf.resolve(config.model.path)
     config = with_model_defaults(config, source)
     tokenizer = hf.load_tokenizer(source)
+    format, line = resolve_format(config.format, tokenizer)
+    config = dataclasses.replace(config, format=format)
+    if line:
+        say(line)
     vocab_size = hf.load_config(source).vocab_size
     stop_tokens = stop_texts(tokenizer, stop_ids(tokenizer, declared_stops(source, vocab_size), vocab_size))
     planned = plan_records(config, task, settings, tokenizer, stop_tokens)

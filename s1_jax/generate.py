@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from s1_jax.config.generate import GenerateConfig
+from s1_jax.data.formats import resolve_format
 from s1_jax.data.prompts import read_prompts
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine, Piece, Status
@@ -112,7 +113,10 @@ def generate(config: GenerateConfig, source: Path, output: Path) -> None:
 def load(config: GenerateConfig, stages: Stages) -> LoadedModel:
     """Load the model of `config`; on a terminal, `stages` say so meanwhile."""
     stages.at(f"loading {config.model.path}", quiet=True)
-    return load_model(config.model.path, config.model.dtype, config.stored, mesh=config.mesh, format=config.format)
+    model = load_model(config.model.path, config.model.dtype, config.stored, mesh=config.mesh, format=config.format)
+    if line := resolve_format(config.format, model.tokenizer)[1]:
+        say(line, file=sys.stderr)
+    return model
 
 
 def make_engine(config: GenerateConfig, model: LoadedModel, requests: int) -> Engine:
@@ -123,7 +127,9 @@ def make_engine(config: GenerateConfig, model: LoadedModel, requests: int) -> En
 def make_request(config: GenerateConfig, model: LoadedModel, row: dict[str, Any], where: str) -> Request:
     """Return an input row as a request; its own budget wins over the options. Raises UserError naming `where`."""
     return Request(
-        prompt_token_ids=model.prompt_token_ids(row["prompt"] if "prompt" in row else row["prompt_token_ids"]),
+        prompt_token_ids=model.prompt_token_ids(
+            row["prompt"] if "prompt" in row else row["prompt_token_ids"], config.thinking
+        ),
         budget=override(config.budget, row.get("budget") or {}, f"{where}: field 'budget'"),
         sampling=config.sampling,
         problem_id=row.get("id"),

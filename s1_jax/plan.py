@@ -25,6 +25,7 @@ from s1_jax.checkpoints import hf
 from s1_jax.chips import GIB
 from s1_jax.config import EvaluateConfig, TrainConfig
 from s1_jax.config.plan import DecodePlanConfig, PlanConfig
+from s1_jax.data.formats import resolve_format
 from s1_jax.data.tokens import Corpus, load_corpus
 from s1_jax.errors import UserError
 from s1_jax.model.sizes import PUBLISHED
@@ -114,7 +115,8 @@ def examples(config: PlanConfig) -> Corpus:
             f"counting the tokens of {config.data.path} needs the tokenizer of {config.model.path} in a local folder; "
             "give --lengths FILE (token counts) or --full instead"
         )
-    corpus, counts = load_corpus(config.data, hf.load_tokenizer(config.model.path), config.format)
+    tokenizer = hf.load_tokenizer(config.model.path)
+    corpus, counts = load_corpus(config.data, tokenizer, resolve_format(config.format, tokenizer)[0])
     say_on_stderr(f"{config.data.path}: {counts}")
     return corpus
 

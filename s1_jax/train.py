@@ -6,6 +6,7 @@ into `run_dir`. If the run is stopped, the same command resumes it, and the resu
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from s1_jax.checkpoints.folder import check_replaceable
 from s1_jax.chips import resolve_dtype
 from s1_jax.config import S1, TrainConfig
 from s1_jax.config.model_fields import Fields
+from s1_jax.data.formats import resolve_format
 from s1_jax.data.identity import check_same, identity_of
 from s1_jax.data.loader import Loader, Step, assemble
 from s1_jax.data.tokens import load_corpus, split_held_out
@@ -62,6 +64,10 @@ def fine_tune(config: TrainConfig, folder: Mirror) -> None:
     say: Callable[..., None] = terminal.say if is_first() else _nothing
     run_dir = folder.local
     exported = folder.place / "hf"
+    if config.format.is_auto:
+        format, line = resolve_format(config.format, hf.load_tokenizer(config.model.path))
+        config = dataclasses.replace(config, format=format)
+        say(line)
     if (exported / "config.json").exists():
         claim_run_dir(folder, config)
         say(f"{folder.place} is finished: the model is in {exported}")

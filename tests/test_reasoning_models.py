@@ -79,6 +79,10 @@ def test_generate_from_file_to_file_and_again(model, tmp_path, capsys):
     generate.main([*command[:-6], *README, *command[-6:], "--output", str(tmp_path / "readme.jsonl")])
     again = read_records(tmp_path / "readme.jsonl")
     assert [record["text"] for record in again] == [record["text"] for record in records]
+    # and with the markers that the tokenizer says
+    generate.main([*command, "--format", "auto", "--output", str(tmp_path / "auto.jsonl")])
+    assert "format: <think> ... </think>, because the chat template opens" in capsys.readouterr().err
+    assert read_records(tmp_path / "auto.jsonl") == records
     # the same output under other ends is not gone on with
     declare(model, [257])
     try:
@@ -103,10 +107,13 @@ def test_without_thinking_no_format_is_needed(model):
 
 @pytest.mark.slow
 def test_the_python_interface_takes_a_format(model):
-    (record,) = s1_jax.load_model(model).generate(
-        [QUESTION], {"max_thinking_tokens": 20}, max_model_len=160, max_answer_tokens=8, format=THINK
-    )
+    options = {"max_model_len": 160, "max_answer_tokens": 8}
+    (record,) = s1_jax.load_model(model).generate([QUESTION], {"max_thinking_tokens": 20}, **options, format=THINK)
     assert record["text"].startswith("<think>\n")
+    loaded = s1_jax.load_model(model, format="auto")
+    assert loaded.format == THINK and loaded.generate([QUESTION], {"max_thinking_tokens": 20}, **options) == [record]
+    with pytest.raises(UserError, match="format 'think' is neither 'auto' nor a FormatConfig"):
+        s1_jax.load_model(model, format="think")
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ in `s1_jax.config.curate`, and those of lm-evaluation-harness are in `s1_jax.con
 its text in `--help` and in the command-line reference.
 """
 
-from s1_jax.config.budget import S1, BudgetConfig, FormatConfig, SamplingConfig, StepConfig
+from s1_jax.config.budget import AUTO, S1, BudgetConfig, FormatConfig, SamplingConfig, StepConfig
 from s1_jax.config.endpoint import EndpointConfig, GradeConfig, JudgeConfig
 from s1_jax.config.evaluate import EvaluateConfig, SettingConfig, SweepConfig, TaskConfig
 from s1_jax.config.model import DecodeModelSource, HostsConfig, MeshConfig, ModelSource, StoredConfig
@@ -15,6 +15,7 @@ from s1_jax.config.search import RewardsConfig, SearchConfig
 from s1_jax.config.train import CheckpointConfig, DataConfig, LogConfig, OptimConfig, TrainConfig, TrainLoopConfig
 
 __all__ = [
+    "AUTO",
     "S1",
     "BudgetConfig",
     "CheckpointConfig",

@@ -11,16 +11,18 @@ from s1_jax.errors import UserError
 S1_ANSWER_START = "<|im_start|>answer"
 S1_STOP_TOKENS = ("<|im_end|>", "<|endoftext|>")  # what texts of Qwen2.5's models and s1's end with
 S1_END_MARKERS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
+AUTO_MARKER = "auto"  # stands for a marker that is read from the tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
 class FormatConfig(Options, section="format"):
-    """How a model marks where its thinking and its answer begin; the defaults are s1's."""
+    """How a model marks its thinking and its answer. The defaults are s1's; --format auto reads the tokenizer's."""
 
     think_start: str = "<|im_start|>think"
-    """Marker that opens the thinking. It is appended to each prompt that does not end in it."""
+    """Marker that opens the thinking. It is appended to each prompt that does not end in it. auto reads it from the
+    tokenizer."""
     answer_start: str = S1_ANSWER_START
-    """Marker that opens the answer. It is appended when thinking ends."""
+    """Marker that opens the answer. It is appended when thinking ends. auto reads it from the tokenizer."""
     final_answer: str = "\nFinal Answer:"
     """Text appended after answer_start when thinking is cut at its maximum."""
     end_markers: tuple[str, ...] = S1_END_MARKERS
@@ -29,6 +31,8 @@ class FormatConfig(Options, section="format"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.answer_start == AUTO_MARKER:
+            return  # the end markers follow from the one that is read
         if self.end_markers == S1_END_MARKERS and self.answer_start != S1_ANSWER_START:
             object.__setattr__(self, "end_markers", (self.answer_start,))
         for name in ("think_start", "answer_start"):
@@ -37,8 +41,14 @@ class FormatConfig(Options, section="format"):
         if not self.end_markers or not all(self.end_markers):
             raise UserError("format.end_markers needs at least one marker, and none of them empty")
 
+    @property
+    def is_auto(self) -> bool:
+        """Whether a marker has to be read from the tokenizer (`data.formats.resolve_format`)."""
+        return AUTO_MARKER in (self.think_start, self.answer_start)
+
 
 S1 = FormatConfig()
+AUTO = FormatConfig(AUTO_MARKER, AUTO_MARKER)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -90,7 +90,7 @@ class KeywordConfig(Options):
     thinking_n_ignore_str: str | tuple[str, ...] | None = None
     """String appended in place of a suppressed end marker, or several that take turns; None appends nothing."""
     thinking_start: str | None = None
-    """Marker that opens the thinking; None is s1's."""
+    """Marker that opens the thinking; None is s1's. auto reads it, and thinking_end, from the tokenizer."""
     thinking_end: str | None = None
     """Marker that opens the answer; None is s1's."""
     until_thinking: str | tuple[str, ...] | None = None

@@ -11,6 +11,7 @@ from s1_jax.checkpoints import hf
 from s1_jax.checkpoints.stops import declared_stops
 from s1_jax.config import BudgetConfig, EndpointConfig, SamplingConfig
 from s1_jax.data.chat import STOP_TOKENS, prompt_ids
+from s1_jax.data.formats import resolve_format
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.token_ids import stop_ids, stop_texts
 from s1_jax.decoding.engine import LONGEST_DEFAULT_ANSWER, Status, context_length
@@ -33,7 +34,7 @@ def decode_here(
     """
     model = load_model(source, "auto", mesh=who.mesh, format=who.format)
     tokenizer, context = model.tokenizer, context_length(model.config)
-    ids = [tuple(prompt_ids(tokenizer, prompt)) for prompt in prompts]
+    ids = [tuple(prompt_ids(tokenizer, prompt, who.thinking)) for prompt in prompts]
     longest = min(context, max(map(len, ids)) + who.max_tokens + ROOM_FOR_MARKERS)
     engine = model.engine(longest, who.concurrent, runs=len(prompts))
     decodable, requests = [], []
@@ -66,7 +67,7 @@ def unusual(who: EndpointConfig, source: Path) -> list[Any]:
     """
     tokenizer, vocab_size = hf.load_tokenizer(source), hf.load_config(source).vocab_size
     stops = stop_ids(tokenizer, declared_stops(source, vocab_size), vocab_size)
-    found = [format_field(who.format), list(stop_texts(tokenizer, stops))]
+    found = [format_field(resolve_format(who.format, tokenizer)[0]), list(stop_texts(tokenizer, stops))]
     return [] if found == [None, sorted(STOP_TOKENS)] else found
 
 

@@ -72,10 +72,12 @@ def rendered(
     messages: Sequence[Mapping[str, Any]],
     add_generation_prompt: bool = False,
     continue_final_message: bool = False,
+    thinking: bool = True,
 ) -> str:
     """Render messages with the chat template as `apply_chat_template` does, within limits (template.py).
 
-    Raises UserError if there is no template or it fails.
+    `thinking` is `enable_thinking` of templates that have such a switch, as Qwen3's. Raises UserError if
+    there is no template or it fails.
     """
     if not tokenizer.chat_template:
         raise UserError(
@@ -84,7 +86,7 @@ def rendered(
         )
     turns = [{name: value for name, value in message.items() if value is not None} for message in messages]
     names = tokenizer.special_tokens_map | {"tools": None, "documents": None}
-    names |= {"messages": turns, "add_generation_prompt": add_generation_prompt}
+    names |= {"messages": turns, "add_generation_prompt": add_generation_prompt, "enable_thinking": thinking}
     try:
         if continue_final_message:
             turns[-1] |= {"content": turns[-1]["content"] + CUT_HERE}
@@ -103,17 +105,18 @@ def _up_to_cut(text: str) -> str:
     return before if after.startswith(CUT_HERE[len(mark) :]) else before.rstrip()
 
 
-def prompt_text(tokenizer: PreTrainedTokenizerBase, question: str) -> str:
-    """Render one user turn with the tokenizer's chat template and its generation prompt.
+def prompt_text(tokenizer: PreTrainedTokenizerBase, question: str, thinking: bool = True) -> str:
+    """Render one user turn with the tokenizer's chat template and its generation prompt, for an answer with `thinking`.
 
     Raises UserError if the tokenizer has no chat template or it fails.
     """
-    return rendered(tokenizer, [{"role": "user", "content": question}], add_generation_prompt=True)
+    asked = [{"role": "user", "content": question}]
+    return rendered(tokenizer, asked, add_generation_prompt=True, thinking=thinking)
 
 
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, thinking: bool = True) -> list[int]:
     """Return the token ids of `prompt_text`, with the start marker of thinking only if the template writes it."""
-    return encode(tokenizer, prompt_text(tokenizer, question))
+    return encode(tokenizer, prompt_text(tokenizer, question, thinking))
 
 
 def turn_of(tokenizer: PreTrainedTokenizerBase) -> Turn:

@@ -9,7 +9,7 @@ import dataclasses
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,10 @@ from transformers import PreTrainedTokenizerBase
 from s1_jax.checkpoints import hf
 from s1_jax.checkpoints.stops import declared_stops
 from s1_jax.chips import resolve_dtype
-from s1_jax.config import S1, BudgetConfig, FormatConfig, MeshConfig, ModelConfig, SamplingConfig, StoredConfig
+from s1_jax.config import AUTO, S1, BudgetConfig, FormatConfig, MeshConfig, ModelConfig, SamplingConfig, StoredConfig
+from s1_jax.config.budget import AUTO_MARKER
 from s1_jax.data.chat import prompt_ids
+from s1_jax.data.formats import resolve_format
 from s1_jax.data.look_alikes import LookAlikes
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.device.programs import Program
@@ -88,7 +90,7 @@ class LoadedModel:
         how the model marks its thinking (none: the one it was loaded with), and `draft_tokens` are drafted ahead in
         each step. Raises UserError where the model or its tokenizer cannot have them.
         """
-        format = self.format if format is None else format
+        format = self.format if format is None else resolve_format(format, self.tokenizer)[0]
         key = (max_model_len, self.rows(batch_size, runs), format, draft_tokens)
         if key not in self._engines:
             self._engines[key] = Engine(
@@ -140,7 +142,7 @@ class LoadedModel:
             thinking=thinking,
         )
         requests = [
-            dataclasses.replace(shared, prompt_token_ids=self.prompt_token_ids(prompt), name=f"prompt {i}")
+            dataclasses.replace(shared, prompt_token_ids=self.prompt_token_ids(prompt, thinking), name=f"prompt {i}")
             for i, prompt in enumerate(prompts)
         ]
         if line := self.look_alikes((f"prompt {i}", prompt) for i, prompt in enumerate(prompts)):
@@ -148,16 +150,17 @@ class LoadedModel:
         engine = self.engine(max_model_len, batch_size, format, draft_tokens, runs=len(requests))
         return list(engine.run(requests))
 
-    def prompt_token_ids(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
+    def prompt_token_ids(self, prompt: str | Sequence[int], thinking: bool = True) -> tuple[int, ...]:
         """Return the token ids of a user message put through the chat template, or the ids that are given as they are.
 
+        Templates with a switch for thinking, as Qwen3's, are told whether the answer is to come with `thinking`.
         Raises UserError on a message that is not valid Unicode.
         """
         if not isinstance(prompt, str):
             return tuple(map(int, prompt))
         if not is_unicode(prompt):
             raise UserError(f"the prompt {prompt[:SHOWN]!a} {NOT_UNICODE}")
-        return tuple(prompt_ids(self.tokenizer, prompt))
+        return tuple(prompt_ids(self.tokenizer, prompt, thinking))
 
     def look_alikes(self, prompts: Iterable[tuple[str, Any]]) -> str | None:
         """Return a line about the user messages that contain the text of a special token; None where none does.
@@ -210,35 +213,40 @@ def load_model(
     stored: StoredConfig | Mapping[str, Any] = StoredConfig(),
     *,
     mesh: MeshConfig | Mapping[str, Any] | None = None,
-    format: FormatConfig | Mapping[str, Any] = S1,
+    format: FormatConfig | Mapping[str, Any] | Literal["auto"] = S1,
 ) -> LoadedModel:
     """Load a model for decoding from a folder or a hub id in Hugging Face layout.
 
     `dtype` is the type of products: "float32", "bfloat16", or "auto" (float32 on CPU, bfloat16 on accelerators).
-    `stored` says what weights and cache are kept in, `format` how the model marks its thinking. `mesh` is the number of
+    `stored` says what weights and cache are kept in. `format` says how the model marks its thinking; "auto" reads that
+    from the tokenizer, and the result's `format` has what was found. `mesh` is the number of
     devices along each mesh axis, such as `{"tensor": 8}`; none is one device. Each weight is read straight into its
     pieces: no device ever holds more of it than its piece. Every config may be a mapping of its fields.
 
     Raises UserError where there is no such model, it is of an architecture that is not supported, or it does not fit
     the mesh.
     """
+    if isinstance(format, str) and format != AUTO_MARKER:
+        raise UserError(f"format {format!r} is neither 'auto' nor a FormatConfig")
     if dtype not in TYPES:
         raise UserError(f"dtype {dtype!r} is not {', '.join(TYPES[:-1])} or {TYPES[-1]}")
     sizes = ONE_DEVICE if mesh is None else _config(MeshConfig(), mesh, "mesh")
-    stored, format = _config(StoredConfig(), stored, "stored"), _config(S1, format, "format")
+    stored = _config(StoredConfig(), stored, "stored")
+    marked = AUTO if isinstance(format, str) else _config(S1, format, "format")
     keep_compiled_programs()
     compute = resolve_dtype(dtype)
     layout = decoding_layout(sizes)
     config, params = hf.load_for_decoding(path, stored, compute, layout)
+    tokenizer = hf.load_tokenizer(path)
     return LoadedModel(
         config,
         params,
-        hf.load_tokenizer(path),
+        tokenizer,
         compute,
         stored.resolved(compute.name).cache,
         declared_stops(path, config.vocab_size),
         layout,
-        format,
+        resolve_format(marked, tokenizer)[0],
     )
 
 

@@ -54,7 +54,7 @@ def generate(
             keywords.append(read_keywords(one.gen_kwargs, config))
     runs: dict[_Run, list[int]] = defaultdict(list)
     for index, its in enumerate(keywords):
-        format = format_of(its, model.tokenizer.eos_token) if its.thinks else S1
+        format = format_of(its, model.tokenizer) if its.thinks else S1
         runs[_Run(format, tries_of(its) > 1)].append(index)
     planned = [
         (run, engine, indices, _requests(engine, model, [asked[i] for i in indices], [keywords[i] for i in indices]))

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from lm_eval.models.utils import normalize_gen_kwargs
+from transformers import PreTrainedTokenizerBase
 
 from s1_jax.config import S1, BudgetConfig, FormatConfig, SamplingConfig
+from s1_jax.config.budget import AUTO_MARKER
 from s1_jax.config.lm_eval import HarnessConfig, KeywordConfig
 from s1_jax.data.chat import STOP_TOKENS
+from s1_jax.data.formats import read_format
 from s1_jax.errors import UserError
 from s1_jax.runtime.overrides import override
 
@@ -55,16 +58,26 @@ def read_keywords(given: Mapping[str, Any], config: HarnessConfig) -> KeywordCon
     return keywords
 
 
-def format_of(keywords: KeywordConfig, eos: str | None) -> FormatConfig:
-    """Return how thinking is marked: its markers and stop tokens end it, and so does `until` if that is asked for."""
+def format_of(keywords: KeywordConfig, tokenizer: PreTrainedTokenizerBase) -> FormatConfig:
+    """Return how thinking is marked: its markers and stop tokens end it, and so does `until` if that is asked for.
+
+    Raises UserError where the markers are to be read from the tokenizer, and it does not say them.
+    """
+    start, answer, final = keywords.thinking_start, keywords.thinking_end, S1.final_answer
+    if start == AUTO_MARKER:
+        found = read_format(tokenizer).format
+        start, final = found.think_start, found.final_answer
+        answer = found.answer_start if answer is None and found != S1 else answer
     own = keywords.until_thinking
     if own is None:
-        own = S1.end_markers[0] if keywords.thinking_end is None else keywords.thinking_end
+        own = S1.end_markers[0] if answer is None else answer
     task = keywords.until if keywords.until_ends_thinking else ()
+    eos = tokenizer.eos_token
     ends = [*((own,) if isinstance(own, str) else own), keywords.until_thinking_2, *STOP_TOKENS, eos, *task]
     return FormatConfig(
-        think_start=S1.think_start if keywords.thinking_start is None else keywords.thinking_start,
-        answer_start=S1.answer_start if keywords.thinking_end is None else keywords.thinking_end,
+        think_start=S1.think_start if start is None else start,
+        answer_start=S1.answer_start if answer is None else answer,
+        final_answer=final,
         end_markers=tuple(dict.fromkeys(end for end in ends if end)),
     )
 

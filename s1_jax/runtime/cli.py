@@ -89,7 +89,7 @@ def parse(cls: type[T], argv: list[str], prog: str, default: T | None = None, de
 
     Raises UserError with one line, which suggests the nearest option for an unknown one.
     """
-    said = StringIO()
+    argv, said = in_full(argv), StringIO()
     try:
         with redirect_stderr(said), lines_of_texts_joined():
             kwargs: dict[str, Any] = {} if default is None else {"default": default}
@@ -118,6 +118,16 @@ def lines_of_texts_joined() -> Iterator[None]:
         yield
     finally:
         docstring_parser.parse_from_object = read
+
+
+def in_full(argv: list[str]) -> list[str]:
+    """Return the command line with `--format auto` in full: as one option for each of the two markers."""
+    text = [*argv]
+    for i, arg in enumerate(text):
+        if arg == "--format=auto" or text[i : i + 2] == ["--format", "auto"]:
+            rest = text[i + (1 if "=" in arg else 2) :]
+            return [*text[:i], "--format.think-start", "auto", "--format.answer-start", "auto", *rest]
+    return text
 
 
 def renamed(argv: list[str], names: Mapping[str, str]) -> list[str]:

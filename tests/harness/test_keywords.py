@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from s1_jax.config import S1, BudgetConfig, SamplingConfig
+from s1_jax.config import S1, BudgetConfig, FormatConfig, SamplingConfig
 from s1_jax.config.lm_eval import HarnessConfig
 from s1_jax.errors import UserError
 
@@ -15,6 +15,8 @@ pytest.importorskip("lm_eval", reason="needs lm_eval: pip install 's1_jax[lm-eva
 from s1_jax.harness import model as harness
 from s1_jax.harness.keywords import budget_of, format_of, read_keywords, read_model_args, sampling_of, tries_of
 from tests.harness.asking import generated
+from tests.templates import family_tokenizer, tokenizer_with
+from tests.tokenizer import byte_tokenizer
 
 
 def test_keywords_as_a_budget():
@@ -39,7 +41,7 @@ def test_keywords_as_a_budget():
 
 def test_keywords_as_a_format():
     def read(**given):
-        return format_of(read_keywords({"max_tokens_thinking": 5} | given, HarnessConfig()), "<|im_end|>")
+        return format_of(read_keywords({"max_tokens_thinking": 5} | given, HarnessConfig()), byte_tokenizer())
 
     assert read() == S1
     other = read(thinking_start="<think>", thinking_end="</think>", until_thinking="</think>", until=["\n\n"])
@@ -53,6 +55,21 @@ def test_keywords_as_a_format():
     assert own.end_markers == ("<|im_start|>", "\n\n", "<|a|>", *stops)
     assert read(until=["\n\n"], until_thinking="\n\n").end_markers == ("\n\n", *stops)
     assert read(until_thinking_2="<|a|>").end_markers == ("<|im_start|>", "<|a|>", "<|im_end|>", "<|endoftext|>")
+
+
+def test_markers_that_the_tokenizer_says(shared_data):
+    def read(tokenizer, **given):
+        given = {"max_tokens_thinking": 5, "thinking_start": "auto"} | given
+        return format_of(read_keywords(given, HarnessConfig()), tokenizer)
+
+    assert read(byte_tokenizer()) == S1
+    qwen3 = family_tokenizer(shared_data, "qwen3")
+    stops = ("<|im_end|>", "<|endoftext|>")
+    assert read(qwen3) == FormatConfig("<think>", "</think>", "\n\nFinal Answer:", ("</think>", *stops))
+    assert read(qwen3, until_thinking="Done").end_markers == ("Done", *stops)
+    assert read(qwen3, thinking_end="<answer>").answer_start == "<answer>"
+    with pytest.raises(UserError, match="has no chat template"):
+        read(tokenizer_with(None))
 
 
 @pytest.mark.parametrize(

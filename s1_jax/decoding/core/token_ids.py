@@ -82,6 +82,8 @@ def make_markers(
     `stops` are the tokens that end an answer, and thinking too, as `format.end_markers` do; the default are those of
     `stop_ids`. Raises UserError where a marker or a stop token lies outside the model's vocabulary.
     """
+    if format.is_auto:
+        raise ValueError("the format is still to be read from the tokenizer (data.formats.resolve_format)")
     stops = stop_ids(tokenizer, vocab_size=vocab_size) if stops is None else stops
     ends = [encode(tokenizer, text) for text in format.end_markers]
     # a control token of s1's ends nothing where the tokenizer has to spell it out
