@@ -2,8 +2,8 @@
 
     python -m s1_jax.train configs/s1_14b_v5p8.py
 
-Memory and time are planned with the TPU compiler (docs/performance.md), not measured: 92.0 of 95.7 GiB per
-chip; 315 steps in 45.8 minutes, 3.1 chip-hours, without loading and compiling.
+Memory and time are planned with the TPU compiler (docs/performance.md), not measured: 79.9 of 95.7 GiB per
+chip; 315 steps in 45.7 minutes, 3.0 chip-hours, without loading and compiling.
 Expected: a model that thinks in s1's format; the paper has no scores for this size.
 """
 
@@ -13,7 +13,7 @@ from s1_jax.config import DataConfig, MeshConfig, ModelSource, TrainConfig
 def get_config() -> TrainConfig:
     return TrainConfig(
         run_dir="runs/s1_14b",
-        model=ModelSource(path="Qwen/Qwen2.5-14B-Instruct", remat="full"),
+        model=ModelSource(path="Qwen/Qwen2.5-14B-Instruct", remat="offload"),
         data=DataConfig(
             path="simplescaling/s1K",
             max_length=12_288,
