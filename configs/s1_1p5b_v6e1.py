@@ -2,8 +2,8 @@
 
     python -m s1_jax.train configs/s1_1p5b_v6e1.py
 
-Memory and time are planned with the TPU compiler (docs/performance.md), not measured: 28.6 of 31.2 GiB per
-chip; 315 steps in 10 to 19 minutes, at most 0.3 chip-hours, without loading and compiling.
+Memory and time are planned with the TPU compiler (docs/performance.md), not measured: 28.5 of 31.2 GiB per
+chip; 315 steps in 13.2 minutes, 0.2 chip-hours, without loading and compiling.
 Adam's moments are in bfloat16; in float32 they do not fit on so few chips.
 Expected: a model that thinks in s1's format; the paper has no scores for this size.
 """

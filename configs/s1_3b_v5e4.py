@@ -2,8 +2,8 @@
 
     python -m s1_jax.train configs/s1_3b_v5e4.py
 
-Memory and time are planned with the TPU compiler (docs/performance.md), not measured: 14.6 of 15.8 GiB per
-chip; 315 steps in 24 to 38 minutes, at most 2.5 chip-hours, without loading and compiling.
+Memory and time are planned with the TPU compiler (docs/performance.md), not measured: 14.4 of 15.8 GiB per
+chip; 315 steps in 26.8 minutes, 1.8 chip-hours, without loading and compiling.
 Adam's moments are in bfloat16; in float32 they do not fit on so few chips.
 Expected: a model that thinks in s1's format; the paper has no scores for this size.
 """

@@ -3,8 +3,8 @@
     python -m s1_jax.evaluate configs/sweep_32b_v5p8.py
 
 Hardware: v5p-8 (4 chips). Cost, planned with the TPU compiler (docs/performance.md), not measured: 93.7 of
-95.7 GiB per chip with 30 rows of 32,768 tokens. A step adds a token to each row and takes 32.1 ms with full caches
-and 20.5 ms with half full ones. A trace that fills its context takes 11 minutes, 0.7 chip-hours. Loading the
+95.7 GiB per chip with 30 rows of 32,768 tokens. A step adds a token to each row and takes 29.8 ms with full caches
+and 18.1 ms with half full ones. A trace that fills its context takes 10 minutes, 0.7 chip-hours. Loading the
 checkpoint (131 GB), compiling and answering add to that.
 Expected, from the paper: 50.0 without budget forcing, and 56.7 with the best budget, at 7,320 thinking tokens.
 """

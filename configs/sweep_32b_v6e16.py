@@ -3,8 +3,8 @@
     python -m s1_jax.evaluate configs/sweep_32b_v6e16.py
 
 Hardware: v6e-16 (16 chips). Cost, planned with the TPU compiler (docs/performance.md), not measured: 30.7 of
-31.2 GiB per chip with 40 rows of 32,768 tokens. A step adds a token to each row and takes 17.5 ms with full caches
-and 10.9 ms with half full ones. A trace that fills its context takes 6 minutes, 1.6 chip-hours. Loading the
+31.2 GiB per chip with 40 rows of 32,768 tokens. A step adds a token to each row and takes 17.0 ms with full caches
+and 10.5 ms with half full ones. A trace that fills its context takes 6 minutes, 1.5 chip-hours. Loading the
 checkpoint (131 GB), compiling and answering add to that.
 The slice has several hosts, and one copy of the model is sharded over all chips: run the same command on each host,
 with a run_dir that all of them share.

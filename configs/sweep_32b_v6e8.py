@@ -2,9 +2,9 @@
 
     python -m s1_jax.evaluate configs/sweep_32b_v6e8.py
 
-Hardware: v6e-8 (8 chips). Cost, planned with the TPU compiler (docs/performance.md), not measured: 30.9 of
-31.2 GiB per chip with 17 rows of 32,768 tokens. A step adds a token to each row and takes 16.6 ms with full caches
-and 11.1 ms with half full ones. A trace that fills its context takes 6 minutes, 0.8 chip-hours. Loading the
+Hardware: v6e-8 (8 chips). Cost, planned with the TPU compiler (docs/performance.md), not measured: 30.7 of
+31.2 GiB per chip with 17 rows of 32,768 tokens. A step adds a token to each row and takes 16.4 ms with full caches
+and 10.8 ms with half full ones. A trace that fills its context takes 6 minutes, 0.8 chip-hours. Loading the
 checkpoint (131 GB), compiling and answering add to that.
 Expected, from the paper: 50.0 without budget forcing, and 56.7 with the best budget, at 7,320 thinking tokens.
 """
