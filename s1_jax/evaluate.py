@@ -19,6 +19,7 @@ from s1_jax.checkpoints.stops import declared_stops
 from s1_jax.config import EvaluateConfig, SettingConfig
 from s1_jax.data.formats import resolve_format
 from s1_jax.data.look_alikes import LookAlikes
+from s1_jax.decoding.core.banned_words import banned_tokens
 from s1_jax.decoding.core.token_ids import stop_ids, stop_texts
 from s1_jax.evaluation.decode import decode
 from s1_jax.evaluation.grading import put_into_classes
@@ -68,12 +69,13 @@ def evaluate(config: EvaluateConfig, settings: Sequence[SettingConfig], folder: 
     task = load_task(config.task)
     source = hf.resolve(config.model.path)
     config = with_model_defaults(config, source)
-    tokenizer = hf.load_tokenizer(source)
+    tokenizer, vocab_size = hf.load_tokenizer(source), hf.load_config(source).vocab_size
     format, line = resolve_format(config.format, tokenizer)
     config = dataclasses.replace(config, format=format)
     if line:
         say(line)
-    vocab_size = hf.load_config(source).vocab_size
+    for words in dict.fromkeys(setting.budget.banned_words for setting in settings if setting.budget.banned_words):
+        say(str(banned_tokens(tokenizer, words, vocab_size)))
     stop_tokens = stop_texts(tokenizer, stop_ids(tokenizer, declared_stops(source, vocab_size), vocab_size))
     planned = plan_records(config, task, settings, tokenizer, stop_tokens)
     look_alikes = LookAlikes(tokenizer)

@@ -22,6 +22,7 @@ from typing import Any
 from s1_jax.config.generate import GenerateConfig
 from s1_jax.data.formats import resolve_format
 from s1_jax.data.prompts import read_prompts
+from s1_jax.decoding.core.banned_words import banned_tokens
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine, Piece, Status
 from s1_jax.decoding.loaded_model import LoadedModel, load_model
@@ -114,6 +115,8 @@ def load(config: GenerateConfig, stages: Stages) -> LoadedModel:
     """Load the model of `config`; on a terminal, `stages` say so meanwhile."""
     stages.at(f"loading {config.model.path}", quiet=True)
     model = load_model(config.model.path, config.model.dtype, config.stored, mesh=config.mesh, format=config.format)
+    if config.budget.banned_words:
+        say(str(banned_tokens(model.tokenizer, config.budget.banned_words, model.config.vocab_size)), file=sys.stderr)
     if line := resolve_format(config.format, model.tokenizer)[1]:
         say(line, file=sys.stderr)
     return model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from s1_jax.config.options import Count, Options, UnitInterval, Whole
-from s1_jax.config.types import Bias, Grace, Temperature, TopP
+from s1_jax.config.types import Bias, Fraction, Grace, Repetitions, Temperature, TopP
 from s1_jax.errors import UserError
 
 S1_ANSWER_START = "<|im_start|>answer"
@@ -28,6 +28,9 @@ class FormatConfig(Options, section="format"):
     end_markers: tuple[str, ...] = S1_END_MARKERS
     """Markers that end the thinking when the model generates them; stop tokens end it too. If answer_start is changed
     and these are not, answer_start is the only one."""
+    early_stopping_text: str = ""
+    """Text appended before answer_start when thinking is cut, such as Qwen3's sentence about the limited time. Without
+    it, a newline is appended there unless the thinking ends in one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,9 +76,30 @@ class BudgetConfig(Options):
     end_bias: Bias = 0.0
     """Value added to the logits of end markers. It grows linearly from 0 to this at max_thinking_tokens, which it
     needs; 0 turns it off."""
+    notice_fractions: tuple[Fraction, ...] = ()
+    """Append a notice when these fractions of max_thinking_tokens have been used, such as 0.5 0.75; at most 8, in
+    ascending order (BudgetThinker, arXiv 2508.17196). The tokens of a notice count as thinking."""
+    notices: tuple[str, ...] = ()
+    """Texts of the notices, one for each of notice_fractions."""
+    banned_words: tuple[str, ...] = ()
+    """Words that the model may not use while it thinks, such as wait hmm (NoWait, arXiv 2506.08343): tokens whose text,
+    stripped and in lower case, is one of them are masked."""
+    max_repetitions: Repetitions = 0
+    """Cut thinking where its last tokens, up to 256 of them, have occurred this many times in a row; 0 turns it off."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if len(self.notices) != len(self.notice_fractions):
+            raise UserError(
+                f"there are {len(self.notices)} notices and {len(self.notice_fractions)} notice_fractions; "
+                "each notice needs one"
+            )
+        if list(self.notice_fractions) != sorted(set(self.notice_fractions)):
+            raise UserError(f"notice_fractions {list(self.notice_fractions)} do not ascend")
+        if self.notices and self.max_thinking_tokens is None:
+            raise UserError("notice_fractions are fractions of max_thinking_tokens; give one")
+        if not all(self.notices):
+            raise UserError("notices has an empty text")
         if self.max_thinking_tokens is not None and self.min_thinking_tokens > max(self.max_thinking_tokens, 1):
             raise UserError(
                 f"min_thinking_tokens {self.min_thinking_tokens} is above "
@@ -83,6 +107,11 @@ class BudgetConfig(Options):
             )
         if self.end_bias and self.max_thinking_tokens is None:
             raise UserError(f"end_bias {self.end_bias} rises towards max_thinking_tokens; give one")
+
+    @property
+    def notice_positions(self) -> list[int]:
+        """Return the number of thinking tokens after which each notice is appended."""
+        return [int((self.max_thinking_tokens or 0) * fraction) for fraction in self.notice_fractions]
 
     @property
     def grace_tokens(self) -> int:

@@ -11,7 +11,7 @@ from s1_jax.config.budget import S1, BudgetConfig, FormatConfig, SamplingConfig,
 from s1_jax.config.model import DecodeModelSource, HostsConfig, MeshConfig, ModelSource, StoredConfig
 from s1_jax.config.options import Count, Options, Place, Seed, Whole
 from s1_jax.config.search import MethodName, RewardsConfig, SearchConfig
-from s1_jax.config.types import Bias, Drafted, Grace, Limit, Rows, Samples, Switch
+from s1_jax.config.types import Bias, Drafted, Fraction, Grace, Limit, Repetitions, Rows, Samples, Switch
 from s1_jax.errors import UserError
 
 
@@ -86,6 +86,15 @@ class SweepConfig(Options, section="sweep"):
     end_bias: Bias = 0.0
     """Value added to the logits of end markers, growing linearly from 0 to this at the maximum; settings without a
     maximum have none. Each setting with a bias is decoded by itself."""
+    notice_fractions: tuple[Fraction, ...] = ()
+    """Append a notice when these fractions of the maximum have been used, such as 0.5 0.75; settings without a maximum
+    have none. Settings with notices share a trace only if they have the same maximum."""
+    notices: tuple[str, ...] = ()
+    """Texts of the notices, one for each of notice_fractions."""
+    banned_words: tuple[str, ...] = ()
+    """Words that the model may not use while it thinks, such as wait hmm; see --budget.banned-words of generate."""
+    max_repetitions: Repetitions = 0
+    """Cut thinking where its last tokens, up to 256 of them, have occurred this many times in a row; 0 turns it off."""
     instructions: tuple[str | None, ...] = (None,)
     """Instructions on length appended to the question, such as None "token 2048" "step 32" short long; None is no
     instruction."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from s1_jax.config.model import MeshConfig
 from s1_jax.config.options import Count, Options, Seed, UnitInterval, Whole
-from s1_jax.config.types import Devices, Drafted, Rows, Temperature, TopP
+from s1_jax.config.types import Devices, Drafted, Fraction, Repetitions, Rows, Temperature, TopP
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +99,16 @@ class KeywordConfig(Options):
     """One more marker with which the model ends its thinking."""
     until_ends_thinking: bool | None = None
     """Let each string of until end the thinking too, as in s1's fork."""
+    early_stopping_text: str = ""
+    """Text appended before thinking_end when thinking is cut."""
+    notice_fractions: tuple[Fraction, ...] = ()
+    """Append a notice when these fractions of max_tokens_thinking have been used."""
+    notices: tuple[str, ...] = ()
+    """Texts of the notices, one for each of notice_fractions."""
+    banned_words: tuple[str, ...] = ()
+    """Words that the model may not use while it thinks."""
+    max_repetitions: Repetitions = 0
+    """Cut thinking where its last tokens have occurred this many times in a row; 0 turns it off."""
     temperature_thinking: Temperature | None = None
     """Sampling temperature of the thinking; None is that of the answer."""
     top_k_thinking: Whole | None = None

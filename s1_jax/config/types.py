@@ -20,6 +20,8 @@ Drafted = Annotated[int, Range(0, 1024)]
 Softness = Annotated[float, Range(1e-6, 1e6)]
 Temperature = Annotated[float, Range(1e-6, 1e6, also=0)]
 TopP = Annotated[float, Range(0, 1, above=True)]
+Fraction = Annotated[float, Range(0, 1, above=True, below=True)]
+Repetitions = Annotated[int, Range(2, LARGEST, also=0)]
 Bias = Annotated[float, Range(0, 1e6)]
 MOST_GRACE = 0.1
 Grace = Annotated[float, Range(0, MOST_GRACE)]

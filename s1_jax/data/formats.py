@@ -38,6 +38,7 @@ def resolve_format(format: FormatConfig, tokenizer: PreTrainedTokenizerBase) -> 
         answer_start=found.answer_start if format.answer_start == AUTO_MARKER else format.answer_start,
         final_answer=found.final_answer if format.final_answer == S1.final_answer else format.final_answer,
         end_markers=format.end_markers,
+        early_stopping_text=format.early_stopping_text,
     )
     return resolved, f"format: {resolved.think_start} ... {resolved.answer_start}, because {reason}"
 

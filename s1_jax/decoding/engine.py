@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from s1_jax.config import S1, BudgetConfig, FormatConfig, ModelConfig
 from s1_jax.data.chat import check_opening, check_start_token, encode, opened_by_template
 from s1_jax.decoding import records
+from s1_jax.decoding.core.banned_words import banned_tokens
 from s1_jax.decoding.core.budget import IS_THOUGHT, Kind
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.sampling import PhaseSampling, make_sampling, row_key
@@ -26,6 +27,7 @@ from s1_jax.decoding.core.token_ids import (
     make_budget,
     make_markers,
     marker_at_end,
+    notice_ids,
     start_ids,
     stop_ids,
     stop_texts,
@@ -42,6 +44,7 @@ from s1_jax.sharding import Layout
 
 STEPS_PER_CALL = 32  # steps between two looks at progress and Ctrl-C
 LONGEST_DEFAULT_ANSWER = 1024
+MOST_BANNED_LISTS = 32  # bits of `Markers.banned`
 PROMPT_ENDS_KEPT = 2**12  # prompts that are remembered to end in the start marker or not
 
 
@@ -114,9 +117,12 @@ class Engine:
         self._longest_forced = longest_forced(self.markers)
         self._is_newline = np.asarray(self.markers.is_newline)
         self._known_strings: set[str | tuple[str, ...]] = set()
+        self._known_notices: set[tuple[str, ...]] = set()
+        self._banned: dict[tuple[str, ...], int] = {(): 0}  # lists of words, each with its bit in `Markers.banned`
         self.parts = 1 if layout is None else layout.size("batch")
         types = (dtype, dtype if cache_dtype is None else cache_dtype)
-        markers = self.markers if layout is None else layout.everywhere(self.markers)
+        self._everywhere = (lambda tree: tree) if layout is None else layout.everywhere
+        markers = self._everywhere(self.markers)
         self.programs = Programs(config, params, markers, self.max_model_len, *types, layout, draft_tokens)
 
     @property
@@ -222,6 +228,11 @@ class Engine:
         if request.budget.ignore_string not in self._known_strings:
             ignore_ids(self.tokenizer, request.budget)
             self._known_strings.add(request.budget.ignore_string)
+        if request.budget.notices not in self._known_notices:
+            notice_ids(self.tokenizer, request.budget.notices)
+            self._known_notices.add(request.budget.notices)
+        if request.budget.banned_words not in self._banned:
+            self._ban(request.budget.banned_words)
         answer = self.max_answer_tokens(request)
         if answer < 0:
             raise UserError(f"{name}: max_answer_tokens {answer} is negative")
@@ -230,6 +241,18 @@ class Engine:
                 f"{name}: a prompt of {len(ids)} tokens and {needed} for markers and answer pass max_model_len "
                 f"{self.max_model_len}; shorten the prompt or lower max_answer_tokens"
             )
+
+    def _ban(self, words: tuple[str, ...]) -> None:
+        """Give a list of banned words its bit in the markers. Raises UserError as `banned_tokens` does."""
+        tokens = banned_tokens(self.tokenizer, words, self.config.vocab_size)
+        if len(self._banned) > MOST_BANNED_LISTS:
+            raise UserError(f"one engine takes {MOST_BANNED_LISTS} lists of banned_words; this is one more")
+        bit = 1 << (len(self._banned) - 1)
+        banned = np.array(self.markers.banned)
+        banned[list(tokens.texts)] |= np.uint32(bit)
+        self.markers = dataclasses.replace(self.markers, banned=jnp.asarray(banned))
+        self.programs.rebind(self._everywhere(self.markers))
+        self._banned[words] = bit
 
     def needed(self, request: Request) -> int:
         """Count the tokens that must fit after the prompt: markers and answer."""
@@ -261,6 +284,7 @@ class Engine:
                 r.thinking,
                 r.free_tokens,
                 start_token=prompt[-1],
+                banned=self._banned[r.budget.banned_words],
             )
             for r, prompt in zip(requests, prompts, strict=True)
         ]
@@ -344,6 +368,9 @@ def _need_forcing(budget: BudgetConfig) -> list[str]:
         "num_ignore": budget.num_ignore,
         "newline_grace": budget.grace_tokens,
         "end_bias": budget.end_bias,
+        "notices": budget.notices,
+        "banned_words": budget.banned_words,
+        "max_repetitions": budget.max_repetitions,
     }
     return [name for name, value in given.items() if value]
 

@@ -12,7 +12,7 @@ from s1_jax.decoding.core.budget import IS_THOUGHT, AnswerEnd, End, Kind
 from s1_jax.decoding.core.traces import ignored_ends
 from s1_jax.records import Record, make
 
-FORCED = (Kind.IGNORE, Kind.SUFFIX)  # tokens that are appended, not sampled
+FORCED = (Kind.IGNORE, Kind.SUFFIX, Kind.NOTICE)  # tokens that are appended, not sampled
 
 
 def outcome(

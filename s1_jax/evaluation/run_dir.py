@@ -55,7 +55,8 @@ def claim_run_dir(folder: Mirror, config: EvaluateConfig, source: Path, stop_tok
     if earlier is not None:
         check_config(earlier, str(path))
         shared = SHARED_OPTIONS + SEARCH_OPTIONS * any("method" in record for record in there)
-        before = {"format": json.loads(to_json(S1))} | earlier  # earlier versions had only s1's format
+        usual = json.loads(to_json(S1))
+        before = earlier | {"format": usual | (earlier.get("format") or {})}  # earlier versions lack it, or parts of it
         before["model"] = {"stop_tokens": FIELDS["stop_tokens"].absent} | (before.get("model") or {})
         pairs = [(".".join(names), _at(before, names), _at(now, names)) for names in shared]
         if differing := [f"{name} was {old!r}, is {new!r}" for name, old, new in pairs if old != new]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from s1_jax.config import S1, FormatConfig
 from s1_jax.config.lm_eval import HarnessConfig, KeywordConfig
-from s1_jax.data.chat import encode
+from s1_jax.decoding.core.budget import Suffix
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine, Progress
 from s1_jax.decoding.loaded_model import LoadedModel
@@ -102,7 +102,7 @@ def _requests(
     longest: Counter[KeywordConfig] = Counter()  # longest prompt for each set of keywords
     for prompt, its in zip(prompts, keywords, strict=True):
         longest[its] = max(longest[its], len(prompt))
-    forced = len(encode(model.tokenizer, engine.format.answer_start + engine.format.final_answer))
+    forced = int(engine.markers.suffix_lengths[Suffix.FORCED])
     samples: Counter[tuple[str, KeywordConfig]] = Counter()
     requests, shortened = [], 0
     for one, prompt, its in zip(asked, prompts, keywords, strict=True):

@@ -78,6 +78,7 @@ def format_of(keywords: KeywordConfig, tokenizer: PreTrainedTokenizerBase) -> Fo
         think_start=S1.think_start if start is None else start,
         answer_start=S1.answer_start if answer is None else answer,
         final_answer=final,
+        early_stopping_text=keywords.early_stopping_text,
         end_markers=tuple(dict.fromkeys(end for end in ends if end)),
     )
 
@@ -97,6 +98,10 @@ def budget_of(keywords: KeywordConfig, auto: int) -> BudgetConfig:
             max_thinking_tokens=auto if most == "auto" else keywords.max_gen_toks if most is None else most,
             num_ignore=keywords.thinking_n_ignore or 0,
             ignore_string=keywords.thinking_n_ignore_str or "",
+            notice_fractions=keywords.notice_fractions,
+            notices=keywords.notices,
+            banned_words=keywords.banned_words,
+            max_repetitions=keywords.max_repetitions,
         )
     except UserError as error:
         raise UserError(f"{WHERE}: {error}") from None

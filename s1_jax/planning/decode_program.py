@@ -17,7 +17,7 @@ from s1_jax.config import S1, ModelConfig
 from s1_jax.decoding.core.budget import Budget
 from s1_jax.decoding.core.end_markers import Markers
 from s1_jax.decoding.core.sampling import PhaseSampling, Sampling
-from s1_jax.decoding.core.token_ids import IGNORE_STRINGS, IGNORE_WIDTH
+from s1_jax.decoding.core.token_ids import IGNORE_STRINGS, IGNORE_WIDTH, NOTICE_WIDTH, NOTICES
 from s1_jax.decoding.device.branches import BranchPoints
 from s1_jax.decoding.device.programs import Program, Programs, bucket
 from s1_jax.decoding.host.slots import BLOCK_TOKENS, CHUNK, SPARE_SLOTS
@@ -177,11 +177,14 @@ def _markers(V: int, X: int) -> Markers:
     """Return abstract arrays of markers for s1's format and a tokenizer whose longest suffix has X tokens."""
     is_stop, is_known, is_newline = (_array((V,), bool) for _ in range(3))
     suffixes, suffix_lengths, end_lengths = _ints((3, X), (3,), (len(S1.end_markers) + 1,))
-    return Markers(_array((V,), jnp.uint32), end_lengths, is_stop, is_known, is_newline, suffixes, suffix_lengths)
+    bits, banned = (_array((V,), jnp.uint32) for _ in range(2))
+    return Markers(bits, end_lengths, is_stop, is_known, is_newline, banned, suffixes, suffix_lengths)
 
 
 def _budget(B: int) -> Budget:
-    counts, strings = iter(_ints(*[(B,)] * 10)), _ints((B, IGNORE_STRINGS, IGNORE_WIDTH), (B, IGNORE_STRINGS))
+    counts = iter(_ints(*[(B,)] * 11))
+    notices = _ints((B, NOTICES), (B, NOTICES, NOTICE_WIDTH), (B, NOTICES))
+    strings = _ints((B, IGNORE_STRINGS, IGNORE_WIDTH), (B, IGNORE_STRINGS))
     return Budget(
         min_thinking_tokens=next(counts),
         max_thinking_tokens=next(counts),
@@ -197,6 +200,11 @@ def _budget(B: int) -> Budget:
         end_bias=_array((B,), jnp.float32),
         forcing=_array((B,), bool),
         thinking=_array((B,), bool),
+        notice_at=notices[0],
+        notice_ids=notices[1],
+        notice_lengths=notices[2],
+        banned=_array((B,), jnp.uint32),
+        max_repetitions=next(counts),
         start_token=next(counts),
     )
 

@@ -15,7 +15,7 @@ from s1_jax.config.model_fields import Fields
 from s1_jax.errors import UserError
 from s1_jax.records.kinds import COUNT, FLAG, SEED, TEXT, Kind, one_of
 from s1_jax.records.options import format_of, search_of
-from s1_jax.records.schema import FIELDS, FORMAT, GROUPS, MADE_BY, REQUIRED, SEARCHED
+from s1_jax.records.schema import FIELDS, FORMAT, FORMAT_BESIDES, GROUPS, MADE_BY, REQUIRED, SEARCHED
 
 TASK = {"name": TEXT, "path": TEXT.or_null(), "limit": COUNT.or_null(), "seed": SEED, "no_letter_is_a": FLAG}
 OPTIONAL = {name: field.kind for name, field in FIELDS.items() if name not in (*MADE_BY.names, "format")}
@@ -63,9 +63,10 @@ def check_fields(fields: Fields, required: Mapping[str, Kind], optional: Mapping
 
 def _check_format(fields: Fields) -> None:
     markers = fields.section("format")
-    check_fields(markers, FORMAT, {})
-    if unknown := markers.values.keys() - FORMAT.keys():
-        markers.refuse(min(unknown), markers.values[min(unknown)], f"there are only {', '.join(FORMAT)}")
+    check_fields(markers, FORMAT, FORMAT_BESIDES)
+    known = FORMAT | FORMAT_BESIDES
+    if unknown := markers.values.keys() - known.keys():
+        markers.refuse(min(unknown), markers.values[min(unknown)], f"there are only {', '.join(known)}")
     _refused(fields, "format", lambda: format_of(fields.values))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 LARGEST = 2**53  # of counts; larger ones are no sums of tokens
 LARGEST_SEED = 2**64 - 1
 LARGEST_NUMBER = 1e300
@@ -74,15 +76,16 @@ def named(*values: str) -> Kind:
     return Kind(TEXT.fits, TEXT.said, {"type": "string", "enum": list(values)})
 
 
-def an_object(said: str, **kinds: Kind) -> Kind:
-    """Return the kind of an object with exactly these entries."""
-    properties = {name: kind.schema for name, kind in kinds.items()}
+def an_object(said: str, kinds: Mapping[str, Kind], besides: Mapping[str, Kind] = NOTHING) -> Kind:
+    """Return the kind of an object with these entries, perhaps with those of `besides`, and with no others."""
+    every = {**kinds, **besides}
+    properties = {name: kind.schema for name, kind in every.items()}
 
     def fits(value: Any) -> bool:
         return (
             isinstance(value, dict)
-            and value.keys() == kinds.keys()
-            and all(kind.fits(value[name]) for name, kind in kinds.items())
+            and kinds.keys() <= value.keys() <= every.keys()
+            and all(every[name].fits(entry) for name, entry in value.items())
         )
 
     schema = {"type": "object", "properties": properties, "required": list(kinds), "additionalProperties": False}
@@ -112,6 +115,11 @@ NAME = Kind(
     lambda value: isinstance(value, str) or _is_whole(value),
     "a string or a whole number",
     {"type": ["string", "integer"]},
+)
+NUMBERS = Kind(
+    lambda value: isinstance(value, list) and all(map(_is_finite, value)),
+    "a list of finite numbers",
+    {"type": "array", "items": {"type": "number"}},
 )
 TEXTS = Kind(_is_texts, "a list of strings", {"type": "array", "items": {"type": "string"}})
 STRINGS = Kind(

@@ -20,6 +20,7 @@ from s1_jax.records import Record
 from s1_jax.records.options import format_field, search_fields
 from s1_jax.records.schema import ASKED, DECODED, FIELDS, MADE_BY, SEARCHED, TRIES, UNUSUAL, VERDICT, Group
 
+RULES = ("notice_fractions", "notices", "banned_words", "max_repetitions")  # of a budget, off in most records
 USED = tuple(name for name in SEARCHED.names if name != "leaves")
 
 
@@ -46,9 +47,8 @@ def asked(
     The options with a default are in the record only where they differ from it, so that records of earlier versions
     say the same.
     """
-    strings = budget.ignore_string
     # not dataclasses.asdict, whose deep copies take most of the time of a sweep's records
-    limits = vars(budget) | {"ignore_string": strings if isinstance(strings, str) else list(strings)}
+    limits = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(budget).items()}
     always = {
         "task": None,
         "problem_id": problem_id,
@@ -66,6 +66,7 @@ def asked(
         "stop_strings": list(stop_strings),
         "thinking": thinking,
         "max_new_tokens": max_new_tokens,
+        **{name: limits.pop(name) for name in RULES},
     }
     besides = _fields(UNUSUAL, unusual)
     return _fields(ASKED, always | vars(sampling) | limits) | {

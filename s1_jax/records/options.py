@@ -12,7 +12,10 @@ from s1_jax.config.search import READ_BY, READ_BY_ALL
 
 def format_field(format: FormatConfig) -> dict[str, Any] | None:
     """Return a record's field `format`: null where it is that of s1, as in records of earlier versions."""
-    return None if format == S1 else dataclasses.asdict(format) | {"end_markers": list(format.end_markers)}
+    if format == S1:
+        return None
+    values = dataclasses.asdict(format) | {"end_markers": list(format.end_markers)}
+    return {name: value for name, value in values.items() if value or name != "early_stopping_text"}
 
 
 def format_of(record: Mapping[str, Any]) -> FormatConfig:

@@ -21,6 +21,7 @@ from s1_jax.records.kinds import (
     LEAVES,
     NAME,
     NUMBER,
+    NUMBERS,
     POSITIVE,
     SEED,
     STRINGS,
@@ -74,6 +75,7 @@ class Group:
 
 SAMPLING = {"temperature": POSITIVE, "top_k": COUNT, "top_p": POSITIVE, "min_p": POSITIVE}
 FORMAT = {"think_start": TEXT, "answer_start": TEXT, "final_answer": TEXT, "end_markers": TEXTS}
+FORMAT_BESIDES = {"early_stopping_text": TEXT}  # left out where it is empty
 SEARCH_TYPES = get_type_hints(SearchConfig)
 DEFAULT_SEARCH = SearchConfig()
 
@@ -138,7 +140,7 @@ ASKED = Group(
         ),
         Field(
             "format",
-            an_object("an object", **FORMAT).or_null(),
+            an_object("an object", FORMAT, FORMAT_BESIDES).or_null(),
             "decoder",
             "The markers of thinking and answer; null stands for those of s1.",
             None,
@@ -159,7 +161,7 @@ UNUSUAL = Group(
     (
         Field(
             "thinking_sampling",
-            an_object("an object", **SAMPLING).or_null(),
+            an_object("an object", SAMPLING).or_null(),
             "decoder",
             "Sampling options of the thinking, where they differ from those of the answer.",
             None,
@@ -179,6 +181,22 @@ UNUSUAL = Group(
             "decoder",
             "Maximum number of tokens of thinking and answer together, without forcing; null is no such maximum.",
             None,
+        ),
+        Field(
+            "notice_fractions",
+            NUMBERS,
+            "decoder",
+            "Fractions of the maximum of thinking tokens after which a notice is appended.",
+            [],
+        ),
+        Field("notices", TEXTS, "decoder", "Texts of the notices, one for each fraction.", []),
+        Field("banned_words", TEXTS, "decoder", "Words whose tokens are masked while the model thinks.", []),
+        Field(
+            "max_repetitions",
+            COUNT,
+            "decoder",
+            "Thinking is cut where its last tokens have occurred this many times in a row; 0 is never.",
+            0,
         ),
     ),
 )
@@ -251,10 +269,10 @@ DECODED = Group(
         Field("num_answer_tokens", COUNT, "decoder", "Number of answer tokens, without the stop token."),
         Field(
             "end",
-            named("natural", "forced", "context", "length", "none"),
+            named("natural", "forced", "context", "length", "repetition", "none"),
             "decoder",
             "How the thinking ended: by the model itself, at its maximum, where the context was full, at "
-            "`max_new_tokens`, or not at all.",
+            "`max_new_tokens`, because it repeated itself (`max_repetitions`), or not at all.",
         ),
         Field(
             "answer_end",
@@ -340,7 +358,7 @@ MADE_BY = Group(
         Field("dtype", TEXT, "generate", "The type that products are computed in.", None),
         Field(
             "stored",
-            an_object("an object", **STORED),
+            an_object("an object", STORED),
             "generate",
             "The types that weights and cache are kept in.",
             None,

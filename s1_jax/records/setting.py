@@ -11,6 +11,8 @@ from s1_jax.records.names import search_label
 from s1_jax.records.options import search_of
 from s1_jax.records.schema import FIELDS, REQUIRED, UNUSUAL, value_of
 
+WORDS_SHOWN = 3  # banned words that a label lists
+
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
@@ -35,15 +37,19 @@ class Setting:
     search: SearchConfig | None = None  # a method that decodes several runs and chooses one
     reward: str | None = None  # kind of the reward model that scored them
     max_new_tokens: int | None = None  # limit of thinking and answer together, without forcing
+    notice_fractions: tuple[float, ...] = ()
+    notices: tuple[str, ...] = ()
+    banned_words: tuple[str, ...] = ()
+    max_repetitions: int = 0  # of the last tokens in a row, before thinking is cut; 0: any
 
     @classmethod
     def of(cls, record: Record) -> Setting:
         """Read the setting of a record. Where no end is suppressed, the ignore string does not tell settings apart."""
         string = record["ignore_string"] if record["num_ignore"] else None
         names = [field.name for field in dataclasses.fields(cls) if field.name not in ("search", "ignore_string")]
-        values = {name: value_of(record, name) for name in names}
-        strings = tuple(string) if isinstance(string, list) else string
-        return cls(**values, ignore_string=strings, search=search_of(record))
+        values = {name: value_of(record, name) for name in names} | {"ignore_string": string}
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return cls(**values, search=search_of(record))
 
     @property
     def label(self) -> str:
@@ -58,6 +64,13 @@ class Setting:
             parts.append(f"{self.num_ignore} x {string_label(self.ignore_string)}")
         if self.min_thinking_tokens > 1:
             parts.append(f"min {self.min_thinking_tokens}")
+        if self.notices:
+            parts.append(f"{len(self.notices)} notice{'s' * (len(self.notices) > 1)}")
+        if self.banned_words:
+            words = self.banned_words
+            parts.append("no " + (f"{len(words)} words" if len(words) > WORDS_SHOWN else " ".join(words)))
+        if self.max_repetitions:
+            parts.append(f"at most {self.max_repetitions} repetitions")
         if not self.forcing:
             limits = [f"max {self.max_thinking_tokens}"] if self.max_thinking_tokens is not None else []
             limits += [f"max {self.max_new_tokens} in all"] if self.max_new_tokens is not None else []

@@ -34,6 +34,7 @@ def format_report(runs: Sequence[Run], methods: Sequence[Method], scaling_over: 
         spread = "" if run.between_seeds is None else f"± {run.between_seeds:.1f}"
         ends = "/".join(str(run.ends.get(end, 0)) for end in ("natural", "forced", "context"))
         ends += f" and {limited} at the limit" if (limited := run.ends.get("length")) else ""  # only without forcing
+        ends += f" and {looped} repeating" if (looped := run.ends.get("repetition")) else ""
         counts = (str(run.problems), ends, f"{run.ignores_used:.1f}", str(run.without_answer))
         accuracies = accuracy_cells(run.accuracy, run.accuracy_if_undecided_right, run.interval)
         rows.append((label, f"{run.thinking_tokens:,.1f}", *accuracies, spread, *counts, str(run.undecided or "")))

@@ -21,14 +21,14 @@ SHORTEST_SHARED = 64  # characters that two traces must share to be stored as on
 # of text that samples after the first may add, so that a browser opens the page fast; further ones are only counted
 MOST_CHARACTERS = 4 * 10**7
 # fields that decide, together with the prompt, which tokens are sampled
-DRAWS = ("sample", "seed", "temperature", "top_k", "top_p", "min_p", "min_thinking_tokens")
+DRAWS = ("sample", "seed", "temperature", "top_k", "top_p", "min_p", "min_thinking_tokens", "notices", "banned_words")
 
 
 class Parts(NamedTuple):
     """The parts of which a record's text is made."""
 
     thinking: str
-    put_in: str  # text that was forced between the answer marker and the answer
+    put_in: str  # text that was forced before the answer marker, and between it and the answer
     answer: str
 
 
@@ -39,9 +39,10 @@ def parts(record: Record) -> Parts:
     """
     format = format_of(record)
     thinking, _, rest = _body(record).partition(format.answer_start)
-    forced = record["forcing"] and record["end"] != "natural" and rest.startswith(format.final_answer)
-    put_in = format.final_answer if forced else ""
-    return Parts(thinking, put_in, rest.removeprefix(put_in))
+    if not (record["forcing"] and record["end"] != "natural" and rest.startswith(format.final_answer)):
+        return Parts(thinking, "", rest)
+    before = format.early_stopping_text
+    return Parts(thinking.removesuffix(before), before + format.final_answer, rest.removeprefix(format.final_answer))
 
 
 def common_length(a: str, b: str) -> int:

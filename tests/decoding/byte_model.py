@@ -39,10 +39,10 @@ def words_of(format):
         stops=frozenset(map(int, np.flatnonzero(markers.is_stop))),
         known=frozenset(map(int, np.flatnonzero(markers.is_known))),
         newlines=frozenset(map(int, np.flatnonzero(markers.is_newline))),
-        newline=TOKENIZER.encode("\n")[0],
+        newline=None if format.early_stopping_text else TOKENIZER.encode("\n")[0],
         start=tuple(start_ids(TOKENIZER, format)),
         natural=tuple(TOKENIZER.encode(format.answer_start)),
-        forced=tuple(TOKENIZER.encode(format.answer_start + format.final_answer)),
+        forced=tuple(TOKENIZER.encode(format.early_stopping_text + format.answer_start + format.final_answer)),
     )
 
 
@@ -58,6 +58,7 @@ def budgets():
 def generated(record, words):
     """A record's tokens between start marker and stop token; not from `text`, where invalid bytes are all the same."""
     thinking = record["thinking_token_ids"]
-    newline = [] if thinking and thinking[-1] in words.newlines else [words.newline]
+    line_ends = thinking and thinking[-1] in words.newlines
+    newline = [] if line_ends or words.newline is None else [words.newline]
     suffix = words.natural if record["end"] == "natural" else (*newline, *words.forced)
     return [*thinking, *suffix, *record["answer_token_ids"]]

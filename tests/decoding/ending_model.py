@@ -37,6 +37,8 @@ def random_requests(rng):
                 maxima = [None, *map(int, rng.integers(minimum, 60, rng.integers(0, 5)))]
                 counts = list(map(int, rng.integers(0, 5, rng.integers(1, 4))))
                 sampling = SamplingConfig(temperature=float(rng.choice([0.0, 0.9])))
+                banned = [(), ("a", "e", "\xe9"), ("b",)][rng.integers(3)]
+                repetitions, noticed = int(rng.choice([0, 0, 2, 3])), rng.random() < 0.3
                 grace, bias = float(rng.choice([0.0, 0.1])), float(rng.choice([0.0, 0.0, 0.0, 2.0]))
                 for maximum in rng.permutation(np.array(maxima, object)):
                     for count in counts:
@@ -47,6 +49,10 @@ def random_requests(rng):
                             STRINGS[string],
                             newline_grace=grace,
                             end_bias=bias if maximum else 0.0,
+                            notice_fractions=(0.3, 0.6) if noticed and maximum else (),
+                            notices=("Half!", " Soon.") if noticed and maximum else (),
+                            banned_words=banned,
+                            max_repetitions=repetitions,
                         )
                         for sample in range(1 if sampling.temperature == 0 else 2):
                             requests.append(Request(prompt, budget, sampling, problem, sample, 7, MAX_ANSWER))

@@ -31,6 +31,8 @@ SEVERAL = dataclasses.replace(
 )
 C = 64  # tokens that a row can hold
 A, W = 3, 5  # strings of a rotation, their tokens
+M, N = 2, 4  # notices, their tokens
+BANNED = frozenset((6, 12))
 TABLE = 4093  # score rows of the mock model
 
 rng = np.random.default_rng(0)
@@ -54,6 +56,9 @@ class Script:
     grace: int = 0
     end_bias: float = 0.0
     limit: int | None = None  # of all tokens, without forcing
+    notices: tuple[tuple[int, tuple[int, ...]], ...] = ()  # position and tokens
+    banned: bool = False  # BANNED while thinking
+    repetitions: int = 0
 
 
 def markers_of(words: Words) -> Markers:
@@ -67,6 +72,7 @@ def markers_of(words: Words) -> Markers:
         is_stop=jnp.isin(jnp.arange(V), jnp.asarray(list(words.stops))),
         is_known=jnp.arange(V) < KNOWN,
         is_newline=jnp.isin(jnp.arange(V), jnp.asarray(list(words.newlines))),
+        banned=4 * jnp.isin(jnp.arange(V), jnp.asarray(list(BANNED))).astype(jnp.uint32) + 2,
         suffixes=jnp.asarray([[0, 3, 0, 0, 0], [0, 3, 4, 5, 0], [4, 0, 3, 4, 5]]),
         suffix_lengths=jnp.asarray([2, 4, 5]),
     )
@@ -89,9 +95,14 @@ def random_script(rng: np.random.Generator, forcing: bool = True) -> Script:
     grace = 0 if maximum is None or rng.random() < 0.5 else int(rng.integers(0, maximum + 1))
     bias = 0.0 if maximum is None or rng.random() < 0.5 else float(rng.uniform(0, 3))
     limit = int(rng.integers(0, 24)) if not forcing and rng.random() < 0.5 else None
-    return Script(
-        prompt, minimum, maximum, int(rng.integers(0, 7)), strings, max_answer_tokens, forcing, grace, bias, limit
-    )
+    num_ignore = int(rng.integers(0, 7))
+    script = Script(prompt, minimum, maximum, num_ignore, strings, max_answer_tokens, forcing, grace, bias, limit)
+    if not forcing or rng.random() < 0.4:
+        return script
+    positions = sorted(map(int, rng.integers(0, maximum or 1, rng.integers(0, M + 1) if maximum else 0)))
+    notices = tuple((at, tuple(map(int, rng.integers(3, KNOWN, rng.integers(1, N + 1))))) for at in positions)
+    repetitions = int(rng.choice([0, 2, 3]))
+    return dataclasses.replace(script, notices=notices, banned=bool(rng.integers(2)), repetitions=repetitions)
 
 
 def budget_of(scripts: list[Script], words: Words = WORDS) -> Budget:
@@ -103,6 +114,11 @@ def budget_of(scripts: list[Script], words: Words = WORDS) -> Budget:
         for j, string in enumerate(script.strings):
             ids[i, j, : len(string)] = string
             lengths[i, j] = len(string)
+    notice_at = np.full((len(scripts), M), NO_LIMIT, np.int32)
+    notice_ids, notice_lengths = np.zeros((len(scripts), M, N), np.int32), np.zeros((len(scripts), M), np.int32)
+    for i, script in enumerate(scripts):
+        for j, (at, tokens) in enumerate(script.notices):
+            notice_at[i, j], notice_ids[i, j, : len(tokens)], notice_lengths[i, j] = at, tokens, len(tokens)
     room = [C - len(s.prompt) - len(WORDS.start) for s in scripts]
     return Budget(
         min_thinking_tokens=column(s.minimum for s in scripts),
@@ -122,5 +138,10 @@ def budget_of(scripts: list[Script], words: Words = WORDS) -> Budget:
         max_free_tokens=column(NO_LIMIT if s.limit is None else s.limit for s in scripts),
         forcing=column((s.forcing for s in scripts), bool),
         thinking=column((True for _ in scripts), bool),
+        notice_at=jnp.asarray(notice_at),
+        notice_ids=jnp.asarray(notice_ids),
+        notice_lengths=jnp.asarray(notice_lengths),
+        banned=column((4 if s.banned else 0 for s in scripts), np.uint32),
+        max_repetitions=column(s.repetitions for s in scripts),
         start_token=column(words.start[-1] for _ in scripts),
     )

@@ -19,7 +19,7 @@ class Words:
     stops: frozenset[int]
     known: frozenset[int]
     newlines: frozenset[int]  # ids whose text ends in a newline
-    newline: int
+    newline: int | None  # None: the text that a cut brings has its own
     start: tuple[int, ...]
     natural: tuple[int, ...]
     forced: tuple[int, ...]
@@ -59,6 +59,7 @@ def of_budget(budget: Any, strings: Sequence[Sequence[int]]) -> dict[str, Any]:
         "num_ignore": budget.num_ignore,
         "strings": strings,
         "end_bias": budget.end_bias,
+        "repetitions": budget.max_repetitions,
     }
 
 
@@ -75,6 +76,9 @@ def plain_decode(
     strings: Sequence[Sequence[int]] = ((),),
     grace: int = 0,
     end_bias: float = 0.0,
+    notices: Sequence[tuple[int, Sequence[int]]] = (),
+    banned_words: frozenset[int] = frozenset(),
+    repetitions: int = 0,
     out: Plain | None = None,
 ) -> Plain:
     """`out`, if given, is what comes out, and grows as it does, where `scores` can see it."""
@@ -102,21 +106,42 @@ def plain_decode(
 
     def thoughts_fit() -> bool:
         reserve = (
-            1 + len(words.forced) + max_answer_tokens + max([len(marker) - 1 for marker in words.markers], default=0)
+            (words.newline is not None)
+            + len(words.forced)
+            + max_answer_tokens
+            + max([len(marker) - 1 for marker in words.markers], default=0)
         )
         return first + len(out.thinking) + 1 + reserve <= max_model_len
 
-    drawn_from = 0  # thinking before it was forced
+    drawn_from = 0  # thinking before it was there when an ignore string ended
+    marker_from = 0  # thinking before it was there when a token was last forced
+    looped_from = 0  # thinking before it was there when an end was last ignored
+
+    def loops() -> bool:
+        tokens = out.thinking[looped_from:]
+        return repetitions > 0 and any(
+            len(tokens) >= repetitions * p and tokens[-repetitions * p :] == repetitions * tokens[-p:]
+            for p in range(1, 257)
+        )
+
+    def notice_is_due() -> bool:
+        if not left or len(out.thinking) < left[0][0] or (out.ignores_used and len(out.thinking) == drawn_from):
+            return False
+        drawn = tuple(out.thinking[marker_from:])
+        return not any(drawn[-k:] == marker[:k] for marker in markers for k in range(1, len(marker)) if k <= len(drawn))
+
+    left = list(notices)
 
     def look_ahead() -> tuple[int, bool]:
         """The next token, and whether an end marker begins with it, were the model left alone."""
         ahead: list[int] = []
         while True:
-            drawn = [*out.thinking[drawn_from:], *ahead]
-            banned = set()
+            drawn = [*out.thinking[marker_from:], *ahead]
+            banned = set(banned_words)
             for marker in markers:
                 before = len(drawn) + 1 - len(marker)  # tokens, if its last one comes next
-                too_early = drawn_from + before < minimum or (out.ignores_used and before == 0)
+                begins = marker_from + before
+                too_early = begins < minimum or (out.ignores_used and begins == drawn_from)
                 if before >= 0 and tuple(drawn[before:]) == marker[:-1] and too_early:
                     banned.add(marker[-1])
             wished = {
@@ -143,6 +168,14 @@ def plain_decode(
             out.end = "forced"
         elif not thoughts_fit():
             out.end = "context"
+        elif loops():
+            out.end = "repetition"
+        elif notice_is_due():
+            for token in left.pop(0)[1]:
+                if not at_maximum() and thoughts_fit() and not loops():
+                    text.append(token)
+                    out.thinking.append(token)
+            marker_from = len(out.thinking)
         else:
             token, ends = look_ahead()
             if not ends:
@@ -151,17 +184,18 @@ def plain_decode(
             elif out.ignores_used == num_ignore:
                 out.end = "natural"
             else:
+                looped_from = len(out.thinking)
                 for token in strings[out.ignores_used % len(strings)]:
-                    if not at_maximum() and thoughts_fit():
+                    if not at_maximum() and thoughts_fit() and not loops():
                         text.append(token)
                         out.thinking.append(token)
                 out.ignores_used += 1
-                drawn_from = len(out.thinking)
+                drawn_from = marker_from = len(out.thinking)
 
     if out.end == "natural":
         text += words.natural
     else:
-        if not out.thinking or out.thinking[-1] not in words.newlines:
+        if words.newline is not None and (not out.thinking or out.thinking[-1] not in words.newlines):
             text.append(words.newline)
         text += words.forced
 

@@ -64,9 +64,16 @@ def test_options_that_are_as_usual_are_left_out():
         "thinking": False,
         "max_new_tokens": 9,
     }
+    rules = {
+        "notice_fractions": (0.5,),
+        "notices": ("Half.",),
+        "banned_words": ("wait",),
+        "max_repetitions": 4,
+    }
     assert not asked().keys() & {*UNUSUAL.names}
-    record = asked(**unusual)
+    record = asked(**unusual, budget=BudgetConfig(max_thinking_tokens=9, **rules))
     assert {name: record[name] for name in UNUSUAL.names} == unusual | {
+        **{name: list(value) if isinstance(value, tuple) else value for name, value in rules.items()},
         "thinking_sampling": dataclasses.asdict(SamplingConfig(0.5)),
         "stop_strings": ["\n"],
     }

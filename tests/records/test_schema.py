@@ -13,7 +13,7 @@ from s1_jax.data.chat import STOP_TOKENS
 from s1_jax.decoding.core.budget import AnswerEnd, End
 from s1_jax.records.json_schema import FILE, json_schema, json_schema_text
 from s1_jax.records.options import format_field, format_of, search_fields, search_of
-from s1_jax.records.schema import ASKED, FIELDS, GROUPS, REQUIRED, SEARCH, SameAs, Writer, value_of
+from s1_jax.records.schema import ASKED, FIELDS, GROUPS, REQUIRED, SEARCH, UNUSUAL, SameAs, Writer, value_of
 from s1_jax.records.setting import Setting
 from s1_jax.tasks.equivalence import GradedBy
 from tests.records.json_schema import errors
@@ -69,7 +69,7 @@ def test_the_names_of_ends_and_rules_are_those_of_the_code():
 
 def test_every_option_of_a_budget_and_of_a_search_is_a_field():
     options = [field.name for config in (BudgetConfig, SamplingConfig) for field in dataclasses.fields(config)]
-    assert {*options} <= {*ASKED.names}
+    assert {*options} <= {*ASKED.names, *UNUSUAL.names}
     read = {field.name for field in dataclasses.fields(SearchConfig)} - {"problems_at_a_time"}
     assert read | {"reward"} == {*SEARCH.names}
     for name in read - {"method"}:
@@ -80,7 +80,8 @@ def test_a_setting_takes_what_absence_means_from_the_schema():
     usual = {field.name: field.default for field in dataclasses.fields(Setting)}
     for name in usual.keys() & FIELDS.keys():
         assert (FIELDS[name].absent is REQUIRED) == (usual[name] is dataclasses.MISSING)
-        assert usual[name] is dataclasses.MISSING or usual[name] == FIELDS[name].absent
+        value = list(usual[name]) if isinstance(usual[name], tuple) else usual[name]
+        assert value is dataclasses.MISSING or value == FIELDS[name].absent
 
 
 def test_absence_means_a_value():

@@ -1,6 +1,7 @@
 """Budgets as arrays, and what the controller remembers of each row.
 
-Letters: B rows, A strings of a rotation, W tokens of an ignore string.
+Letters: B rows, A strings of a rotation, W tokens of an ignore string, M notices, N tokens of a notice, P tokens of the
+longest period of a repetition.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import numpy as np
 from jax import Array
 
 NO_LIMIT = 2**30  # larger than any context, and still an int32 after additions
+LONGEST_PERIOD = 256  # P: tokens that may be found to repeat
+NO_TOKEN = -1
 
 
 class Phase(enum.IntEnum):
@@ -25,24 +28,25 @@ class Phase(enum.IntEnum):
 class Kind(enum.IntEnum):
     """The part of the output that a recorded token belongs to.
 
-    Two kinds of thinking tokens are told apart: IGNORE is a token of an ignore string, and RESAMPLED is sampled in
-    place of an end that an empty ignore string suppressed.
+    Three kinds of thinking tokens are told apart from the rest: IGNORE is a token of an ignore string, RESAMPLED is
+    sampled in place of an end that an empty ignore string suppressed, and NOTICE is a token of a notice.
     """
 
-    NONE, THINKING, IGNORE, SUFFIX, ANSWER, STOP, RESAMPLED = range(7)
+    NONE, THINKING, IGNORE, SUFFIX, ANSWER, STOP, RESAMPLED, NOTICE = range(8)
 
 
-THOUGHT = (Kind.THINKING, Kind.IGNORE, Kind.RESAMPLED)
+THOUGHT = (Kind.THINKING, Kind.IGNORE, Kind.RESAMPLED, Kind.NOTICE)
 IS_THOUGHT = np.isin(np.arange(len(Kind)), THOUGHT)  # bool, indexed by kind
 
 
 class End(enum.IntEnum):
     """The reason why thinking ended.
 
-    FORCED is the maximum of thinking tokens. LENGTH is `Budget.max_free_tokens`, which ends the whole row.
+    FORCED is the maximum of thinking tokens. LENGTH is `Budget.max_free_tokens`, which ends the whole row. REPETITION
+    is `Budget.max_repetitions`.
     """
 
-    NONE, NATURAL, FORCED, CONTEXT, LENGTH = range(5)
+    NONE, NATURAL, FORCED, CONTEXT, LENGTH, REPETITION = range(6)
 
 
 class AnswerEnd(enum.IntEnum):
@@ -76,6 +80,11 @@ class Budget:
     end_bias: Array  # float32 [B], added to the logits of ends, times the fraction of the maximum that is used
     forcing: Array  # bool [B], False: the model writes on alone
     thinking: Array  # bool [B], False: the answer begins at once
+    notice_at: Array  # int32 [B, M], thinking tokens after which a notice is appended; NO_LIMIT: there is none
+    notice_ids: Array  # int32 [B, M, N]
+    notice_lengths: Array  # int32 [B, M]
+    banned: Array  # uint32 [B], bit i: the tokens of list i of `Markers.banned` may not be sampled while thinking
+    max_repetitions: Array  # int32 [B], 0: any
     start_token: Array  # int32 [B], the last token before thinking
 
 
@@ -90,7 +99,11 @@ class BudgetState:
     ignores_used: Array  # int32 [B]
     ignore_position: Array  # int32 [B], next token of the ignore string that is being fed; 0: none is
     marker_bits: Array  # uint32 [B], beginnings of end markers that the last tokens match, see end_markers.py
-    num_sampled: Array  # int32 [B], tokens sampled since thinking began or an ignore string ended
+    notices_used: Array  # int32 [B]
+    notice_position: Array  # int32 [B], next token of the notice that is being fed; 0: none is
+    recent: Array  # int32 [B, P], the last thinking tokens since an end was ignored, the latest first; NO_TOKEN: none
+    repeats: Array  # int32 [B, P], entry p - 1: how many of the last tokens equal the one p tokens before them
+    num_sampled: Array  # int32 [B], thinking tokens since thinking began or an ignore string ended
     cut_at: Array  # int32 [B], where thinking is cut unless an end is being written there; NO_LIMIT: nowhere yet
     newlines: Array  # uint32 [B], bit i: the text of the last thinking token but i ends in a newline
     suffix: Array  # int32 [B], Suffix
@@ -119,6 +132,10 @@ def empty_state(B: int) -> BudgetState:
         num_answer=zeros,
         ignores_used=zeros,
         ignore_position=zeros,
+        notices_used=zeros,
+        notice_position=zeros,
+        recent=jnp.full((B, LONGEST_PERIOD), NO_TOKEN, jnp.int32),
+        repeats=jnp.zeros((B, LONGEST_PERIOD), jnp.int32),
         marker_bits=zeros.astype(jnp.uint32),
         num_sampled=zeros,
         cut_at=zeros + NO_LIMIT,

@@ -8,7 +8,9 @@ for each step of the decoding loop. It knows neither the model nor the loop.
     THINKING --end marker, ignores left-----> the marker is dropped, an ignore string follows, THINKING continues
 
 A grace moves the cut from the maximum to the first end of a line after it, or to the end of the grace. A row without
-thinking begins at ANSWER. A row without forcing is DONE at its maximum of thinking or at its limit of all tokens, and
+thinking begins at ANSWER. Notices are appended to the thinking where it has a certain length, but not between the
+tokens of an end marker, nor right after an ignored end. Thinking that repeats itself is cut as at its maximum, for a
+reason of its own. A row without forcing is DONE at its maximum of thinking or at its limit of all tokens, and
 nothing is inserted.
 
 An end stands where its marker begins, also where the marker has several tokens. It does not count below the minimum
@@ -26,9 +28,22 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from s1_jax.decoding.core.budget import NO_LIMIT, AnswerEnd, Budget, BudgetState, End, Kind, Phase, Suffix, empty_state
+from s1_jax.decoding.core.budget import (
+    IS_THOUGHT,
+    LONGEST_PERIOD,
+    NO_LIMIT,
+    NO_TOKEN,
+    AnswerEnd,
+    Budget,
+    BudgetState,
+    End,
+    Kind,
+    Phase,
+    Suffix,
+    empty_state,
+)
 from s1_jax.decoding.core.end_markers import Markers, begun, follow, next_tokens, whole
-from s1_jax.decoding.core.loop import Controller, Outcome, Proposal
+from s1_jax.decoding.core.loop import Controller, Outcome, Proposal, choose
 
 
 def budget_controller(budget: Budget, markers: Markers) -> Controller:
@@ -74,7 +89,7 @@ def feed_suffix(budget: Budget, markers: Markers, state: BudgetState) -> tuple[B
     def step(state: BudgetState, _: None) -> tuple[BudgetState, tuple[Array, Array]]:
         feeding = state.phase == Phase.SUFFIX
         after, outcome = advance(budget, markers, state, propose(budget, markers, state).token)
-        state = jax.tree.map(lambda new, old: jnp.where(feeding, new, old), after, state)
+        state = choose(feeding, after, state)
         return state, (outcome.token, jnp.where(feeding, outcome.kind, Kind.NONE))
 
     state, (tokens, kinds) = jax.lax.scan(step, state, length=markers.suffixes.shape[1])
@@ -84,12 +99,15 @@ def feed_suffix(budget: Budget, markers: Markers, state: BudgetState) -> tuple[B
 def propose(budget: Budget, markers: Markers, state: BudgetState) -> Proposal:
     """Decide what each row does next: a forced token, or a sampled one with this bias of the logits.
 
-    No id is sampled that the tokenizer does not know, and no token that completes an end marker which begins below the
-    minimum of thinking or right after an ignore string.
+    No id is sampled that the tokenizer does not know, no banned word while thinking, and no token that completes an end
+    marker which begins below the minimum of thinking or right after an ignore string.
     """
-    in_ignore = _in_ignore_string(state)
+    in_ignore, in_notice = _in_ignore_string(state), _in_notice(budget, markers, state)
     token = jnp.where(in_ignore, _ignore_token(budget, state), _suffix_token(markers, state))
-    return Proposal(in_ignore | (state.phase == Phase.SUFFIX) | state.done, token, _bias(budget, markers, state))
+    notice = jnp.take_along_axis(_of_notice(budget.notice_ids, state), state.notice_position[:, None], axis=1)[:, 0]
+    token = jnp.where(in_notice, notice, token)
+    forced = in_ignore | in_notice | (state.phase == Phase.SUFFIX) | state.done
+    return Proposal(forced, token, _bias(budget, markers, state))
 
 
 def advance(budget: Budget, markers: Markers, state: BudgetState, token: Array) -> tuple[BudgetState, Outcome]:
@@ -99,8 +117,8 @@ def advance(budget: Budget, markers: Markers, state: BudgetState, token: Array) 
     none, and the same position is sampled again. A natural end, or a cut that waited, brings the first token of the
     suffix.
     """
-    in_ignore = _in_ignore_string(state)
-    sampling = (state.phase == Phase.THINKING) & ~in_ignore
+    in_ignore, in_notice = _in_ignore_string(state), _in_notice(budget, markers, state)
+    sampling = (state.phase == Phase.THINKING) & ~in_ignore & ~in_notice
     answering = state.phase == Phase.ANSWER
     resampled = sampling & _after_ignore(state) & (_ignore_length(budget, state) == 0)
 
@@ -133,17 +151,21 @@ def advance(budget: Budget, markers: Markers, state: BudgetState, token: Array) 
         [
             state.done,
             stopping,
+            in_notice,
             feeds_ignore,
             ignored,
             leaves | own | (state.phase == Phase.SUFFIX),
             answering,
             resampled,
         ],
-        [Kind.NONE, Kind.STOP, Kind.IGNORE, Kind.NONE, Kind.SUFFIX, Kind.ANSWER, Kind.RESAMPLED],
+        [Kind.NONE, Kind.STOP, Kind.NOTICE, Kind.IGNORE, Kind.NONE, Kind.SUFFIX, Kind.ANSWER, Kind.RESAMPLED],
         Kind.THINKING,
     ).astype(jnp.int32)
 
-    thought = (kind == Kind.THINKING) | (kind == Kind.IGNORE) | (kind == Kind.RESAMPLED)
+    thought = jnp.asarray(IS_THOUGHT)[kind]
+    recent, repeats = _remember(state, token, thought, anew=ignored)
+    notice_position = jnp.where(in_notice, state.notice_position + 1, 0)
+    notice_fed = in_notice & (notice_position >= _of_notice(budget.notice_lengths, state))
     ignore_position = jnp.where(feeds_ignore, state.ignore_position + 1, 0)
     newlines = state.newlines >> dropped.astype(jnp.uint32)
     end = jnp.where(natural | own | (stopping & sampling), End.NATURAL, jnp.where(ignored, End.NONE, state.end))
@@ -154,7 +176,11 @@ def advance(budget: Budget, markers: Markers, state: BudgetState, token: Array) 
         num_thinking=state.num_thinking - dropped - jnp.where(own, marker - 1, 0) + thought,
         num_answer=state.num_answer + (kind == Kind.ANSWER),
         ignore_position=jnp.where(ignore_position < _ignore_length(budget, state), ignore_position, 0),
-        marker_bits=jnp.where(in_ignore | ignored, 0, jnp.where(thought, marker_bits, state.marker_bits)),
+        notices_used=state.notices_used + notice_fed,
+        notice_position=jnp.where(notice_fed, 0, notice_position),
+        recent=recent,
+        repeats=repeats,
+        marker_bits=jnp.where(in_ignore | in_notice | ignored, 0, jnp.where(thought, marker_bits, state.marker_bits)),
         num_sampled=jnp.where(in_ignore | ignored, 0, state.num_sampled + thought),
         cut_at=jnp.where(ending | cut, NO_LIMIT, state.cut_at),
         newlines=jnp.where(thought, newlines * 2 + markers.is_newline[token], newlines),
@@ -173,10 +199,11 @@ def _settle(budget: Budget, markers: Markers, state: BudgetState) -> BudgetState
     thinking = (state.phase == Phase.THINKING) & budget.forcing & (state.cut_at == NO_LIMIT)
     passed = state.num_thinking - budget.max_thinking_tokens
     forced = thinking & (passed >= jnp.where(state.last_is_newline, 0, budget.grace_tokens))
-    cut = forced | (thinking & (state.num_thinking >= budget.context_limit))
+    full_context = thinking & (state.num_thinking >= budget.context_limit)
+    cut = forced | full_context | (thinking & _repeats(budget, state))
     waits = cut & (begun(budget, markers, state.marker_bits) > 0)
     at_maximum = free & (passed >= 0)  # tokens that begin the answer's marker count until it is complete
-    end = jnp.where(forced | at_maximum, End.FORCED, jnp.where(cut, End.CONTEXT, state.end))
+    end = jnp.select([forced | at_maximum, full_context, cut], [End.FORCED, End.CONTEXT, End.REPETITION], state.end)
     after_cut = jnp.where(state.last_is_newline, Suffix.FORCED, Suffix.NEWLINE_FORCED)
     suffix = jnp.where(cut, after_cut, state.suffix)
     phase = jnp.where(cut & ~waits, Phase.SUFFIX, jnp.where(at_maximum, Phase.DONE, state.phase))
@@ -203,12 +230,42 @@ def _settle(budget: Budget, markers: Markers, state: BudgetState) -> BudgetState
 
 def _bias(budget: Budget, markers: Markers, state: BudgetState) -> Array:
     """Compute `Proposal.bias`: `end_bias` for tokens that continue an end marker, -inf for those that may not come."""
+    banned = jnp.where(state.phase == Phase.THINKING, budget.banned, 0)
     thinking = (state.phase == Phase.THINKING) & budget.forcing
     continues, may_come = next_tokens(budget, markers, state, thinking)
     used = state.num_thinking / jnp.maximum(budget.max_thinking_tokens, 1)
     end_bias = jnp.where(thinking, budget.end_bias * used, 0.0)
     bias = jnp.where(continues, end_bias[:, None], 0.0)
+    may_come &= markers.banned[None] & banned[:, None] == 0
     return jnp.where(markers.is_known[None] & may_come, bias, -jnp.inf)
+
+
+def _in_notice(budget: Budget, markers: Markers, state: BudgetState) -> Array:
+    """Tell which rows are within a notice, or where one is to begin; bool [B]."""
+    due = (state.notices_used < budget.notice_at.shape[1]) & (state.num_thinking >= _of_notice(budget.notice_at, state))
+    free = (state.ignore_position == 0) & ~_after_ignore(state) & (state.cut_at == NO_LIMIT)
+    begins = due & free & (begun(budget, markers, state.marker_bits) == 0)
+    return (state.phase == Phase.THINKING) & (begins | (state.notice_position > 0))
+
+
+def _of_notice(values: Array, state: BudgetState) -> Array:
+    """Look up `values` [B, M, ...] of the next notice: [B, ...]."""
+    return values[jnp.arange(len(values)), jnp.minimum(state.notices_used, values.shape[1] - 1)]
+
+
+def _remember(state: BudgetState, token: Array, thought: Array, anew: Array) -> tuple[Array, Array]:
+    """Bring `recent` and `repeats` up to date with a token [B] that is `thought` [B]; `anew` [B] forgets the others."""
+    recent = jnp.where(anew[:, None], NO_TOKEN, state.recent)
+    longer = jnp.where(recent == token[:, None], state.repeats + 1, 0)
+    shifted = jnp.concatenate([token[:, None], recent[:, :-1]], axis=1)
+    return jnp.where(thought[:, None], shifted, recent), jnp.where(thought[:, None], longer, state.repeats)
+
+
+def _repeats(budget: Budget, state: BudgetState) -> Array:
+    """Tell whether the last tokens have occurred `max_repetitions` times in a row; bool [B]."""
+    periods = 1 + jnp.arange(LONGEST_PERIOD)
+    looped = state.repeats >= (budget.max_repetitions[:, None] - 1) * periods[None]
+    return (budget.max_repetitions > 0) & looped.any(axis=1)
 
 
 def _after_ignore(state: BudgetState) -> Array:

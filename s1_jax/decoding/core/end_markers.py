@@ -31,6 +31,7 @@ class Markers:
     is_stop: Array  # bool [V], the token ends an answer
     is_known: Array  # bool [V], the tokenizer has this id (embeddings are padded beyond)
     is_newline: Array  # bool [V], the token's text ends in a newline
+    banned: Array  # uint32 [V], bit i: the token is on list i of words that are banned (`Budget.banned`)
     suffixes: Array  # int32 [3, X], see Suffix
     suffix_lengths: Array  # int32 [3]
 

@@ -42,8 +42,8 @@ class Outcome(NamedTuple):
 class Controller(NamedTuple):
     """Two functions over a state of the controller's own, which decide what enters each row.
 
-    Every array of that state is [B], and its `done` [B] tells which rows have ended. `advance` takes the tokens [B]
-    that were forced or sampled.
+    Every array of that state is [B, ...], and its `done` [B] tells which rows have ended. `advance` takes the tokens
+    [B] that were forced or sampled.
     """
 
     propose: Callable[[Any], Proposal]
@@ -127,6 +127,15 @@ def loop(
         return (state.step < stop_step) & (jnp.sum(state.controller_state.done) < stop_done)
 
     return jax.lax.while_loop(unfinished, lambda state: shard_rows(step(state)), shard_rows(state))
+
+
+def choose(condition: Array, one: Any, other: Any) -> Any:
+    """Take the rows of `one` where the `condition` [B] holds, else those of `other`; both are trees of [B, ...]."""
+
+    def rows(x: Array, y: Array) -> Array:
+        return jnp.where(condition.reshape(-1, *(1,) * (x.ndim - 1)), x, y)
+
+    return jax.tree.map(rows, one, other)
 
 
 def next_token(sample: Sample, controller: Controller, state: DecodeState) -> tuple[Any, Outcome]:

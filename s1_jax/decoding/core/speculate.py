@@ -19,7 +19,17 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from s1_jax.decoding.core.loop import Controller, DecodeState, Outcome, Sample, loop, next_token, position_of, record
+from s1_jax.decoding.core.loop import (
+    Controller,
+    DecodeState,
+    Outcome,
+    Sample,
+    choose,
+    loop,
+    next_token,
+    position_of,
+    record,
+)
 
 NGRAM = 3  # the most of a row's last tokens that are searched for
 
@@ -70,7 +80,7 @@ def decode_speculatively(
             after, (token, kind, feeds, dropped) = next_token(sample, controller, state)
             # the other rows take this step again, before their next pass
             going &= (dropped == 0) & (~feeds | (token == draft[:, index]))
-            after = jax.tree.map(lambda new, old: jnp.where(going, new, old), after, state.controller_state)
+            after = choose(going, after, state.controller_state)
             kind, feeds = jnp.where(going, kind, 0), going & feeds
             state = record(state, after, Outcome(token, kind, feeds, jnp.zeros_like(dropped)), logits[:, index + 1])
             state = dataclasses.replace(state, num_accepted=state.num_accepted + (kind > 0))

@@ -147,6 +147,8 @@ def begins(short: BudgetConfig, long: BudgetConfig) -> bool:
     """Tell whether a run under `short` thinks as one under `long` does, up to its own end."""
     same_string = short.ignore_string == long.ignore_string or short.num_ignore == 0
     same_bias = short.end_bias == long.end_bias and (not short.end_bias or _maximum(short) == _maximum(long))
+    same_rules = (short.banned_words, short.max_repetitions) == (long.banned_words, long.max_repetitions)
+    same_notices = _notices(short) == _notices(long)
     same_grace = short.newline_grace == long.newline_grace or long.max_thinking_tokens is None
     return (
         short.forcing
@@ -154,6 +156,8 @@ def begins(short: BudgetConfig, long: BudgetConfig) -> bool:
         and same_string
         and same_grace
         and same_bias
+        and same_rules
+        and same_notices
         and short.min_thinking_tokens == long.min_thinking_tokens
         and _maximum(short) <= _maximum(long)
         and short.num_ignore <= long.num_ignore
@@ -191,6 +195,11 @@ def _cut_at(budget: BudgetConfig, is_newline: np.ndarray) -> float:
 
 def _maximum(budget: BudgetConfig) -> float:
     return math.inf if budget.max_thinking_tokens is None else budget.max_thinking_tokens
+
+
+def _notices(budget: BudgetConfig) -> tuple[object, ...]:
+    """Return what two budgets must have in common for the same notices at the same positions."""
+    return (budget.notices, budget.notice_fractions, budget.max_thinking_tokens) if budget.notices else ()
 
 
 def _reach(budget: BudgetConfig) -> tuple[float, int]:

@@ -1,6 +1,6 @@
 """From texts to token ids: start markers, end markers, stop tokens and ignore strings, and budgets as arrays.
 
-Letters: V vocabulary, A strings of a rotation, W tokens of an ignore string.
+Letters: V vocabulary, A strings of a rotation, W tokens of an ignore string, M notices, N tokens of a notice.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from s1_jax.errors import UserError
 S1_CONTROL = (TURN_START, *STOP_TOKENS)
 IGNORE_STRINGS = 8  # A: strings that a rotation can hold
 IGNORE_WIDTH = 16  # W: tokens that an ignore string can hold
+NOTICES = 8  # M: notices that a budget can have
+NOTICE_WIDTH = 64  # N: tokens that a notice can hold
 
 
 def single_id(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
@@ -88,9 +90,11 @@ def make_markers(
     ends = [encode(tokenizer, text) for text in format.end_markers]
     # a control token of s1's ends nothing where the tokenizer has to spell it out
     ends = [ids for text, ids in zip(format.end_markers, ends, strict=True) if len(ids) == 1 or text not in S1_CONTROL]
-    answer, forced = (encode(tokenizer, format.answer_start + text) for text in ("", format.final_answer))
+    answer = encode(tokenizer, format.answer_start)
+    forced = encode(tokenizer, format.early_stopping_text + format.answer_start + format.final_answer)
     start, newline = start_ids(tokenizer, format), encode(tokenizer, "\n")
-    suffixes = [answer, forced, [*newline, *forced]]  # in the order of `budget.Suffix`
+    # in the order of `budget.Suffix`; an early stopping text brings its own white space
+    suffixes = [answer, forced, forced if format.early_stopping_text else [*newline, *forced]]
     if (largest := max([*start, *chain(*ends), *stops, *suffixes[2]])) >= vocab_size:
         raise UserError(
             f"id {largest} of a marker lies outside the model's vocabulary of {vocab_size}: "
@@ -114,6 +118,7 @@ def make_markers(
         end_lengths=jnp.asarray([len(of_marker) for of_marker in spellings], jnp.int32),
         is_stop=_mask(vocab_size, stops),
         is_known=_mask(vocab_size, known),
+        banned=jnp.zeros(vocab_size, jnp.uint32),
         is_newline=_mask(vocab_size, [i for i, text in zip(known, texts, strict=True) if text.endswith("\n")]),
         suffixes=_padded(suffixes, len(suffixes[2])),
         suffix_lengths=jnp.asarray([len(ids) for ids in suffixes], jnp.int32),
@@ -130,6 +135,7 @@ class Limits(NamedTuple):
     thinking: bool = True
     free: int | None = None  # the most tokens of thinking and answer together, without forcing; None: any
     start_token: int = 0  # the last token before thinking
+    banned: int = 0  # bits of the lists of words that are banned while thinking
 
 
 def make_budget(
@@ -157,6 +163,13 @@ def make_budget(
         for i, string in enumerate(rotations[config.ignore_string]):
             ids[row, i, : len(string)], lengths[row, i] = string, len(string)
 
+    written = {texts: notice_ids(tokenizer, texts) for texts in {config.notices for config in rows}}
+    notices = [written[config.notices] for config in rows]
+    notice_tokens = np.zeros((len(rows), NOTICES, NOTICE_WIDTH), np.int32)
+    for row, texts in enumerate(notices):
+        for i, text in enumerate(texts):
+            notice_tokens[row, i, : len(text)] = text
+
     columns: dict[str, Any] = dict(
         min_thinking_tokens=_column([config.min_thinking_tokens for config in rows]),
         max_thinking_tokens=_column(maxima),
@@ -165,6 +178,11 @@ def make_budget(
         ignore_ids=ids,
         ignore_lengths=lengths,
         ignore_count=_column([len(rotations[config.ignore_string]) for config in rows]),
+        notice_at=_padded_to([config.notice_positions for config in rows], NOTICES, NO_LIMIT),
+        notice_ids=notice_tokens,
+        notice_lengths=_padded_to([list(map(len, ids)) for ids in notices], NOTICES, 0),
+        banned=np.asarray([row.banned for row in limits], np.uint32),
+        max_repetitions=_column([config.max_repetitions for config in rows]),
         context_limit=_column([left - kept for left, kept in zip(room, reserved, strict=True)]),
         max_answer_tokens=_column([row.answer for row in limits]),
         max_new_tokens=_column(room),
@@ -199,6 +217,17 @@ def ignore_ids(tokenizer: PreTrainedTokenizerBase, config: BudgetConfig) -> list
     return ids
 
 
+def notice_ids(tokenizer: PreTrainedTokenizerBase, notices: Sequence[str]) -> list[list[int]]:
+    """Encode each notice. Raises UserError where there are too many, or where one is too long."""
+    if len(notices) > NOTICES:
+        raise UserError(f"notices has {len(notices)} texts; a budget can have {NOTICES}")
+    ids = [encode(tokenizer, text) for text in notices]
+    for text, found in zip(notices, ids, strict=True):
+        if not 1 <= len(found) <= NOTICE_WIDTH:
+            raise UserError(f"the notice {text!r} is {len(found)} tokens long; the longest allowed is {NOTICE_WIDTH}")
+    return ids
+
+
 def _spellings(ids: Sequence[int], texts: dict[int, str]) -> list[list[int]]:
     """List the tokens that can stand for each token of a marker, depending on the text around the marker.
 
@@ -223,6 +252,10 @@ def _bits(spellings: Sequence[Sequence[int]], vocab_size: int) -> Array:
 
 def _column(values: Sequence[int]) -> np.ndarray:
     return np.asarray([min(value, NO_LIMIT) for value in values], np.int32)
+
+
+def _padded_to(rows: Sequence[Sequence[int]], width: int, filler: int) -> np.ndarray:
+    return np.asarray([[*values, *[filler] * (width - len(values))] for values in rows], np.int32)
 
 
 def _mask(size: int, ids: Sequence[int]) -> Array:

@@ -23,7 +23,7 @@ from s1_jax.config import ModelConfig
 from s1_jax.decoding.core.budget import AnswerEnd, Budget, BudgetState, Phase, empty_state
 from s1_jax.decoding.core.controller import budget_controller, initial_state
 from s1_jax.decoding.core.end_markers import Markers
-from s1_jax.decoding.core.loop import ALL_FINITE, DecodeState, decode, shard_rows, start
+from s1_jax.decoding.core.loop import ALL_FINITE, DecodeState, choose, decode, shard_rows, start
 from s1_jax.decoding.core.sampling import PhaseSampling, sample
 from s1_jax.decoding.core.speculate import decode_speculatively
 from s1_jax.decoding.device.branches import decode_branches, start_branches
@@ -71,7 +71,7 @@ class Programs:
         layout: Layout | None,
         draft_tokens: int = 0,
     ) -> None:
-        self._layout, self.draft_tokens = layout, draft_tokens
+        self._layout, self._markers, self.draft_tokens = layout, markers, draft_tokens
         self._programs: list[Program] = []
         self.empty_block = self._program(partial(empty_block, config, cache_dtype), static_argnums=(0, 1))
         self.prefill = self._program(partial(prefill_chunk, config, dtype), params, donate_argnums=1)
@@ -119,6 +119,12 @@ class Programs:
         """Enlarge the pool to this many `pages`."""
         return each_layer(self.more_pages_layer, pool, pages, used_up=True)
 
+    def rebind(self, markers: Markers) -> None:
+        """Use other markers of the same sizes from now on; nothing is compiled anew."""
+        for program in self._programs:
+            program.rebind(self._markers, markers)
+        self._markers = markers
+
     def everywhere(self, tree: Any) -> Any:
         """Put arrays of the host where every program reads them without a copy."""
         return jax.tree.map(jnp.asarray, tree) if self._layout is None else self._layout.everywhere(tree)
@@ -157,6 +163,10 @@ class Program:
         """
         with self._use(), jax.transfer_guard_device_to_device("disallow"):
             return self.jitted(*self._bound, *arguments)
+
+    def rebind(self, old: Any, new: Any) -> None:
+        """Bind `new` in place of the argument `old`, if that is bound."""
+        self._bound = tuple(new if argument is old else argument for argument in self._bound)
 
     @property
     def num_compiled(self) -> int:
@@ -205,7 +215,7 @@ def fill_slots(
         context = context.at[slots, : token_ids.shape[1]].set(token_ids[sources], mode="drop")
     filled = dataclasses.replace(
         state,
-        controller_state=jax.tree.map(lambda new_row, row: jnp.where(new, new_row, row), fresh, state.controller_state),
+        controller_state=choose(new, fresh, state.controller_state),
         cache=copy_rows(block.cache, sources, state.cache, slots),
         logits=state.logits.at[slots].set(block.logits[sources], mode="drop"),
         position=state.position.at[slots].set(lengths[sources], mode="drop"),

@@ -23,7 +23,7 @@ from s1_jax.config import StepConfig
 from s1_jax.decoding.core import controller
 from s1_jax.decoding.core.budget import NO_LIMIT, Budget, BudgetState, Phase
 from s1_jax.decoding.core.end_markers import MARKER_BITS, Markers, undecided
-from s1_jax.decoding.core.loop import Controller, Outcome, Proposal
+from s1_jax.decoding.core.loop import Controller, Outcome, Proposal, choose
 from s1_jax.errors import UserError
 
 LONGEST_SEPARATOR = 100  # characters, as the vocabulary writes them: they are counted in int8
@@ -92,7 +92,7 @@ def step_controller(ends: StepEnds, budget: Budget, markers: Markers) -> Control
     def advance(state: StepState, token: Array) -> tuple[StepState, Outcome]:
         rows, (token, kind, feeds, dropped) = controller.advance(budget, markers, state.budget, token)
         waits = state.paused
-        rows = jax.tree.map(lambda new, old: jnp.where(waits, old, new), rows, state.budget)
+        rows = choose(waits, state.budget, rows)
         kind, dropped = (jnp.where(waits, 0, x) for x in (kind, dropped))
         outcome = Outcome(token, kind, feeds & ~waits, dropped)
         matched, recorded = _taken_back(state.matched, dropped), kind > 0

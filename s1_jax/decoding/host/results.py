@@ -29,10 +29,14 @@ def check_logits(lost_at: np.ndarray, runs: Iterable[int], names: Sequence[str])
 
 def traces_of(state: DecodeState) -> list[Trace]:
     """Read the trace that each row of a state holds; the state is that of the budget controller."""
-    tokens, kinds, lengths, rows = to_host((state.tokens, state.kinds, state.num_tokens, state.controller_state))
+    rows = state.controller_state
+    tokens, kinds, lengths = to_host((state.tokens, state.kinds, state.num_tokens))
+    own_marker, num_thinking, *how = to_host(
+        (rows.own_marker, rows.num_thinking, rows.end, rows.answer_end, rows.ignores_used)
+    )
     kinds = kinds.copy()
-    for i in np.flatnonzero(rows.own_marker):  # the model's own marker is known as such once it is complete
-        first = rows.num_thinking[i]
-        kinds[i, first : first + rows.own_marker[i]] = int(Kind.SUFFIX)
-    ends = zip(lengths, rows.end, rows.answer_end, rows.ignores_used, strict=True)
+    for i in np.flatnonzero(own_marker):  # the model's own marker is known as such once it is complete
+        first = num_thinking[i]
+        kinds[i, first : first + own_marker[i]] = int(Kind.SUFFIX)
+    ends = zip(lengths, *how, strict=True)
     return [Trace(tokens[i, :n], kinds[i, :n], *map(int, end)) for i, (n, *end) in enumerate(ends)]

@@ -15,6 +15,7 @@ from s1_jax.decoding.core.controller import budget_controller, initial_state
 from s1_jax.decoding.core.loop import decode, start
 from s1_jax.decoding.host.results import traces_of
 from tests.decoding.mock_model import (
+    BANNED,
     SCORES,
     SEVERAL,
     TABLE,
@@ -96,6 +97,9 @@ def plain(script: Script, words: Words = WORDS) -> Plain:
         strings=script.strings,
         grace=script.grace,
         end_bias=script.end_bias,
+        notices=script.notices,
+        banned_words=BANNED if script.banned else frozenset(),
+        repetitions=script.repetitions,
         **limits,
     )
 
@@ -110,8 +114,11 @@ def test_controller_equals_plain_python(seed, words):
         assert mine == reference, script
     # the scripts must reach every corner
     pairs = list(zip(scripts, wanted, strict=True))
-    for end in ("natural", "forced", "context"):
+    for end in ("natural", "forced", "context", "repetition"):
         assert sum(r.end == end for r in wanted) > 20
+    assert sum(len(s.notices) == 2 and len(r.thinking) > s.notices[1][0] + 8 for s, r in pairs) > 5
+    assert sum(bool(s.notices) and r.ignores_used > 1 and r.end == "natural" for s, r in pairs) > 2
+    assert sum(s.banned and len(r.thinking) > 8 for s, r in pairs) > 100
     for answer_end in ("stop", "length"):
         assert sum(r.answer_end == answer_end for r in wanted) > 20
     assert sum(s.maximum < len(r.thinking) < s.maximum + s.grace for s, r in pairs if r.end == "forced") > 10

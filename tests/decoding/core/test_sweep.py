@@ -84,6 +84,12 @@ def test_only_runs_that_think_alike_share_one():
     assert plan_shared(graces).trunks == [(3, (0, 1, 2))] and plan_shared(graces[:3]).trunks == [(1, (0,)), (2, ())]
     biased = [*grid(prompt, (5, 9), (0, 1), end_bias=1.0), *grid(prompt, (9,), (1,))]
     assert plan_shared(biased).trunks == [(1, (0,)), (3, (2,)), (4, ())]
+    ruled = [*grid(prompt, (5, 9), (0, 1), max_repetitions=3), *grid(prompt, (9,), (1,), max_repetitions=2)]
+    ruled += grid(prompt, (9, None), (0,), banned_words=("a",))
+    assert plan_shared(ruled).trunks == [(3, (0, 1, 2)), (4, ()), (6, (5,))]
+    notices = {"notice_fractions": (0.5,), "notices": ("Half.",)}
+    noticed = [*grid(prompt, (8, 9), (0, 2), **notices), *grid(prompt, (9,), (0,))]
+    assert plan_shared(noticed).trunks == [(1, (0,)), (3, (2,)), (4, ())], "their positions depend on the maximum"
     # no run is longer than what was asked: neither of these is the beginning of the other
     assert plan_shared(grid(prompt, (5,), (2,)) + grid(prompt, (None,), (0,))).trunks == [(0, ()), (1, ())]
 
@@ -94,11 +100,13 @@ def test_only_runs_that_think_alike_share_one():
         ("tttt", End.NATURAL, {(9, 0): (4, "NATURAL", 0), (4, 0): (4, "FORCED", 0), (2, 3): (2, "FORCED", 0)}),
         ("ttiitrt", End.FORCED, {(9, 0): (2, "NATURAL", 0), (2, 0): (2, "FORCED", 0), (3, 1): (3, "FORCED", 1)}),
         ("ttiitrt", End.FORCED, {(9, 1): (5, "NATURAL", 1), (7, 2): (7, "FORCED", 2), (5, 2): (5, "FORCED", 1)}),
+        ("ttttt", End.REPETITION, {(9, 0): (5, "REPETITION", 0), (5, 0): (5, "FORCED", 0), (3, 0): (3, "FORCED", 0)}),
+        ("tniitnt", End.FORCED, {(9, 0): (2, "NATURAL", 0), (7, 1): (7, "FORCED", 1)}),
         ("iit", End.CONTEXT, {(9, 0): (0, "NATURAL", 0), (0, 0): (0, "FORCED", 0), (9, 1): (3, "CONTEXT", 1)}),
     ],
 )
 def test_branch_points_by_hand(kinds, end, expected):
-    letters = {"t": Kind.THINKING, "i": Kind.IGNORE, "r": Kind.RESAMPLED}
+    letters = {"t": Kind.THINKING, "i": Kind.IGNORE, "r": Kind.RESAMPLED, "n": Kind.NOTICE}
     for (maximum, num_ignore), (position, name, used) in expected.items():
         budget = BudgetConfig(0, maximum, num_ignore)
         ends, no_newline = ignored_ends(np.array([letters[kind] for kind in kinds])), np.zeros(len(kinds), bool)
