@@ -5,6 +5,8 @@ gold 1000   answer \$1,000.      right, by number
 gold 10     answer 10\text{ cm}  right, by number
 gold x+1    answer x+1           right, by text
 gold \frac{1}{2}   answer 0.5    right, by math
+gold 2, 3    answer x = 3 or x = 2   right, by math: all of several answers, in any order
+gold 2, 3    answer 2             wrong, by math
 gold 70     answer The final answer is 70.   right, by number: sentences.py finds it
 gold \$5    answer 5 cents       wrong, by number: units.py
 gold \frac{1}{3}   answer 0.333  wrong, undecided: a rounded number may or may not be accepted
@@ -104,6 +106,8 @@ def same_formulas(gold: str, answer: str) -> bool | None:
         return _same_angle(expected, given, _measures(unit, "angle"))
     if {expected, given} & {_decimal_point(expected), _decimal_point(given)}:
         return None
+    if shapes.has_inner_unit(expected) or shapes.has_inner_unit(given):  # math-verify takes "m" for a variable
+        return None
     return _asked(expected, given)
 
 
@@ -172,6 +176,10 @@ def _same_angle(gold: str, answer: str, in_degrees: bool) -> bool | None:
 
 def _asked(gold: str, answer: str) -> bool | None:
     """Return math-verify's verdict on two formulas without units; None where it is not reliable."""
+    answer = shapes.split_like(gold, answer)
+    counts = shapes.tuples(gold), shapes.tuples(answer)
+    if all(counts) and counts[0] != counts[1]:
+        return False
     gold, answer = (_in_radians(shapes.without_member(text)) for text in (gold, answer))
     gold, answer, other_kind = shapes.in_one_kind(gold, answer)
     same = mathematically_equal(gold, answer)

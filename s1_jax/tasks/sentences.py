@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from s1_jax.tasks.notation import tidy, unwrap
 from s1_jax.tasks.numerals import rational
+from s1_jax.tasks.shapes import with_one_unit
 from s1_jax.tasks.units import split_unit, unit_of
 
 COMMAND = re.compile(r"\\text\s*\{([^{}]*)\}|\\(?:begin|end)\s*\{[a-zA-Z*]*\}|\\[A-Za-z]+")
@@ -72,7 +73,7 @@ def reading(text: str) -> Reading | None:
     """Return the answer that a text states; None if the text leaves it open."""
     text = "\n".join(line.strip() for line in unwrap(text).split("\n") if line.strip())
     text = DISPLAY.sub(lambda found: found[0].strip(), text)
-    whole = tidy(text)
+    whole = with_one_unit(tidy(text))
     lines = [line.strip() for line in text.split("\n") if tidy(line[:LONGEST_LINE])]
     if not lines:
         return None
@@ -131,7 +132,7 @@ def _said(text: str) -> Reading | None:
 
 def _formula(line: str) -> str | None:
     """Return the line in one notation if it is a formula, else None."""
-    bare = tidy(line)
+    bare = with_one_unit(tidy(line))
     return bare if bare and is_formula(bare) and not bare.endswith((r"\text{ or }", r"\text{ and }")) else None
 
 

@@ -5,6 +5,8 @@ x < 1 \text{ or } x > 3  is (-\infty,1) \cup (3,\infty)
 a column of two numbers  is (a,b)                     \langle a,b \rangle too
 \{1,2\} and (1,2)        are different, whatever math-verify says about their numbers
 3,3,5 and 3,5,5          are different
+3 cm, 5 cm               is 3, 5 cm
+100,200                  is 100, 200 if the gold answer is a list of two
 """
 
 from __future__ import annotations
@@ -12,8 +14,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from s1_jax.tasks.units import split_unit
+
 OPENERS, CLOSERS = "([{", ")]}"
 LIST_WORD = re.compile(r"\s*(?:,\s*)?\\text\{\s*(?:and|or)\s*\}\s*|\s*[,;]\s*")
+GROUPED = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])")
 BOUND = r"[^<>=,;]+?"
 RELATION = r"(\\le(?![a-zA-Z])|\\ge(?![a-zA-Z])|<|>)"
 RELATIONS = re.compile(RELATION)
@@ -53,6 +58,43 @@ def bracket(text: str) -> str:
         return ""
     pair = text[0] + text[-1]
     return {"()": "(", "[]": "[", "{}": "{"}.get(pair, pair)
+
+
+def with_one_unit(text: str) -> str:
+    r"""Write the unit that all elements of a list share once: "3 cm, 5 cm" becomes "3, 5 cm", "\$3, \$5" "\$3, 5"."""
+    parts = [] if bracket(text) else [split_unit(element) for element in elements(text)]
+    units = {part.unit for part in parts}
+    if len(parts) < 2 or len(units) > 1:
+        return text
+    values, unit = ", ".join(part.value for part in parts), units.pop()
+    return next((shared for shared in (f"{values} {unit}", unit + values) if split_unit(shared).unit), text)
+
+
+def has_inner_unit(text: str) -> bool:
+    """Return whether an element of a list has a unit of its own, as in "3 m, 5" before the unit of the whole list."""
+    found = [] if bracket(text) else elements(text)
+    return len(found) > 1 and any(split_unit(element).unit for element in found)
+
+
+def split_like(gold: str, answer: str) -> str:
+    """Read the commas within an answer's numbers so that it has as many elements as a gold list, if it can.
+
+    For a list of two, "100,200" becomes "100, 200" and "1,000, 2" becomes "1000, 2".
+    """
+    count = 1 if bracket(gold) else len(elements(gold))
+    whole = GROUPED.sub(lambda found: found[0].replace(",", ""), answer)
+    apart = GROUPED.sub(lambda found: found[0] if ",0" in found[0] else found[0].replace(",", ", "), answer)
+    return next((text for text in (whole, apart) if count > 1 and len(elements(text)) == count), answer)
+
+
+def tuples(text: str) -> int:
+    r"""Return how many different tuples a list consists of; 0 if one of its elements is no tuple, or has a \pm."""
+    found = elements(text)
+    if r"\pm" in text or r"\mp" in text:
+        return 0
+    if bracket(text) == "(" and not any(map(bracket, found)):
+        found = [text]
+    return len({"".join(one.split()) for one in found}) if all(bracket(one) == "(" for one in found) else 0
 
 
 def as_interval(text: str) -> str | None:
