@@ -20,17 +20,18 @@ class TaskConfig(Options, section="task"):
     """The problems, and with them the rules that grade their answers."""
 
     name: str = "synthetic"
-    """Name of the task: aime24, aime24_figures, aime25, math500, gpqa_diamond, gsm8k, synthetic, or jsonl for problems
-    of your own."""
+    """Name of the task: aime24, aime24_figures, aime25, aime26, hmmt_feb25, hmmt_nov25, hmmt_feb26, brumo25, amc23,
+    olympiadbench, minerva_math, math500, gpqa_diamond, gpqa_main, gsm8k, synthetic, or jsonl for problems of your
+    own."""
     path: Place | None = None
     """File, folder or hub id with the problems; with None the task reads its own data set from the hub."""
     limit: Limit | None = None
     """Use the first problems only, at most this many; with None all of them. The synthetic task makes this many, 500
     with None."""
     seed: Seed = 0
-    """Seed of the problems that synthetic makes, and of the order of choices in gpqa_diamond."""
+    """Seed of the problems that synthetic makes, and of the order of choices in gpqa_diamond and gpqa_main."""
     no_letter_is_a: Switch = False
-    """Count an answer of gpqa_diamond that names no letter as A, as the paper's code does."""
+    """Count an answer of gpqa_diamond or gpqa_main that names no letter as A, as the paper's code does."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,10 +32,13 @@ CHOICES = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorr
 ID_FIELDS = ("Record ID", "id")
 
 
-def problems(config: TaskConfig) -> tuple[Problem, ...]:
-    """Load the questions, with their choices shuffled by `seed`. Raises UserError if the data set is not accessible."""
+def problems(config: TaskConfig, subset: str = "gpqa_diamond") -> tuple[Problem, ...]:
+    """Load a subset's questions, with their choices shuffled by `seed`.
+
+    Raises UserError if the data set is not accessible.
+    """
     try:
-        rows = rows_of(config, "Idavidrein/gpqa", "train", "gpqa_diamond")
+        rows = rows_of(config, "Idavidrein/gpqa", "train", subset)
         return problems_of(config, rows, lambda row: problem(row, config.seed))
     except UserError as error:
         if config.path is not None:

@@ -4,7 +4,24 @@ from __future__ import annotations
 
 from s1_jax.config import TaskConfig
 from s1_jax.errors import UserError
-from s1_jax.tasks import aime24, aime25, gpqa_diamond, gsm8k, jsonl, math500, synthetic
+from s1_jax.tasks import (
+    aime24,
+    aime25,
+    aime26,
+    amc23,
+    brumo25,
+    gpqa_diamond,
+    gpqa_main,
+    gsm8k,
+    hmmt_feb25,
+    hmmt_feb26,
+    hmmt_nov25,
+    jsonl,
+    math500,
+    minerva_math,
+    olympiadbench,
+    synthetic,
+)
 from s1_jax.tasks.task import Benchmark, Rules, Task
 
 TASKS: dict[str, Benchmark] = {
@@ -12,8 +29,17 @@ TASKS: dict[str, Benchmark] = {
     "aime24": aime24.AIME24,
     "aime24_figures": aime24.AIME24_FIGURES,
     "aime25": aime25.AIME25,
+    "aime26": aime26.AIME26,
+    "hmmt_feb25": hmmt_feb25.HMMT_FEB25,
+    "hmmt_nov25": hmmt_nov25.HMMT_NOV25,
+    "hmmt_feb26": hmmt_feb26.HMMT_FEB26,
+    "brumo25": brumo25.BRUMO25,
+    "amc23": amc23.AMC23,
+    "olympiadbench": olympiadbench.OLYMPIADBENCH,
+    "minerva_math": minerva_math.MINERVA_MATH,
     "math500": math500.MATH500,
     "gpqa_diamond": gpqa_diamond.GPQA_DIAMOND,
+    "gpqa_main": gpqa_main.GPQA_MAIN,
     "gsm8k": gsm8k.GSM8K,
     "jsonl": jsonl.JSONL,
 }

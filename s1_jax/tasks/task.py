@@ -14,7 +14,8 @@ from s1_jax.tasks.answers import extract_answer
 from s1_jax.tasks.equivalence import Verdict, grade_math, grade_plain
 
 QUESTION_FIELDS = ("problem", "question")
-ID_FIELDS = ("id", "unique_id")
+ID_FIELDS = ("id", "unique_id", "problem_idx")
+KINDS = {str: "a string", int: "a whole number", bool: "true or false", list: "a list"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,9 +108,10 @@ def value_of(row: DataRow, names: tuple[str, ...], *kinds: type) -> Any:
     if not present:
         raise UserError(f"{row.where}: no field {' or '.join(names)}; it has {', '.join(row.columns) or 'none'}")
     value = row.columns[present[0]]
-    if not isinstance(value, kinds) or isinstance(value, bool) or value == "":
-        expected = " or a ".join({str: "string", int: "whole number"}[kind] for kind in kinds)
-        raise UserError(f"{row.where}: field {present[0]} is {value!r}; it must be a {expected} and not empty")
-    if isinstance(value, str) and not is_unicode(value):
+    if type(value) not in kinds or value in ("", []):  # not isinstance: a bool is an int
+        expected = " or ".join(KINDS[kind] for kind in kinds)
+        raise UserError(f"{row.where}: field {present[0]} is {value!r}; it must be {expected} and not empty")
+    texts = value if isinstance(value, list) else [value]
+    if not all(is_unicode(text) for text in texts if isinstance(text, str)):
         raise UserError(f"{row.where}: field {present[0]} {NOT_UNICODE}")
     return value

@@ -117,6 +117,18 @@ def split_unit(text: str) -> Split:
     return Split(text, "")
 
 
+def with_unit(value: str, unit: str) -> str:
+    r"""Return a value with a unit as data sets write one: "5" and "cm^2" give "5\text{ cm}^2".
+
+    A unit that cannot be read is left out.
+    """
+    bare = unit.replace("$", "").replace("~", " ").strip()
+    words, caret, power = bare.partition("^")
+    symbol = bare.startswith(("\\", "^", "%", "°"))
+    written = value + (bare if symbol else rf"\text{{ {words}}}{caret}{power}")
+    return written if split_unit(written).unit else value
+
+
 def unit_of(written: str) -> Unit | None:
     """Return the meaning of a written unit; None if the words are not a unit."""
     written = written.strip()

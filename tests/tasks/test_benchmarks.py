@@ -2,13 +2,14 @@
 
 import json
 import random
+from types import ModuleType
 
 import pytest
 
 from s1_jax.config import TaskConfig
 from s1_jax.data import sources
 from s1_jax.errors import UserError
-from s1_jax.tasks import TASKS, Problem, Verdict, load_rules, load_task
+from s1_jax.tasks import TASKS, Problem, Verdict, load_rules, load_task, registry
 from s1_jax.tasks.gpqa_diamond import letter_in
 
 THINK = "<|im_start|>think\nSo \\boxed{99}.\n<|im_start|>answer\n"
@@ -17,17 +18,61 @@ EXAMPLES = {  # of the files' heads: what is written, the right answer, what is 
     "aime24": ("There are $\\boxed{10}$ of them.<|im_end|>", "010", "10", Verdict(True, "number")),
     "aime24_figures": ("There are $\\boxed{10}$ of them.<|im_end|>", "010", "10", Verdict(True, "number")),
     "aime25": ("Final Answer: $90^\\circ$<|im_end|>", "90", "$90^\\circ$", Verdict(True, "number")),
+    "aime26": ("The remainder is $\\boxed{024}$.<|im_end|>", "24", "024", Verdict(True, "number")),
+    "hmmt_feb25": (
+        "The distance is $\\boxed{\\frac{6}{\\sqrt{10}}}$.<|im_end|>",
+        *("\\frac{3\\sqrt{10}}{5}", "\\frac{6}{\\sqrt{10}}", Verdict(True, "math")),
+    ),
+    "hmmt_nov25": (
+        "Answer: $\\binom{4}{2} / 2^4$<|im_end|>",
+        *("\\frac{3}{8}", "$\\binom{4}{2} / 2^4$", Verdict(True, "math")),
+    ),
+    "hmmt_feb26": (
+        "So $x$ is $\\boxed{(3+\\sqrt{2})^{1/2}}$.<|im_end|>",
+        *("\\sqrt{3+\\sqrt{2}}", "(3+\\sqrt{2})^{1/2}", Verdict(True, "math")),
+    ),
+    "brumo25": ("The area is $\\boxed{2.25\\pi}$.<|im_end|>", "\\frac{9\\pi}{4}", "2.25\\pi", Verdict(True, "math")),
+    "amc23": ("It goes $\\boxed{54 \\text{ miles}}$.<|im_end|>", "54.0", "54 \\text{ miles}", Verdict(True, "number")),
+    "olympiadbench": (
+        "The roots are $\\boxed{x = 3 \\text{ or } x = 2}$.<|im_end|>",
+        *("2, 3", "x = 3 \\text{ or } x = 2", Verdict(True, "math")),
+    ),
+    "minerva_math": (
+        "The distance is $\\boxed{1.5 \\times 10^{8} \\text{ km}}$.<|im_end|>",
+        *("1.5e11 \\text{ m}", "1.5 \\times 10^{8} \\text{ km}", Verdict(True, "math")),
+    ),
     "math500": ("Half of it is $\\boxed{\\dfrac13}$.<|im_end|>", "\\frac{1}{3}", "\\dfrac13", Verdict(True, "math")),
     "gpqa_diamond": ("Answer: b<|im_end|>", "B", "B", Verdict(True, "letter")),
+    "gpqa_main": ("**Answer:** C) Helium<|im_end|>", "C", "C", Verdict(True, "letter")),
     "gsm8k": ("Answer: \\$10.00<|im_end|>", "10", "\\$10.00", Verdict(True, "number")),
     "jsonl": ("Answer: Sao Paulo<|im_end|>", "Sao Paulo", "Sao Paulo", Verdict(True, "text")),
+}
+WRONG = {  # of the files' heads: answers that the rules reject
+    "aime26": ("1024",),
+    "hmmt_feb25": ("\\frac{3\\sqrt{10}}{10}",),
+    "hmmt_nov25": ("\\frac{1}{4}",),
+    "hmmt_feb26": ("\\sqrt{3-\\sqrt{2}}",),
+    "brumo25": ("9\\pi",),
+    "amc23": ("37.5",),
+    "olympiadbench": ("2", "2, 3, 5"),
+    "minerva_math": ("1.5 \\times 10^{8} \\text{ m}", "1.49e11"),
+    "gpqa_main": ("Answer: B",),
 }
 HUB = {  # data set, configuration, split
     "aime24": ("simplescaling/aime24_nofigures", None, "train"),
     "aime24_figures": ("simplescaling/aime24_figures", None, "train"),
     "aime25": ("TIGER-Lab/AIME25", None, "train"),
+    "aime26": ("MathArena/aime_2026", None, "train"),
+    "hmmt_feb25": ("MathArena/hmmt_feb_2025", None, "train"),
+    "hmmt_nov25": ("MathArena/hmmt_nov_2025", None, "train"),
+    "hmmt_feb26": ("MathArena/hmmt_feb_2026", None, "train"),
+    "brumo25": ("MathArena/brumo_2025", None, "train"),
+    "amc23": ("math-ai/amc23", None, "test"),
+    "olympiadbench": ("Hothan/OlympiadBench", "OE_TO_maths_en_COMP", "train"),
+    "minerva_math": ("math-ai/minervamath", None, "test"),
     "math500": ("simplescaling/openaimath", None, "test"),
     "gpqa_diamond": ("Idavidrein/gpqa", "gpqa_diamond", "train"),
+    "gpqa_main": ("Idavidrein/gpqa", "gpqa_main", "train"),
     "gsm8k": ("openai/gsm8k", "main", "test"),
 }
 PLANETS = {
@@ -38,6 +83,11 @@ PLANETS = {
     "Incorrect Answer 3": " Mars",
     "Record ID": "rec1",
 }
+
+
+def module_of(task):
+    modules = [module for module in vars(registry).values() if isinstance(module, ModuleType)]
+    return next(module for module in modules if any(task is value for value in vars(module).values()))
 
 
 @pytest.fixture
@@ -62,12 +112,29 @@ def test_worked_examples(name):
     assert rules.grade(rules.extract(THINK), gold) == Verdict(False, "none")
 
 
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_worked_example_is_the_one_of_the_files_head(name):
+    head = module_of(TASKS[name]).__doc__
+    written, _, extracted, _ = EXAMPLES[name]
+    assert written in head and extracted in head
+    assert all(answer in head for answer in WRONG.get(name, ()))
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_answer_is_wrong_and_decided(name):
+    rules, gold = load_rules(TaskConfig(name)), EXAMPLES[name][1]
+    for answer in WRONG[name]:
+        verdict = rules.grade(rules.extract(THINK + answer), gold)
+        assert not verdict.correct and verdict.by in ("number", "math", "letter"), answer
+
+
 @pytest.mark.parametrize("name", HUB)
 def test_by_default_problems_come_from_the_hub(name, monkeypatch):
     import datasets
 
     asked = []
     row = PLANETS | {"id": 1, "question": "2+2?", "answer": "So. #### 4" if name == "gsm8k" else "4"}
+    row |= {"final_answer": ["$4$"], "is_multiple_answer": False}
     monkeypatch.setattr(datasets, "load_dataset", lambda *names, split: asked.append((*names, split)) or [row])
     (problem,) = load_task(TaskConfig(name)).problems
     assert asked == [HUB[name]]
@@ -107,6 +174,15 @@ def test_gpqas_order_is_the_seeds_and_each_problems_own(write):
     assert problems[0].question == "0?\n\nA) Mercury\nB) Mars\nC) Earth\nD) Venus", "on every machine, for ever"
 
 
+def test_a_question_of_both_gpqa_tasks_is_the_same_in_both(write):
+    path = write(*gpqa_rows(20))
+    for seed in (0, 1):
+        diamond, main = (
+            load_task(TaskConfig(name, path, seed=seed)).problems for name in ("gpqa_diamond", "gpqa_main")
+        )
+        assert diamond == main and len(main) == 20
+
+
 def test_gpqa_from_the_authors_csv(tmp_path):
     path = tmp_path / "gpqa_diamond.csv"
     path.write_text(",".join(PLANETS) + "\n" + ",".join(f'"{value}"' for value in PLANETS.values()) + "\n")
@@ -116,11 +192,12 @@ def test_gpqa_from_the_authors_csv(tmp_path):
 
 def test_gpqa_says_what_is_missing(write, monkeypatch):
     row = {name: value for name, value in PLANETS.items() if name != "Incorrect Answer 3"}
-    with pytest.raises(UserError, match="line 1: no field Incorrect Answer 3"):
-        load_task(TaskConfig("gpqa_diamond", write(row)))
-    with pytest.raises(UserError, match=r"gated: accept its terms.*--task.path") as error:
-        load_task(TaskConfig("gpqa_diamond"))
-    assert "\n" not in str(error.value)
+    for name in ("gpqa_diamond", "gpqa_main"):
+        with pytest.raises(UserError, match="line 1: no field Incorrect Answer 3"):
+            load_task(TaskConfig(name, write(row)))
+        with pytest.raises(UserError, match=r"gated: accept its terms.*--task.path") as error:
+            load_task(TaskConfig(name))
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +212,9 @@ def test_letters(answer, letter):
     assert letter_in(answer) == letter
 
 
-def test_what_names_no_letter_is_unparsed_or_an_a():
-    rules, as_reference = (load_rules(TaskConfig("gpqa_diamond", no_letter_is_a=on)) for on in (False, True))
+@pytest.mark.parametrize("name", ["gpqa_diamond", "gpqa_main"])
+def test_what_names_no_letter_is_unparsed_or_an_a(name):
+    rules, as_reference = (load_rules(TaskConfig(name, no_letter_is_a=on)) for on in (False, True))
     for written, extracted in (("It is Mercury.", "It is Mercury."), ("", None)):
         assert rules.extract(THINK + written) == extracted
         assert as_reference.extract(THINK + written) == "A"

@@ -8,6 +8,8 @@ from s1_jax.config import TaskConfig
 from s1_jax.errors import UserError
 from s1_jax.tasks import TASKS, Problem, load_task
 
+OWN_FORMS = {"gpqa_diamond", "gpqa_main", "gsm8k", "olympiadbench"}
+
 
 @pytest.fixture
 def rows(tmp_path):
@@ -26,11 +28,17 @@ def test_synthetic_problems_are_seeded_and_a_smaller_limit_is_a_prefix():
     assert len(load_task(TaskConfig()).problems) == 500
 
 
-@pytest.mark.parametrize("name", sorted({*TASKS} - {"gpqa_diamond", "gsm8k"}))  # these have forms of their own
+@pytest.mark.parametrize("name", sorted({*TASKS} - OWN_FORMS))
 def test_every_task_reads_a_file(name, rows):
     path = rows({"id": 7, "problem": "1+1?", "answer": "2"}, {"question": "2+2?", "answer": 4})
     problems = load_task(TaskConfig(name=name, path=path)).problems
     assert problems == (Problem(7, "1+1?", "2"), Problem("problems.jsonl:2", "2+2?", "4"))
+
+
+@pytest.mark.parametrize("name", ["id", "unique_id", "problem_idx"])
+def test_ids_have_several_names(name, rows):
+    problems = load_task(TaskConfig("hmmt_feb25", rows({name: 7, "problem": "1+1?", "answer": "2"}))).problems
+    assert problems == (Problem(7, "1+1?", "2"),)
 
 
 def test_limit(rows):
