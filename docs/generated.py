@@ -42,6 +42,8 @@ from s1_jax.config.quickstart import QuickstartConfig
 from s1_jax.decoding.engine import Engine
 from s1_jax.errors import RunError, UserError
 from s1_jax.records.page import records_page
+from s1_jax.tasks import registry
+from s1_jax.tasks.task import Benchmark
 
 PROJECT = Path(__file__).resolve().parents[1]
 COMMANDS = {
@@ -74,6 +76,7 @@ SHARED = (
 )
 HARNESS = {"--model_args": HarnessConfig, "--gen_kwargs": KeywordConfig}
 API = (load_model, LoadedModel, Engine, UserError, RunError)
+EXAMPLE = re.compile(r"^problem  .*?^verdict  .*?(?=\n\n|\Z)", re.DOTALL | re.MULTILINE)
 CONFIG_KINDS = {
     "Quickstart": "quickstart_*",
     "Fine-tuning on TPU": "s1_*",
@@ -238,6 +241,24 @@ def configs() -> str:
     return "\n".join(lines)
 
 
+def tasks() -> str:
+    """Show the docstring of each task's module: what it has, a worked example, and what was not checked."""
+    lines = []
+    for module in dict.fromkeys(module_of(task) for task in registry.TASKS.values()):
+        names = ", ".join(f"`{name}`" for name, task in registry.TASKS.items() if module_of(task) is module)
+        found = EXAMPLE.search(module.__doc__ or "")
+        assert found, f"{module.__name__} has no worked example"
+        about, notes = found.string[: found.start()], found.string[found.end() :]
+        lines += [f"## {names}", "", about.strip(), "", "```text", found[0].strip(), "```", "", notes.strip(), ""]
+    return "\n".join(lines)
+
+
+def module_of(task: Benchmark) -> ModuleType:
+    """Return the module that defines a task."""
+    modules = [module for _, module in inspect.getmembers(registry, inspect.ismodule)]
+    return next(module for module in modules if any(task is value for value in vars(module).values()))
+
+
 def api() -> str:
     """Write the signature and docstring of each public function, class and method."""
     lines = []
@@ -283,4 +304,4 @@ def signature_of(function: Any) -> str:
     return line if len(line) < 80 else "(\n    " + ",\n    ".join(shown) + f",\n){result}"
 
 
-PARTS = {"cli": cli, "configs": configs, "api": api, "records": records_page}
+PARTS = {"cli": cli, "configs": configs, "tasks": tasks, "api": api, "records": records_page}

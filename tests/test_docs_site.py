@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from s1_jax.runtime.cli import option_types
+from s1_jax.tasks import TASKS
 from tests.pages import PAGES, PROJECT
 
 DOCS = PROJECT / "docs"
@@ -69,6 +70,20 @@ def test_the_reference_has_every_shipped_config():
     text = generated.configs()
     for path in (PROJECT / "configs").glob("*.py"):
         assert f"`configs/{path.name}`" in text
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_docs_have_every_task(name, cli):
+    assert re.search(rf"^## .*`{name}`", generated.tasks(), re.MULTILINE)
+    assert re.search(rf"^\| `.*\b{name}`", (DOCS / "guides" / "evaluate.md").read_text(), re.MULTILINE)
+    (text,) = re.findall(r"^\| `--task\.name` .*", cli, re.MULTILINE)
+    assert re.search(rf"\b{name}\b", text)
+
+
+def test_a_task_is_shown_with_its_example_and_what_was_not_checked():
+    text = generated.tasks()
+    assert text.count("\nproblem    ") == text.count("\nverdict    ") == text.count("\n## ") + 1
+    assert "`MathArena/hmmt_nov_2025`" in text
 
 
 def test_the_reference_names_defaults_and_texts(cli):
