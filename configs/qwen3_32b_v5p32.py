@@ -13,7 +13,7 @@ from s1_jax.config import AUTO, DataConfig, MeshConfig, ModelSource, TrainConfig
 def get_config() -> TrainConfig:
     return TrainConfig(
         run_dir="runs/qwen3_32b",
-        model=ModelSource(path="Qwen/Qwen3-32B", remat="up"),
+        model=ModelSource(path="Qwen/Qwen3-32B", remat="mlp"),
         data=DataConfig(
             path="simplescaling/s1K",
             max_length=12_288,

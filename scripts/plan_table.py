@@ -44,6 +44,11 @@ ROWS: list[tuple[str, str, list[str] | None]] = [
     ("s1_3b_v5e4", "v5litepod-4", None),
     ("s1_1p5b_v6e1", "v6e-1", None),
     ("s1_0p5b_v5e1", "v5litepod-1", None),
+    ("qwen3_32b_v5p64", "v5p-64", None),
+    ("qwen3_32b_v5p32", "v5p-32", None),
+    ("qwen3_32b_v6e32", "v6e-32", None),
+    ("qwen3_8b_v5p8", "v5p-8", None),
+    ("qwen3_1p7b_v6e1", "v6e-1", None),
 ]
 INT8 = ["--stored.weights", "int8", "--stored.cache", "int8"]
 # config, slice, other options
@@ -54,6 +59,8 @@ SWEEPS: list[tuple[str, str, list[str]]] = [
     ("sweep_32b_v6e16", "v6e-16", INT8),
     ("sweep_32b_v5p8", "v5p-8", []),
     ("sweep_32b_v5e16", "v5litepod-16", []),
+    ("sweep_qwen3_32b_v6e8", "v6e-8", []),
+    ("sweep_qwen3_32b_v6e4", "v6e-4", []),
 ]
 # tokens of a prompt, new tokens, rows (None: as many as fit), other options; all on a v6e-4
 REQUESTS: list[tuple[int, int, int | None, list[str]]] = [

@@ -38,7 +38,7 @@ def test_loads_and_opens_with_its_command(path):
 
 
 def test_every_tpu_config_stands_in_the_table_of_plans():
-    assert {path.stem for path in CONFIGS if path.stem.startswith("s1_")} == set(PLANNED)
+    assert {path.stem for path in CONFIGS if path.stem.startswith(("s1_", "qwen3_"))} == set(PLANNED)
     assert {path.stem for path in CONFIGS if path.stem.startswith("sweep_")} == set(SWEEPS)
 
 

@@ -218,7 +218,7 @@ def ignore_ids(tokenizer: PreTrainedTokenizerBase, config: BudgetConfig) -> list
 
 
 def notice_ids(tokenizer: PreTrainedTokenizerBase, notices: Sequence[str]) -> list[list[int]]:
-    """Encode each notice. Raises UserError where there are too many, or where one is too long."""
+    """Encode the text of each notice. Raises UserError where there are too many, or where one is too long."""
     if len(notices) > NOTICES:
         raise UserError(f"notices has {len(notices)} texts; a budget can have {NOTICES}")
     ids = [encode(tokenizer, text) for text in notices]
