@@ -79,9 +79,10 @@ API = (load_model, LoadedModel, Engine, UserError, RunError)
 EXAMPLE = re.compile(r"^problem  .*?^verdict  .*?(?=\n\n|\Z)", re.DOTALL | re.MULTILINE)
 CONFIG_KINDS = {
     "Quickstart": "quickstart_*",
-    "Fine-tuning on TPU": "s1_*",
+    "Fine-tuning on TPU": ("s1_*", "qwen3_*"),
     "Sweeps on TPU": "sweep_*",
     "Control and strings on TPU": ("control_*", "strings_*"),
+    "Rules around a forced end, on TPU": ("early_stop_*", "notices_*", "nowait_*", "repetitions_*"),
     "Curation": "curate_*",
 }
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from s1_jax.decoding.core.budget import Budget, BudgetState
+from s1_jax.decoding.core.budget import Budget, BudgetState, empty_state
 from s1_jax.decoding.core.loop import DecodeState
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.sampling import PhaseSampling
@@ -33,7 +33,6 @@ SHRINK_CACHE = 4  # a cache that is this many times too long is cut
 STEPS_PER_CALL = 32  # the most steps between two looks at what has ended
 AT_A_TIME = 4  # one call fills one row in this many
 SPARE_ROWS = 4  # one row in this many may stand empty before the loop returns for other children
-UNSIGNED = ("marker_bits", "newlines")  # the fields of the budget's state that are bits
 
 
 @dataclasses.dataclass
@@ -42,7 +41,7 @@ class Node:
 
     request: int
     trace: Trace  # the tokens of its step alone
-    state: np.ndarray  # int64 [fields], the state of the budget controller
+    state: np.ndarray  # int64 [values], the state of the budget controller
     ended: bool  # nothing can follow
     num_tokens: int  # tokens recorded up to here
     position: int  # cache position after its last token
@@ -277,12 +276,19 @@ class Growth:
 
 
 def integers(states: BudgetState) -> np.ndarray:
-    """Flatten the states of B rows into integers on the host: int64 [B, fields]."""
-    return np.stack(jax.tree.leaves(states), axis=1).astype(np.int64)
+    """Flatten the states of B rows into integers on the host: int64 [B, values], all fields beside each other."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(states)]
+    return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1).astype(np.int64)
 
 
 def budget_state(integers: np.ndarray) -> BudgetState:
-    """Rebuild the states [...] that `integers` flattened into [..., fields]."""
+    """Rebuild the states of B rows that `integers` flattened into [B, values]."""
+    one_row = jax.eval_shape(lambda: empty_state(1))
     names = [field.name for field in dataclasses.fields(BudgetState)]
-    columns = zip(names, np.moveaxis(integers, -1, 0), strict=True)
-    return BudgetState(**{name: x.astype(np.uint32 if name in UNSIGNED else np.int32) for name, x in columns})
+    leaves = [getattr(one_row, name) for name in names]
+    columns = np.split(integers, np.cumsum([leaf.size for leaf in leaves])[:-1], axis=-1)
+    fields: Any = {
+        name: x.reshape(len(integers), *leaf.shape[1:]).astype(leaf.dtype)
+        for name, leaf, x in zip(names, leaves, columns, strict=True)
+    }
+    return BudgetState(**fields)

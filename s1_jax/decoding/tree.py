@@ -182,9 +182,9 @@ class Tree:
 
     def _root(self, request: int, state: np.ndarray, pages: list[int], end: int) -> Node:
         prompt, nothing = self._runs.prompts[request], np.zeros(0, np.int32)
-        of_state = budget_state(state)
-        trace = Trace(nothing, nothing, int(of_state.end), int(of_state.answer_end), 0)
-        if of_state.done:
+        row = budget_state(state[None])
+        trace = Trace(nothing, nothing, int(row.end[0]), int(row.answer_end[0]), 0)
+        if row.done[0]:
             return Node(request, trace, state, True, 0, len(prompt), prompt[-1], None, NOWHERE)
         held, end = self._pool.pages.share(pages), self._pool.ends.share([end])[0]
         return Node(request, trace, state, False, 0, len(prompt), prompt[-1], held, end)
