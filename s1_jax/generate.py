@@ -58,6 +58,7 @@ def main(argv: list[str] | None = None) -> None:
             model = load(config, stages)
             request = make_request(config, model, {"prompt": config.prompt}, "--prompt")
             warn_of_look_alikes(model, [("--prompt", {"prompt": config.prompt})])
+            say_banned_tokens(model, [request])
             stream(make_engine(config, model, 1), request, stages)
         return
 
@@ -83,6 +84,7 @@ def generate(config: GenerateConfig, source: Path, output: Path) -> None:
     made_by = make.made_by(model=config.model.path, dtype=model.dtype.name, stored=config.stored)
     for request in requests:
         engine.check(request)
+    say_banned_tokens(model, requests)
     with resumable(), mirrored(output.parent, glob.escape(output.name)) as folder:
         path = folder.local / output.name
         try:
@@ -115,8 +117,6 @@ def load(config: GenerateConfig, stages: Stages) -> LoadedModel:
     """Load the model of `config`; on a terminal, `stages` say so meanwhile."""
     stages.at(f"loading {config.model.path}", quiet=True)
     model = load_model(config.model.path, config.model.dtype, config.stored, mesh=config.mesh, format=config.format)
-    if config.budget.banned_words:
-        say(str(banned_tokens(model.tokenizer, config.budget.banned_words, model.config.vocab_size)), file=sys.stderr)
     if line := resolve_format(config.format, model.tokenizer)[1]:
         say(line, file=sys.stderr)
     return model
@@ -147,6 +147,13 @@ def warn_of_look_alikes(model: LoadedModel, rows: list[tuple[str, dict[str, Any]
     """Print a line about prompts that contain the text of a special token, if there are any."""
     if line := model.look_alikes((where, row.get("prompt")) for where, row in rows):
         say(line, file=sys.stderr)
+
+
+def say_banned_tokens(model: LoadedModel, requests: list[Request]) -> None:
+    """Print the tokens that each list of banned words bans. Raises UserError as `banned_tokens` does."""
+    for words in dict.fromkeys(request.budget.banned_words for request in requests):
+        if words:
+            say(str(banned_tokens(model.tokenizer, words, model.config.vocab_size)), file=sys.stderr)
 
 
 def stream(engine: Engine, request: Request, stages: Stages) -> None:

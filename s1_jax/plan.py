@@ -116,7 +116,10 @@ def examples(config: PlanConfig) -> Corpus:
             "give --lengths FILE (token counts) or --full instead"
         )
     tokenizer = hf.load_tokenizer(config.model.path)
-    corpus, counts = load_corpus(config.data, tokenizer, resolve_format(config.format, tokenizer)[0])
+    format, line = resolve_format(config.format, tokenizer)
+    if line:
+        say_on_stderr(line)
+    corpus, counts = load_corpus(config.data, tokenizer, format)
     say_on_stderr(f"{config.data.path}: {counts}")
     return corpus
 

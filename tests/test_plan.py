@@ -17,6 +17,7 @@ from s1_jax.planning.search import Result
 from s1_jax.planning.topology import parse_topology
 from tests.planning.conftest import NEEDS_LIBTPU, PATIENCE, PROJECT
 from tests.planning.test_train_estimate import PLAN
+from tests.templates import family_tokenizer
 
 CONFIG = """
 from s1_jax.config import DataConfig, ModelSource, TrainConfig
@@ -116,6 +117,28 @@ def test_each_generation_takes_its_compiler_options_and_hides_communication(tiny
     for plain, one in told.items():
         permutes = [each for each in one["collectives"] if each["kind"] == "collective-permute"]
         assert permutes and sum(each["hidden"] for each in permutes) > 0, plain
+
+
+@pytest.mark.slow
+@NEEDS_LIBTPU
+def test_a_plan_of_a_qwen3_in_its_own_format(shared_data, tmp_path):
+    model = dataclasses.replace(MODEL, model_type="qwen3", head_dim=128)
+    (tmp_path / "config.json").write_text(json.dumps(model.to_dict()))
+    family_tokenizer(shared_data, "qwen3").save_pretrained(tmp_path)
+    row = {"question": "1+1?", "thinking": "Count on. " * 30, "answer": "2"}
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row | {"question": f"{i}+1?"}) + "\n" for i in range(4)))
+    done = command(
+        *("--model.path", str(tmp_path), "--format", "auto", "--data.path", str(tmp_path / "rows.jsonl")),
+        *("--topology", "v5e:2x2", "--mesh.fsdp", "2", "--mesh.tensor", "2", "--train.epochs", "1", "--json"),
+        *("--data.max-length", "512", "--data.batch-examples", "4", "--data.micro-batch-rows", "2"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "format: <think> ... </think>, because the chat template has enable_thinking" in done.stderr
+    told = json.loads(done.stdout)
+    queries, pairs = 2 * 128, 2 * 2 * 128  # of MODEL's heads
+    layer = 256 * (2 * queries + pairs) + 2 * 128 + 3 * 256 * 512 + 2 * 256
+    assert told["parameters"] == 2 * 512 * 256 + 2 * layer + 256
+    assert told["fits"] and 1.0 < told["flops"]["ratio"] < 5.0
 
 
 @NEEDS_LIBTPU

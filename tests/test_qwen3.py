@@ -113,3 +113,9 @@ def test_lm_evaluation_harness(trained):
     asked = {"until": [], "max_gen_toks": 40, "max_tokens_thinking": 8, "thinking_start": "auto"}
     (text,) = lm.generate_until(requests("generate_until", (prompt, asked)))
     assert text.startswith("<think>") and "</think>\n\nFinal Answer:" in text
+    rules = {"notices": ["(half)"], "notice_fractions": [0.5], "banned_words": ["a"], "max_repetitions": 9}
+    asked |= rules | {"early_stopping_text": " Stop.", "max_tokens_thinking": 40, "min_tokens_thinking": 40}
+    (text,) = lm.generate_until(requests("generate_until", (prompt, asked)))
+    thinking = text.partition("</think>")[0]
+    assert "(half)" in thinking and thinking.endswith(" Stop.")
+    assert "a" not in thinking.replace("(half)", "").lower()

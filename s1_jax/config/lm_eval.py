@@ -125,4 +125,5 @@ class KeywordConfig(Options):
     def thinks(self) -> bool:
         """Return whether any keyword asks for thinking before the answer."""
         names = (field.name for field in dataclasses.fields(self) if "thinking" in field.name)
-        return bool(self.rejection_sample) or any(getattr(self, name) is not None for name in names)
+        rules = (self.early_stopping_text, self.notices, self.banned_words, self.max_repetitions, self.rejection_sample)
+        return any(rules) or any(getattr(self, name) is not None for name in names)

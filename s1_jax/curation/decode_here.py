@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from s1_jax.errors import UserError
 from s1_jax.records.options import format_field
 from s1_jax.runtime.completion import split_thinking
 from s1_jax.runtime.endpoint import Reply
+from s1_jax.runtime.terminal import say
 
 ROOM_FOR_MARKERS = 64  # tokens between prompt, thinking and answer
 
@@ -34,6 +36,8 @@ def decode_here(
     """
     model = load_model(source, "auto", mesh=who.mesh, format=who.format)
     tokenizer, context = model.tokenizer, context_length(model.config)
+    if line := resolve_format(who.format, tokenizer)[1]:
+        say(line, file=sys.stderr)
     ids = [tuple(prompt_ids(tokenizer, prompt, who.thinking)) for prompt in prompts]
     longest = min(context, max(map(len, ids)) + who.max_tokens + ROOM_FOR_MARKERS)
     engine = model.engine(longest, who.concurrent, runs=len(prompts))

@@ -43,6 +43,7 @@ THINK_START, ANSWER_START, FINAL_ANSWER = S1.think_start, S1.answer_start, S1.fi
 TURN_END = "<|im_end|>\n"
 ASSISTANT_START = "<|im_start|>assistant\n"
 NAME_MARKERS = "set the model's markers (such as --format.think-start '<think>' --format.answer-start '</think>')"
+ASK = f"let the tokenizer say them (--format auto), or {NAME_MARKERS}"
 CUT_HERE = "CONTINUE_FINAL_MESSAGE_TAG "  # after a message that is to be continued, as in transformers
 QUESTION, ANSWER = "(question)", "(answer)"  # placeholders that show what a template writes around them
 
@@ -76,8 +77,8 @@ def rendered(
 ) -> str:
     """Render messages with the chat template as `apply_chat_template` does, within limits (template.py).
 
-    `thinking` is `enable_thinking` of templates that have such a switch, as Qwen3's. Raises UserError if
-    there is no template or it fails.
+    `thinking` is `enable_thinking` of templates that have such a switch, as Qwen3's. Raises UserError if there is no
+    template or it fails.
     """
     if not tokenizer.chat_template:
         raise UserError(
@@ -144,7 +145,7 @@ def added_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 def check_start_token(tokenizer: PreTrainedTokenizerBase, format: FormatConfig) -> None:
     """Raise UserError if the format uses s1's markers but their special token is not one token of this tokenizer."""
     if TURN_START in format.think_start + format.answer_start and len(encode(tokenizer, TURN_START)) != 1:
-        raise UserError(f"{TURN_START} is not one token of the tokenizer {tokenizer.name_or_path}; {NAME_MARKERS}")
+        raise UserError(f"{TURN_START} is not one token of the tokenizer {tokenizer.name_or_path}; {ASK}")
 
 
 def check_opening(tokenizer: PreTrainedTokenizerBase, text: str, format: FormatConfig) -> None:
@@ -153,7 +154,7 @@ def check_opening(tokenizer: PreTrainedTokenizerBase, text: str, format: FormatC
     if opened.strip() and ends_in(text, opened) and not ends_in(text, format.think_start):
         raise UserError(
             f"the chat template of {tokenizer.name_or_path} opens the thinking with {opened.strip()!r}, "
-            f"the format with {format.think_start!r}; {NAME_MARKERS}"
+            f"the format with {format.think_start!r}; {ASK}"
         )
 
 

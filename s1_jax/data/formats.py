@@ -62,8 +62,10 @@ def read_format(tokenizer: PreTrainedTokenizerBase) -> Found:
     if THINK in template or THINK_END in template:
         why = f"the chat template has {SWITCH}" if SWITCH in template else f"the chat template knows {THINK_END}"
         return Found(FormatConfig(THINK, THINK_END, FINAL_ANSWER), why)
+    if SWITCH in template:
+        raise UserError(f"the chat template of {named} has {SWITCH} and no {THINK}; {NAME_MARKERS}")
     silent = "has no chat template" if not template else "has a chat template that mentions no thinking"
-    if SWITCH in template or THINK in added or THINK_END in added:
+    if THINK in added or THINK_END in added:
         raise UserError(f"{named} {silent}, but its vocabulary has {THINK}; {NAME_MARKERS}")
     if TURN_START in template and len(encode(tokenizer, TURN_START)) == 1:
         return Found(S1, f"the chat template writes {TURN_START} and knows no thinking tag, as s1's")

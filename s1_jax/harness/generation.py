@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from s1_jax.config import S1, FormatConfig
 from s1_jax.config.lm_eval import HarnessConfig, KeywordConfig
+from s1_jax.decoding.core.banned_words import banned_tokens
 from s1_jax.decoding.core.budget import Suffix
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine, Progress
@@ -65,6 +66,8 @@ def generate(
         for request in requests:
             with _naming(request.name):
                 engine.check(request)
+    for words in dict.fromkeys(its.banned_words for its in keywords if its.banned_words):
+        log.info(str(banned_tokens(model.tokenizer, words, model.config.vocab_size)))
     for run, engine, indices, requests in planned:
         for i, record in _records(run, engine, requests, [tries_of(keywords[index]) for index in indices], progress):
             yield indices[i], text_of(model, record, keywords[indices[i]].until)

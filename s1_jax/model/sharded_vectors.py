@@ -16,8 +16,9 @@ import jax.numpy as jnp
 
 from s1_jax.sharding import RESIDUAL, constrain, current_layout
 
-INNER = ("batch", "length")  # logical axes of the tokens that a bias meets
-MET = {"norm": RESIDUAL[:2], "q_norm": (*INNER, "act_heads"), "k_norm": (*INNER, "act_kv_heads")}  # and of all others
+INNER = ("batch", "length")  # logical axes of the tokens that biases are added to
+# those of what a norm is applied to: tokens between layers, or the heads of tokens within attention
+MET = {"norm": RESIDUAL[:2], "q_norm": (*INNER, "act_heads"), "k_norm": (*INNER, "act_kv_heads")}
 
 
 def spread(layers: Any, axes: Any, sizes: Mapping[str, int]) -> Any:

@@ -259,13 +259,18 @@ DECODED = Group(
             "thinking_token_ids",
             TOKENS.or_null(),
             "decoder",
-            "Token ids of the thinking, ignore strings included.",
+            "Token ids of the thinking, ignore strings and notices included.",
             None,
         ),
         Field(
             "answer_token_ids", TOKENS.or_null(), "decoder", "Token ids of the answer, without its stop token.", None
         ),
-        Field("num_thinking_tokens", COUNT, "decoder", "Number of thinking tokens, those of ignore strings included."),
+        Field(
+            "num_thinking_tokens",
+            COUNT,
+            "decoder",
+            "Number of thinking tokens, those of ignore strings and notices included.",
+        ),
         Field("num_answer_tokens", COUNT, "decoder", "Number of answer tokens, without the stop token."),
         Field(
             "end",

@@ -70,6 +70,7 @@ def test_older_templates_of_r1_open_nothing_but_know_the_end(shared_data):
         (None, SPECIALS, "has no chat template, and does not say"),
         (None, TAGS, "has no chat template, but its vocabulary has <think>"),
         (CHAT_TEMPLATE, TAGS, "mentions no thinking, but its vocabulary has <think>"),  # Qwen3-Instruct
+        (CHAT_TEMPLATE + "{{ '' if enable_thinking }}", SPECIALS, "has enable_thinking and no <think>"),
         (CHAT_TEMPLATE, ("<|h|>",), "mentions no thinking, and does not say"),  # <|im_start|> is no token
         (
             OPENS.replace("TAG", "[THINK]"),

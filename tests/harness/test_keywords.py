@@ -57,6 +57,25 @@ def test_keywords_as_a_format():
     assert read(until_thinking_2="<|a|>").end_markers == ("<|im_start|>", "<|a|>", "<|im_end|>", "<|endoftext|>")
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"banned_words": ["wait", "hmm"]},
+        {"notices": ["Half."], "notice_fractions": [0.5]},
+        {"max_repetitions": 4},
+        {"early_stopping_text": " Stop."},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+def test_each_rule_asks_for_thinking(given):
+    keywords = read_keywords(given, HarnessConfig())
+    assert keywords.thinks and not read_keywords({}, HarnessConfig()).thinks
+    budget, format = budget_of(keywords, 7), format_of(keywords, byte_tokenizer())
+    for name, value in given.items():
+        stored = getattr(format if name == "early_stopping_text" else budget, name)
+        assert stored == (tuple(value) if isinstance(value, list) else value)
+
+
 def test_markers_that_the_tokenizer_says(shared_data):
     def read(tokenizer, **given):
         given = {"max_tokens_thinking": 5, "thinking_start": "auto"} | given
