@@ -96,8 +96,22 @@ class Layout:
         return PartitionSpec(*placed)
 
     def sharding(self, *axes: str | None) -> NamedSharding:
-        """Return the sharding of these logical axes on this mesh."""
-        return NamedSharding(self.mesh, self.spec(*axes))
+        """Return the sharding of these logical axes on this mesh.
+
+        Mesh axes of one device are left out, since they divide nothing. With them the compiler would know several
+        shardings for one way to place an array, and a jitted function would be compiled for each.
+        """
+        places = self.places(*axes)
+        return NamedSharding(self.mesh, PartitionSpec(*places) if any(places) else PartitionSpec())
+
+    def places(self, *axes: str | None) -> list[str | tuple[str, ...] | None]:
+        """Return the mesh axes of more than one device that divide each of these logical axes; None: none does."""
+        return [self._dividing(place) for place in self.spec(*axes)]
+
+    def _dividing(self, place: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        if isinstance(place, tuple):
+            return tuple(name for name in place if self.mesh.shape[name] > 1) or None
+        return place if place is not None and self.mesh.shape[place] > 1 else None
 
     def tree(self, axes: Any, shapes: Any) -> Any:
         """Return a sharding for each leaf of `shapes`, from the tree of logical-axis tuples beside it.
@@ -106,8 +120,7 @@ class Layout:
         """
 
         def place(path: Any, leaf: Any, names: tuple[str | None, ...]) -> NamedSharding:
-            sharding = self.sharding(*names)
-            for size, name, mesh_axes in zip(leaf.shape, names, sharding.spec, strict=True):
+            for size, name, mesh_axes in zip(leaf.shape, names, self.spec(*names), strict=True):
                 parts = self.parts(mesh_axes)
                 if size % parts:
                     where = jax.tree_util.keystr(path, simple=True, separator=".")
@@ -115,7 +128,7 @@ class Layout:
                         f"{where}: axis {name!r} of size {size} does not divide over {parts} devices ({mesh_axes}); "
                         "choose another mesh"
                     )
-            return sharding
+            return self.sharding(*names)
 
         return jax.tree_util.tree_map_with_path(place, shapes, axes)
 
@@ -248,8 +261,8 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     layout = _current.get()
     if layout is None or layout.mesh.size == 1:
         return x
-    spec = layout.spec(*axes)
-    fits = [place if size % layout.parts(place) == 0 else None for size, place in zip(x.shape, spec, strict=True)]
+    places = zip(x.shape, layout.places(*axes), strict=True)
+    fits = [place if size % layout.parts(place) == 0 else None for size, place in places]
     return jax.lax.with_sharding_constraint(x, NamedSharding(layout.mesh, PartitionSpec(*fits)))
 
 
