@@ -31,7 +31,7 @@ from s1_jax.checkpoints import hf
 from s1_jax.config import BudgetConfig, SamplingConfig
 from s1_jax.decoding.core.controller import initial_state
 from s1_jax.decoding.core.sampling import PhaseSampling, make_sampling
-from s1_jax.decoding.core.token_ids import Limits, make_budget, make_markers
+from s1_jax.decoding.core.token_ids import Limits, facts_of, make_budget, make_markers
 from s1_jax.decoding.device.programs import Programs
 from s1_jax.model import stored_weights
 from s1_jax.model.sizes import PUBLISHED
@@ -111,7 +111,7 @@ class Steps:
         most = length + ROOM
         self._programs = Programs(model, params, self._markers, most, jnp.float32, jnp.float32, None)
         limits = [Limits(BudgetConfig(STEPS + 1), self._before, 0)] * rows  # no end can be drawn
-        self._budget = make_budget(tokenizer, limits, most, self._markers)
+        self._budget = make_budget(tokenizer, limits, most, facts_of(self._markers))
         settings = make_sampling([SamplingConfig()] * rows, [np.zeros(2, np.uint32)] * rows)
         self._settings = PhaseSampling(settings, settings)
         self._begun = jax.jit(partial(initial_state, self._budget, self._markers))  # an array of each field

@@ -49,7 +49,7 @@ from s1_jax.decoding.core.controller import budget_controller, initial_state
 from s1_jax.decoding.core.loop import decode, start
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.sampling import Sampling, make_sampling, sample
-from s1_jax.decoding.core.token_ids import Limits, make_budget, make_markers, single_id, start_ids
+from s1_jax.decoding.core.token_ids import Limits, facts_of, make_budget, make_markers, single_id, start_ids
 from s1_jax.decoding.engine import Engine
 from s1_jax.model import stored_weights
 from s1_jax.model.sizes import PUBLISHED
@@ -265,7 +265,7 @@ def control_steps(sides: Sides, rows: int) -> Callable[[], Any]:
     """Make a run of CONTROL_STEPS steps of the decoding loop with given logits."""
     markers = make_markers(sides.tokenizer, sides.config.vocab_size)
     limits = [Limits(BudgetConfig(CONTROL_STEPS, None, 2), 1, 0)] * rows
-    budget = make_budget(sides.tokenizer, limits, 2 * CONTROL_STEPS, markers)
+    budget = make_budget(sides.tokenizer, limits, 2 * CONTROL_STEPS, facts_of(markers))
     settings = make_sampling([SamplingConfig()] * rows, [np.zeros(2, np.uint32)] * rows)
     logits = jax.random.normal(jax.random.key(0), (rows, sides.config.vocab_size))
 

@@ -16,14 +16,15 @@ from s1_jax.config import S1, BudgetConfig, FormatConfig, ModelConfig
 from s1_jax.data.chat import check_opening, check_start_token, encode, opened_by_template
 from s1_jax.decoding import records
 from s1_jax.decoding.core.banned_words import banned_tokens
-from s1_jax.decoding.core.budget import IS_THOUGHT, Kind
+from s1_jax.decoding.core.budget import Kind
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.sampling import PhaseSampling, make_sampling, row_key
+from s1_jax.decoding.core.scores import NOTHING
 from s1_jax.decoding.core.sweep import Plan, SharedTrace, plan_alone, plan_shared
 from s1_jax.decoding.core.token_ids import (
     Limits,
+    facts_of,
     ignore_ids,
-    longest_forced,
     make_budget,
     make_markers,
     marker_at_end,
@@ -35,8 +36,11 @@ from s1_jax.decoding.core.token_ids import (
 from s1_jax.decoding.core.traces import BranchPoint, Trace
 from s1_jax.decoding.device.programs import Programs
 from s1_jax.decoding.host import stops
-from s1_jax.decoding.host.slots import Runs, Slots, Use
+from s1_jax.decoding.host.blocks import Runs
+from s1_jax.decoding.host.slots import Slots, Use, sizes_of
 from s1_jax.decoding.host.waves import Waves
+from s1_jax.decoding.queue import News, Queue, whole
+from s1_jax.decoding.warm_up import queue_reading, queue_sizes, warm_up
 from s1_jax.errors import UserError
 from s1_jax.model import transformer
 from s1_jax.records import Record
@@ -70,6 +74,13 @@ class Piece(NamedTuple):
     forced: bool  # appended by budget forcing, not sampled
 
 
+def pieces(news: News, forcing: bool) -> Iterator[Piece]:
+    """Give the tokens of news as pieces; `forcing` is that of the request's budget."""
+    new = zip(news.kinds.tolist(), news.tokens.tolist(), strict=True)
+    for kind, tokens in itertools.groupby(new, key=lambda pair: pair[0]):
+        yield Piece(tuple(token for _, token in tokens), Kind(kind), forced=forcing and kind in records.FORCED)
+
+
 class Engine:
     """A model that decodes `batch_size` rows at a time, each of at most `max_model_len` tokens.
 
@@ -78,7 +89,8 @@ class Engine:
     thinking. `stops` are tokens that the model declares as ends of its texts (`checkpoints.declared_stops`), besides
     those of its tokenizer. `layout` shards activations and cache over a mesh; the parameters come sharded.
     `draft_tokens` are looked up ahead for each pass of the model (core/speculate.py). The records are the same with
-    them, except where two tokens tie within rounding. Raises UserError where the lengths or the tokenizer do not fit
+    them, except where two tokens tie within rounding. With `scores`, log-probabilities of tokens can be asked for.
+    Raises UserError where the lengths or the tokenizer do not fit
     the model.
     """
 
@@ -96,6 +108,7 @@ class Engine:
         format: FormatConfig = S1,
         draft_tokens: int = 0,
         stops: Sequence[int] = (),
+        scores: bool = False,
     ) -> None:
         self.config, self.tokenizer, self.format = config, tokenizer, format
         self.max_model_len = context_length(config) if max_model_len is None else max_model_len
@@ -108,14 +121,13 @@ class Engine:
             raise UserError(f"draft_tokens {draft_tokens} is negative")
         self.start_ids = start_ids(tokenizer, format)
         self.decoded_tokens = 0  # thinking and answer tokens, since the engine was made
-        self.use = Use()
+        self.use, self._scores = Use(), scores
         stops = stop_ids(tokenizer, stops, config.vocab_size)
         self.stop_tokens = stop_texts(tokenizer, stops)
         self.markers = make_markers(tokenizer, config.vocab_size, format, stops)
         self._longest_opening = max(len(self.start_ids), len(encode(tokenizer, opened_by_template(tokenizer))))
         self._end_of_prompt = lru_cache(PROMPT_ENDS_KEPT)(self._look_at_end)
-        self._longest_forced = longest_forced(self.markers)
-        self._is_newline = np.asarray(self.markers.is_newline)
+        self._facts = facts_of(self.markers)
         self._known_strings: set[str | tuple[str, ...]] = set()
         self._known_notices: set[tuple[str, ...]] = set()
         self._banned: dict[tuple[str, ...], int] = {(): 0}  # lists of words, each with its bit in `Markers.banned`
@@ -123,7 +135,7 @@ class Engine:
         types = (dtype, dtype if cache_dtype is None else cache_dtype)
         self._everywhere = (lambda tree: tree) if layout is None else layout.everywhere
         markers = self._everywhere(self.markers)
-        self.programs = Programs(config, params, markers, self.max_model_len, *types, layout, draft_tokens)
+        self.programs = Programs(config, params, markers, self.max_model_len, *types, layout, draft_tokens, scores)
 
     @property
     def num_compiled(self) -> int:
@@ -160,35 +172,32 @@ class Engine:
 
         The tokens of the pieces, joined, are those of the record's `text`. A token that may turn out to begin an end
         marker is held back until that is known, so no piece is ever taken back. The first piece is the start marker; it
-        comes with the first decoded token. A stop string of the request may come before it is found: the record's
-        answer lacks it, the pieces do not. Raises as `run` does.
+        comes with the first decoded token. Raises as `run` does.
         """
         plan = plan_alone([request])
         self.check(request)
-        slots, forcing, shown = self._slots(plan), request.budget.forcing, 0
+        queue = Queue(self.slots(), self.tokenizer)
+        numbers = queue.submit([request], self.runs([request]))
+        given = np.asarray(request.given_thinking, np.int32)
+        tokens, kinds = [given], [np.full_like(given, int(Kind.THINKING))]
         opening = tuple(self.opening(request))
-        trace: Trace | None = None
-        while trace is None:
-            trace = slots.advance(1).get(0)
-            self._stop(plan, slots)
-            now = slots.recent(self.max_model_len)[0] if trace is None else trace
+        for news in whole(queue, numbers, 1):
             if opening:
                 yield Piece(opening, Kind.SUFFIX, forced=True)
                 opening = ()
-            count = len(now.tokens)
-            if trace is None and request.thinking and IS_THOUGHT[now.kinds].all():
-                count = max(shown, count - int(self.markers.end_lengths.max()) + 1)
-            new = zip(now.kinds[shown:count].tolist(), now.tokens[shown:count].tolist(), strict=True)
-            for kind, tokens in itertools.groupby(new, key=lambda pair: pair[0]):
-                yield Piece(tuple(token for _, token in tokens), Kind(kind), forced=forcing and kind in records.FORCED)
-            shown = count
+            tokens.append(news.tokens)
+            kinds.append(news.kinds)
+            yield from pieces(news, request.budget.forcing)
+        assert news.ended is not None
+        trace = Trace(np.concatenate(tokens), np.concatenate(kinds), *news.ended)
         self.decoded_tokens += trace.num_decoded
-        yield from (record for _, record in self._records(plan, SharedTrace(plan, 0, trace, self._is_newline)))
+        yield from (record for _, record in self._records(plan, SharedTrace(plan, 0, trace, self._facts.is_newline)))
 
     def _decode(self, plan: Plan, progress: Progress | None) -> Iterator[tuple[int, Record]]:
         if not plan.requests:
             return
-        slots = self._slots(plan)
+        slots = self.slots()
+        slots.add(self.runs(plan.runs))
         waves = Waves(self.programs, int(self.markers.suffix_lengths.max()), slots, self.parts, self.use)
         done = 0
 
@@ -199,8 +208,8 @@ class Engine:
                 progress(Status(*counts, use.fraction, use.tokens_per_step, use.tokens))
 
         while not slots.idle:
-            for run, trace in slots.advance(STEPS_PER_CALL).items():
-                waves.add(run, SharedTrace(plan, run, trace, self._is_newline))
+            for run, trace in slots.traces(slots.advance(STEPS_PER_CALL)).items():
+                waves.add(run, SharedTrace(plan, run, trace, self._facts.is_newline))
             self._stop(plan, slots)
             show()
             for trunk in waves.run(not slots.busy, show):
@@ -225,6 +234,8 @@ class Engine:
         if not request.budget.forcing and (forced := _need_forcing(request.budget)):
             need, them = ("needs", "it") if len(forced) == 1 else ("need", "them")
             raise UserError(f"{name}: {' and '.join(forced)} {need} forcing; leave {them} out")
+        if max(len(self._known_strings), len(self._known_notices)) > PROMPT_ENDS_KEPT:  # of a server's many clients
+            self._known_strings, self._known_notices = set(), set()
         if request.budget.ignore_string not in self._known_strings:
             ignore_ids(self.tokenizer, request.budget)
             self._known_strings.add(request.budget.ignore_string)
@@ -259,8 +270,8 @@ class Engine:
         if not request.thinking:
             return 1
         answer, reserved = self.max_answer_tokens(request), request.reserved_answer_tokens
-        kept = self._longest_forced + (answer if reserved is None else reserved) if request.budget.forcing else 1
-        return len(self.start(request)) + kept
+        kept = self._facts.longest_forced + (answer if reserved is None else reserved) if request.budget.forcing else 1
+        return len(self.start(request)) + len(request.given_thinking) + kept
 
     def max_answer_tokens(self, request: Request) -> int:
         """Give the request's own limit, or a default that leaves most of the context to thinking."""
@@ -272,8 +283,14 @@ class Engine:
         """Make the fields of the request's record that are known before decoding."""
         return request.asked(self.max_answer_tokens(request), self.max_model_len, self.format, self.stop_tokens)
 
-    def runs(self, requests: Sequence[Request]) -> Runs:
-        """Put what the requests ask for into arrays."""
+    def runs(
+        self,
+        requests: Sequence[Request],
+        scored: Sequence[int] | None = None,
+        prompt_scores: Sequence[bool] | None = None,
+    ) -> Runs:
+        """Put what the requests ask for into arrays; `scored` is `Scores.wanted` of each, none by default."""
+        scored = [NOTHING] * len(requests) if scored is None else scored
         prompts = [(*request.prompt_token_ids, *self.start(request)) for request in requests]
         limits = [
             Limits(
@@ -285,18 +302,22 @@ class Engine:
                 r.free_tokens,
                 start_token=prompt[-1],
                 banned=self._banned[r.budget.banned_words],
+                given=r.given_thinking,
+                completion=r.max_completion_tokens,
             )
             for r, prompt in zip(requests, prompts, strict=True)
         ]
         keys = [row_key(r.seed, r.problem_id, r.prompt_token_ids, r.sample) for r in requests]
         return Runs(
-            prompts=prompts,
-            budget=make_budget(self.tokenizer, limits, self.max_model_len, self.markers),
+            prompts=[prompt + r.given_thinking for r, prompt in zip(requests, prompts, strict=True)],
+            budget=make_budget(self.tokenizer, limits, self.max_model_len, self._facts),
             settings=PhaseSampling(
                 thinking=make_sampling([r.thinking_sampling or r.sampling for r in requests], keys),
                 answer=make_sampling([r.sampling for r in requests], keys),
             ),
             names=[r.name for r in requests],
+            scored=np.asarray(scored, np.int32) if self._scores else None,
+            prompt_scores=None if prompt_scores is None else np.asarray(prompt_scores, bool),
         )
 
     def start(self, request: Request) -> Sequence[int]:
@@ -324,9 +345,22 @@ class Engine:
             problem = str(error)
         return marker_at_end(self.tokenizer, ids, self.format.think_start), problem
 
-    def _slots(self, plan: Plan) -> Slots:
-        runs = self.runs(plan.runs)
-        return Slots(self.programs, runs, self.batch_size, self.parts, self.max_model_len, self.use)
+    def queue(self, prefix_tokens: int, show: Callable[[int, int], None] = lambda done, total: None) -> Queue:
+        """Make a queue for requests that come at any time, and compile all programs that it can need.
+
+        It keeps up to `prefix_tokens` tokens of past prompts and replies. `show` is told how many of all programs are
+        compiled.
+        """
+        reading = queue_reading(self.programs, self.max_model_len, prefix_tokens)
+        sizes = queue_sizes(self.batch_size, self.parts)
+        anything = Request((0,), max_answer_tokens=0, thinking=False)
+        warm_up(self.programs, sizes, reading, self.runs([anything]), show)
+        return Queue(Slots(self.programs, sizes, self.max_model_len, self.use, reading), self.tokenizer)
+
+    def slots(self) -> Slots:
+        """Make a batch of empty slots."""
+        sizes = sizes_of(self.batch_size, self.parts)
+        return Slots(self.programs, sizes, self.max_model_len, self.use)
 
     def _stop(self, plan: Plan, slots: Slots) -> None:
         """End answers that contain a stop string; this is called whenever slots have advanced."""
@@ -334,8 +368,12 @@ class Engine:
         if not any(strings.values()):
             return
         count = STEPS_PER_CALL * (1 + self.programs.draft_tokens) + max(map(stops.width, strings.values()))
-        recent = slots.recent(count)
-        ended = [run for run in recent if stops.holds(self.tokenizer, recent[run].answer, strings[run])]
+        recent = slots.recent([run for run in strings if strings[run]], count)
+        ended = [
+            run
+            for run, (tokens, kinds, _) in recent.items()
+            if stops.holds(self.tokenizer, tokens[stops.searched(self.tokenizer, tokens, kinds)], strings[run])
+        ]
         if ended:
             slots.end(ended)
 

@@ -23,9 +23,9 @@ from s1_jax.decoding.device.paged import NOWHERE, Origin
 from s1_jax.decoding.device.programs import bucket
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.host import stops
+from s1_jax.decoding.host.blocks import Runs
 from s1_jax.decoding.host.pages import Pool
 from s1_jax.decoding.host.results import check_logits, traces_of
-from s1_jax.decoding.host.slots import Runs
 from s1_jax.sharding import to_host
 
 SMALLER = 4  # few children are decoded in a batch this many times smaller
@@ -237,8 +237,12 @@ class Growth:
             return state
         count = STEPS_PER_CALL + max(map(stops.width, strings.values()))
         traces = traces_of(dataclasses.replace(state, controller_state=state.controller_state.budget))
+        tokenizer = self._engine.tokenizer
+        last = {row: traces[row].last(count) for row in strings}
         found = [
-            row for row in strings if stops.holds(self._engine.tokenizer, traces[row].last(count).answer, strings[row])
+            row
+            for row, (tokens, kinds, *_) in last.items()
+            if stops.holds(tokenizer, tokens[stops.searched(tokenizer, tokens, kinds)], strings[row])
         ]
         return self._programs.end_rows(state, np.isin(np.arange(len(self._held)), found)) if found else state
 

@@ -83,15 +83,16 @@ class LoadedModel:
         draft_tokens: int = 0,
         *,
         runs: int | None = None,
+        scores: bool = False,
     ) -> Engine:
         """Return the engine of these sizes; it is made, and its programs are compiled, once.
 
         `max_model_len` is in tokens (none: the model's context), `batch_size` and `runs` are as in `rows`, `format` is
         how the model marks its thinking (none: the one it was loaded with), and `draft_tokens` are drafted ahead in
-        each step. Raises UserError where the model or its tokenizer cannot have them.
+        each step. `scores` are as in Engine. Raises UserError where the model or its tokenizer cannot have them.
         """
         format = self.format if format is None else resolve_format(format, self.tokenizer)[0]
-        key = (max_model_len, self.rows(batch_size, runs), format, draft_tokens)
+        key = (max_model_len, self.rows(batch_size, runs), format, draft_tokens, scores)
         if key not in self._engines:
             self._engines[key] = Engine(
                 self.config,
@@ -105,6 +106,7 @@ class LoadedModel:
                 format=format,
                 draft_tokens=draft_tokens,
                 stops=self.stops,
+                scores=scores,
             )
         return self._engines[key]
 

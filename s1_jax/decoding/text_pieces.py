@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
 LONGEST_CHARACTER = 4  # bytes of a character in UTF-8: more tokens than these cannot wait for its end
+CUT = "\N{REPLACEMENT CHARACTER}"
+
+
+class TextPieces:
+    """A text whose tokens come piece by piece; a character that is split over tokens comes when it is whole."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer.backend_tokenizer  # its own decode looks at every id's type first, which takes long
+        self._pending: list[int] = []
+
+    def add(self, tokens: Sequence[int]) -> str:
+        """Return the text that these tokens complete."""
+        self._pending += tokens
+        for held in range(min(LONGEST_CHARACTER, len(self._pending))):
+            count = len(self._pending) - held
+            text = self._text(self._pending[:count])
+            if not text.endswith(CUT):
+                self._pending = self._pending[count:]
+                return text
+        return "" if len(self._pending) < LONGEST_CHARACTER else self.rest()
+
+    def rest(self) -> str:
+        """Return the text of the tokens that are left, whole or not."""
+        text, self._pending = self._text(self._pending), []
+        return text
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        return self._tokenizer.decode(tokens, skip_special_tokens=False) if tokens else ""
 
 
 def text_pieces(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[tuple[int, bool]]) -> Iterator[tuple[str, bool]]:
-    """Yield (text, forced) for (token, forced) pairs; a character that is split over tokens comes when it is whole."""
-    pending: list[int] = []
-    pending_forced = False
+    """Yield (text, forced) for (token, forced) pairs, where forced and other tokens never share a text."""
+    pieces, before = TextPieces(tokenizer), False
     for token, forced in tokens:
-        if pending and forced != pending_forced:
-            yield tokenizer.decode(pending, skip_special_tokens=False), pending_forced
-            pending = []
-        pending.append(token)
-        pending_forced = forced
-        text = tokenizer.decode(pending, skip_special_tokens=False)
-        if not text.endswith("\N{REPLACEMENT CHARACTER}") or len(pending) >= LONGEST_CHARACTER:
+        if forced != before and (text := pieces.rest()):
+            yield text, before
+        before = forced
+        if text := pieces.add([token]):
             yield text, forced
-            pending = []
-    if pending:
-        yield tokenizer.decode(pending, skip_special_tokens=False), pending_forced
+    if text := pieces.rest():
+        yield text, before

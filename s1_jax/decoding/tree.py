@@ -23,10 +23,11 @@ from s1_jax.decoding.device.steps import make_ends
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.growth import Growth, Node, budget_state, integers
 from s1_jax.decoding.host import stops
+from s1_jax.decoding.host.blocks import Block, Reading, Waiting
 from s1_jax.decoding.host.pages import Pool
-from s1_jax.decoding.host.slots import Block
 from s1_jax.errors import UserError
 from s1_jax.records import Record
+from s1_jax.runtime.compilation import power_of_two
 from s1_jax.sharding import to_host
 
 STEP_APART = 2**20  # distance of the sample numbers of a request's nodes, more than the samples of any problem
@@ -164,8 +165,12 @@ class Tree:
             return
         runs, pool, first = self._runs, self._pool, 0
         states = integers(to_host(self._programs.first_states(runs.budget)))
-        while first < len(runs.prompts):
-            block = Block(self._programs, runs, first, self._engine.batch_size, self._engine.max_model_len)
+        waiting, reading = (
+            [Waiting(i, runs, i) for i in range(len(runs.prompts))],
+            Reading(power_of_two(self._engine.batch_size)),
+        )
+        while first < len(waiting):
+            block = Block(self._programs, waiting[first:], reading, self._engine.max_model_len)
             while not block.whole:
                 block.read_chunk()
             held = [pool.pages.allocate(pool.pages_of(int(length))) for length in block.lengths]

@@ -77,6 +77,8 @@ def text_of(model: LoadedModel, record: Mapping[str, Any], until: Sequence[str])
     """Return a record's text without the stop token, with its answer up to the first of the `until` strings."""
     text = written(record)
     answer = model.tokenizer.decode(record["answer_token_ids"], skip_special_tokens=False)
+    if record["num_thinking_tokens"]:  # white space between thinking and answer ends nothing
+        answer = answer.lstrip()
     before = text[: len(text) - len(answer)]
     for string in until:
         answer = answer.split(string)[0]

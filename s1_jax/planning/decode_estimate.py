@@ -18,7 +18,7 @@ import jax
 from s1_jax.chips import GIB, Chip
 from s1_jax.config import EvaluateConfig, ModelConfig
 from s1_jax.decoding.engine import context_length
-from s1_jax.decoding.host.slots import CHUNK
+from s1_jax.decoding.host.blocks import CHUNK
 from s1_jax.decoding.host.waves import R, tiles_of
 from s1_jax.errors import UserError
 from s1_jax.model.transformer import Params

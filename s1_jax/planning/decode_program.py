@@ -20,7 +20,8 @@ from s1_jax.decoding.core.sampling import PhaseSampling, Sampling
 from s1_jax.decoding.core.token_ids import IGNORE_STRINGS, IGNORE_WIDTH, NOTICE_WIDTH, NOTICES
 from s1_jax.decoding.device.branches import BranchPoints
 from s1_jax.decoding.device.programs import Program, Programs, bucket
-from s1_jax.decoding.host.slots import BLOCK_TOKENS, CHUNK, SPARE_SLOTS
+from s1_jax.decoding.host.blocks import BLOCK_TOKENS, CHUNK
+from s1_jax.decoding.host.slots import SPARE_SLOTS
 from s1_jax.decoding.host.waves import TAIL_MULTIPLES, R, tiles_of
 from s1_jax.errors import RunError
 from s1_jax.model import stored_weights
@@ -138,7 +139,7 @@ def _rounded(path: Any, leaf: jax.ShapeDtypeStruct) -> Any:
     if names[0] != "layers" or names[-1] != "kernel":
         return leaf
     sharding: Any = leaf.sharding
-    of_scales = NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[1]))
+    of_scales = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:2]))
     stored: Any = jax.eval_shape(stored_weights.rounded, leaf)
     return stored._replace(values=_placed(stored.values, sharding), scales=_placed(stored.scales, of_scales))
 
@@ -182,7 +183,7 @@ def _markers(V: int, X: int) -> Markers:
 
 
 def _budget(B: int) -> Budget:
-    counts = iter(_ints(*[(B,)] * 11))
+    counts = iter(_ints(*[(B,)] * 12))
     notices = _ints((B, NOTICES), (B, NOTICES, NOTICE_WIDTH), (B, NOTICES))
     strings = _ints((B, IGNORE_STRINGS, IGNORE_WIDTH), (B, IGNORE_STRINGS))
     return Budget(
@@ -206,6 +207,8 @@ def _budget(B: int) -> Budget:
         banned=_array((B,), jnp.uint32),
         max_repetitions=next(counts),
         start_token=next(counts),
+        given_tokens=next(counts),
+        given_newline=_array((B,), bool),
     )
 
 

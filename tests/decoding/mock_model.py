@@ -144,4 +144,6 @@ def budget_of(scripts: list[Script], words: Words = WORDS) -> Budget:
         banned=column((4 if s.banned else 0 for s in scripts), np.uint32),
         max_repetitions=column(s.repetitions for s in scripts),
         start_token=column(words.start[-1] for _ in scripts),
+        given_tokens=column(0 for _ in scripts),
+        given_newline=column((False for _ in scripts), bool),
     )

@@ -86,6 +86,8 @@ class Budget:
     banned: Array  # uint32 [B], bit i: the tokens of list i of `Markers.banned` may not be sampled while thinking
     max_repetitions: Array  # int32 [B], 0: any
     start_token: Array  # int32 [B], the last token before thinking
+    given_tokens: Array  # int32 [B], thinking tokens at the end of the prompt, which count as all others do
+    given_newline: Array  # bool [B], the text of the last of them ends in a newline
 
 
 @jax.tree_util.register_dataclass

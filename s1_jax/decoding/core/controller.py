@@ -55,10 +55,20 @@ def budget_controller(budget: Budget, markers: Markers) -> Controller:
 
 
 def initial_state(budget: Budget, markers: Markers, active: Array) -> BudgetState:
-    """Make the state after prompt and start marker; rows that are not `active` [B] are done from the start."""
-    first = jnp.where(budget.thinking, Phase.THINKING, Phase.ANSWER)
-    phase = jnp.where(active, first, Phase.DONE).astype(jnp.int32)
-    return _settle(budget, markers, dataclasses.replace(empty_state(len(active)), phase=phase))
+    """Make the state after prompt, start marker and given thinking; rows that are not `active` [B] are done.
+
+    The given thinking is not searched for repetitions or the beginning of an end marker.
+    """
+    first, given = jnp.where(budget.thinking, Phase.THINKING, Phase.ANSWER), budget.given_tokens
+    state = dataclasses.replace(
+        empty_state(len(active)),
+        phase=jnp.where(active, first, Phase.DONE).astype(jnp.int32),
+        num_thinking=given,
+        num_sampled=given,
+        newlines=(budget.given_newline & (given > 0)).astype(jnp.uint32),
+        notices_used=(budget.notice_at < given[:, None]).sum(axis=1, dtype=jnp.int32),
+    )
+    return _settle(budget, markers, state)
 
 
 def branch_state(

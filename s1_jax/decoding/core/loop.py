@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from s1_jax.decoding.core.scores import Scores, add_scores
 from s1_jax.sharding import constrain
 
 
@@ -70,6 +71,7 @@ class DecodeState:
     num_accepted: Array  # int32 [B], tokens recorded because a draft had them right; taken back ones count too
     lost_at: Array  # int32 [B], num_tokens when the logits were first not finite; ALL_FINITE: never
     context: Array | None = None  # int32 [B, C], the token at each cache position, where drafts are looked up
+    scores: Scores | None = None  # None: no log-probabilities are kept
 
 
 def start(controller_state: Any, cache: Any, logits: Array, position: Array, capacity: int) -> DecodeState:
@@ -161,6 +163,9 @@ def record(state: DecodeState, controller_state: Any, outcome: Outcome, logits: 
     rows = jnp.arange(token.shape[0])
     num_tokens = state.num_tokens - dropped
     index = jnp.where(kind > 0, num_tokens, state.tokens.shape[1])  # out of range: dropped
+    scores = state.scores
+    if scores is not None:
+        scores = add_scores(scores, state.logits, token, num_tokens, kind > 0)
     return dataclasses.replace(
         state,
         controller_state=controller_state,
@@ -170,6 +175,7 @@ def record(state: DecodeState, controller_state: Any, outcome: Outcome, logits: 
         kinds=state.kinds.at[rows, index].set(kind, mode="drop"),
         num_tokens=num_tokens + (kind > 0),
         lost_at=_lost_at(state),
+        scores=scores,
     )
 
 

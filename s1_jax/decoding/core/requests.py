@@ -30,6 +30,9 @@ class Request:
     stop_strings: tuple[str, ...] = ()  # each ends the answer; the record has the tokens up to its last one
     thinking: bool = True  # False: no start marker and no thinking, the answer begins at once
     max_new_tokens: int | None = None  # limit of thinking and answer without forcing; None: see `free_tokens`
+    max_completion_tokens: int | None = None  # limit of all tokens after the start marker; thinking leaves room as at
+    # the end of the context; None: as many as fit
+    given_thinking: tuple[int, ...] = ()  # thinking tokens that are there already and count as thinking
 
     @property
     def free_tokens(self) -> int | None:

@@ -129,20 +129,34 @@ class Limits(NamedTuple):
     """The limits of one row, as `make_budget` takes them."""
 
     budget: BudgetConfig
-    prompt: int  # tokens, start marker included
+    prompt: int  # tokens, start marker included and given thinking not
     answer: int  # the most tokens
     reserved: int | None = None  # answer tokens that thinking leaves room for; None: all of them
     thinking: bool = True
     free: int | None = None  # the most tokens of thinking and answer together, without forcing; None: any
     start_token: int = 0  # the last token before thinking
+    given: Sequence[int] = ()  # thinking tokens that follow the prompt and are there already
+    completion: int | None = None  # the most tokens after prompt and given thinking; None: as many as fit
     banned: int = 0  # bits of the lists of words that are banned while thinking
+
+
+class MarkerFacts(NamedTuple):
+    """What budgets depend on of the markers, on the host."""
+
+    longest_forced: int  # see `longest_forced`
+    is_newline: np.ndarray  # bool [V], see `Markers`
+
+
+def facts_of(markers: Markers) -> MarkerFacts:
+    """Read the facts of markers from the device, which takes a while: once for many budgets."""
+    return MarkerFacts(longest_forced(markers), np.asarray(markers.is_newline))
 
 
 def make_budget(
     tokenizer: PreTrainedTokenizerBase,
     limits: Sequence[Limits],
     max_model_len: int,
-    markers: Markers,
+    markers: MarkerFacts,
 ) -> Budget:
     """Put the limits of rows into arrays on the host.
 
@@ -151,9 +165,10 @@ def make_budget(
     """
     rows = [row.budget for row in limits]
     maxima = [NO_LIMIT if config.max_thinking_tokens is None else config.max_thinking_tokens for config in rows]
-    longest = longest_forced(markers)
-    reserved = [longest + (row.answer if row.reserved is None else row.reserved) for row in limits]
+    reserved = [markers.longest_forced + (row.answer if row.reserved is None else row.reserved) for row in limits]
     room = [max_model_len - row.prompt for row in limits]
+    most = [NO_LIMIT if row.completion is None else len(row.given) + row.completion for row in limits]
+    room = list(map(min, room, most))
     rotations: dict[str | tuple[str, ...], list[list[int]]] = {}
     ids = np.zeros((len(rows), IGNORE_STRINGS, IGNORE_WIDTH), np.int32)
     lengths = np.zeros((len(rows), IGNORE_STRINGS), np.int32)
@@ -191,6 +206,8 @@ def make_budget(
         forcing=np.asarray([config.forcing for config in rows], bool),
         thinking=np.asarray([row.thinking for row in limits], bool),
         start_token=_column([row.start_token for row in limits]),
+        given_tokens=_column([len(row.given) for row in limits]),
+        given_newline=np.asarray([bool(row.given) and bool(markers.is_newline[row.given[-1]]) for row in limits], bool),
     )
     return Budget(**columns)
 

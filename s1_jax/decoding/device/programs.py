@@ -20,11 +20,12 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from s1_jax.config import ModelConfig
-from s1_jax.decoding.core.budget import AnswerEnd, Budget, BudgetState, Phase, empty_state
+from s1_jax.decoding.core.budget import IS_THOUGHT, AnswerEnd, Budget, BudgetState, Kind, Phase, empty_state
 from s1_jax.decoding.core.controller import budget_controller, initial_state
-from s1_jax.decoding.core.end_markers import Markers
+from s1_jax.decoding.core.end_markers import Markers, begun
 from s1_jax.decoding.core.loop import ALL_FINITE, DecodeState, choose, decode, shard_rows, start
 from s1_jax.decoding.core.sampling import PhaseSampling, sample
+from s1_jax.decoding.core.scores import empty_scores
 from s1_jax.decoding.core.speculate import decode_speculatively
 from s1_jax.decoding.device.branches import decode_branches, start_branches
 from s1_jax.decoding.device.paged import (
@@ -36,7 +37,7 @@ from s1_jax.decoding.device.paged import (
     put_logits,
     put_rows,
 )
-from s1_jax.decoding.device.prefill import PromptBlock, empty_block, prefill_chunk
+from s1_jax.decoding.device.prefill import PromptBlock, block_of_pages, empty_block, prefill_chunk, score_chunk
 from s1_jax.model import cached, transformer
 from s1_jax.model.kv_cache import KVCache, LayerCache, copy_rows, init_cache, init_pages, more_pages, resize, take_rows
 from s1_jax.sharding import Layout, constrain
@@ -57,7 +58,7 @@ class Programs:
 
     Products are computed in `dtype`, and the cache is stored in `cache_dtype`. Parameters and markers are bound, and
     every call takes the rest. A call uses up (donates) the states and blocks that it takes. A step of `decode` drafts
-    `draft_tokens` tokens of each slot.
+    `draft_tokens` tokens of each slot. With `scores` slots keep the log-probabilities of their last tokens.
     """
 
     def __init__(
@@ -70,15 +71,19 @@ class Programs:
         cache_dtype: Any,
         layout: Layout | None,
         draft_tokens: int = 0,
+        scores: bool = False,
     ) -> None:
         self._layout, self._markers, self.draft_tokens = layout, markers, draft_tokens
         self._programs: list[Program] = []
         self.empty_block = self._program(partial(empty_block, config, cache_dtype), static_argnums=(0, 1))
+        self.block_of_pages = self._program(partial(block_of_pages, config), static_argnums=0)
         self.prefill = self._program(partial(prefill_chunk, config, dtype), params, donate_argnums=1)
-        slots = partial(empty_slots, config, max_model_len, cache_dtype, draft_tokens)
+        self.score = self._program(partial(score_chunk, config, dtype), params, donate_argnums=1)
+        slots = partial(empty_slots, config, max_model_len, cache_dtype, draft_tokens, scores)
         self.empty_slots = self._program(slots, static_argnums=(0, 1))
         self.fill = self._program(fill_slots, markers, donate_argnums=1)
-        self.end = self._program(_end_slots, donate_argnums=0)
+        self.recent = self._program(_recent, markers, static_argnums=1)
+        self.end_others = self._program(_end_slots)
         self.resize_layer = self._program(resize_layer, static_argnums=1)
         self.take_layer = self._program(take_layer)
         self.take_others = self._program(_take_others)
@@ -110,6 +115,11 @@ class Programs:
         """Keep these `slots` [n] of the state alone."""
         others = self.take_others(dataclasses.replace(state, cache=()), slots)
         return dataclasses.replace(others, cache=each_layer(self.take_layer, state.cache, slots, used_up=True))
+
+    def end(self, state: DecodeState, ended: ArrayLike) -> DecodeState:
+        """End the answers of the slots that have `ended` [B]."""
+        rows = self.end_others(state.controller_state, ended)
+        return dataclasses.replace(state, controller_state=rows)
 
     def prefix(self, cache: KVCache, slots: ArrayLike, capacity: int) -> KVCache:
         """Copy the first `capacity` tokens of these `slots` [n]."""
@@ -184,13 +194,15 @@ class Program:
 
 
 def empty_slots(
-    config: ModelConfig, max_model_len: int, cache_dtype: Any, draft_tokens: int, B: int, capacity: int
+    config: ModelConfig, max_model_len: int, cache_dtype: Any, draft_tokens: int, scores: bool, B: int, capacity: int
 ) -> DecodeState:
     """Make B empty slots, whose cache holds `capacity` tokens for now."""
     logits = constrain(jnp.zeros((B, config.vocab_size), jnp.float32), "batch", None)
     cache = init_cache(config, B, capacity, cache_dtype)
     state = start(empty_state(B), cache, logits, jnp.zeros((B,), jnp.int32), max_model_len)
-    return dataclasses.replace(state, context=jnp.zeros_like(state.tokens) if draft_tokens else None)
+    context = jnp.zeros_like(state.tokens) if draft_tokens else None
+    kept = empty_scores(B, config.vocab_size) if scores else None
+    return shard_rows(dataclasses.replace(state, context=context, scores=kept))
 
 
 def fill_slots(
@@ -203,27 +215,39 @@ def fill_slots(
     new: Array,
     slots: Array,
     sources: Array,
+    scored: Array | None = None,
 ) -> DecodeState:
     """Copy prompts into slots: row `sources` [n] of the block into slot `slots` [n]; slots out of range are dropped.
 
     `token_ids` [P, T] and `lengths` [P] are those of the prompts. `budget` [B] holds the budgets of all slots after
-    this call, and `new` [B] tells which slots it fills.
+    this call, and `new` [B] tells which slots it fills. A prompt ends in the thinking that is given, which is recorded.
+    `scored` [B] is `Scores.wanted` after this call, where scores are kept.
     """
     fresh = initial_state(budget, markers, new)
     context = state.context
     if context is not None:
         context = context.at[slots, : token_ids.shape[1]].set(token_ids[sources], mode="drop")
+    given, T = budget.given_tokens, token_ids.shape[1]
+    before = lengths[sources] - given.at[slots].get(mode="clip")
+    indices = jnp.minimum(before[:, None] + jnp.arange(T)[None], T - 1)
+    thinking = jnp.take_along_axis(token_ids[sources], indices, axis=1)  # after the given tokens it means nothing
+    kinds = jnp.where(jnp.arange(state.kinds.shape[1])[None] < given[:, None], Kind.THINKING, Kind.NONE)
+    scores = state.scores
+    if scores is not None and scored is not None:
+        scores = dataclasses.replace(scores, wanted=scored)
     filled = dataclasses.replace(
         state,
         controller_state=choose(new, fresh, state.controller_state),
         cache=copy_rows(block.cache, sources, state.cache, slots),
         logits=state.logits.at[slots].set(block.logits[sources], mode="drop"),
         position=state.position.at[slots].set(lengths[sources], mode="drop"),
-        kinds=jnp.where(new[:, None], 0, state.kinds),
-        num_tokens=jnp.where(new, 0, state.num_tokens),
+        tokens=state.tokens.at[slots, :T].set(thinking, mode="drop"),
+        kinds=jnp.where(new[:, None], kinds, state.kinds),
+        num_tokens=jnp.where(new, given, state.num_tokens),
         num_accepted=jnp.where(new, 0, state.num_accepted),
         lost_at=jnp.where(new, ALL_FINITE, state.lost_at),
         context=context,
+        scores=scores,
     )
     return shard_rows(filled)
 
@@ -257,9 +281,25 @@ def decode_slots(
     return decode(forward, sample_token, controller, state, stop_step, stop_done)
 
 
-def _end_slots(state: DecodeState, ended: Array) -> DecodeState:
+def _recent(
+    markers: Markers, count: int, tokens: Array, kinds: Array, num_tokens: Array, rows: BudgetState, budget: Budget
+) -> tuple[Array, Array, Array]:
+    """Give the last `count` tokens of each slot and their kinds [B, count], right-aligned, and how many may go again.
+
+    The latter [B] are the last tokens of a slot that may turn out to begin an end marker.
+    """
+    indices = num_tokens[:, None] - count + jnp.arange(count)[None]
+    own = indices - rows.num_thinking[:, None]  # a marker that the model wrote by itself, of a row without forcing
+    last_tokens, last_kinds = (jnp.take_along_axis(x, jnp.maximum(indices, 0), axis=1) for x in (tokens, kinds))
+    last_kinds = jnp.where((own >= 0) & (own < rows.own_marker[:, None]), Kind.SUFFIX, last_kinds)
+    last_kind = jnp.take_along_axis(kinds, jnp.maximum(num_tokens - 1, 0)[:, None], axis=1)[:, 0]
+    undecided = (rows.phase == Phase.THINKING) & jnp.asarray(IS_THOUGHT)[last_kind]
+    return last_tokens, last_kinds, jnp.where(undecided, begun(budget, markers, rows.marker_bits), 0)
+
+
+def _end_slots(rows: BudgetState, ended: Array) -> BudgetState:
     """End the answers of the slots that have `ended` [B]."""
-    return shard_rows(dataclasses.replace(state, controller_state=_ended(state.controller_state, ended)))
+    return jax.tree.map(lambda x: constrain(x, "batch", *[None] * (x.ndim - 1)), _ended(rows, ended))
 
 
 def _end_rows(state: DecodeState, ended: Array) -> DecodeState:

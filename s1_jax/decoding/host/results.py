@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from s1_jax.sharding import to_host
 NOT_FINITE = "weights that are NaN or infinite, or too narrow a dtype, give this"
 
 
-def check_logits(lost_at: np.ndarray, runs: Iterable[int], names: Sequence[str]) -> None:
+def check_logits(lost_at: np.ndarray, runs: Iterable[int], names: Sequence[str] | Mapping[int, str]) -> None:
     """Raise RunError, naming run and step, where the logits of one of the `runs` were not finite.
 
     `lost_at` [B] is that of a state. `runs` [B] tells the run that each row decodes, as an index into `names`; a

@@ -1,32 +1,33 @@
 """Continuous batching: the rows of the batch are slots, and a run that has ended makes room for one that waits.
 
-Nothing is compiled anew for that. The slot that a run gets changes neither its tokens nor those of its neighbors.
+Runs may be added and cancelled at any time. Nothing is compiled anew for that. The slot that a run gets changes neither
+its tokens nor those of its neighbors.
 
-Letters: B slots, P prompts of a block, T tokens of the longest prompt (bucketed).
+Letters: B slots.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
-from collections.abc import Sequence
-from typing import NamedTuple
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from s1_jax.decoding.core.budget import Budget
 from s1_jax.decoding.core.loop import DecodeState
-from s1_jax.decoding.core.sampling import PhaseSampling
 from s1_jax.decoding.core.traces import Trace
-from s1_jax.decoding.device.programs import Programs, bucket
+from s1_jax.decoding.device.programs import Programs
+from s1_jax.decoding.host.blocks import CHUNK, Block, Reading, Runs, Waiting, put_rows
 from s1_jax.decoding.host.results import check_logits, traces_of
 from s1_jax.runtime.compilation import power_of_two
 from s1_jax.sharding import to_host
 
-BLOCK_TOKENS = 16384  # the most that P x T of a block may be, unless it is one prompt
-CHUNK = 1024  # tokens of each prompt that are read between two calls of the decoding loop
 SPARE_SLOTS = 16  # one slot in this many may stand empty before the loop returns for new runs
+PATIENCE = 64  # steps for which few slots must be needed before the batch shrinks
 SHRINK = 2  # the batch is divided by powers of this when few slots are needed
 SHRINK_CACHE = 4  # a cache that is this many times too long is cut
 
@@ -40,13 +41,15 @@ def rows_at_a_time(batch_size: int, runs: int, parts: int = 1) -> int:
     return -(-rows // parts) * parts
 
 
-class Runs(NamedTuple):
-    """The runs that are to be decoded, as arrays."""
+def sizes_of(most: int, parts: int, factor: int | None = None) -> list[int]:
+    """List the numbers of slots from `most` down, each divided by `factor`, SHRINK by default.
 
-    prompts: Sequence[tuple[int, ...]]  # token ids, start marker included
-    budget: Budget  # one row for each run, on the host
-    settings: PhaseSampling  # one row for each run, on the host
-    names: Sequence[str]  # the name by which errors call each run
+    All are multiples of `parts`.
+    """
+    factor, sizes = SHRINK if factor is None else factor, [most]
+    while (smaller := -(-sizes[-1] // (factor * parts)) * parts) < sizes[-1]:
+        sizes.append(smaller)
+    return sizes
 
 
 @dataclasses.dataclass
@@ -68,31 +71,94 @@ class Use:
         return self.tokens / max(self.tokens - self.accepted, 1)
 
 
-class Slots:
-    """A batch of `size` slots that decodes `runs` in their order; a mesh cuts it into `parts` pieces."""
+class Read(NamedTuple):
+    """How the prompt of a run was read."""
 
-    def __init__(self, programs: Programs, runs: Runs, size: int, parts: int, max_model_len: int, use: Use) -> None:
-        self._programs, self._parts, self._max_model_len, self._use = programs, parts, max_model_len, use
-        self.runs = runs
-        self._next = 0  # the first run whose prompt is not read yet
+    cached: int  # tokens that were found among the kept prefixes
+    scores: Sequence[Any]  # see `Block.scores`
+
+
+class Recent(NamedTuple):
+    """The last tokens of a run."""
+
+    tokens: np.ndarray  # int32 [n]
+    kinds: np.ndarray  # int32 [n], Kind
+    undecided: int  # how many of them, at the end, may turn out to begin an end marker
+
+
+class Slots:
+    """A batch of at most `sizes[0]` slots, which decodes the runs that are added in their order.
+
+    It begins with `sizes[0]` slots. Where few are needed for `patience` steps it continues with one of the other
+    `sizes`, which descend, and it grows again where more runs wait. `reading` says how
+    prompts are read.
+    """
+
+    def __init__(
+        self,
+        programs: Programs,
+        sizes: Sequence[int],
+        max_model_len: int,
+        use: Use,
+        reading: Reading | None = None,
+        patience: int = PATIENCE,
+    ) -> None:
+        self._programs, self._sizes, self._max_model_len, self._use = programs, sizes, max_model_len, use
+        self._reading = Reading(power_of_two(sizes[0])) if reading is None else reading
+        self._patience = patience
+        self._numbers = itertools.count()
+        self._waiting: collections.deque[Waiting] = collections.deque()
         self._block: Block | None = None
+        self.names: dict[int, str] = {}  # of the runs that wait or have a slot
+        self.read: dict[int, Read] = {}  # of the runs that have a slot
+        self.longest_answer = 0  # tokens that an answer of any run can have
+        size = sizes[0]
         self._held = np.full(size, -1)  # the run of each slot; negative: none
         self._active = np.zeros(size, bool)  # slots whose run has not ended
+        self._lengths = np.zeros(size, np.int64)  # tokens of each slot's prompt, without given thinking
         self._position = np.zeros(size, np.int64)
         self._counted = np.zeros(size, np.int64)  # tokens recorded of each slot's run
         self._accepted = np.zeros(size, np.int64)  # tokens of each slot's run that a draft had right
-        self._step = self._idle_calls = 0
-        self.state: DecodeState = programs.empty_slots(size, bucket(1, max_model_len))
+        self._rows: Any = None  # budget, settings and wanted scores of each slot; a free one has those of another
+        self._placed: Any = None  # the same on the devices, where they are up to date
+        self._step = self._idle_steps = 0
+        self.step_seconds = 0.0  # of each of the last steps, on average; 0: none was taken yet
+        self.state: DecodeState = programs.empty_slots(size, self._reading.length(1, max_model_len))
+
+    def add(self, runs: Runs) -> list[int]:
+        """Let runs wait for slots, and give the number of each."""
+        numbers = [next(self._numbers) for _ in runs.prompts]
+        self._waiting += [Waiting(number, runs, row) for row, number in enumerate(numbers)]
+        self.names |= zip(numbers, runs.names, strict=True)
+        if numbers:
+            budget = runs.budget
+            self.longest_answer = max(
+                self.longest_answer, int(np.minimum(budget.max_answer_tokens, budget.max_new_tokens).max())
+            )
+            if self._rows is None:
+                rows = runs.budget, runs.settings, runs.scored
+                self._rows = jax.tree.map(lambda x: np.repeat(x[:1], self.size, axis=0), rows)
+        return numbers
 
     @property
     def idle(self) -> bool:
         """Whether `advance` has nothing left to decode."""
-        return self._next == len(self.runs.prompts) and self._block is None and not self._active.any()
+        return self.nothing_waits and not self._active.any()
 
     @property
     def busy(self) -> bool:
         """Whether any run is being decoded."""
         return bool(self._active.any())
+
+    @property
+    def nothing_waits(self) -> bool:
+        """Whether every run has a slot or had one."""
+        return not self._waiting and self._block is None
+
+    @property
+    def num_waiting(self) -> int:
+        """The number of runs that wait for a slot."""
+        return len(self._waiting) + (0 if self._block is None else len(self._block.runs))
 
     @property
     def active(self) -> list[int]:
@@ -104,27 +170,34 @@ class Slots:
         """The number of slots, B."""
         return len(self._held)
 
-    def slot_of(self, run: int) -> int:
-        """Find the slot that holds a run."""
-        return int(np.flatnonzero(self._held == run)[0])
+    def slots_of(self, runs: Sequence[int]) -> np.ndarray:
+        """Find the slot that holds each of these runs."""
+        slots = {run: slot for slot, run in enumerate(self._held.tolist())}
+        return np.asarray([slots[run] for run in runs], np.int32)
 
-    def advance(self, steps: int) -> dict[int, Trace]:
+    def rows(self, slots: np.ndarray) -> tuple[Any, Any, np.ndarray]:
+        """Give the budgets, the settings and the lengths of the prompts of the runs in these `slots` [n]."""
+        budget, settings, _ = jax.tree.map(lambda x: x[slots], self._rows)
+        return budget, settings, self._lengths[slots].astype(np.int32)
+
+    def advance(self, steps: int, most_read: int | None = None) -> list[int]:
         """Fill free slots, decode up to `steps` steps, and give the runs that have ended, which keep their slots.
 
+        While runs are being decoded, prompts are read one chunk after another until `most_read` tokens have been read.
+        None reads all prompts that need no more than CHUNK each, and CHUNK tokens of a longer one.
         It returns earlier when enough runs have ended and others wait. Raises RunError as `check_logits` does.
         """
-        self._fill(steps)
+        self._fill(steps, most_read)
         if not self._active.any():
-            return {}
+            return []
         self._make_room(steps)
         stop_done = self.size
-        if not self._nothing_waits:
+        if not self.nothing_waits:
             stop_done = min(stop_done, self.size - int(self._active.sum()) + self._spare)
+        budget, settings, _ = self._on_devices()
+        began = time.perf_counter()
         self.state = self._programs.decode(
-            self.state,
-            *self._of_slots(),
-            np.int32(self._step + steps),
-            np.int32(stop_done),
+            self.state, budget, settings, np.int32(self._step + steps), np.int32(stop_done)
         )
         state = self.state
         done, position, counted, accepted, lost_at, step = to_host(
@@ -137,68 +210,129 @@ class Slots:
                 state.step,
             )
         )
-        check_logits(lost_at, np.where(self._active, self._held, -1), self.runs.names)
-        self._use.slot_steps += (int(step) - self._step) * self.size
-        self._step = int(step)
+        check_logits(lost_at, np.where(self._active, self._held, -1), self.names)
+        taken, self._step = int(step) - self._step, int(step)
+        self._use.slot_steps += taken * self.size
+        if taken:
+            self.step_seconds = (time.perf_counter() - began) / taken
         self._use.tokens += int((counted - self._counted)[self._active].sum())
         self._use.accepted += int((accepted - self._accepted)[self._active].sum())
         for known, now in ((self._position, position), (self._counted, counted), (self._accepted, accepted)):
             known[self._active] = now[self._active]
         ended = np.flatnonzero(self._active & done)
         self._active &= ~done
-        if not len(ended):
+        return self._held[ended].tolist()
+
+    def traces(self, runs: Sequence[int]) -> dict[int, Trace]:
+        """Read the whole traces of runs that have slots."""
+        if not runs:
             return {}
         traces = traces_of(self.state)
-        return {int(self._held[slot]): traces[slot] for slot in ended}
+        return {run: traces[slot] for run, slot in zip(runs, self.slots_of(runs), strict=True)}
+
+    def recent(self, runs: Sequence[int], count: int) -> dict[int, Recent]:
+        """Give up to `count` of the last tokens of runs that have slots."""
+        if not runs:
+            return {}
+        state, count = self.state, power_of_two(count)
+        tokens, kinds, undecided = to_host(
+            self._programs.recent(
+                count, state.tokens, state.kinds, state.num_tokens, state.controller_state, self._on_devices()[0]
+            )
+        )
+        found = {}
+        for run, slot in zip(runs, self.slots_of(runs), strict=True):
+            first = count - min(count, int(self._counted[slot]))
+            found[run] = Recent(tokens[slot, first:], kinds[slot, first:], int(undecided[slot]))
+        return found
+
+    def counts(self, runs: Sequence[int]) -> np.ndarray:
+        """Give the number of tokens recorded of each of these runs."""
+        return self._counted[self.slots_of(runs)]
+
+    def keep(self, run: int, tokens: Sequence[int]) -> None:
+        """Keep what the cache holds of a run for later prompts; `tokens` are its prompt and what follows, all of it."""
+        if self._reading.prefixes is not None:
+            (slot,) = self.slots_of([run]).tolist()
+            self._reading.prefixes.keep(self.state.cache, slot, tokens[: int(self._position[slot])])
 
     def end(self, runs: Sequence[int]) -> None:
         """End the answers of runs that are being decoded; `advance` gives them next."""
         self.state = self._programs.end(self.state, np.isin(self._held, runs))
 
-    def recent(self, count: int) -> dict[int, Trace]:
-        """Give the last `count` tokens of each run that is being decoded, by the run."""
-        traces = traces_of(self.state)
-        return {int(self._held[slot]): traces[slot].last(count) for slot in np.flatnonzero(self._active)}
-
-    def free(self, runs: Sequence[int]) -> None:
+    def free(self, runs: Iterable[int]) -> None:
         """Free the slots of runs that have ended."""
+        runs = list(runs)
         self._held[np.isin(self._held, runs)] = -1
+        for run in runs:
+            del self.names[run], self.read[run]
+
+    def cancel(self, runs: Iterable[int]) -> None:
+        """Forget runs, whether they wait or are being decoded; the slots of these are free at once."""
+        gone = set(runs)
+        self._waiting = collections.deque(one for one in self._waiting if one.number not in gone)
+        if self._block is not None:
+            self._block.cancel(gone)
+            if self._block.exhausted:
+                self._block = None
+        running = [run for run in self._held.tolist() if run in gone]
+        if running:
+            self.end(running)
+            stopped = np.isin(self._held, running)
+            self._active[stopped], self._held[stopped] = False, -1
+        for run in gone:
+            self.names.pop(run, None)
+            self.read.pop(run, None)
 
     @property
     def _spare(self) -> int:
         """The number of slots that may stand empty before the loop returns for new runs."""
         return max(1, self.size // SPARE_SLOTS)
 
-    @property
-    def _nothing_waits(self) -> bool:
-        return self._next == len(self.runs.prompts) and self._block is None
+    def _on_devices(self) -> Any:
+        """Give the rows' budget, settings and wanted scores on the devices; they are copied where they have changed."""
+        if self._placed is None:
+            self._placed = self._programs.everywhere(jax.tree.map(np.copy, self._rows))
+        return self._placed
 
-    def _of_slots(self) -> tuple[Budget, PhaseSampling]:
-        """Give the budget and settings of each slot's run; a free slot has those of run 0."""
-        return jax.tree.map(lambda x: x[np.maximum(self._held, 0)], (self.runs.budget, self.runs.settings))
-
-    def _fill(self, steps: int) -> None:
-        """Put waiting runs into free slots; while others are decoded, at most one chunk of prompts is read."""
+    def _fill(self, steps: int, most_read: int | None) -> None:
+        """Put waiting runs into free slots."""
+        self._fit()
+        read = 0
         while (free := np.flatnonzero(self._held < 0)).size:
             if self._block is None:
-                if self._next == len(self.runs.prompts):
+                if not self._waiting:
                     break
-                self._block = Block(self._programs, self.runs, self._next, self.size, self._max_model_len)
-                self._next += len(self._block.sources)
-            self._block.read_chunk()
-            if self._block.whole:
+                self._block = Block(self._programs, self._waiting, self._reading, self._max_model_len)
+                for _ in self._block.runs:
+                    self._waiting.popleft()
+            read += self._block.read_chunk()
+            whole = self._block.whole
+            if whole:
                 self._take_from(self._block, free, steps)
-            elif self._active.any():
+            enough = not whole and read >= CHUNK if most_read is None else read >= most_read
+            if self._active.any() and enough:
                 return
-        self._shrink()
+        self._shrink(steps)
 
     def _take_from(self, block: Block, free: np.ndarray, steps: int) -> None:
-        runs, sources = block.next_runs(len(free))
+        runs, sources = block.take(len(free))
         slots = free[: len(runs)]
-        self._held[slots], self._active[slots], self._counted[slots], self._accepted[slots] = runs, True, 0, 0
+        self._held[slots] = [run.number for run in runs]
+        self._active[slots], self._accepted[slots] = True, 0
+        pairs = zip(slots.tolist(), runs, strict=True)
+        for _, same in itertools.groupby(pairs, key=lambda pair: id(pair[1].runs)):
+            group = list(same)
+            of, targets, rows = group[0][1].runs, [slot for slot, _ in group], [run.row for _, run in group]
+            put_rows(self._rows, targets, (of.budget, of.settings, of.scored), rows)
+            self.read |= {run.number: Read(block.cached, block.scores) for _, run in group}
+            self._placed = None
+            self._counted[targets] = np.asarray(of.budget.given_tokens)[rows]
         self._position[slots] = block.lengths[sources]
+        self._lengths[slots] = block.lengths[sources] - self._counted[slots]
         self._make_room(steps, at_least=block.capacity)
-        budget, count = self._of_slots()[0], self._spare
+        budget, _, scored = jax.tree.map(np.copy, self._rows)  # the device may read them after they have changed here
+        count = self._spare
         for first in range(0, len(slots), count):  # always the same number, so that one size is compiled
             some = slice(first, first + count)
             new = np.zeros(self.size, bool)
@@ -212,6 +346,7 @@ class Slots:
                 new,
                 _padded(slots[some], count, self.size),  # out of range: dropped
                 _padded(sources[some], count, 0),
+                scored,
             )
         if block.exhausted:
             self._block = None
@@ -220,80 +355,47 @@ class Slots:
         """Give the cache room for this many steps: attention reads all of it, so it grows with its rows."""
         most = steps * (1 + self._programs.draft_tokens)
         after = np.where(self._active, self._position + most, self._position + 1)[self._held >= 0]
-        needed = bucket(max(int(after.max(initial=1)), at_least), self._max_model_len)
+        needed = self._reading.length(max(int(after.max(initial=1)), at_least), self._max_model_len)
         capacity = self.state.cache[0].capacity
         if needed > capacity or needed * SHRINK_CACHE <= capacity:
             self.state = self._programs.resize(self.state, needed)
 
-    def _shrink(self) -> None:
-        """Continue with fewer slots where few are held, no run waits, and one whole call has passed like that."""
-        held, smaller = np.flatnonzero(self._held >= 0), self.size
-        while (next_smaller := -(-smaller // (SHRINK * self._parts)) * self._parts) < smaller:
-            if next_smaller < len(held):
-                break
-            smaller = next_smaller
-        if not self._nothing_waits or smaller == self.size or not len(held):
-            self._idle_calls = 0
+    def _fit(self) -> None:
+        """Continue with more slots where more runs wait than are free, or begin with few where there are few."""
+        held = int((self._held >= 0).sum())
+        needed = held + self.num_waiting
+        larger = min((size for size in self._sizes if size >= max(needed, 1)), default=self._sizes[0])
+        if not held and self.num_waiting and larger < self.size:  # a new beginning: there is nothing to wait for
+            self._resize(np.arange(larger), larger)
+        if larger <= self.size or not self.num_waiting:
             return
-        self._idle_calls += 1
-        if self._idle_calls < 2:
+        more = np.zeros(larger - self.size, np.int64)
+        self._resize(np.concatenate([np.arange(self.size), more]), self.size)
+
+    def _shrink(self, steps: int) -> None:
+        """Continue with fewer slots where few are held, no run waits, and `patience` steps have passed like that."""
+        held = np.flatnonzero(self._held >= 0)
+        smaller = min((size for size in self._sizes if size >= max(len(held), 1)), default=self.size)
+        if not self.nothing_waits or smaller >= self.size or not len(held):
+            self._idle_steps = 0
             return
-        self._idle_calls = 0
+        self._idle_steps += steps
+        if self._idle_steps < self._patience:
+            return
+        self._idle_steps = 0
         free = np.flatnonzero(self._held < 0)
-        slots = np.concatenate([held, free[: smaller - len(held)]])
+        self._resize(np.concatenate([held, free[: smaller - len(held)]]), smaller)
+
+    def _resize(self, slots: np.ndarray, kept: int) -> None:
+        """Continue with these `slots` [n] of the present ones, of which those after the first `kept` become free."""
         self.state = self._programs.take(self.state, slots)
-        for name in ("_held", "_active", "_position", "_counted", "_accepted"):
+        for name in ("_held", "_active", "_lengths", "_position", "_counted", "_accepted"):
             setattr(self, name, getattr(self, name)[slots])
-
-
-class Block:
-    """The next prompts, read into a cache of their own, and the runs that start from them."""
-
-    def __init__(self, programs: Programs, runs: Runs, first: int, slots: int, max_model_len: int) -> None:
-        self._programs, self._first, self._taken, self._read = programs, first, 0, 0
-        most, longest = power_of_two(slots), 0
-        rows: dict[tuple[int, ...], int] = {}
-        self.sources: list[int] = []  # the row that each run starts from, from run `first` on
-        for prompt in itertools.islice(runs.prompts, first, None):
-            if prompt not in rows:
-                width = bucket(max(longest, len(prompt)), max_model_len)
-                if rows and (len(rows) == most or (len(rows) + 1) * width > BLOCK_TOKENS):
-                    break
-                rows[prompt], longest = len(rows), max(longest, len(prompt))
-            self.sources.append(rows[prompt])
-        P, self.capacity = power_of_two(len(rows)), bucket(longest, max_model_len)
-        self.lengths = np.zeros(P, np.int32)
-        self.token_ids = np.zeros((P, self.capacity), np.int32)
-        for row, prompt in enumerate(rows):
-            self.token_ids[row, : len(prompt)], self.lengths[row] = prompt, len(prompt)
-        self._longest = longest
-        self.content = programs.empty_block(P, self.capacity)
-
-    @property
-    def whole(self) -> bool:
-        """Whether all prompts have been read."""
-        return self._read >= self._longest
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether every run has been started."""
-        return self._taken == len(self.sources)
-
-    def read_chunk(self) -> None:
-        """Read the next chunk, if any is left."""
-        if self.whole:
-            return
-        start = min(self._read, max(self.capacity - CHUNK, 0))  # the last chunk may begin within the one before
-        chunk = self.token_ids[:, start : start + CHUNK]
-        self.content = self._programs.prefill(self.content, chunk, np.int32(start), self.lengths)
-        self._read = start + chunk.shape[1]
-
-    def next_runs(self, most: int) -> tuple[np.ndarray, np.ndarray]:
-        """Take up to `most` runs, and give them and the row that each starts from."""
-        sources = np.asarray(self.sources[self._taken : self._taken + most])
-        runs = self._first + self._taken + np.arange(len(sources))
-        self._taken += len(sources)
-        return runs, sources
+        self._rows, self._placed = jax.tree.map(lambda x: x[slots], self._rows), None
+        if kept < len(slots):
+            new = np.arange(len(slots)) >= kept
+            self._held[new], self._active[new] = -1, False
+            self.state = self._programs.end(self.state, new)
 
 
 def _padded(values: np.ndarray, size: int, filler: int) -> np.ndarray:

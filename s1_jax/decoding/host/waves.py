@@ -80,18 +80,14 @@ class Waves:
 
     def _decode(self, wave: list[_Tile], show: Callable[[], None]) -> Iterator[list[Trace]]:
         """Yield nothing once the device is at work, then a trace for each branch of each tile, padding included."""
-        runs = self._slots.runs
-        held = np.zeros(self._size, int)
+        held = np.full(self._size, wave[0].run)
         held[: len(wave)] = [tile.run for tile in wave]
-        budget, settings = jax.tree.map(lambda x: x[held], (runs.budget, runs.settings))
-        lengths = np.asarray([len(runs.prompts[run]) for run in held], np.int32)
+        slots = self._slots.slots_of(held.tolist())
+        budget, settings, lengths = self._slots.rows(slots)
         at = self._branch_points(wave)
-        slots = np.zeros(self._size, np.int32)
-        slots[: len(wave)] = [self._slots.slot_of(tile.run) for tile in wave]
         cache = self._slots.state.cache
         prefix = self._programs.prefix(cache, slots, cache[0].capacity)
-        longest_answer = np.minimum(runs.budget.max_answer_tokens, runs.budget.max_new_tokens).max()
-        needed = self._longest_suffix + int(longest_answer) + 1
+        needed = self._longest_suffix + self._slots.longest_answer + 1
         multiple = TAIL_MULTIPLES.get(jax.default_backend(), 16)
         capacity = -(-needed // multiple) * multiple
         state = self._programs.start_branches(capacity, prefix, lengths, at, budget)
@@ -102,7 +98,7 @@ class Waves:
             show()
             done, lost_at = to_host((state.controller_state.done, state.lost_at))
             before = np.where(lost_at == ALL_FINITE, 0, at.position.ravel())
-            check_logits(lost_at + before, np.where(at.active.ravel(), held.repeat(R), -1), runs.names)
+            check_logits(lost_at + before, np.where(at.active.ravel(), held.repeat(R), -1), self._slots.names)
             if done.all():
                 break
         answers = traces_of(state)

@@ -12,6 +12,7 @@ from s1_jax.decoding.core.token_ids import (
     IGNORE_STRINGS,
     IGNORE_WIDTH,
     Limits,
+    facts_of,
     ignore_ids,
     make_budget,
     make_markers,
@@ -103,7 +104,10 @@ def test_end_markers_can_be_chosen():
 def test_room_is_kept_for_a_marker_that_may_turn_out_to_be_none():
     tokenizer = byte_tokenizer()
     short, long = (make_markers(tokenizer, V, FormatConfig(end_markers=(end,))) for end in ("S", "Stop"))
-    limits = [make_budget(tokenizer, [Limits(BudgetConfig(), 10, 4)], 100, m).context_limit[0] for m in (short, long)]
+    limits = [
+        make_budget(tokenizer, [Limits(BudgetConfig(), 10, 4)], 100, facts_of(m)).context_limit[0]
+        for m in (short, long)
+    ]
     assert limits[0] - limits[1] == 3
 
 
@@ -128,7 +132,7 @@ def test_the_context_limit_is_for_the_longest_suffix():
     tokenizer = byte_tokenizer()
     turns = BudgetConfig(max_thinking_tokens=7, num_ignore=2, ignore_string=("a", "bc"))
     rows = [Limits(BudgetConfig(), 10, 4), Limits(turns, 20, 0), Limits(turns, 20, 60, reserved=3)]
-    budget = make_budget(tokenizer, rows, 100, make_markers(tokenizer, V))
+    budget = make_budget(tokenizer, rows, 100, facts_of(make_markers(tokenizer, V)))
     suffix = len("\n_answer\nFinal Answer:")
     assert list(budget.context_limit) == [100 - 10 - suffix - 4, 100 - 20 - suffix, 100 - 20 - suffix - 3]
     assert list(budget.max_answer_tokens) == [4, 0, 60]

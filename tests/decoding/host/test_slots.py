@@ -8,7 +8,7 @@ import pytest
 from s1_jax.config import BudgetConfig, SamplingConfig
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.engine import Engine
-from s1_jax.decoding.host import slots
+from s1_jax.decoding.host import blocks, slots
 from s1_jax.model.transformer import unstack
 from tests.tokenizer import byte_tokenizer
 
@@ -81,8 +81,8 @@ def test_prompts_in_chunks_give_the_same(make_engine, engine, monkeypatch, chunk
         for i, n in enumerate(rng.integers(1, 190, 20))
     ]
     expected = list(engine.run(requests))
-    monkeypatch.setattr(slots, "CHUNK", chunk)
-    monkeypatch.setattr(slots, "BLOCK_TOKENS", block)
+    monkeypatch.setattr(blocks, "CHUNK", chunk)
+    monkeypatch.setattr(blocks, "BLOCK_TOKENS", block)
     assert list(make_engine(4).run(requests)) == expected
 
 
