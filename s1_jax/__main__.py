@@ -19,6 +19,7 @@ COMMANDS = {  # the modules of the package that are commands, `_` written as `-`
     "train": "Fine-tune a model on reasoning examples.",
     "plan": "Compile a run for a TPU slice that you do not have: does it fit, how long does it take.",
     "generate": "Decode prompts under a thinking budget, from a file or to the terminal.",
+    "serve": "Serve a model with thinking budgets to OpenAI and Anthropic clients, and a chat page.",
     "evaluate": "Sweep thinking budgets and search methods over a task; report, compare runs.",
     "grade": "Grade the records of a run again, by rules or with a judge.",
     "curate": "Make a data set of reasoning examples, as s1K was made.",

@@ -32,6 +32,7 @@ SIDEWAYS = {
     "curation": "decoding tasks reporting",
     "planning": "training decoding",
     "harness": "__init__ decoding search tasks",
+    "serving": "decoding",
     "reporting": "tasks",
     "checkpoints": "model",
     "config": "errors",

@@ -14,12 +14,14 @@ from s1_jax.config.curate import CurateConfig
 from s1_jax.config.generate import GenerateConfig
 from s1_jax.config.lm_eval import HarnessConfig, KeywordConfig
 from s1_jax.config.plan import DecodePlanConfig, PlanConfig
+from s1_jax.config.serve import ServeConfig
 from s1_jax.runtime.cli import lines_of_texts_joined, option_names, parse
 
 COMMANDS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "generate": GenerateConfig,
+    "serve": ServeConfig,
     "grade": GradeConfig,
     "plan": PlanConfig,
     "plan of a sweep": DecodePlanConfig,
