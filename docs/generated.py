@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import importlib
 import inspect
 import re
 import typing
@@ -39,9 +38,11 @@ from s1_jax.config.lm_eval import HarnessConfig, KeywordConfig
 from s1_jax.config.options import wanted
 from s1_jax.config.plan import PlanConfig
 from s1_jax.config.quickstart import QuickstartConfig
+from s1_jax.config.serve import ServeConfig
 from s1_jax.decoding.engine import Engine
 from s1_jax.errors import RunError, UserError
 from s1_jax.records.page import records_page
+from s1_jax.serving import accepted
 from s1_jax.tasks import registry
 from s1_jax.tasks.task import Benchmark
 
@@ -52,6 +53,7 @@ COMMANDS = {
     "plan": PlanConfig,
     "evaluate": EvaluateConfig,
     "generate": GenerateConfig,
+    "serve": ServeConfig,
     "grade": GradeConfig,
     "curate": CurateConfig,
     "convert": ConvertConfig,
@@ -60,6 +62,7 @@ ARGUMENTS = {
     "train": "[CONFIG.py]",
     "plan": "CONFIG.py",
     "evaluate": "[CONFIG.py]",
+    "serve": "[CONFIG.py]",
     "grade": "RUN_DIR",
     "curate": "CONFIG.py",
 }
@@ -77,6 +80,17 @@ SHARED = (
 HARNESS = {"--model_args": HarnessConfig, "--gen_kwargs": KeywordConfig}
 API = (load_model, LoadedModel, Engine, UserError, RunError)
 EXAMPLE = re.compile(r"^problem  .*?^verdict  .*?(?=\n\n|\Z)", re.DOTALL | re.MULTILINE)
+ACCEPTED = {  # tables of fields that change nothing, by the part of a request that has them
+    "Both OpenAI protocols": accepted.OPENAI,
+    "Chat completions": {name: one for name, one in accepted.CHAT.items() if name not in accepted.OPENAI},
+    "Completions": {name: one for name, one in accepted.TEXT.items() if name not in accepted.OPENAI},
+    "Messages": accepted.MESSAGES,
+    "`stream_options`": accepted.STREAM_OPTIONS,
+    "A message of a chat": accepted.CHAT_MESSAGE,
+    "A text of a message": accepted.TEXT_BLOCK,
+    "`thinking`": accepted.THINKING,
+    "`reasoning`": accepted.REASONING,
+}
 CONFIG_KINDS = {
     "Quickstart": "quickstart_*",
     "Fine-tuning on TPU": ("s1_*", "qwen3_*"),
@@ -91,9 +105,8 @@ def cli() -> str:
     """Make a table of options for each command and each section."""
     lines: list[str] = []
     for name, cls in COMMANDS.items():
-        module = importlib.import_module(f"s1_jax.{name}")
         usage = " ".join(filter(None, ("python -m", f"s1_jax.{name}", ARGUMENTS.get(name), "[options]")))
-        lines += [f"## {name}", "", "```text", usage, "```", "", first_sentence(module), ""]
+        lines += [f"## {name}", "", "```text", usage, "```", "", first_sentence(name), ""]
         if base := BASES.get(name):
             lines += ["It takes every option of the run that it plans, and these:", ""]
         lines += sections(cls, "--", skip=base)
@@ -105,7 +118,7 @@ def cli() -> str:
         "```",
         "",
     ]
-    lines += [first_sentence(importlib.import_module("s1_jax.lm_eval")), ""]
+    lines += [first_sentence("lm_eval"), ""]
     for option, cls in HARNESS.items():
         lines += [f"### `{option}`", "", text_of(cls), "", *table(cls, "")]
     lines += ["## Shared sections", "", "These options mean the same in every command that has them.", ""]
@@ -129,8 +142,8 @@ def sections(cls: type, prefix: str, skip: type | None = None) -> list[str]:
                 f.name for f in dataclasses.fields(hint)
             }:
                 others = f", without `{spelled(less.pop())}`"
-            elif hint is not shared:
-                others = f", with its own defaults ({changed(hint, shared)})"
+            elif own := changed(default_section(field, hint), shared()):
+                others = f", with its own defaults ({own})"
             lines += [f"`{name}.*`: see [{section_of(shared)} options](#{section_of(shared)}-options){others}.", ""]
         else:
             lines += [
@@ -173,11 +186,15 @@ def section_of(cls: type) -> str:
     return {ModelSource: "model", EndpointConfig: "endpoint"}.get(cls) or cls.__name__.removesuffix("Config").lower()
 
 
-def changed(cls: type, base: type) -> str:
-    """List the defaults in which a class differs from the one it extends."""
-    own, others = cls(), base()
+def default_section(field: Any, hint: type) -> Any:
+    """Return the default of a field that is a section."""
+    return hint() if field.default is dataclasses.MISSING else field.default
+
+
+def changed(own: Any, others: Any) -> str:
+    """List the defaults in which a section differs from the shared one."""
     names = [
-        field.name for field in dataclasses.fields(base) if getattr(own, field.name) != getattr(others, field.name)
+        field.name for field in dataclasses.fields(others) if getattr(own, field.name) != getattr(others, field.name)
     ]
     return ", ".join(f"`{spelled(name)}` {getattr(own, name)}" for name in names)
 
@@ -223,10 +240,24 @@ def text_of(cls: type) -> str:
     return " ".join(get_callable_description(cls).split())
 
 
-def first_sentence(module: ModuleType) -> str:
-    """Return the first paragraph of a module's docstring, without a command line after a colon."""
-    text = " ".join((module.__doc__ or "").split("\n\n")[0].split())
+def first_sentence(command: str) -> str:
+    """Return the first paragraph of a command's docstring, without a command line after a colon.
+
+    The module is not imported, because it may need an extra that the docs do not.
+    """
+    docstring = ast.get_docstring(ast.parse((PROJECT / "s1_jax" / f"{command}.py").read_text())) or ""
+    text = " ".join(docstring.split("\n\n")[0].split())
     return re.sub(r": `python -m [^`]*`\.$", ".", text)
+
+
+def server() -> str:
+    """List the fields of requests that are taken although they change nothing, by where they stand."""
+    lines = []
+    for name, fields in ACCEPTED.items():
+        lines += [f"### {name}", "", "| field | value | why it changes nothing |", "|---|---|---|"]
+        lines += [f"| `{field}` | {cell(one.values)} | {cell(one.why)} |" for field, one in fields.items()]
+        lines.append("")
+    return "\n".join(lines)
 
 
 def configs() -> str:
@@ -305,4 +336,4 @@ def signature_of(function: Any) -> str:
     return line if len(line) < 80 else "(\n    " + ",\n    ".join(shown) + f",\n){result}"
 
 
-PARTS = {"cli": cli, "configs": configs, "tasks": tasks, "api": api, "records": records_page}
+PARTS = {"cli": cli, "server": server, "configs": configs, "tasks": tasks, "api": api, "records": records_page}

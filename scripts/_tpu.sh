@@ -174,13 +174,23 @@ count_workers() {
     fi
 }
 
+# check_one_host: fails on a slice of several hosts, because a server takes the chips of one.
+check_one_host() {
+    count_workers || return
+    [ "$WORKERS" -gt 1 ] || return 0
+    REASON="$NAME has $WORKERS hosts, and a server takes the chips of one; start one on each host: scripts/tpu.sh run"
+    REASON="$REASON --env TPU_PROCESS_BOUNDS=1,1,1 --env TPU_CHIPS_PER_PROCESS_BOUNDS=2,2,1 serve --host 0.0.0.0 ARGS..."
+    return "$MISTAKE"
+}
+
 # --- its workers
 
-# ssh_once WORKER COMMAND: prints the command's output, then "@@code N". That line is missing if the connection failed.
+# ssh_once WORKER COMMAND [FLAGS...]: prints the command's output, then "@@code N". That line is missing if the connection
+# failed.
 ssh_once() {
     tpus tpu-vm ssh "$NAME" --worker="$1" --quiet --command="{ $2; } 2>&1; echo \"@@code \$?\"" \
         --ssh-flag="-o ConnectTimeout=30" --ssh-flag="-o ServerAliveInterval=15" --ssh-flag="-o ServerAliveCountMax=4" \
-        ${SSH_FLAGS[@]+"${SSH_FLAGS[@]}"}
+        "${@:3}" ${SSH_FLAGS[@]+"${SSH_FLAGS[@]}"}
 }
 
 # on_worker WORKER COMMAND: runs a command on a worker, and tries again while the worker does not answer.
@@ -319,7 +329,8 @@ follow() {
     fi
 }
 
-# follow_worker WORKER JOB: prints a worker's log; after a broken connection, continues after the last line.
+# follow_worker WORKER JOB: prints a worker's log; after a broken connection, continues after the last line. The connection
+# is the tunnel too, if there is one.
 follow_worker() {
     local line from=1 silent=0 ERRORS=$SCRATCH/error.$1
     while [ "$silent" -lt "$SSH_TRIES" ]; do
@@ -333,7 +344,7 @@ follow_worker() {
                     from=$((from + 1)) silent=0
                     ;;
             esac
-        done < <(ssh_once "$1" "$(job follow "$2" "$from")")
+        done < <(ssh_once "$1" "$(job follow "$2" "$from")" ${TUNNEL[@]+"${TUNNEL[@]}"})
         if [ -n "$DRY_RUN" ] || [ -s "$SCRATCH/ended.$1" ]; then return; fi
         slice_is_there || return 0
         sleep "$POLL_SECONDS"

@@ -95,7 +95,7 @@ install() {
         python3 -m pip install --quiet --user uv
         python3 -m uv venv --quiet --seed --clear --python 3.12 .venv
     fi
-    ensure_venv base tpu gcs
+    ensure_venv base tpu gcs serve
     say "Installed."
 }
 

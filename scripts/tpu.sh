@@ -16,6 +16,8 @@ usage: scripts/tpu.sh COMMAND [options] [arguments]
   create                       request a slice (a queued resource) and wait until it is ready
   install                      copy this checkout to all workers and install it there
   run MODULE [ARGS...]         start python -m s1_jax.MODULE on all workers and follow it; the run outlives this terminal
+  serve [ARGS...]              start python -m s1_jax.serve on a slice of one host, with a tunnel: it answers at
+                               http://127.0.0.1:8000 of this machine (--port N among ARGS), and outlives this terminal
   follow                       follow the current run
   status                       print the state of the slice and its run
   stop                         send Ctrl-C to the run, which saves its work
@@ -44,7 +46,7 @@ END
 option() { printf '%s' "${!1:-${2:-}}"; } # VARIABLE [DEFAULT]
 
 case ${1:-help} in
-    create | install | run | follow | status | stop | fetch | supervise | delete) COMMAND=$1 && shift ;;
+    create | install | run | serve | follow | status | stop | fetch | supervise | delete) COMMAND=$1 && shift ;;
     help | --help | -h) usage && exit ;;
     *) die "no command '$1'; scripts/tpu.sh help lists them" ;;
 esac
@@ -55,7 +57,7 @@ WAIT_SECONDS=$(option TPU_WAIT_SECONDS 86400) POLL_SECONDS=$(option TPU_POLL_SEC
 DELETE_SECONDS=$(option TPU_DELETE_SECONDS 900) SSH_TRIES=$(option TPU_SSH_TRIES 10) MAX_FRUITLESS=$(option TPU_MAX_FRUITLESS 5)
 read -ra CREATE_FLAGS <<<"$(option TPU_CREATE_FLAGS)"
 read -ra SSH_FLAGS <<<"$(option TPU_SSH_FLAGS)"
-RUN_ENV=() EVERYTHING="" DELETE_ON_FAILURE="" DELETE_WHEN_DONE="" DRY_RUN=""
+RUN_ENV=() TUNNEL=() EVERYTHING="" DELETE_ON_FAILURE="" DELETE_WHEN_DONE="" DRY_RUN=""
 DRY_STATE=ACTIVE
 if [ "$COMMAND" = create ] || [ "$COMMAND" = supervise ]; then DRY_STATE=NONE; fi
 
@@ -79,7 +81,10 @@ while [ $# -gt 0 ]; do
         --delete-on-failure) DELETE_ON_FAILURE=1 ;;
         --delete-when-done) DELETE_WHEN_DONE=1 ;;
         --dry-run) DRY_RUN=1 ;;
-        -*) die "no option $1; scripts/tpu.sh help lists them" ;;
+        -*)
+            if [ "$COMMAND" = serve ]; then break; fi # the server's own
+            die "no option $1; scripts/tpu.sh help lists them"
+            ;;
         *) break ;;
     esac
     shift
@@ -105,24 +110,38 @@ run_command() {
     if [ ${#RUN_ENV[@]} -gt 0 ]; then RUN=(env "${RUN_ENV[@]}" "${RUN[@]}"); fi
 }
 
-# run_dir_of ARGS...: prints the value of --run-dir.
-run_dir_of() {
-    while [ $# -gt 0 ]; do
-        case $1 in
-            --run-dir | --run_dir) printf '%s' "${2:-}" ;;
-            --run-dir=* | --run_dir=*) printf '%s' "${1#*=}" ;;
+# value_of OPTION ARGS...: prints the last value of an option of the run, whose name has hyphens or underscores.
+value_of() {
+    local option=$1 value=""
+    while shift && [ $# -gt 0 ]; do
+        case ${1//_/-} in
+            "--$option") value=${2:-} ;;
+            "--$option="*) value=${1#*=} ;;
         esac
-        shift
     done
+    printf '%s' "$value"
+}
+
+# open_tunnel ARGS...: sets TUNNEL, the flags of a connection that forwards the server's port.
+open_tunnel() {
+    local port
+    port=$(value_of port "$@")
+    port=${port:-8000}
+    case $port in 0 | *[!0-9]*) die "--port is '$port'; a tunnel needs a number above 0" ;; esac
+    if [ -z "$DRY_RUN" ] && (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+        die "port $port of this machine is taken; choose another: scripts/tpu.sh serve ... --port N"
+    fi
+    TUNNEL=(--ssh-flag="-L $port:127.0.0.1:$port" --ssh-flag="-o ExitOnForwardFailure=yes")
 }
 
 case $COMMAND in
     run | supervise) run_command "$@" ;;
+    serve) run_command serve "$@" && open_tunnel "$@" ;;
     fetch) [ $# -gt 0 ] || die "fetch what? A run_dir: gs://BUCKET/FOLDER, or a folder on worker 0" ;;
     *) [ $# -eq 0 ] || die "$COMMAND takes no arguments, got '$1'" ;;
 esac
 if [ "$COMMAND" = supervise ]; then
-    RUN_DIR=$(run_dir_of "$@")
+    RUN_DIR=$(value_of run-dir "$@")
     [[ $RUN_DIR == gs://* ]] || die "a recreated slice has empty disks: supervise needs --run-dir gs://BUCKET/FOLDER"
 fi
 
@@ -203,6 +222,9 @@ case $COMMAND in
     install) install || code=$? ;;
     run)
         start "${RUN[@]}" && follow run || code=$?
+        ;;
+    serve)
+        check_one_host && start "${RUN[@]}" && follow run || code=$?
         ;;
     follow) count_workers && follow run || code=$? ;;
     status)

@@ -124,7 +124,7 @@ def options_of(program: str, words: list[str]) -> list[str]:
     """The options that are a script's own: not those of pytest, nor of the run that scripts/tpu.sh starts."""
     if program.endswith("/test.sh"):
         return []
-    last = next((i for i, word in enumerate(words) if word in ("train", "evaluate")), len(words))
+    last = next((i for i, word in enumerate(words) if word in ("train", "evaluate", "--model.path")), len(words))
     return [word.split("=")[0] for word in words[:last] if word.startswith("--")]
 
 

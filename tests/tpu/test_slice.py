@@ -141,7 +141,12 @@ def test_install_brings_the_checkout_and_its_extras_to_every_worker(cloud):
         assert (home / "own_config.py").read_text() == "mine" and not (home / "runs").exists()
         asked = [line[2:] for line in cloud["pip"].splitlines() if line.startswith(worker)]
         assert asked[0] == "-m venv --clear .venv"
-        assert [line.partition(" -c constraints.txt ")[2] for line in asked[1:]] == ["-e .", "-e .[tpu]", "-e .[gcs]"]
+        assert [line.partition(" -c constraints.txt ")[2] for line in asked[1:]] == [
+            "-e .",
+            "-e .[tpu]",
+            "-e .[gcs]",
+            "-e .[serve]",
+        ]
         assert f"[{worker}] Installed." in printed
     assert f"s1 (ACTIVE) {STILL}" in said
 

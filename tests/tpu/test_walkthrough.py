@@ -3,17 +3,20 @@
 import ast
 import re
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from s1_jax.config import EvaluateConfig, TrainConfig
+from s1_jax.config.serve import ServeConfig
 from s1_jax.runtime.cli import load_config, parse_with_file
 from tests.tpu.conftest import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "guides" / "tpu.md").read_text()
+CONFIGS = {"train": TrainConfig, "evaluate": EvaluateConfig, "serve": ServeConfig}
 RUN = """
 echo "$*" >> $TPU_STAND_IN/commands
 case $* in *" --run-dir gs://"*) ;; *) exit 0 ;; esac
@@ -33,6 +36,8 @@ def walked(cloud):
     here.mkdir(parents=True)
     shutil.copy(Path(__file__).with_name("stand_in_python"), here / "python")
     commands = "set -euo pipefail\n" + "\n".join(re.findall(r"^```bash\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE))
+    commands = commands.replace("tpu.sh serve", f"tpu.sh serve --port {free_port()}")  # 8000 may be taken here
+    commands = commands.replace("export TPU_NAME=s1-serve", "echo 1 >$TPU_STAND_IN/workers; export TPU_NAME=s1-serve")
     env = {key: value for key, value in cloud.env.items() if key not in ("TPU_PROJECT", "TPU_ZONE", "TPU_TYPE")}
     done = subprocess.run(
         ["bash", "-c", commands],
@@ -46,21 +51,27 @@ def walked(cloud):
     return cloud
 
 
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
 def test_every_command_of_the_page_works(walked, monkeypatch):
     cloud = walked
     monkeypatch.chdir(ROOT)
     for command in set(cloud["commands"].splitlines()):  # each of its options is one that the program has
         module, *argv = command.removeprefix("-m s1_jax.").split()
         if argv[0] != "--parity":
-            parse_with_file({"train": TrainConfig, "evaluate": EvaluateConfig}[module], argv, module)
-    assert {line.split()[1] for line in cloud["commands"].splitlines()} == {"s1_jax.train", "s1_jax.evaluate"}
+            parse_with_file(CONFIGS[module], argv, module)
+    assert {line.split()[1] for line in cloud["commands"].splitlines()} == {f"s1_jax.{module}" for module in CONFIGS}
     for fetched in ("s1_32b", "sweep_32b"):
         assert (cloud.checkout / "runs" / fetched / "metrics.jsonl").read_text() == "/dev/shm/huggingface\n"
         assert not (cloud.checkout / "runs" / fetched / "hf").exists()
     # the dry run asked for nothing: one slice for each part, and none is left
     names = [(words[4], words[6]) for words in cloud.called("resources create")]
-    assert names == [("s1-train", "--accelerator-type=v5p-64"), ("s1-sweep", "--accelerator-type=v6e-8")]
-    assert len(cloud.called("resources delete s1-train")) == len(cloud.called("resources delete s1-sweep")) == 1
+    types = {"s1-train": "v5p-64", "s1-sweep": "v6e-8", "s1-serve": "v6e-8"}
+    assert names == [(name, f"--accelerator-type={kind}") for name, kind in types.items()]
+    assert [len(cloud.called(f"resources delete {name}")) for name in types] == [1, 1, 1]
     assert not cloud.exists and "gs://my-s1-bucket" in str(cloud.called("storage rm"))
 
 
