@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     # Requests
     terms = make_terms(config, model, engine)
     say(
-        f"{terms.model_name}: {config.batch_size} choices at a time, each of at most {terms.max_model_len:,} tokens; "
+        f"{terms.model_name}: batch size {config.batch_size}, at most {terms.max_model_len:,} tokens each; "
         f"the page is {url_of(bound)}/ and the API {url_of(bound)}/v1",
         file=sys.stderr,
     )

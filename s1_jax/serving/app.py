@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -36,7 +37,9 @@ from s1_jax.serving.page import page
 from s1_jax.serving.worker import Job, Worker
 
 COUNT_TOKENS = "/v1/messages/count_tokens"
+BODY_SECONDS = 60.0  # within which a body has to come
 RETRY_SECONDS = 2  # after which a client that was refused for load may come again
+TELL_SECONDS = 1.0  # for a client to read that its request is given up
 HUNG_UP = 499  # the status, as nginx names it, of a request whose client has gone
 SSE = "text/event-stream; charset=utf-8"
 
@@ -133,12 +136,21 @@ class Server:
 
     def _admit(self, request: Request) -> None:
         """Check the key and whether requests are still taken. Raises ApiError."""
+        self._check_origin(request)
         if self._keys and not any(hmac.compare_digest(_key(request), key.encode()) for key in self._keys):
             raise ApiError(401, "a key is needed: send Authorization: Bearer KEY or x-api-key: KEY")
         if self.closed is not None:
             raise self.closed
         if self.draining:
             raise ApiError(503, "the server is ending; it takes no more requests")
+
+    def _check_origin(self, request: Request) -> None:
+        """Raise ApiError on a request of another site's page; a browser sends simple ones without asking first."""
+        origin, origins = request.headers.get("origin"), self.terms.config.cors_origins
+        if origin is None or origin in origins or "*" in origins:
+            return
+        if urlsplit(origin).netloc != request.headers.get("host"):
+            raise ApiError(403, f"pages of {origin[:100]} may not use this server; --cors-origins allows them")
 
     def _make_room(self, choices: int) -> None:
         config, there = self.terms.config, self.worker.open_choices
@@ -150,11 +162,15 @@ class Server:
         with suppress(ValueError):
             if int(request.headers.get("content-length", 0)) > most:
                 raise ApiError(413, f"the body is larger than {most:,} bytes")
-        async for piece in request.stream():
-            size += len(piece)
-            if size > most:
-                raise ApiError(413, f"the body is larger than {most:,} bytes")
-            pieces.append(piece)
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for piece in request.stream():
+                    size += len(piece)
+                    if size > most:
+                        raise ApiError(413, f"the body is larger than {most:,} bytes")
+                    pieces.append(piece)
+        except TimeoutError:
+            raise ApiError(408, f"the body has not come within {BODY_SECONDS:g} seconds") from None
         try:
             body = loads(b"".join(pieces).decode())
         except (ValueError, RecursionError) as error:
@@ -240,7 +256,7 @@ class Answer(Response):
         self._server, self._path, self._front = server, request.url.path, front
         self._job, self._reply, self._began = job, reply, began
         self._streams, self.background = job.generation.stream, None
-        self._status = 200
+        self._status, self._started = 200, False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the reply; the job is closed whatever happens."""
@@ -255,6 +271,9 @@ class Answer(Response):
             await self._fail(send, error)
         except (OSError, ClientDisconnect):
             self._status = HUNG_UP
+        except asyncio.CancelledError:
+            if self._server.closed is None:  # else the server ends, and the client has not read what it was sent
+                raise
         finally:
             hears.cancel()
             self._server.worker.close(self._job)
@@ -316,18 +335,21 @@ class Answer(Response):
     async def _whole(self, send: Send) -> None:
         events = [event async for some in self._events() for event in some]
         body = json.dumps(self._reply.response(events), separators=(",", ":")).encode()
+        self._started = True
         await send(_start(200, "application/json", len(body)))
         await send(_piece(body, more=False))
 
     async def _fail(self, send: Send, error: ApiError) -> None:
+        """Tell of an error, unless the client does not read what it is sent or has the beginning of a body."""
         self._status = error.status
-        with suppress(OSError):
-            if self._streams:
-                await send(_piece(b"".join(self._reply.failed(error)), more=False))
-                return
-            body = json.dumps(self._front.error_body(error)).encode()
-            await send(_start(error.status, "application/json", len(body)))
-            await send(_piece(body, more=False))
+        with suppress(OSError):  # and TimeoutError, which is one
+            async with asyncio.timeout(TELL_SECONDS):
+                if self._streams:
+                    await send(_piece(b"".join(self._reply.failed(error)), more=False))
+                elif not self._started:
+                    body = json.dumps(self._front.error_body(error)).encode()
+                    await send(_start(error.status, "application/json", len(body)))
+                    await send(_piece(body, more=False))
 
 
 def _key(request: Request) -> bytes:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import uvicorn
 import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.queue import Queue
@@ -25,6 +26,7 @@ from s1_jax.serving.generation import Terms
 from s1_jax.serving.worker import Worker
 
 BACKLOG = 2048  # connections that may wait to be accepted
+MOST_HEAD_BYTES = 2**16  # of a request line with its headers; what comes at once may be a few times that
 KEEP_ALIVE_SECONDS = 60  # for which a connection without a request stays open
 LAST_SECONDS = 3.0  # for the last replies of a server that ends, after its requests have ended
 PAUSE = 0.02  # seconds between two looks at whether something has happened
@@ -63,6 +65,31 @@ def serve(terms: Terms, engine: Engine, queue: Queue, keys: Sequence[str], bound
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+class _Protocol(HttpToolsProtocol):
+    """Uvicorn's protocol of one connection, which bounds the request line and the headers too."""
+
+    _head: int | None = None  # bytes of the request whose headers have not ended yet; None: there is none
+
+    def data_received(self, data: bytes) -> None:
+        """Read what has come, and close the connection of a request that has come to too much without a body."""
+        super().data_received(data)
+        if self._head is None:
+            return
+        self._head += len(data)
+        if self._head > MOST_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"the request line and the headers have more than {MOST_HEAD_BYTES:,} bytes")
+
+    def on_message_begin(self) -> None:
+        """Start counting."""
+        super().on_message_begin()
+        self._head = 0
+
+    def on_headers_complete(self) -> None:
+        """Stop counting."""
+        super().on_headers_complete()
+        self._head = None
+
+
 class _Uvicorn(uvicorn.Server):
     """Uvicorn without signal handlers of its own, which would raise what they heard once more."""
 
@@ -85,7 +112,7 @@ async def _serve(terms: Terms, engine: Engine, queue: Queue, keys: tuple[str, ..
     listener = _Uvicorn(
         uvicorn.Config(
             server.app(),
-            http="httptools",
+            http=_Protocol,
             ws="none",
             lifespan="off",
             access_log=False,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
-from s1_jax.config import BudgetConfig, SamplingConfig
+from s1_jax.config import BudgetConfig, MeshConfig, SamplingConfig
 from s1_jax.decoding.core.budget import IS_THOUGHT, AnswerEnd, End, Kind
 from s1_jax.decoding.core.requests import Request
 from s1_jax.decoding.core.scores import NOTHING, OWN, WITH_LIKELIEST
@@ -15,7 +16,8 @@ from s1_jax.decoding.engine import Engine
 from s1_jax.decoding.host.blocks import Reading
 from s1_jax.decoding.warm_up import queue_lengths
 from s1_jax.model import transformer
-from s1_jax.model.transformer import unstack
+from s1_jax.model.transformer import param_axes, unstack
+from s1_jax.sharding import DECODE_RULES, Layout, make_mesh
 from tests.tokenizer import byte_tokenizer
 
 V, MAX_MODEL_LEN, ROWS = 264, 256, 8
@@ -262,3 +264,18 @@ def test_chunks_of_prompts_waste_few_tokens(left, width):
 )
 def test_lengths_of_a_queue_are_few(most, by_kernel, lengths):
     assert queue_lengths(most, by_kernel) == lengths
+
+
+@pytest.mark.slow
+def test_a_queue_on_a_mesh(tiny, offline):
+    layout = Layout(make_mesh(MeshConfig(fsdp=2, tensor=2), jax.devices()[:4]), DECODE_RULES)
+    placed = unstack(jax.device_put(tiny.params, layout.tree(param_axes(tiny.config), tiny.params)))
+    spread = Engine(tiny.config, placed, TOKENIZER, batch_size=ROWS, layout=layout, scores=True)
+    queue, rng = spread.queue(prefix_tokens=512), np.random.default_rng(11)
+    requests, before = [random_request(rng, i) for i in range(20)], spread.num_compiled
+    found = decoded(spread, queue, requests, rng, rng.integers(0, 3, len(requests)))
+    for i, record in enumerate(offline.run(requests)):
+        tokens, kinds = joined(found[i])
+        assert tokens[IS_THOUGHT[kinds]].tolist() == record["thinking_token_ids"]
+        assert tokens[kinds == int(Kind.ANSWER)].tolist() == record["answer_token_ids"]
+    assert spread.num_compiled == before

@@ -52,4 +52,4 @@ def model():
     """The tiny model that ships, loaded in this process."""
     import s1_jax
 
-    return s1_jax.load_model(BASE)
+    return s1_jax.load_model(str(BASE))

@@ -15,7 +15,7 @@ from tests.serving.running import CHAT, NAME, TEXT
 
 STEPS = ("a+2 b-3", "a-9", "c+7 a+5 b-1", "a+1 b+1 c+1 d+1", "a-5 b+6", "b+9 c-2 d+3")
 STOPS = ("<|im_end|>", "<|endoftext|>")
-SAMPLINGS = (
+SAMPLINGS: tuple[dict[str, Any], ...] = (
     {"temperature": 0.0},
     {"temperature": 0.0},
     {"temperature": 1.0},

@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import queue
-import re
 import signal
 import socket
 import subprocess
@@ -54,6 +53,7 @@ class Running:
 
     def __init__(self, *options: str, key: str | None = None) -> None:
         environment = dict(os.environ, PYTHONPATH=str(PROJECT), JAX_PLATFORMS="cpu")
+        # devices as in this process, so that both find the programs in the cache that the other has compiled
         environment |= {"JAX_DEFAULT_MATMUL_PRECISION": "float32", "JAX_NUM_CPU_DEVICES": str(jax.device_count())}
         if key is not None:
             environment[KEY_VARIABLE] = key
@@ -73,8 +73,12 @@ class Running:
         self.said: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
-        self.url = self.wait_for("ready at ").split()[-1]
-        self.host, port = re.fullmatch(r"http://([0-9.]+):([0-9]+)", self.url).groups()  # type: ignore[union-attr]
+        try:
+            self.url = self.wait_for("ready at ").split()[-1]
+        except BaseException:
+            self.process.kill()
+            raise
+        self.host, port = self.url.removeprefix("http://").split(":")
         self.port = int(port)
 
     def _listen(self) -> None:

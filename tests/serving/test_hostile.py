@@ -119,7 +119,7 @@ RAW = {
 def test_what_is_no_request_at_all(server, kind):
     """A status from 400 to 499, or a closed connection."""
     with server.raw() as connection:
-        with contextlib.suppress(ConnectionError):  # it may be refused before all of it is read
+        with contextlib.suppress(OSError):  # it may be refused before all of it is read
             connection.sendall(RAW[kind])
             connection.shutdown(socket.SHUT_WR)
         try:
@@ -127,6 +127,14 @@ def test_what_is_no_request_at_all(server, kind):
         except ConnectionError:
             said = b""
     assert not said or (said.startswith(b"HTTP/1.1 4") and b"\r\n" in said)
+
+
+@pytest.mark.parametrize("begun", [b"GET /", b"GET / HTTP/1.1\r\nX: ", b"GET / HTTP/1.1\r\n"], ids=repr)
+def test_a_head_without_an_end_is_cut(server, begun):
+    piece = (b"A: b\r\n" if begun.endswith(b"\n") else b"aaaaaa") * (MEGABYTE // 6)
+    with server.raw(begun) as connection, pytest.raises(ConnectionError):
+        for _ in range(64):
+            connection.sendall(piece)
 
 
 def test_keys_are_compared_whole(server):
@@ -150,6 +158,14 @@ def many_files():
 
 
 @pytest.mark.usefixtures("many_files")
+def test_pages_of_other_sites_may_not_ask(server):
+    """A browser sends such a request without asking first, where its body claims to be plain text."""
+    foreign = {"Origin": "https://example.org", "Content-Type": "text/plain"}
+    assert "--cors-origins" in error_of(server.ask(CHAT, LEAST | {"max_tokens": 30}, **foreign), 403)
+    own = f"http://{server.host}:{server.port}"
+    assert server.ask(CHAT, LEAST | {"max_tokens": 30}, Origin=own).status == 200
+
+
 def test_a_thousand_idle_connections(server):
     begun = (b"", b"GET /hea", b"POST /v1/completions HTTP/1.1\r\nContent-Length: 999\r\n\r\n{")
     with contextlib.ExitStack() as held:

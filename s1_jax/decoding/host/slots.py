@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from s1_jax.decoding.core.budget import Phase
 from s1_jax.decoding.core.loop import DecodeState
 from s1_jax.decoding.core.traces import Trace
 from s1_jax.decoding.device.programs import Programs
@@ -200,9 +201,9 @@ class Slots:
             self.state, budget, settings, np.int32(self._step + steps), np.int32(stop_done)
         )
         state = self.state
-        done, position, counted, accepted, lost_at, step = to_host(
+        phase, position, counted, accepted, lost_at, step = to_host(
             (
-                state.controller_state.done,
+                state.controller_state.phase,
                 state.position,
                 state.num_tokens,
                 state.num_accepted,
@@ -211,6 +212,7 @@ class Slots:
             )
         )
         check_logits(lost_at, np.where(self._active, self._held, -1), self.names)
+        done = phase == int(Phase.DONE)  # compared here: on the device it would be a program of its own
         taken, self._step = int(step) - self._step, int(step)
         self._use.slot_steps += taken * self.size
         if taken:
