@@ -169,7 +169,7 @@ def random_model() -> Any:
     from s1_jax.model.sizes import PUBLISHED
     from s1_jax.model.transformer import init_params, unstack
 
-    config = PUBLISHED["0.5B"]
+    config = PUBLISHED["Qwen/Qwen2.5-0.5B"]
     params = jax.jit(unstack, donate_argnums=0)(init_params(config, jax.random.key(0)))
     return LoadedModel(config, params, hf.load_tokenizer(BASE), jnp.float32, jnp.float32)
 

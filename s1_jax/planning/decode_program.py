@@ -68,8 +68,7 @@ class Sweep:
         self.sizes, self._layout = sizes, layout
         self.params = decode_params(config, types, layout)
         compute, _, kept = map(jnp.dtype, types)
-        on_all = layout.sharding()  # as in the engine
-        markers = jax.tree.map(lambda leaf: _placed(leaf, on_all), _markers(config.vocab_size, suffix_tokens))
+        markers = self._everywhere(_markers(config.vocab_size, suffix_tokens))
         drafts = sizes.draft_tokens
         self._programs = Programs(config, self.params, markers, sizes.capacity, compute, kept, layout, drafts)
         self.state: Any = _compiled(self._programs.empty_slots, sizes.rows, sizes.capacity)[0]
@@ -80,7 +79,13 @@ class Sweep:
     def decode(self) -> jax.stages.Lowered:
         """Lower the decoding loop, of which every step reads caches of S tokens."""
         B = self.sizes.rows
-        return self._programs.decode.lower(self.state, _budget(B), _sampling(B), *_ints((), ()))
+        rows = self._everywhere((_budget(B), _sampling(B)))
+        return self._programs.decode.lower(self.state, *rows, *_ints((), ()))
+
+    def _everywhere(self, tree: Any) -> Any:
+        """Place abstract arrays on all chips, as `Programs.everywhere` does with arrays."""
+        on_all = self._layout.sharding()
+        return jax.tree.map(lambda leaf: _placed(leaf, on_all), tree)
 
     def others(self, answers: bool = True) -> dict[str, Built]:
         """Compile the other programs, those of the answers of long traces only if there are `answers`.
