@@ -166,11 +166,12 @@ def random_model() -> Any:
 
     from s1_jax.checkpoints import hf
     from s1_jax.decoding.loaded_model import LoadedModel
+    from s1_jax.model import stored_weights
     from s1_jax.model.sizes import PUBLISHED
     from s1_jax.model.transformer import init_params, unstack
 
     config = PUBLISHED["Qwen/Qwen2.5-0.5B"]
-    params = jax.jit(unstack, donate_argnums=0)(init_params(config, jax.random.key(0)))
+    params = stored_weights.transpose(unstack(init_params(config, jax.random.key(0))))  # as loaded weights on a CPU
     return LoadedModel(config, params, hf.load_tokenizer(BASE), jnp.float32, jnp.float32)
 
 

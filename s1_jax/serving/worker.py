@@ -20,7 +20,7 @@ from s1_jax.serving.generation import Generation
 # steps between two looks at the queue: as many as fit into the seconds, but no more than these
 SILENT = 0.1, 32  # while nobody reads along
 STREAMED = 0.02, 4  # while somebody does
-AWAITED = 0.02, 2  # while somebody waits for a first token
+AWAITED = 0.02, 1  # while somebody waits for a first token and a row is free for it
 MOST_READ = 256  # tokens of prompts between two steps, in whole chunks, while somebody reads along
 FORGETS = 0.8  # of what was known of a step's time, at each look
 
@@ -157,7 +157,8 @@ class Worker(threading.Thread):
         Both are few while somebody reads along or waits for a first token.
         """
         streams = [choice for choice in self._choices.values() if choice.kept is None]
-        awaited = any(not choice.begun for choice in streams)
+        free = self._queue.num_running < self._engine.batch_size
+        awaited = free and any(not choice.begun for choice in streams)
         seconds, most = AWAITED if awaited else STREAMED if streams else SILENT
         steps = int(np.clip(seconds / max(self._step_seconds, 1e-6), 1, most))
         return steps, MOST_READ if streams else None
