@@ -23,7 +23,7 @@ from s1_jax.runtime.terminal import say
 try:
     from s1_jax.serving.generation import Terms
     from s1_jax.serving.listen import bind, serve, url_of
-except ImportError as missing:
+except ModuleNotFoundError as missing:
     MISSING: str | None = missing.name
 else:
     MISSING = None

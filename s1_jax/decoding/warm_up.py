@@ -18,6 +18,7 @@ from s1_jax.decoding.device.paged import NOWHERE
 from s1_jax.decoding.device.programs import SHORTEST_BUCKET, Programs
 from s1_jax.decoding.host.blocks import Reading, Runs
 from s1_jax.decoding.host.prefixes import PIECES, Prefixes
+from s1_jax.decoding.host.slots import SPARE_SLOTS
 
 WIDTHS = {"tpu": (256, 1024)}  # tokens of a chunk of a prompt, elsewhere (64, 256)
 NOW = np.int32(0)  # a loop that is to stop at this step takes none
@@ -89,7 +90,7 @@ def warm_up(
             for T in (T for T in lengths if T <= S):
                 block = programs.empty_block(1, T)
                 ids = np.zeros((1, T), np.int32)
-                nowhere = np.full(max(1, B // 16), B, np.int32)
+                nowhere = np.full(max(1, B // SPARE_SLOTS), B, np.int32)
                 new = rows_on_host[0], rows, nowhere, nowhere * 0, rows_on_host[2]
                 state = programs.fill(state, block, ids, np.ones(1, np.int32), *new)
             if reading.prefixes is not None:

@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +20,18 @@ from s1_jax.reporting.plot import series_of
 from s1_jax.reporting.summary import Run
 from s1_jax.reporting.traces import by_problem, draws_shown, lay_out
 from s1_jax.runtime.files import write_whole
+from s1_jax.runtime.html_page import assemble
 
-ASSETS = files("s1_jax") / "assets" / "report"
 SCRIPTS = (
-    "base.js",
-    "symbols.js",
-    "latex.js",
-    "formulas.js",
-    "tables.js",
-    "chart.js",
-    "problems.js",
-    "trace.js",
-    "report.js",
+    "report/base.js",
+    "report/symbols.js",
+    "report/latex.js",
+    "report/formulas.js",
+    "report/tables.js",
+    "report/chart.js",
+    "report/problems.js",
+    "report/trace.js",
+    "report/report.js",
 )
 
 
@@ -77,26 +73,11 @@ def page_data(
 
 def page(title: str, data: Any) -> str:
     """Assemble the page with this data in it, as ASCII."""
-    parts = {"style": _asset("report.css"), "script": "".join(_script(name) for name in SCRIPTS)}
-    parts |= {f"{name} hash": _policy_hash(source) for name, source in parts.items()}
-    parts |= {"title": escape(title).encode("ascii", "xmlcharrefreplace").decode(), "data": inert_json(data)}
-    return re.sub(r"\{(\w+(?: hash)?)\}", lambda place: parts[place[1]], _asset("report.html"))
+    title = escape(title).encode("ascii", "xmlcharrefreplace").decode()
+    return assemble("report/report.html", "report/report.css", SCRIPTS, {"title": title, "data": inert_json(data)})
 
 
 def inert_json(data: Any) -> str:
     """Format JSON as ASCII that can neither end a script element nor begin a comment or an entity in it."""
     written = json.dumps(data, separators=(",", ":"))
     return written.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _policy_hash(source: str) -> str:
-    return f"'sha256-{b64encode(sha256(source.encode()).digest()).decode()}'"
-
-
-def _script(name: str) -> str:
-    r"""Read a script as ASCII; other characters, which occur only in its strings, become \xNN and \uNNNN."""
-    return (ASSETS / name).read_text(encoding="utf-8").encode("ascii", "backslashreplace").decode()
-
-
-def _asset(name: str) -> str:
-    return (ASSETS / name).read_text(encoding="ascii")
